@@ -1,0 +1,28 @@
+# The two commands that a newcomer needs: `make quickstart` and `make test`.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+QUICKSTART_DIR ?= results/quickstart
+
+.PHONY: quickstart test lint clean
+
+# The stamp is newer than requirements.txt and setup.cfg once everything is installed.
+$(VENV)/.installed: requirements.txt setup.cfg pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	@echo "Installing TensorFlow and the other packages into $(VENV) (about a minute on a fast line) ..."
+	$(BIN)/python -m pip install --quiet -r requirements.txt
+	$(BIN)/python -m pip install --quiet --no-deps --editable .
+	touch $@
+
+quickstart: $(VENV)/.installed
+	$(BIN)/python -m mvtec_tf.bin.quickstart --run_dir=$(QUICKSTART_DIR)
+
+test: $(VENV)/.installed
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(VENV)/.installed
+	$(BIN)/python -m ruff check .
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache

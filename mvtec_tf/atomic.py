@@ -1,0 +1,62 @@
+"""Writes that are whole or not there at all, also when the process is killed in the middle."""
+
+import contextlib
+import json
+import os
+import pathlib
+import shutil
+import tempfile
+from collections.abc import Iterator
+from typing import Any
+
+PathLike = str | os.PathLike[str]
+
+
+@contextlib.contextmanager
+def replacing(path: PathLike) -> Iterator[pathlib.Path]:
+    """Yields a temporary path beside `path`; on success it is moved there in one step.
+
+    The temporary name keeps the suffixes of `path` (writers such as Keras and matplotlib look
+    at them) and starts with a dot, so that no reader takes a half-written file for a whole one.
+    On any exception the temporary file is removed and `path` is left as it was.
+    """
+    path = pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{os.getpid()}.partial.{path.name}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def new_directory(path: PathLike) -> Iterator[pathlib.Path]:
+    """Yields an empty temporary directory beside `path`; on success it becomes `path`.
+
+    Raises:
+      FileExistsError: `path` exists; a directory that others may be reading is never replaced.
+    """
+    path = pathlib.Path(path)
+    if path.exists():
+        raise FileExistsError(f"{path} exists already.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = pathlib.Path(tempfile.mkdtemp(prefix=f".{path.name}.partial.", dir=path.parent))
+    try:
+        yield temporary
+        # mkdtemp makes the directory private to this user; a server often runs as another one.
+        temporary.chmod(0o755)
+        os.rename(temporary, path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_text(path: PathLike, text: str) -> None:
+    """Writes `text` as UTF-8, all or nothing."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
+
+
+def write_json(path: PathLike, value: Any) -> None:
+    """Writes `value` as indented JSON, all or nothing. NaN is an error: it is not JSON."""
+    write_text(path, json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n")

@@ -1,0 +1,1 @@
+"""Whole experiments over several methods: baselines and comparisons on one data set."""

@@ -1,0 +1,53 @@
+"""The one wrapper around every binary: help, exit status, errors without tracebacks.
+
+absl on its own exits with 1 for `--help`, for wrong use and for failures alike; scripts need
+to tell these apart: 0 success or help, 1 failure, 2 wrong use, 130 interrupted.
+"""
+
+import os
+import sys
+from collections.abc import Callable
+
+from absl import app, flags, logging
+
+from mvtec_tf.errors import UsageError, UserError
+
+
+def run(main: Callable[[], None]) -> None:
+    """Parses the command line, calls `main()` and exits with the status described above.
+
+    `main` reads its flags itself. Binaries import TensorFlow inside `main`, so that `--help`
+    and wrong use answer at once.
+    """
+    # Before TensorFlow is imported: its start-up messages on stderr would bury the run's own.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    app.define_help_flags()
+    _parse(sys.argv)
+    logging.use_absl_handler()
+    logging.set_verbosity(logging.INFO)
+    try:
+        main()
+    except UsageError as error:
+        _fail(str(error), 2)
+    except UserError as error:
+        _fail(str(error), 1)
+    except KeyboardInterrupt:
+        _fail("Interrupted. The same command goes on where it stopped, if this job can resume.", 130)
+    sys.exit(0)
+
+
+def _parse(argv: list[str]) -> None:
+    try:
+        rest = flags.FLAGS(argv)
+    except flags.Error as error:
+        _fail(f"{error}\nTry --help.", 2)
+    except SystemExit:  # only the help flags leave from inside the parser
+        sys.exit(0)
+    if len(rest) > 1:
+        _fail(f"Unexpected arguments: {' '.join(rest[1:])}. Flags are written --name=value. Try --help.", 2)
+
+
+def _fail(message: str, status: int) -> None:
+    sys.stdout.flush()
+    print(f"ERROR: {message}", file=sys.stderr, flush=True)
+    sys.exit(status)

@@ -1,0 +1,1 @@
+"""Features of records by an encoder, computed once and kept."""

@@ -1,0 +1,1 @@
+"""SavedModels: image bytes in, scores out."""

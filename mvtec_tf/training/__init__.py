@@ -1,0 +1,1 @@
+"""The loop around any model: run directory, precision, schedules, checkpoints, resume."""

@@ -1,0 +1,1 @@
+"""Everything the tests share: environment, the toy factory, real images where they exist."""
