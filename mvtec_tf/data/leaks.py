@@ -1,0 +1,102 @@
+"""The leak check: nothing that is evaluated may have been seen before, by name or by object."""
+
+import posixpath
+from collections.abc import Iterable
+from typing import Protocol
+
+from mvtec_tf.errors import LeakError
+
+PRETRAIN = "pretrain"
+FIT = "fit"
+CALIBRATE = "calibrate"
+EVALUATE = "evaluate"
+SPLITS = (PRETRAIN, FIT, CALIBRATE, EVALUATE)
+
+# So many leaks are listed one by one; more of them drown the message they are meant to carry.
+_LISTED = 10
+
+
+class ImageUse(Protocol):
+    """One use of one image: any object with these attributes can be checked.
+
+    `group` is the physical object on the image; "" says that the image shows one of its own.
+    """
+
+    @property
+    def path(self) -> str: ...  # noqa: D102
+
+    @property
+    def group(self) -> str: ...  # noqa: D102
+
+    @property
+    def category(self) -> str: ...  # noqa: D102
+
+    @property
+    def split(self) -> str: ...  # noqa: D102
+
+
+def same_file_key(path: str) -> str:
+    """One key for all spellings of one relative path: `./a/b.png`, `a//b.png` and `a\\b.png`."""
+    return posixpath.normpath(path.replace("\\", "/"))
+
+
+def check_leaks(rows: Iterable[ImageUse], source: str = "the splits") -> None:
+    """Raises if an evaluated image, or another image of its object, is in another split too.
+
+    The same image in two of the other splits is no leak: an out-of-fold score makes one image
+    both `fit` and `calibrate`. Time and memory are linear in the number of rows.
+
+    Args:
+      rows: uses of images. Groups are compared within a category only.
+      source: file or flag that the rows came from, the beginning of the message.
+
+    Raises:
+      LeakError: names the evaluated images (all, or the first ten and how many there are) and
+        the split in which each was seen.
+      ValueError: a split is none of `SPLITS`.
+    """
+    rows = list(rows)
+    unknown = {row.split for row in rows} - set(SPLITS)
+    if unknown:
+        raise ValueError(f"{source}: expected the splits {SPLITS}. Received: {sorted(unknown)}")
+    evaluated = [row for row in rows if row.split == EVALUATE]
+    paths = {same_file_key(row.path) for row in evaluated}
+    groups = {_object(row) for row in evaluated}
+    # Only rows that collide are kept: in the usual case, none.
+    seen_paths: dict[str, set[str]] = {}
+    seen_groups: dict[tuple[str, str], ImageUse] = {}
+    for row in rows:
+        if row.split == EVALUATE:
+            continue
+        if (key := same_file_key(row.path)) in paths:
+            seen_paths.setdefault(key, set()).add(row.split)
+        if (key := _object(row)) in groups:
+            seen_groups.setdefault(key, row)
+    leaks = [text for row in evaluated if (text := _leak(row, seen_paths, seen_groups))]
+    if leaks:
+        raise LeakError(_message(leaks, source))
+
+
+def _object(row: ImageUse) -> tuple[str, str]:
+    """(category, group). A group is often named by one of its images, so both share one space of keys."""
+    return row.category, same_file_key(row.group or row.path)
+
+
+def _leak(
+    row: ImageUse, seen_paths: dict[str, set[str]], seen_groups: dict[tuple[str, str], ImageUse]
+) -> str:
+    """What is wrong with an evaluated row, "" if nothing is."""
+    if splits := seen_paths.get(same_file_key(row.path)):
+        return f"{row.path} is also in {' and '.join(sorted(splits, key=SPLITS.index))}"
+    if other := seen_groups.get(_object(row)):
+        return f"{row.path} shows the same object (group {row.group or row.path!r}) as {other.path} in {other.split}"
+    return ""
+
+
+def _message(leaks: list[str], source: str) -> str:
+    lines = [f"{source}: leak: {len(leaks)} evaluated image(s) were seen before, so their scores prove nothing:"]
+    lines += [f"  {leak}" for leak in leaks[:_LISTED]]
+    if len(leaks) > _LISTED:
+        lines.append(f"  ... and {len(leaks) - _LISTED} more.")
+    lines.append("Keep each image, and all images of one object, either in evaluate or in the other splits.")
+    return "\n".join(lines)
