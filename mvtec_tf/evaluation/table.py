@@ -1,0 +1,335 @@
+"""The table of predictions: the one thing that a model of any make hands over to be judged.
+
+CSV columns `path,category,defect,label,split,score` and optionally `group,probability`; other
+columns are ignored and named in `Predictions.ignored_columns`. Label 1 means defective, and a
+higher score means more defective.
+"""
+
+import csv
+import dataclasses
+import io
+import os
+import pathlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import numpy as np
+
+from mvtec_tf import atomic
+from mvtec_tf.data import leaks
+from mvtec_tf.errors import UserError
+
+PathLike = str | os.PathLike[str]
+
+REQUIRED = ("path", "category", "defect", "label", "split", "score")
+OPTIONAL = ("group", "probability")
+GOOD = "good"
+# Exported graphs compute in float32: a larger score could not be theirs, and overflows in plots.
+_LARGEST_SCORE = float(np.finfo(np.float32).max)
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One use of one image: see `Predictions` for the columns."""
+
+    path: str
+    category: str
+    defect: str
+    label: int
+    split: str
+    score: float
+    group: str = ""
+    probability: float | None = None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Predictions:
+    """A table of N predictions, one array per column.
+
+    Attributes:
+      path: object [N] of str, one name per image.
+      category: object [N] of str.
+      defect: object [N] of str, the defect type; "good" for good images.
+      label: int64 [N], 1 for defective and 0 for good.
+      split: object [N] of str: pretrain, fit, calibrate or evaluate.
+      score: float64 [N], higher is more defective.
+      group: object [N] of str, the physical object shown; "" if the image shows one of its own.
+      probability: float64 [N], NaN where none is given.
+      ignored_columns: columns of the file that are not used.
+    """
+
+    path: np.ndarray
+    category: np.ndarray
+    defect: np.ndarray
+    label: np.ndarray
+    split: np.ndarray
+    score: np.ndarray
+    group: np.ndarray
+    probability: np.ndarray
+    ignored_columns: tuple[str, ...] = ()
+
+    @classmethod
+    def from_columns(
+        cls,
+        path: Sequence[str],
+        category: Sequence[str],
+        defect: Sequence[str],
+        label: Sequence[int],
+        split: Sequence[str],
+        score: Sequence[float],
+        group: Sequence[str] | None = None,
+        probability: Sequence[float | None] | None = None,
+        ignored_columns: Sequence[str] = (),
+    ) -> "Predictions":
+        """The table of these columns; scores may be float32, they keep their exact value.
+
+        Raises:
+          ValueError: the columns differ in length.
+        """
+        count = len(path)
+        columns = cls(
+            path=_strings(path),
+            category=_strings(category),
+            defect=_strings(defect),
+            label=np.asarray(label, np.int64),
+            split=_strings(split),
+            score=np.asarray(score, np.float64),
+            group=_strings([""] * count if group is None else group),
+            probability=np.array([np.nan] * count if probability is None else probability, np.float64),
+            ignored_columns=tuple(ignored_columns),
+        )
+        shapes = {name: getattr(columns, name).shape for name in REQUIRED + OPTIONAL}
+        if set(shapes.values()) != {(count,)}:
+            raise ValueError(f"expected columns of one length. Received: {shapes}")
+        return columns
+
+    @classmethod
+    def from_rows(cls, rows: Iterable[Row]) -> "Predictions":
+        """The table of these rows, in their order."""
+        rows = list(rows)
+        columns = {name: [getattr(row, name) for row in rows] for name in REQUIRED + OPTIONAL}
+        return cls.from_columns(**columns)
+
+    def __len__(self) -> int:
+        """N, the number of rows."""
+        return len(self.path)
+
+    def rows(self) -> Iterator[Row]:
+        """The rows in their order, with Python's own types."""
+        columns = [getattr(self, name).tolist() for name in REQUIRED + OPTIONAL]
+        for *values, probability in zip(*columns, strict=True):
+            yield Row(*values, probability=None if np.isnan(probability) else probability)
+
+    def select(self, which: np.ndarray) -> "Predictions":
+        """The rows where `which` (bool [N], or indices) says so."""
+        return dataclasses.replace(self, **{name: getattr(self, name)[which] for name in REQUIRED + OPTIONAL})
+
+    def part(self, split: str) -> "Predictions":
+        """The rows of one split."""
+        return self.select(self.split == split)
+
+    def categories(self) -> tuple[str, ...]:
+        """The names of the categories, sorted."""
+        return tuple(sorted(set(self.category.tolist())))
+
+
+def read_predictions(path: PathLike) -> Predictions:
+    """Reads and checks a table of predictions.
+
+    Raises:
+      UserError: the file is missing, not UTF-8, empty, lacks a column, or a value is none that the
+        column may have; the message names file, line, what was found and what to do. See `check`.
+      LeakError: an evaluated image or object is in another split too.
+    """
+    source = os.fspath(path)
+    reader = csv.reader(io.StringIO(_text(pathlib.Path(path)), newline=""), strict=True)
+    try:
+        header = next(reader, None)
+        places = _places(header, source)
+        columns: dict[str, list] = {name: [] for name in places}
+        lines: list[int] = []
+        for fields in reader:
+            if not fields:  # a blank line; editors leave them at the end
+                continue
+            lines.append(reader.line_num)
+            _append(columns, fields, places, len(header), f"{source}, line {reader.line_num}")
+    except csv.Error as error:
+        raise UserError(f"{source}, line {reader.line_num}: not a CSV table ({error}).") from error
+    ignored = [name for name in header if name not in places]
+    predictions = Predictions.from_columns(**columns, ignored_columns=ignored)
+    check(predictions, source, lambda row: f"line {lines[row]}")
+    return predictions
+
+
+def write_predictions(path: PathLike, predictions: Predictions) -> None:
+    """Checks the table and writes it, all or nothing, the same bytes for the same table.
+
+    Numbers are written with the fewest digits that read back as exactly the same float64, and so
+    as the same float32: judging the file and judging the table in memory give one result. The
+    optional columns are written if any row has a value for them.
+
+    Raises:
+      UserError, LeakError: the table is none that could be judged, see `check`.
+    """
+    check(predictions, os.fspath(path))
+    names = list(REQUIRED)
+    if any(predictions.group):
+        names.append("group")
+    if not np.isnan(predictions.probability).all():
+        names.append("probability")
+    buffer = io.StringIO(newline="")
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(names)
+    texts = {name: getattr(predictions, name).tolist() for name in names}
+    for name in {"score", "probability"} & set(names):
+        texts[name] = ["" if np.isnan(value) else repr(value) for value in texts[name]]
+    writer.writerows(zip(*(texts[name] for name in names), strict=True))
+    atomic.write_text(path, buffer.getvalue())
+
+
+def check(predictions: Predictions, source: str, place: Callable[[int], str] = "row {}".format) -> None:
+    """Checks what a table must be so that its figures mean something.
+
+    Args:
+      predictions: the table.
+      source: file or model it came from, the beginning of each message.
+      place: from a row's index (0 is the first) to its place in `source`.
+
+    Raises:
+      UserError: no rows; no evaluate rows; an empty path or category; a label other than 0 and 1,
+        or 1 on an image whose defect is "good"; a score that is not finite or beyond float32; a
+        probability outside 0..1; an unknown split; one path twice in one split, or with two
+        labels or categories.
+      LeakError: an evaluated image or object is in another split too.
+    """
+    if not len(predictions):
+        raise UserError(f"{source}: no predictions in it. Expected one row per image.")
+    _check_values(predictions, source, place)
+    _check_images(predictions, source, place)
+    leaks.check_leaks(predictions.rows(), source)
+    if not (predictions.split == leaks.EVALUATE).any():
+        found = ", ".join(sorted(set(predictions.split)))
+        raise UserError(
+            f"{source}: no row has the split {leaks.EVALUATE!r}, found only {found}. Only images that nothing was "
+            f"fitted or chosen on can be judged; give theirs the split {leaks.EVALUATE!r}."
+        )
+
+
+def _strings(values: Sequence[str]) -> np.ndarray:
+    column = np.empty(len(values), object)
+    column[:] = list(values)
+    return column
+
+
+def _text(path: pathlib.Path) -> str:
+    if not path.is_file():
+        found = "a folder" if path.is_dir() else "nothing"
+        raise UserError(f"{path}: expected a CSV file of predictions, found {found}.")
+    content = path.read_bytes()
+    try:
+        return content.decode("utf-8-sig")  # spreadsheets put a byte order mark in front
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise UserError(
+            f"{path}, line {line}: not UTF-8 (byte 0x{content[error.start]:02x}). Save the table as CSV in UTF-8."
+        ) from error
+
+
+def _places(header: list[str] | None, source: str) -> dict[str, int]:
+    """Column name -> its index, of the columns that are used."""
+    if header is None:
+        raise UserError(f"{source}: the file is empty. Expected the columns {','.join(REQUIRED)}.")
+    missing = [name for name in REQUIRED if name not in header]
+    if missing:
+        raise UserError(
+            f"{source}, line 1: no column {', '.join(missing)}; found {','.join(header)}. Expected "
+            f"{','.join(REQUIRED)} and optionally {','.join(OPTIONAL)}, separated by commas."
+        )
+    used = REQUIRED + OPTIONAL
+    twice = [name for name in used if header.count(name) > 1]
+    if twice:
+        raise UserError(f"{source}, line 1: column {', '.join(twice)} stands there twice. Remove one of the two.")
+    return {name: header.index(name) for name in used if name in header}
+
+
+def _append(columns: dict[str, list], fields: list[str], places: dict[str, int], width: int, where: str) -> None:
+    if len(fields) != width:
+        raise UserError(
+            f"{where}: {len(fields)} fields, but the header names {width} columns. "
+            "A value that holds a comma must stand in double quotes."
+        )
+    for name, index in places.items():
+        text = fields[index]
+        if name == "label":
+            columns[name].append(_label(text, where))
+        elif name == "score":
+            columns[name].append(_number(text, name, where))
+        elif name == "probability":
+            columns[name].append(_number(text, name, where) if text else None)
+        else:
+            columns[name].append(text)
+
+
+def _label(text: str, where: str) -> int:
+    if text.strip() not in ("0", "1"):
+        raise UserError(f"{where}: label {text!r}. Expected 1 for a defective image or 0 for a good one.")
+    return int(text)
+
+
+def _number(text: str, column: str, where: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise UserError(
+            f"{where}: {column} {text!r} is not a number. Expected one such as 0.25, with a decimal point."
+        ) from None
+
+
+def _check_values(predictions: Predictions, source: str, place: Callable[[int], str]) -> None:
+    score, probability = predictions.score, predictions.probability
+    # Each: the column, which rows are wrong, what is expected. In the order of the columns.
+    rules = (
+        ("path", predictions.path == "", "Every row needs the name of its image."),
+        ("category", predictions.category == "", "Every image needs a category; one name for all is enough."),
+        ("label", ~np.isin(predictions.label, (0, 1)), "Expected 1 for a defective image or 0 for a good one."),
+        (
+            "label",
+            (predictions.label == 1) & (predictions.defect == GOOD),
+            f"The image's defect is {GOOD!r}, which has label 0; 1 means defective. Are the labels turned round?",
+        ),
+        ("split", ~np.isin(predictions.split.astype(str), leaks.SPLITS), f"Expected {', '.join(leaks.SPLITS)}."),
+        (
+            "score",
+            ~(np.abs(score) <= _LARGEST_SCORE),  # also true for NaN
+            "Expected a finite float32 number: mend the model or leave the image out, and say so.",
+        ),
+        ("probability", (probability < 0) | (probability > 1), "Expected a number from 0 to 1, or no such column."),
+    )
+    for column, wrong, expected in rules:
+        if wrong.any():
+            row = int(np.argmax(wrong))
+            found = getattr(predictions, column)[row]
+            found = found if isinstance(found, str) else found.item()
+            count = f" (and {wrong.sum() - 1} more such rows)" if wrong.sum() > 1 else ""
+            raise UserError(f"{source}, {place(row)}: {column} {found!r}{count}. {expected}")
+
+
+def _check_images(predictions: Predictions, source: str, place: Callable[[int], str]) -> None:
+    """One path is one image: once in a split, with one label and one category."""
+    first: dict[str, int] = {}
+    first_in_split: dict[tuple[str, str], int] = {}
+    label, category = predictions.label.tolist(), predictions.category.tolist()
+    for row, (path, split) in enumerate(zip(predictions.path.tolist(), predictions.split.tolist(), strict=True)):
+        key = leaks.same_file_key(path)
+        before = first_in_split.setdefault((key, split), row)
+        if before != row:
+            raise UserError(
+                f"{source}, {place(row)}: {path!r} is in the split {split!r} a second time, first in {place(before)}. "
+                "Keep one row per image and split."
+            )
+        before = first.setdefault(key, row)
+        for name, values in (("label", label), ("category", category)):
+            if values[before] != values[row]:
+                raise UserError(
+                    f"{source}, {place(row)}: {path!r} has the {name} {values[row]!r}, but {values[before]!r} in "
+                    f"{place(before)}. Give one image one {name}."
+                )
