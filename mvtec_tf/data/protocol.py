@@ -1,0 +1,210 @@
+"""Who may see which image. The protocol `clean` is the one whose figures mean what they say.
+
+Per category and seed, the test images are cut once into a pool and an evaluation part, the same
+for every method and every label budget. Labels come from the pool only, and every label that is
+used for anything (fitting, early stopping, model choice, a threshold) counts against the budget.
+`train/good` needs no inspection to be had, so it is open to every method, and is never evaluated.
+"""
+
+import dataclasses
+import zlib
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from mvtec_tf.data import leaks
+from mvtec_tf.data.records import Record
+from mvtec_tf.errors import UsageError, UserError
+
+ALL = "all"
+CLEAN = "clean"
+PROTOCOLS = (CLEAN,)
+
+
+@dataclasses.dataclass(frozen=True)
+class Cut:
+    """What a method may see.
+
+    Attributes:
+      train_good: good training images, open to every method.
+      labelled: the part of the pool whose labels the budget buys.
+      evaluate: the images that are scored and seen by nobody before.
+    """
+
+    train_good: tuple[Record, ...]
+    labelled: tuple[Record, ...]
+    evaluate: tuple[Record, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class SplitRow:
+    """One use of one image, the form in which uses are checked for leaks."""
+
+    path: str
+    group: str
+    category: str
+    split: str
+
+
+def parse_budget(text: str) -> float | None:
+    """A label budget as a share of all test images, or None for `all`, the whole pool.
+
+    Raises:
+      UsageError: neither `all` nor a number from 0 to 0.5 (the pool is half of the test images).
+    """
+    if text == ALL:
+        return None
+    try:
+        budget = float(text)
+    except ValueError:
+        budget = -1.0
+    if not 0 <= budget <= 0.5:
+        raise UsageError(
+            f"--label_budget={text}: expected {ALL!r} or a share of all test images from 0 to 0.5 "
+            "(half of them are kept for evaluation)."
+        )
+    return budget
+
+
+def clean(records: Sequence[Record], budget: float | None, seed: int) -> Cut:
+    """The protocol `clean`.
+
+    Args:
+      records: images of one or more categories.
+      budget: share of all test images of each category whose labels may be used; None: the pool.
+      seed: of the cut and of the draw; a category's cut does not depend on the other categories.
+
+    Raises:
+      UserError: a category has too few test images, or the budget buys no defective image.
+      LeakError: one group is both in train/good and among the test images.
+    """
+    labelled: list[Record] = []
+    evaluate: list[Record] = []
+    for category, images in _by_category(records).items():
+        tests = [image for image in images if image.split == "test"]
+        # A name of its own for each category's generator: adding a category changes no other cut.
+        rng = np.random.default_rng([seed, zlib.crc32(category.encode())])
+        pool, held_out = _cut_in_half(category, tests, rng)
+        labelled += _draw(category, pool, len(tests), budget, rng)
+        evaluate += held_out
+    cut = Cut(
+        train_good=tuple(record for record in records if record.split == "train"),
+        labelled=tuple(sorted(labelled, key=lambda record: record.path)),
+        evaluate=tuple(sorted(evaluate, key=lambda record: record.path)),
+    )
+    leaks.check_leaks(
+        split_rows(cut.train_good, "pretrain") + split_rows(cut.labelled, "fit") + split_rows(cut.evaluate, "evaluate"),
+        source="--data_dir",
+    )
+    return cut
+
+
+def hold_out(records: Sequence[Record], share: float, seed: int) -> tuple[list[Record], list[Record]]:
+    """Cuts whole groups into (kept, held out), stratified by category and defect type.
+
+    Every stratum with at least two groups gives at least one group to each side, so that a rare
+    defect type is both learned and watched.
+    """
+    kept: list[Record] = []
+    held: list[Record] = []
+    rng = np.random.default_rng([seed, zlib.crc32(b"hold_out")])
+    for groups in _strata(records).values():
+        order = [groups[i] for i in rng.permutation(len(groups))]
+        count = min(max(round(share * len(order)), 1), len(order) - 1)
+        held += [record for group in order[:count] for record in group]
+        kept += [record for group in order[count:] for record in group]
+    key = lambda record: record.path  # noqa: E731
+    return sorted(kept, key=key), sorted(held, key=key)
+
+
+def folds(records: Sequence[Record], count: int, seed: int) -> np.ndarray:
+    """A fold number from 0 to count-1 for each record, int64 [N]: whole groups, stratified."""
+    fold_of: dict[str, int] = {}
+    rng = np.random.default_rng([seed, zlib.crc32(b"folds")])
+    sizes = np.zeros(count, np.int64)
+    for groups in _strata(records).values():
+        # Within a stratum every fold is filled once before any is filled twice; smallest first,
+        # so that strata of odd sizes do not all put their remainder into fold 0.
+        for start in range(0, len(groups), count):
+            chunk = groups[start : start + count]
+            for fold, i in zip(np.argsort(sizes, kind="stable"), rng.permutation(len(chunk)), strict=False):
+                fold_of[chunk[i][0].group] = int(fold)
+                sizes[fold] += len(chunk[i])
+    return np.array([fold_of[record.group] for record in records], np.int64)
+
+
+def split_rows(records: Iterable[Record], split: str) -> list[SplitRow]:
+    """The uses of `records` as `split`, for `leaks.check_leaks`."""
+    return [SplitRow(record.path, record.group, record.category, split) for record in records]
+
+
+def _by_category(records: Sequence[Record]) -> dict[str, list[Record]]:
+    categories: dict[str, list[Record]] = defaultdict(list)
+    for record in records:
+        categories[record.category].append(record)
+    return categories
+
+
+def _strata(records: Sequence[Record]) -> dict[tuple[str, str], list[list[Record]]]:
+    """(category, defect types of the group) -> groups, each a list of records; order is by path."""
+    groups: dict[str, list[Record]] = defaultdict(list)
+    for record in sorted(records, key=lambda record: record.path):
+        groups[record.group].append(record)
+    strata: dict[tuple[str, str], list[list[Record]]] = defaultdict(list)
+    for group in groups.values():
+        defects = "+".join(sorted({record.defect for record in group}))
+        strata[group[0].category, defects].append(group)
+    return dict(sorted(strata.items()))
+
+
+def _cut_in_half(
+    category: str, tests: Sequence[Record], rng: np.random.Generator
+) -> tuple[list[Record], list[Record]]:
+    """Whole groups to (pool, evaluation), balanced by images within each defect type."""
+    pool: list[Record] = []
+    held_out: list[Record] = []
+    for groups in _strata(tests).values():
+        here = [0, 0]
+        # Largest first: late small groups can even out what an early large one upset.
+        order = sorted((groups[i] for i in rng.permutation(len(groups))), key=len, reverse=True)
+        for group in order:
+            lead = here[0] - here[1] or len(pool) - len(held_out)
+            side = int(lead > 0)
+            here[side] += len(group)
+            (held_out if side else pool).extend(group)
+    for name, part in (("pool", pool), ("evaluation part", held_out)):
+        for label, kind in ((0, "good"), (1, "defective")):
+            if not any(record.label == label for record in part):
+                found = sum(record.label == label for record in tests)
+                raise UserError(
+                    f"category {category!r}: no {kind} test image is left for the {name} (found {found} "
+                    "in all). At least two of each kind are needed, showing different objects."
+                )
+    return pool, held_out
+
+
+def _draw(
+    category: str, pool: Sequence[Record], tests: int, budget: float | None, rng: np.random.Generator
+) -> list[Record]:
+    """Whole groups of the pool, at most `budget` * `tests` images, each defect type in its share."""
+    if budget is None:
+        return list(pool)
+    wanted = round(budget * tests)
+    # Systematic sampling: the j-th group of a stratum of n stands at (j + u) / n, so that every
+    # beginning of the sorted order holds each stratum in proportion.
+    positions = []
+    for groups in _strata(pool).values():
+        shuffled = [groups[i] for i in rng.permutation(len(groups))]
+        offsets = rng.random(len(groups))
+        positions += [((j + offsets[j]) / len(groups), group) for j, group in enumerate(shuffled)]
+    drawn: list[Record] = []
+    for _, group in sorted(positions, key=lambda item: item[0]):
+        if len(drawn) + len(group) <= wanted:
+            drawn += group
+    if budget and not any(record.label for record in drawn):
+        raise UserError(
+            f"--label_budget={budget}: {wanted} of the {tests} test images of category {category!r} may be "
+            "labelled, and no defective one is among them. Raise the budget, or use 0 for none."
+        )
+    return drawn

@@ -1,0 +1,161 @@
+"""What happens around the epochs: validation, early stopping, fresh dropout, progress."""
+
+import math
+import pathlib
+import time
+from typing import Any
+
+import keras
+import numpy as np
+from sklearn import metrics
+
+from mvtec_tf import atomic
+
+
+class ValidationMetrics(keras.callbacks.Callback):
+    """Adds `val_loss`, `val_f1`, `val_specificity` and `val_roc_auc` to the logs of every epoch.
+
+    F1 and specificity are taken where defective is the likelier class, as the study did; the
+    threshold of the finished model is chosen later, from the same images.
+
+    Args:
+      images: uint8 [N, S, S, 3].
+      labels: int [N].
+      class_weights: [2], those of the training loss.
+      batch_size: of the forward passes.
+    """
+
+    def __init__(self, images: np.ndarray, labels: np.ndarray, class_weights: np.ndarray, batch_size: int) -> None:
+        super().__init__()
+        self._images = images
+        self._labels = labels
+        self._weights = np.asarray(class_weights)[labels]
+        self._batch_size = batch_size
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Keras' hook; callbacks that come later in the list see the added logs."""
+        logits = self.model.predict(self._images, batch_size=self._batch_size, verbose=0).astype(np.float64)
+        scores = logits[:, 1] - logits[:, 0]
+        # log(1 + exp(-x)) of the right class's log-odds is the two-class cross-entropy.
+        losses = np.logaddexp(0.0, np.where(self._labels, -scores, scores))
+        calls = scores >= 0
+        good = self._labels == 0
+        logs["val_loss"] = float(np.average(losses, weights=self._weights))
+        logs["val_f1"] = float(metrics.f1_score(self._labels, calls, zero_division=0))
+        logs["val_specificity"] = float(np.mean(~calls[good]))
+        logs["val_roc_auc"] = float(metrics.roc_auc_score(self._labels, scores))
+
+
+class KeepBest(keras.callbacks.Callback):
+    """Early stopping on validation F1, ties broken by validation loss; keeps the best weights in a file.
+
+    Unlike Keras' own, its memory survives a resume. On few validation images F1 takes few values,
+    so that most epochs tie; the loss then says which of them is surer.
+
+    Args:
+      file: where the best weights are written.
+      network: whose weights.
+      patience: epochs without a better one before the run stops.
+    """
+
+    def __init__(self, file: pathlib.Path, network: keras.Model, patience: int) -> None:
+        super().__init__()
+        self._file = file
+        self._network = network
+        self._patience = patience
+        self.best = (-math.inf, -math.inf)
+        self.best_epoch = 0
+        self.stopped = False
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Keras' hook."""
+        value = (logs["val_f1"], -logs["val_loss"])
+        if value > self.best:
+            self.best, self.best_epoch = value, epoch + 1
+            with atomic.replacing(self._file) as temporary:
+                self._network.save_weights(temporary)
+        elif epoch + 1 - self.best_epoch >= self._patience:
+            self.stopped = self.model.stop_training = True
+
+    def state(self) -> dict[str, Any]:
+        """For the checkpoint."""
+        best = list(self.best) if self.best_epoch else None
+        return {"best": best, "best_epoch": self.best_epoch, "stopped": self.stopped}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """From the checkpoint."""
+        self.best = tuple(state["best"]) if state["best"] else (-math.inf, -math.inf)
+        self.best_epoch, self.stopped = state["best_epoch"], state["stopped"]
+
+
+class FreshDropout(keras.callbacks.Callback):
+    """Starts each epoch's dropout from (seed, epoch), because Keras does not save its generators."""
+
+    def __init__(self, network: keras.Model, seed: int) -> None:
+        super().__init__()
+        self._generators = [layer.seed_generator for layer in network.layers if hasattr(layer, "seed_generator")]
+        self._seed = seed
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Keras' hook."""
+        for number, generator in enumerate(self._generators):
+            # The second number counts the calls: a million steps an epoch keep clear of the next.
+            generator.state.assign([self._seed * 1000 + number, epoch * 2**20])
+
+
+class History(keras.callbacks.Callback):
+    """The logs of every epoch, those before a resume among them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.epochs: list[dict[str, float]] = []
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Keras' hook."""
+        self.epochs.append({name: float(np.mean(value)) for name, value in (logs or {}).items()})
+
+    def state(self) -> dict[str, Any]:
+        """For the checkpoint."""
+        return {"epochs": self.epochs}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """From the checkpoint."""
+        self.epochs = state["epochs"]
+
+
+class Progress(keras.callbacks.Callback):
+    """One line an epoch, and one every ten seconds within a long one, with the time left."""
+
+    def __init__(self, epochs: int, steps: int) -> None:
+        super().__init__()
+        self._epochs = epochs
+        self._steps = steps
+        self._done = 0
+
+    def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
+        """Keras' hook."""
+        self._start = self._spoke = time.monotonic()
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Keras' hook."""
+        self._epoch = epoch
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        """Keras' hook."""
+        self._done += 1
+        if time.monotonic() - self._spoke > 10 and batch + 1 < self._steps:
+            self._say(f"step {batch + 1}/{self._steps}", logs, self._epoch * self._steps + batch + 1)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Keras' hook."""
+        self._say("done", logs, (epoch + 1) * self._steps)
+
+    def _say(self, what: str, logs: dict[str, float] | None, steps_so_far: int) -> None:
+        self._spoke = time.monotonic()
+        left = (self._spoke - self._start) / self._done * (self._epochs * self._steps - steps_so_far)
+        values = "  ".join(f"{name} {float(np.mean(value)):.4g}" for name, value in (logs or {}).items())
+        print(f"epoch {self._epoch + 1}/{self._epochs} {what}  {values}  at most {_duration(left)} left", flush=True)
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"

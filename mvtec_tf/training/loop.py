@@ -1,0 +1,105 @@
+"""The loop around any model: compile, resume, fit, log."""
+
+import dataclasses
+import time
+from collections.abc import Callable
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from mvtec_tf.training import callbacks
+from mvtec_tf.training.checkpoints import Checkpoints, Stateful
+from mvtec_tf.training.run_directory import RunDirectory
+
+
+@dataclasses.dataclass(frozen=True)
+class LoopSettings:
+    """What every training loop needs to know.
+
+    Attributes:
+      epochs: of the whole run.
+      steps: per epoch.
+      seed: of dropout; order and augmentation have it already.
+      checkpoint_every: epochs between checkpoints.
+    """
+
+    epochs: int
+    steps: int
+    seed: int
+    checkpoint_every: int = 1
+
+
+def make_deterministic(seed: int) -> None:
+    """Seeds Python, NumPy and TensorFlow, and makes TensorFlow's ops repeat to the bit."""
+    keras.utils.set_random_seed(seed)
+    tf.config.experimental.enable_op_determinism()
+
+
+def run_epochs(
+    run: RunDirectory,
+    model: keras.Model,
+    network: keras.Model,
+    batches: Callable[[int], tf.data.Dataset],
+    settings: LoopSettings,
+    extra: list[keras.callbacks.Callback],
+) -> list[dict[str, float]]:
+    """Trains, from the newest checkpoint if there is one.
+
+    Args:
+      run: where checkpoints and logs go.
+      model: compiled; `fit` is called on it.
+      network: the functional network inside (or `model` itself) whose weights are kept.
+      batches: first epoch -> dataset of all batches from there to the end of the run.
+      settings: see there.
+      extra: callbacks that run before the logs are written; those with a `state` are remembered.
+
+    Returns:
+      The logs of every epoch.
+    """
+    history = callbacks.History()
+    stateful: dict[str, Stateful] = {"history": history}
+    stateful |= {type(item).__name__: item for item in extra if hasattr(item, "restore")}
+    checkpoints = Checkpoints(run.checkpoints, network, stateful, settings.checkpoint_every, settings.epochs)
+    first_epoch = checkpoints.resume(model.optimizer)
+    stopped = any(getattr(item, "stopped", False) for item in extra)
+    if first_epoch:
+        print(f"Resumed from the checkpoint after epoch {first_epoch}.", flush=True)
+    if first_epoch < settings.epochs and not stopped:
+        started = time.monotonic()
+        model.fit(
+            batches(first_epoch),
+            initial_epoch=first_epoch,
+            epochs=settings.epochs,
+            steps_per_epoch=settings.steps,
+            verbose=0,
+            callbacks=[
+                callbacks.FreshDropout(network, settings.seed),
+                *extra,
+                history,
+                callbacks.Progress(settings.epochs, settings.steps),
+                _TensorBoard(str(run.tensorboard)),
+                checkpoints,
+            ],
+        )
+        print(f"Trained epochs {first_epoch + 1} to {len(history.epochs)} in {time.monotonic() - started:.0f} s.")
+    return history.epochs
+
+
+def log_images(run: RunDirectory, images: dict[str, np.ndarray], limit: int = 16) -> None:
+    """Puts batches of uint8 images [N, S, S, 3] into TensorBoard, so that a person sees what the network sees."""
+    with tf.summary.create_file_writer(str(run.tensorboard / "images")).as_default():
+        for name, batch in images.items():
+            tf.summary.image(name, batch, step=0, max_outputs=limit)
+
+
+class _TensorBoard(keras.callbacks.TensorBoard):
+    """Keras' own, with the learning rate and one scalar a log."""
+
+    def __init__(self, directory: str) -> None:
+        super().__init__(directory, write_graph=False, update_freq="epoch", profile_batch=0)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Keras' hook."""
+        rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
+        super().on_epoch_end(epoch, (logs or {}) | {"learning_rate": rate})
