@@ -1,0 +1,71 @@
+"""The whole judgement in one call: a table of predictions in, figures and a report out."""
+
+import os
+import pathlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from mvtec_tf import atomic
+from mvtec_tf.evaluation import figures, report, summary, table
+from mvtec_tf.evaluation.assessment import assess
+from mvtec_tf.evaluation.figures import Picture
+from mvtec_tf.evaluation.table import Predictions
+
+PathLike = str | os.PathLike[str]
+
+METRICS_FILE = "metrics.json"
+REPORT_FILE = "report.html"
+FIGURES_DIR = "figures"
+
+
+def judge(
+    predictions: Predictions,
+    out_dir: PathLike,
+    threshold: float | None = None,
+    title: str = "Defect detection report",
+    notes: Iterable[tuple[str, str]] = (),
+    provenance: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Judges the evaluate rows and writes `metrics.json`, `figures/*.png` and `report.html`.
+
+    The report is written last: where it lies, the rest is whole. Pictures of an earlier judgement
+    in the same folder that this one does not have are removed; other files are left alone.
+
+    Args:
+      predictions: a table of predictions; it is checked first, leaks included.
+      out_dir: made if missing; a run directory or any other folder.
+      threshold: a score that reaches it is called defective; None: chosen on the calibrate rows.
+      title: which model or run this is.
+      notes: (heading, text) each, for the report.
+      provenance: the run's record of itself, for the report.
+
+    Returns:
+      The content of `metrics.json`.
+
+    Raises:
+      UserError, LeakError: the table cannot be judged, see `table.check`.
+      ValueError: the threshold is not finite.
+    """
+    table.check(predictions, title)
+    judged = assess(predictions, threshold)
+    sentences = summary.sentences(judged)
+    document = judged.as_json() | {"summary": " ".join(sentences)}
+    pictures = list(figures.pictures(judged))
+    out_dir = pathlib.Path(out_dir)
+    _write_pictures(out_dir / FIGURES_DIR, pictures)
+    atomic.write_json(out_dir / METRICS_FILE, document)
+    page = report.render(judged, sentences, pictures, title, notes, provenance)
+    atomic.write_text(out_dir / REPORT_FILE, page)
+    return document
+
+
+def _write_pictures(folder: pathlib.Path, pictures: Sequence[Picture]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for picture in pictures:
+        with atomic.replacing(folder / picture.file_name) as temporary:
+            temporary.write_bytes(picture.png)
+    current = {picture.file_name for picture in pictures}
+    for kind in figures.KINDS:
+        for old in [*folder.glob(f"{kind}.png"), *folder.glob(f"{kind}_[0-9][0-9]_*.png")]:
+            if old.name not in current:
+                old.unlink()

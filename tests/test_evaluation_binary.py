@@ -1,0 +1,102 @@
+"""`evaluate` on tables that others made: what it prints, and which status it ends with."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+HEADER = "path,category,defect,label,split,score"
+ROWS = [
+    *(f"good{i}.png,bottle,good,0,evaluate,{i / 10}" for i in range(8)),
+    *(f"bad{i}.png,bottle,crack,1,evaluate,{0.55 + i / 10}" for i in range(8)),
+    *(f"cal{i}.png,bottle,{'crack' if i % 2 else 'good'},{i % 2},calibrate,{0.3 + i % 2}" for i in range(6)),
+]
+
+
+def _evaluate(*arguments, cwd):
+    return subprocess.run(
+        [sys.executable, "-m", "mvtec_tf.bin.evaluate", *arguments], cwd=cwd, capture_output=True, text=True, timeout=60
+    )
+
+
+@pytest.fixture
+def table(tmp_path):
+    path = tmp_path / "table.csv"
+    path.write_text("\n".join([HEADER + ",camera", *(f"{row},left" for row in ROWS)]) + "\n")
+    return path
+
+
+def test_a_bare_table_gives_figures_and_a_report_and_the_folder_is_printed_last(table, tmp_path):
+    done = _evaluate("--predictions=table.csv", "--out=out", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    document = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert document["threshold"]["value"] == pytest.approx(0.8)
+    lines = done.stdout.splitlines()
+    assert lines[0] == "Columns that were not used: camera."
+    assert document["summary"] in lines
+    assert any(line.startswith("specificity") for line in lines)
+    assert lines[-1] == "out"
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "table.csv, SHA-256" in page
+    assert "camera" in page
+
+
+def test_a_given_threshold_is_used(table, tmp_path):
+    done = _evaluate("--predictions=table.csv", "--out=out", "--threshold=0.25", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    document = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert (document["threshold"]["value"], document["threshold"]["method"]) == (0.25, "given")
+    assert document["confusion"]["overall"] == {"tn": 3, "fp": 5, "fn": 0, "tp": 8}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "--predictions is missing"),
+        (("--predictions=table.csv",), "--out is missing"),
+        (("--predictions=table.csv", "--out=out", "--threshold=nan"), "--threshold=nan"),
+        (("--predictions=table.csv", "--out=out", "--threshold=high"), "threshold"),
+        (("--predictions=table.csv", "--out=out", "--treshold=1"), "treshold"),
+        (("table.csv",), "Unexpected arguments"),
+    ],
+)
+def test_wrong_use_exits_with_2_and_says_what_is_wrong(table, tmp_path, arguments, message):
+    done = _evaluate(*arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_help_exits_with_0(tmp_path):
+    done = _evaluate("--help", cwd=tmp_path)
+    assert done.returncode == 0
+    assert "--predictions" in done.stdout
+
+
+def test_failures_exit_with_1_and_name_what_failed(table, tmp_path):
+    (tmp_path / "leak.csv").write_text("\n".join([HEADER, *ROWS, "bad3.png,bottle,crack,1,fit,0.5"]))
+    (tmp_path / "nan.csv").write_text("\n".join([HEADER, *ROWS, "new.png,bottle,crack,1,evaluate,nan"]))
+    (tmp_path / "file").write_text("in the way")
+    for predictions, out, message in (
+        ("nowhere.csv", "out", "nowhere.csv: expected a CSV file of predictions, found nothing"),
+        ("leak.csv", "out", "bad3.png is also in fit"),
+        ("nan.csv", "out", "nan.csv, line 24: score nan"),
+        ("table.csv", "file", "--out=file"),
+    ):
+        done = _evaluate(f"--predictions={predictions}", f"--out={out}", cwd=tmp_path)
+        assert done.returncode == 1, predictions
+        assert message in done.stderr
+        assert "Traceback" not in done.stderr
+        assert not (tmp_path / "out").exists()
+
+
+def test_judging_needs_neither_tensorflow_nor_global_plot_state(table, tmp_path):
+    code = (
+        "import sys; from mvtec_tf.evaluation import judge, table\n"
+        "judge.judge(table.read_predictions('table.csv'), 'out')\n"
+        "print(sorted({'tensorflow', 'keras', 'matplotlib.pyplot', 'pandas'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == "[]", done.stderr
