@@ -294,8 +294,10 @@ def test_of_very_many_categories_the_first_are_drawn_and_that_is_said():
     assert any("first 24 of 26 categories" in text for text in sentences)
 
 
-@pytest.mark.parametrize("threshold", [-1e30, 1e30, 5.0])
-@pytest.mark.parametrize("scores", [[5.0] * 4, [-3e38, 0, 1e-300, 3e38], [1e-300, 2e-300, 3e-300, 4e-300]])
+@pytest.mark.parametrize(
+    ("scores", "threshold"),
+    [([5.0] * 4, 5.0), ([5.0] * 4, -1e30), ([-3e38, 0, 1e-300, 3e38], 0.0), ([1e-300, 2e-300, 3e-300, 4e-300], 1e30)],
+)
 @pytest.mark.filterwarnings("error")
 def test_extreme_scores_and_thresholds_can_be_drawn(scores, threshold):
     judged = assess(_table(scores[:2], scores[2:]), threshold)
