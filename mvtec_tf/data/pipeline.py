@@ -82,10 +82,7 @@ def training_batches(
     """
     steps = steps_per_epoch(len(images), batch_size, passes_per_epoch)
     passes = range(first_epoch * passes_per_epoch, epochs * passes_per_epoch)
-    if balanced:
-        order = _balanced_order(labels, passes, seed)
-    else:
-        order = _shuffled_order(len(images), passes, seed, stream=0)
+    order = _balanced_order(labels, passes, seed) if balanced else _shuffled_order(len(images), passes, seed, stream=0)
     order = order.reshape(epochs - first_epoch, len(images) * passes_per_epoch)[:, : steps * batch_size]
     # The number of each draw since the start of the run, which seeds its augmentation.
     first_draw = first_epoch * steps * batch_size

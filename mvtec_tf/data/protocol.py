@@ -90,8 +90,8 @@ def clean(records: Sequence[Record], budget: float | None, seed: int) -> Cut:
         evaluate += held_out
     cut = Cut(
         train_good=tuple(record for record in records if record.split == "train"),
-        labelled=tuple(sorted(labelled, key=lambda record: record.path)),
-        evaluate=tuple(sorted(evaluate, key=lambda record: record.path)),
+        labelled=tuple(sorted(labelled, key=_path)),
+        evaluate=tuple(sorted(evaluate, key=_path)),
     )
     leaks.check_leaks(
         split_rows(cut.train_good, "pretrain") + split_rows(cut.labelled, "fit") + split_rows(cut.evaluate, "evaluate"),
@@ -114,29 +114,39 @@ def hold_out(records: Sequence[Record], share: float, seed: int) -> tuple[list[R
         count = min(max(round(share * len(order)), 1), len(order) - 1)
         held += [record for group in order[:count] for record in group]
         kept += [record for group in order[count:] for record in group]
-    key = lambda record: record.path  # noqa: E731
-    return sorted(kept, key=key), sorted(held, key=key)
+    return sorted(kept, key=_path), sorted(held, key=_path)
 
 
 def folds(records: Sequence[Record], count: int, seed: int) -> np.ndarray:
-    """A fold number from 0 to count-1 for each record, int64 [N]: whole groups, stratified."""
+    """A fold number from 0 to count-1 for each record, int64 [N]: whole groups, stratified by category and label.
+
+    Each class of a category is spread over as many folds as it has groups. A class of one group
+    cannot be held out without being lost to the fit: its fold is -1.
+    """
     fold_of: dict[str, int] = {}
     rng = np.random.default_rng([seed, zlib.crc32(b"folds")])
     sizes = np.zeros(count, np.int64)
-    for groups in _strata(records).values():
-        # Within a stratum every fold is filled once before any is filled twice; smallest first,
-        # so that strata of odd sizes do not all put their remainder into fold 0.
-        for start in range(0, len(groups), count):
-            chunk = groups[start : start + count]
-            for fold, i in zip(np.argsort(sizes, kind="stable"), rng.permutation(len(chunk)), strict=False):
-                fold_of[chunk[i][0].group] = int(fold)
-                sizes[fold] += len(chunk[i])
+    for groups in _strata(records, by_defect=False).values():
+        if len(groups) == 1:
+            fold_of[groups[0][0].group] = -1
+            continue
+        shuffled = [groups[i] for i in rng.permutation(len(groups))]
+        # Within a class every fold is filled once before any is filled twice; smallest first, so
+        # that classes of odd sizes do not all put their remainder into fold 0.
+        for start in range(0, len(shuffled), count):
+            for fold, group in zip(np.argsort(sizes, kind="stable"), shuffled[start : start + count], strict=False):
+                fold_of[group[0].group] = int(fold)
+                sizes[fold] += len(group)
     return np.array([fold_of[record.group] for record in records], np.int64)
 
 
 def split_rows(records: Iterable[Record], split: str) -> list[SplitRow]:
     """The uses of `records` as `split`, for `leaks.check_leaks`."""
     return [SplitRow(record.path, record.group, record.category, split) for record in records]
+
+
+def _path(record: Record) -> str:
+    return record.path
 
 
 def _by_category(records: Sequence[Record]) -> dict[str, list[Record]]:
@@ -146,21 +156,23 @@ def _by_category(records: Sequence[Record]) -> dict[str, list[Record]]:
     return categories
 
 
-def _strata(records: Sequence[Record]) -> dict[tuple[str, str], list[list[Record]]]:
-    """(category, defect types of the group) -> groups, each a list of records; order is by path."""
+def _strata(records: Sequence[Record], by_defect: bool = True) -> dict[tuple[str, str], list[list[Record]]]:
+    """(category, kind of the group) -> groups, each a list of records; order is by path.
+
+    The kind is the group's defect types, or only whether it is defective.
+    """
     groups: dict[str, list[Record]] = defaultdict(list)
-    for record in sorted(records, key=lambda record: record.path):
+    for record in sorted(records, key=_path):
         groups[record.group].append(record)
     strata: dict[tuple[str, str], list[list[Record]]] = defaultdict(list)
     for group in groups.values():
         defects = "+".join(sorted({record.defect for record in group}))
-        strata[group[0].category, defects].append(group)
+        kind = defects if by_defect else str(max(record.label for record in group))
+        strata[group[0].category, kind].append(group)
     return dict(sorted(strata.items()))
 
 
-def _cut_in_half(
-    category: str, tests: Sequence[Record], rng: np.random.Generator
-) -> tuple[list[Record], list[Record]]:
+def _cut_in_half(category: str, tests: Sequence[Record], rng: np.random.Generator) -> tuple[list[Record], list[Record]]:
     """Whole groups to (pool, evaluation), balanced by images within each defect type."""
     pool: list[Record] = []
     held_out: list[Record] = []

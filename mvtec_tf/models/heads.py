@@ -229,3 +229,10 @@ class PerCategoryHead:
         """float32 [N], by the very ops that are exported."""
         arrays = {name: tf.constant(value) for name, value in self.arrays().items()}
         return self.score(tf.constant(features, tf.float32), arrays).numpy()
+
+    def decision_function_of(self, features: np.ndarray, categories: np.ndarray) -> np.ndarray:
+        """float32 [N], each row by the head of the category (str [N]) that it is said to be of."""
+        scores = np.empty(len(features), np.float32)
+        for category, head in self.heads.items():
+            scores[categories == category] = head.decision_function(features[categories == category])
+        return scores

@@ -72,9 +72,7 @@ class Checkpoints(keras.callbacks.Callback):
             store: dict[str, Any] = {}
             self.model.optimizer.save_own_variables(store)
             np.savez(directory / "optimizer.npz", **store)
-            atomic.write_json(
-                directory / "state.json", {name: item.state() for name, item in self._stateful.items()}
-            )
+            atomic.write_json(directory / "state.json", {name: item.state() for name, item in self._stateful.items()})
         for directory in older:
             shutil.rmtree(directory)
 

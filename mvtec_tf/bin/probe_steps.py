@@ -1,0 +1,175 @@
+"""The steps of fit_probe: which encoder, its features, a head on them, its judgement."""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from mvtec_tf.bin import run_steps
+from mvtec_tf.data import leaks, protocol
+from mvtec_tf.data.protocol import Cut, SplitRow
+from mvtec_tf.data.records import Record
+from mvtec_tf.errors import UserError
+from mvtec_tf.evaluation.rows import rows
+from mvtec_tf.features import extract
+from mvtec_tf.models.heads import Head, LogisticHead, MahalanobisHead, StudyHead
+from mvtec_tf.models.simclr import EMBEDDING
+from mvtec_tf.serving import saved_model, scoring
+from mvtec_tf.training.contrastive import starting_encoder
+from mvtec_tf.training.probe import fit_probe
+from mvtec_tf.training.recipes import ContrastiveSettings
+from mvtec_tf.training.run_directory import RunDirectory, read_run
+
+# float32 features through one matrix product, by two roads.
+_ROADS_AGREE = 1e-4
+
+
+@dataclasses.dataclass(frozen=True)
+class Features:
+    """Frozen features of a cut.
+
+    Attributes:
+      encoder: SavedModel that they came from.
+      layers: outputs that were joined.
+      cut: who is who.
+      joined: float32 [N, D], of train_good, labelled and evaluate, in this order.
+      embedding: float32 [N, C], the encoder's last output alone.
+    """
+
+    encoder: pathlib.Path
+    layers: tuple[str, ...]
+    cut: Cut
+    joined: np.ndarray
+    embedding: np.ndarray
+
+    @classmethod
+    def of(cls, run: RunDirectory, encoder: pathlib.Path, cut: Cut, layers: Sequence[str]) -> "Features":
+        """Reads them from the run, or computes and keeps them."""
+        card = saved_model.read_card(encoder)
+        _check_pretraining(card, cut, encoder)
+        layers = tuple(layers or card["middle_stages"])
+        print(f"Features: {', '.join(layers)} of {encoder}, at {card['image_size']} px.", flush=True)
+        records = (*cut.train_good, *cut.labelled, *cut.evaluate)
+        with run.timed("features"):
+            outputs = extract.encoder_features(encoder, records, run.path / "features.npz")
+        return cls(encoder, layers, cut, extract.join(outputs, layers), outputs[EMBEDDING])
+
+    @property
+    def fit_records(self) -> tuple[Record, ...]:
+        """train_good and labelled, the first rows of the features."""
+        return (*self.cut.train_good, *self.cut.labelled)
+
+
+def resolve_encoder(name: str) -> pathlib.Path:
+    """The SavedModel of a run of train_simclr, or the SavedModel itself.
+
+    Raises:
+      UserError: neither is there, the run is not finished, or the model is no encoder.
+    """
+    path = pathlib.Path(name)
+    if (path / "run.json").is_file():
+        if read_run(path)["status"] != "finished":
+            raise UserError(f"--encoder={name}: that run is not finished. Repeat its command to finish it.")
+        path = path / "saved_model"
+    if not path.is_dir():
+        raise UserError(f"--encoder={name}: no run directory and no SavedModel there.")
+    kind = saved_model.read_card(path)["kind"]
+    if kind != "encoder":
+        raise UserError(f"--encoder={name}: the SavedModel is a {kind}. Name a run of train_simclr or its export.")
+    return path
+
+
+def export_starting_encoder(
+    run: RunDirectory, backbone: str, image_size: int, weights: str, partial: bool, seed: int
+) -> pathlib.Path:
+    """Writes a backbone as it is, without pretraining here, into the run."""
+    path = run.path / "encoder"
+    if not path.exists():
+        settings = ContrastiveSettings(
+            backbone=backbone, image_size=image_size, weights=weights, weights_partial=partial, seed=seed
+        )
+        built = starting_encoder(settings)
+        words = built.weights.describe() if built.weights else f"weights: {weights}."
+        print(words, flush=True)
+        run.note(network={"weights": words})
+        saved_model.write_encoder(path, built, {"run": run.record["settings"], "pretrain_images": []})
+    return path
+
+
+def fit_and_judge(run: RunDirectory, features: Features, head: str, c: float, seed: int) -> None:
+    """Fits `head` on train_good and labelled, exports it, and judges the exported graph."""
+    cut, records = features.cut, features.fit_records
+    make_head: Callable[[], Head] = MahalanobisHead if head == "mahalanobis" else lambda: LogisticHead(c)
+    with run.timed("fit"):
+        probe = fit_probe(make_head, features.joined[: len(records)], records, seed)
+    if not run.saved_model.exists():
+        graph = saved_model.Probe(features.encoder, features.layers, probe.head)
+        saved_model.write_probe(run.saved_model, graph, {"run": run.record["settings"]})
+    with run.timed("score"):
+        served = scoring.score_files(run.saved_model, [record.file for record in cut.evaluate])
+    scores = probe.head.decision_function(features.joined)
+    _check_roads(served.score, scores[len(records) :])
+    sigmoid = _sigmoid if probe.head.gives_probability else lambda values: None
+    calibrate = [records[i] for i in probe.calibrate]
+    pretrained = [record for record in cut.train_good if record.path in _pretrain_paths(features.encoder)]
+    good_scores = dict(zip((record.path for record in cut.train_good), scores, strict=False))
+    seen = np.array([good_scores[record.path] for record in pretrained], np.float32)
+    table = [
+        *rows(pretrained, "pretrain", seen, sigmoid(seen)),
+        *rows(records, "fit", scores[: len(records)], sigmoid(scores[: len(records)])),
+        *rows(calibrate, "calibrate", probe.calibrate_scores, sigmoid(probe.calibrate_scores)),
+        *rows(cut.evaluate, "evaluate", served.score, served.probability),
+    ]
+    run.note(labels_used=len(cut.labelled), labelled_defects=sum(record.label for record in cut.labelled))
+    run_steps.judge_run(run, table, f"Frozen encoder with a {head} head", [("Labels", _labels_note(cut))])
+
+
+def fit_and_judge_study_head(run: RunDirectory, features: Features, seed: int) -> None:
+    """Fits the original study's head on the labelled images alone and reports it, in a folder of the run."""
+    cut = features.cut
+    first, last = len(cut.train_good), len(features.fit_records)
+    labels = np.array([record.label for record in cut.labelled])
+    head = StudyHead(seed).fit(features.embedding[first:last], labels)
+    scores = head.decision_function(features.embedding[first:])
+    table = [
+        *rows(cut.labelled, "fit", scores[: last - first], _sigmoid(scores[: last - first])),
+        *rows(cut.evaluate, "evaluate", scores[last - first :], _sigmoid(scores[last - first :])),
+    ]
+    note = (
+        f"The study's own head on the encoder's last output: {head.epochs} epochs of Adam at {head.learning_rate:g} in "
+        f"batches of {head.batch_size} on {len(cut.labelled)} labelled images, no good training images, and the "
+        "likelier class as its call (a threshold of 0 on the log-odds). So few steps hardly move it from its random "
+        "start; it is reported as it is."
+    )
+    run_steps.judge_run(
+        run, table, "The original study's head", [("Head", note), ("Labels", _labels_note(cut))], 0.0, "study_head"
+    )
+
+
+def _check_pretraining(card: dict, cut: Cut, encoder: pathlib.Path) -> None:
+    seen = [SplitRow(image["path"], image["group"], image["category"], "pretrain") for image in card["pretrain_images"]]
+    leaks.check_leaks(seen + protocol.split_rows(cut.evaluate, "evaluate"), source=str(encoder))
+
+
+def _pretrain_paths(encoder: pathlib.Path) -> set[str]:
+    return {image["path"] for image in saved_model.read_card(encoder)["pretrain_images"]}
+
+
+def _check_roads(served: np.ndarray, computed: np.ndarray) -> None:
+    difference = float(np.max(np.abs(served - computed) / (1 + np.abs(computed))))
+    if difference > _ROADS_AGREE:
+        raise RuntimeError(f"The exported graph's scores differ from the fitted head's by up to {difference:.2g}.")
+
+
+def _sigmoid(values: np.ndarray) -> np.ndarray:
+    return 1 / (1 + np.exp(-np.asarray(values, np.float64)))
+
+
+def _labels_note(cut: Cut) -> str:
+    defects = sum(record.label for record in cut.labelled)
+    return (
+        f"{len(cut.labelled)} test images were labelled, {defects} of them defective. The threshold was chosen on "
+        f"out-of-fold scores of these and of the {len(cut.train_good)} good training images. {len(cut.evaluate)} "
+        "other test images were evaluated."
+    )

@@ -1,0 +1,127 @@
+"""Flags that several binaries share, and flags made of a recipe's own documentation."""
+
+import dataclasses
+import inspect
+import re
+import sys
+from typing import Any
+
+from absl import flags
+
+from mvtec_tf.errors import UsageError
+
+FLAGS = flags.FLAGS
+# The flags defined here belong to the binary that asks for them, and show in its --help.
+flags.disclaim_key_flags()
+# mvtec_tf.data.protocol names them too, but importing it costs the seconds that TensorFlow takes.
+_PROTOCOLS = ("clean",)
+_CHOICES = {"precision": ("auto", "float32", "mixed_bfloat16"), "jit": ("auto", "on", "off")}
+
+
+def define_data_flags() -> None:
+    """--data_dir, --categories, --protocol."""
+    flags.DEFINE_list(
+        "data_dir", None, "Category folder in the MVTec layout, or folder of such; several with commas.", required=True
+    )
+    flags.DEFINE_list("categories", [], "Only these categories; default: all that are found.")
+    flags.DEFINE_enum("protocol", _PROTOCOLS[0], _PROTOCOLS, "Who may see which image.")
+
+
+def define_run_dir() -> None:
+    """--run_dir."""
+    flags.DEFINE_string(
+        "run_dir", None, "Directory of this run; an unfinished one of the same recipe is resumed.", required=True
+    )
+
+
+def define_cache() -> None:
+    """--cache."""
+    flags.DEFINE_string("cache", "memory", "Where decoded images are kept: memory, or a folder for large sets.")
+
+
+def define_recipe(recipe: type) -> None:
+    """One flag for each field of a recipe, with its default and the words of its docstring.
+
+    Strengths of the augmentation become --augment_NAME.
+    """
+    for field, name, default, words in _fields(recipe):
+        if name in _CHOICES:
+            flags.DEFINE_enum(name, default, _CHOICES[name], words)
+        else:
+            _DEFINE[field.type](name, default, words)
+
+
+def recipe_from_flags(recipe: type) -> Any:
+    """An instance of the recipe as the command line says.
+
+    Raises:
+      UsageError: a number is out of its range.
+    """
+    values, strengths = {}, {}
+    for field, name, _, _ in _fields(recipe):
+        (strengths if name.startswith("augment_") else values)[field.name] = FLAGS[name].value
+    _check_counts(values)
+    augmentation = _augmentation(recipe)
+    return recipe(**values, augmentation=augmentation(**strengths))
+
+
+def settings_of(*left_out: str) -> dict[str, Any]:
+    """All of the program's own flags but those that do not decide the outcome, as JSON values."""
+    away = {"run_dir", "data_dir", "cache", *left_out}
+    return {flag.name: flag.value for flag in _own_flags() if flag.name not in away}
+
+
+def flagfile() -> str:
+    """A flagfile that repeats this call."""
+    lines = [line for flag in _own_flags() for line in flag.serialize().splitlines()]
+    return "\n".join(lines) + "\n"
+
+
+_DEFINE = {bool: flags.DEFINE_boolean, int: flags.DEFINE_integer, float: flags.DEFINE_float, str: flags.DEFINE_string}
+# Zero is a meaning of its own for these: no pretraining, nothing trained but the head, no cut.
+_MAY_BE_ZERO = {"epochs", "trainable_stages", "backbone_stages", "weight_decay", "warmup_share", "seed"}
+
+
+def _check_counts(values: dict[str, Any]) -> None:
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            continue
+        if value < 0 or (value == 0 and name not in _MAY_BE_ZERO):
+            raise UsageError(f"--{name}={value}: must be {'0 or more' if name in _MAY_BE_ZERO else 'above 0'}.")
+
+
+def _own_flags() -> list[flags.Flag]:
+    by_module = FLAGS.flags_by_module_dict()
+    own = [flag for module, found in by_module.items() if _is_ours(module) for flag in found]
+    return sorted(own, key=lambda flag: flag.name)
+
+
+def _is_ours(module: str) -> bool:
+    # absl files the flags of the module that was started under its path.
+    return module.startswith("mvtec_tf") or module in (sys.argv[0], "__main__")
+
+
+def _augmentation(recipe: type) -> type:
+    (field,) = (field for field in dataclasses.fields(recipe) if field.name == "augmentation")
+    return field.type
+
+
+def _fields(recipe: type) -> list[tuple[dataclasses.Field, str, Any, str]]:
+    """(field, flag name, default, help) of a recipe and of its augmentation."""
+    found = []
+    for owner, prefix in ((recipe, ""), (_augmentation(recipe), "augment_")):
+        words = _documented_attributes(owner)
+        found += [
+            (field, prefix + field.name, field.default, words[field.name])
+            for field in dataclasses.fields(owner)
+            if field.name != "augmentation"
+        ]
+    return found
+
+
+def _documented_attributes(owner: type) -> dict[str, str]:
+    """name -> description, from the `Attributes:` section of a class docstring."""
+    section = inspect.getdoc(owner).split("Attributes:\n", 1)[1].split("\n\n", 1)[0]
+    entries = re.split(r"^  (?=\w+: )", section, flags=re.MULTILINE)[1:]
+    pairs = (entry.split(": ", 1) for entry in entries)
+    return {name: " ".join(text.split()) for name, text in pairs}

@@ -1,0 +1,145 @@
+"""Writing SavedModels: encoded image files in, features or scores out, preprocessing inside.
+
+A scoring graph is written once, at the end of training; predictions are made with it, and what is
+served later is that same graph with a threshold beside it.
+"""
+
+import json
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from mvtec_tf import atomic
+from mvtec_tf.data import pixels
+from mvtec_tf.errors import UserError
+from mvtec_tf.models.backbone import Backbone
+from mvtec_tf.models.classifier import log_odds
+from mvtec_tf.models.heads import PerCategoryHead
+from mvtec_tf.models.simclr import EMBEDDING
+
+# TensorFlow Serving leaves the contents of this folder alone.
+EXTRA = "assets.extra"
+CARD = "mvtec_tf.json"
+IMAGE_BYTES = tf.TensorSpec([None], tf.string, name="image_bytes")
+
+
+def write_classifier(path: atomic.PathLike, model: keras.Model, card: Mapping[str, Any]) -> None:
+    """Writes a classifier: `image_bytes` [B] -> `anomaly_score` [B] (log-odds), `probability` [B].
+
+    Args:
+      path: a new directory.
+      model: uint8 [B, S, S, 3] -> float32 logits [B, 2].
+      card: what a reader needs to know of it, JSON.
+    """
+    size = model.input_shape[1]
+
+    def serve(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+        score = log_odds(model(pixels.decode_batch(image_bytes, size), training=False))
+        return {"anomaly_score": score, "probability": tf.sigmoid(score)}
+
+    _write_keras(path, model, {"serving_default": serve}, dict(card, kind="classifier", image_size=size))
+
+
+def write_encoder(path: atomic.PathLike, backbone: Backbone, card: Mapping[str, Any]) -> None:
+    """Writes a frozen encoder: `image_bytes` [B] -> the global average of every stage, float32 [B, C].
+
+    The outputs are named like the stages' last layers; `embedding` is the average of the last one.
+    """
+    outputs = {
+        stage: keras.layers.GlobalAveragePooling2D()(backbone.model.get_layer(stage).output)
+        for stage in backbone.stages
+    }
+    outputs[EMBEDDING] = keras.layers.GlobalAveragePooling2D()(backbone.model.output)
+    model = keras.Model(backbone.model.inputs, outputs)
+    size = backbone.model.input_shape[1]
+
+    def embed(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+        return model(pixels.decode_batch(image_bytes, size), training=False)
+
+    card = dict(card, kind="encoder", image_size=size, stages=backbone.stages, middle_stages=backbone.middle_stages)
+    _write_keras(path, model, {"serving_default": embed, "embed": embed}, card)
+
+
+class Probe(tf.Module):
+    """An encoder, read back from its SavedModel, with a fitted head: the graph of a probe.
+
+    Args:
+      encoder: path of the encoder's SavedModel.
+      layers: its outputs that are joined to the features.
+      head: fitted.
+    """
+
+    def __init__(self, encoder: atomic.PathLike, layers: tuple[str, ...], head: PerCategoryHead) -> None:
+        super().__init__()
+        self._encoder = load(encoder)
+        self._layers = layers
+        self._score = head.score
+        self._probability = head.gives_probability
+        self._arrays = {name: tf.Variable(value, trainable=False) for name, value in head.arrays().items()}
+
+    @tf.function(input_signature=[IMAGE_BYTES])
+    def serve(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+        """string [B] -> `anomaly_score` [B] and, where the head gives one, `probability` [B]."""
+        outputs = self._encoder.signatures["serving_default"](image_bytes=image_bytes)
+        features = tf.concat([outputs[layer] for layer in self._layers], axis=1)
+        score = self._score(features, self._arrays)
+        return {"anomaly_score": score} | ({"probability": tf.sigmoid(score)} if self._probability else {})
+
+
+def write_probe(path: atomic.PathLike, probe: Probe, card: Mapping[str, Any]) -> None:
+    """Writes a probe: `image_bytes` [B] -> `anomaly_score` [B] and, if the head gives one, `probability` [B]."""
+    write_module(path, probe, probe.serve, dict(card, kind="probe"))
+
+
+def write_module(path: atomic.PathLike, module: tf.Module, serve: Callable, card: Mapping[str, Any]) -> None:
+    """Writes a module of plain variables and loaded SavedModels with `serve` as its only signature."""
+    with atomic.new_directory(path) as directory:
+        tf.saved_model.save(module, str(directory), signatures={"serving_default": serve})
+        _write_card(directory, card)
+
+
+def load(path: atomic.PathLike) -> Any:
+    """The SavedModel in `path`.
+
+    Raises:
+      UserError: there is none, or it cannot be read.
+    """
+    if not (pathlib.Path(path) / "saved_model.pb").is_file():
+        raise UserError(f"{path}: no SavedModel (no saved_model.pb in it).")
+    try:
+        return tf.saved_model.load(str(path))
+    except (OSError, ValueError, tf.errors.OpError) as error:
+        raise UserError(f"{path}: the SavedModel cannot be read ({error}).") from error
+
+
+def read_card(path: atomic.PathLike) -> dict[str, Any]:
+    """What the SavedModel in `path` says of itself.
+
+    Raises:
+      UserError: it was not written by this program.
+    """
+    file = pathlib.Path(path) / EXTRA / CARD
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: not a SavedModel written by this program ({EXTRA}/{CARD} is missing).") from error
+
+
+def _write_keras(
+    path: atomic.PathLike, model: keras.Model, endpoints: dict[str, Callable], card: Mapping[str, Any]
+) -> None:
+    archive = keras.export.ExportArchive()
+    archive.track(model)
+    for name, function in endpoints.items():
+        archive.add_endpoint(name, function, input_signature=[IMAGE_BYTES])
+    with atomic.new_directory(path) as directory:
+        archive.write_out(str(directory), verbose=False)
+        _write_card(directory, card)
+
+
+def _write_card(directory: pathlib.Path, card: Mapping[str, Any]) -> None:
+    (directory / EXTRA).mkdir()
+    atomic.write_json(directory / EXTRA / CARD, dict(card))

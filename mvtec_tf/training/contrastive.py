@@ -1,0 +1,90 @@
+"""Training SimCLR on good images only."""
+
+import functools
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from mvtec_tf.data import augment, pipeline
+from mvtec_tf.models.backbone import Backbone, build_backbone
+from mvtec_tf.models.simclr import SimCLR, build_projection_network
+from mvtec_tf.training import loop, precision
+from mvtec_tf.training.recipes import ContrastiveSettings
+from mvtec_tf.training.run_directory import RunDirectory
+from mvtec_tf.training.schedules import WarmupCosine
+
+
+def starting_encoder(settings: ContrastiveSettings) -> Backbone:
+    """The encoder as it is before any pretraining here, in float32."""
+    loop.make_deterministic(settings.seed)
+    return _backbone(settings)
+
+
+def train_simclr(run: RunDirectory, settings: ContrastiveSettings, images: np.ndarray) -> Backbone:
+    """Trains, or goes on training, and returns the encoder in float32.
+
+    Args:
+      run: checkpoints, logs and facts go there.
+      settings: the recipe.
+      images: uint8 [N, S, S, 3], good ones only.
+    """
+    loop.make_deterministic(settings.seed)
+    number_format, jit = precision.resolve_precision(settings.precision), precision.resolve_jit(settings.jit)
+    with precision.dtype_policy(number_format):
+        backbone = _backbone(settings)
+        network = build_projection_network(backbone, settings.projection_hidden, settings.projection_dimensions)
+    facts = {
+        "weights": backbone.weights.describe() if backbone.weights else f"weights: {settings.weights}.",
+        "precision": f"precision: {number_format}; XLA: {'on' if jit else 'off'}.",
+    }
+    print("\n".join(facts.values()), flush=True)
+    run.note(network=facts)
+    steps = pipeline.steps_per_epoch(len(images), settings.batch_size, settings.passes_per_epoch)
+    total = steps * settings.epochs
+    model = SimCLR(network, settings.temperature)
+    model.compile(
+        keras.optimizers.AdamW(
+            WarmupCosine(settings.learning_rate, round(settings.warmup_share * total), total),
+            weight_decay=settings.weight_decay,
+            global_clipnorm=settings.clip_norm,
+        ),
+        jit_compile=jit,
+    )
+    batches = functools.partial(_batches, images, settings)
+    if not run.resumed and settings.epochs:
+        view_a, view_b = next(iter(batches(0)))
+        loop.log_images(run, {"view_a": view_a.numpy(), "view_b": view_b.numpy()})
+    plan = loop.LoopSettings(settings.epochs, steps, settings.seed, settings.checkpoint_every)
+    history = loop.run_epochs(run, model, network, batches, plan, [])
+    run.note(history=history)
+    return _in_float32(backbone, settings)
+
+
+def _backbone(settings: ContrastiveSettings) -> Backbone:
+    return build_backbone(
+        settings.backbone, settings.image_size, settings.weights, weights_partial=settings.weights_partial
+    )
+
+
+def _batches(images: np.ndarray, settings: ContrastiveSettings, first_epoch: int) -> tf.data.Dataset:
+    def transform(batch: tf.Tensor, _: tf.Tensor, seeds: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return augment.two_views(batch, seeds, settings.augmentation)
+
+    return pipeline.training_batches(
+        images,
+        np.zeros(len(images), np.int64),
+        settings.batch_size,
+        settings.seed,
+        transform,
+        first_epoch=first_epoch,
+        epochs=settings.epochs,
+        passes_per_epoch=settings.passes_per_epoch,
+    )
+
+
+def _in_float32(backbone: Backbone, settings: ContrastiveSettings) -> Backbone:
+    plain = build_backbone(settings.backbone, settings.image_size)
+    for layer in plain.model.layers:
+        layer.set_weights(backbone.model.get_layer(layer.name).get_weights())
+    return Backbone(plain.model, plain.stages, backbone.weights)

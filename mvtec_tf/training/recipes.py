@@ -1,0 +1,98 @@
+"""The recipes as plain data: what decides a training run beside the images.
+
+No TensorFlow here, so that a command line can show and check its flags at once.
+"""
+
+import dataclasses
+
+from mvtec_tf.data.strengths import ClassifierAugmentation, ContrastiveAugmentation
+
+
+@dataclasses.dataclass(frozen=True)
+class SupervisedSettings:
+    """The supervised recipe; the defaults are those of the study where it said them.
+
+    Attributes:
+      backbone: resnet50, any other network of keras.applications by name, or resnet10.
+      image_size: side in pixels of the square that images are resized to.
+      weights: imagenet (downloaded by Keras), none (random), or a weights file of this backbone.
+      weights_partial: load what fits of a weights file that is another network's.
+      backbone_stages: if positive, the backbone is cut off after that many stages (resolutions).
+      trainable_stages: the last so many stages of the backbone are trained, the rest is frozen.
+      batch_size: images a step.
+      epochs: at most.
+      patience: epochs without a better validation F1 before the run stops.
+      learning_rate: peak of the one-cycle schedule, which starts at a 25th of it.
+      weight_decay: of AdamW.
+      balanced_sampling: draw good and defective equally often, with an unweighted loss.
+      precision: auto, float32 or mixed_bfloat16; auto is bfloat16 where the processor has it.
+      jit: auto, on or off: compile the step with XLA; auto is on where there is a GPU.
+      seed: of weights, order, augmentation and dropout.
+      checkpoint_every: epochs between checkpoints.
+      augmentation: strengths.
+    """
+
+    backbone: str = "resnet50"
+    image_size: int = 224
+    weights: str = "imagenet"
+    weights_partial: bool = False
+    backbone_stages: int = 0
+    trainable_stages: int = 2
+    batch_size: int = 64
+    epochs: int = 50
+    patience: int = 5
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-4
+    balanced_sampling: bool = False
+    precision: str = "auto"
+    jit: str = "auto"
+    seed: int = 0
+    checkpoint_every: int = 1
+    augmentation: ClassifierAugmentation = dataclasses.field(default_factory=ClassifierAugmentation)
+
+
+@dataclasses.dataclass(frozen=True)
+class ContrastiveSettings:
+    """The SimCLR recipe; the defaults are those of the study where it said them.
+
+    Attributes:
+      backbone: resnet50, any other network of keras.applications by name, or resnet10.
+      image_size: side in pixels of the square that images are resized to.
+      weights: imagenet (downloaded by Keras), none (random), or a weights file of this backbone.
+      weights_partial: load what fits of a weights file that is another network's.
+      projection_hidden: width of the projection head's hidden layer.
+      projection_dimensions: width of its output.
+      temperature: of NT-Xent.
+      batch_size: pairs of views a step.
+      epochs: of the run; 0 keeps the starting weights, the baseline without pretraining.
+      passes_per_epoch: times that each image is drawn in one epoch.
+      learning_rate: peak of the cosine schedule.
+      warmup_share: share of all steps in which the rate rises to its peak.
+      weight_decay: of AdamW.
+      clip_norm: bound of the global norm of the gradients.
+      precision: auto, float32 or mixed_bfloat16; auto is bfloat16 where the processor has it.
+      jit: auto, on or off: compile the step with XLA; auto is on where there is a GPU.
+      seed: of weights, order and augmentation.
+      checkpoint_every: epochs between checkpoints.
+      augmentation: strengths.
+    """
+
+    backbone: str = "resnet50"
+    image_size: int = 224
+    weights: str = "imagenet"
+    weights_partial: bool = False
+    projection_hidden: int = 1024
+    projection_dimensions: int = 256
+    temperature: float = 0.07
+    batch_size: int = 48
+    epochs: int = 7
+    passes_per_epoch: int = 1
+    learning_rate: float = 1e-4
+    warmup_share: float = 0.1
+    weight_decay: float = 1e-4
+    clip_norm: float = 1.0
+    precision: str = "auto"
+    jit: str = "auto"
+    seed: int = 0
+    checkpoint_every: int = 1
+    augmentation: ContrastiveAugmentation = dataclasses.field(default_factory=ContrastiveAugmentation)

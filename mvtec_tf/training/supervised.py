@@ -1,0 +1,108 @@
+"""Training the supervised classifier: weighted loss, AdamW, one-cycle, early stopping on validation F1."""
+
+import functools
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from mvtec_tf.data import augment, pipeline
+from mvtec_tf.models.backbone import build_backbone, freeze_up_to
+from mvtec_tf.models.classifier import build_classifier
+from mvtec_tf.models.losses import WeightedCrossEntropy, balanced_class_weights
+from mvtec_tf.training import loop, precision
+from mvtec_tf.training.callbacks import KeepBest, ValidationMetrics
+from mvtec_tf.training.recipes import SupervisedSettings
+from mvtec_tf.training.run_directory import RunDirectory
+from mvtec_tf.training.schedules import OneCycleAdamW
+
+
+def train_classifier(
+    run: RunDirectory,
+    settings: SupervisedSettings,
+    train: tuple[np.ndarray, np.ndarray],
+    validation: tuple[np.ndarray, np.ndarray],
+) -> keras.Model:
+    """Trains, or goes on training, and returns the best network of the run in float32.
+
+    Args:
+      run: checkpoints, logs and facts go there.
+      settings: the recipe.
+      train: (images uint8 [N, S, S, 3], labels int64 [N]).
+      validation: the same, for early stopping.
+
+    Returns:
+      uint8 [B, S, S, 3] -> float32 logits [B, 2].
+    """
+    images, labels = train
+    loop.make_deterministic(settings.seed)
+    number_format, jit = precision.resolve_precision(settings.precision), precision.resolve_jit(settings.jit)
+    with precision.dtype_policy(number_format):
+        network, facts = _build(settings)
+    facts["precision"] = f"precision: {number_format}; XLA: {'on' if jit else 'off'}."
+    print("\n".join(facts.values()), flush=True)
+    run.note(network=facts)
+    weights = np.ones(2) if settings.balanced_sampling else balanced_class_weights(labels)
+    steps = pipeline.steps_per_epoch(len(images), settings.batch_size)
+    # A model of its own around the same layers: what is saved as the network has no optimizer in it.
+    model = keras.Model(network.inputs, network.outputs, name="training")
+    model.compile(
+        OneCycleAdamW(settings.learning_rate, steps * settings.epochs, weight_decay=settings.weight_decay),
+        WeightedCrossEntropy(weights),
+        jit_compile=jit,
+    )
+    batches = functools.partial(_batches, images, labels, settings)
+    if not run.resumed:
+        augmented, _ = next(iter(batches(0)))
+        loop.log_images(run, {"augmented_training_batch": augmented.numpy(), "training_images": images[:16]})
+    best_file = run.checkpoints / "best.weights.h5"
+    best = KeepBest(best_file, network, settings.patience)
+    watch = ValidationMetrics(*validation, weights, settings.batch_size)
+    plan = loop.LoopSettings(settings.epochs, steps, settings.seed, settings.checkpoint_every)
+    history = loop.run_epochs(run, model, network, batches, plan, [watch, best])
+    run.note(history=history, best_epoch=best.best_epoch)
+    network.load_weights(best_file)
+    print(f"Best validation F1 {best.best[0]:.4f} in epoch {best.best_epoch} of {len(history)}.", flush=True)
+    return _in_float32(network, settings)
+
+
+def _build(settings: SupervisedSettings) -> tuple[keras.Model, dict[str, str]]:
+    backbone = build_backbone(
+        settings.backbone,
+        settings.image_size,
+        settings.weights,
+        weights_partial=settings.weights_partial,
+        cut_after_stage=settings.backbone_stages,
+    )
+    network = build_classifier(backbone)
+    frozen = freeze_up_to(network, backbone, settings.trainable_stages)
+    facts = {
+        "weights": backbone.weights.describe() if backbone.weights else f"weights: {settings.weights}.",
+        "frozen": f"frozen: {len(frozen)} layers" + (f" ({frozen[0]} ... {frozen[-1]})." if frozen else "."),
+    }
+    return network, facts
+
+
+def _batches(images: np.ndarray, labels: np.ndarray, settings: SupervisedSettings, first_epoch: int) -> tf.data.Dataset:
+    def transform(batch: tf.Tensor, batch_labels: tf.Tensor, seeds: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return augment.augment_classifier(batch, seeds, settings.augmentation), batch_labels
+
+    return pipeline.training_batches(
+        images,
+        labels,
+        settings.batch_size,
+        settings.seed,
+        transform,
+        first_epoch=first_epoch,
+        epochs=settings.epochs,
+        balanced=settings.balanced_sampling,
+    )
+
+
+def _in_float32(network: keras.Model, settings: SupervisedSettings) -> keras.Model:
+    backbone = build_backbone(settings.backbone, settings.image_size, cut_after_stage=settings.backbone_stages)
+    plain = build_classifier(backbone)
+    # By name: the layers of a trained and of a fresh network come in orders of their own.
+    for layer in plain.layers:
+        layer.set_weights(network.get_layer(layer.name).get_weights())
+    return plain
