@@ -24,7 +24,8 @@ def run(main: Callable[[], None]) -> None:
     app.define_help_flags()
     _parse(sys.argv)
     logging.use_absl_handler()
-    logging.set_verbosity(logging.INFO)
+    # TensorFlow reports its housekeeping at INFO through the same logger; the runs speak by print.
+    logging.set_verbosity(logging.WARNING)
     try:
         main()
     except UsageError as error:

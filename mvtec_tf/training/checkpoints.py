@@ -76,10 +76,5 @@ class Checkpoints(keras.callbacks.Callback):
         for directory in older:
             shutil.rmtree(directory)
 
-    def drop_optimizer_state(self) -> None:
-        """After the last epoch: the state to go on from, twice as large as the network, is of no more use."""
-        for directory in self._found():
-            shutil.rmtree(directory)
-
     def _found(self) -> list[pathlib.Path]:
         return sorted(self._directory.glob("epoch_*"))

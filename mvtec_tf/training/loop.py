@@ -72,6 +72,7 @@ def run_epochs(
             initial_epoch=first_epoch,
             epochs=settings.epochs,
             steps_per_epoch=settings.steps,
+            shuffle=False,  # the dataset is shuffled already
             verbose=0,
             callbacks=[
                 callbacks.FreshDropout(network, settings.seed),
