@@ -1,0 +1,90 @@
+"""Supervised losses."""
+
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+from keras import ops
+
+from mvtec_tf.errors import UserError
+
+_CLASSES = 2
+
+
+@keras.saving.register_keras_serializable(package="mvtec_tf")
+class WeightedCrossEntropy(keras.losses.Loss):
+    """Class-weighted cross-entropy, a true weighted mean over the batch:
+
+        loss = sum_i w[y_i] * -log p_i[y_i] / sum_i w[y_i]
+
+    as PyTorch's `CrossEntropyLoss(weight=w)`. Keras's own `class_weight` divides by the number of images
+    instead, so that there the loss's scale, and with it the step's, changes with the classes in a batch.
+
+    Computed in float32, whatever the precision of the network. A `sample_weight` multiplies w[y_i] in both
+    sums. Under a distribution strategy the mean is taken on each replica.
+
+    Args:
+      class_weights: one positive weight per class, such as `balanced_class_weights(labels)`.
+      from_logits: whether the predictions are logits; else they are probabilities.
+      name: the loss's name in the logs.
+
+    Call arguments:
+      y_true: integer class indices [B] or [B, 1].
+      y_pred: [B, classes].
+
+    Example:
+      >>> loss = WeightedCrossEntropy([1.0, 3.0])
+      >>> float(loss([0, 1], [[0.0, 0.0], [0.0, 0.0]]))  # log 2, whatever the weights
+      0.6931472
+    """
+
+    def __init__(
+        self, class_weights: Sequence[float], from_logits: bool = True, name: str = "weighted_cross_entropy"
+    ) -> None:
+        super().__init__(name=name, reduction="mean_with_sample_weight", dtype="float32")
+        self.class_weights = [float(weight) for weight in class_weights]
+        self.from_logits = from_logits
+        if not self.class_weights or not all(0 < weight < float("inf") for weight in self.class_weights):
+            raise ValueError(f"class_weights must be positive numbers. Received: {class_weights}")
+
+    def __call__(self, y_true: object, y_pred: object, sample_weight: object = None) -> object:
+        """float32 scalar. The class weights join the sample weights, over whose sum Keras then averages."""
+        labels = ops.reshape(ops.cast(y_true, "int32"), (-1,))
+        weights = ops.take(ops.convert_to_tensor(self.class_weights, "float32"), labels)
+        if sample_weight is not None:
+            weights = weights * ops.reshape(ops.cast(sample_weight, "float32"), (-1,))
+        return super().__call__(labels, y_pred, sample_weight=weights)
+
+    def call(self, y_true: object, y_pred: object) -> object:
+        """float32 [B], unweighted."""
+        # Keras hands labels over in the loss's own dtype.
+        labels = ops.cast(y_true, "int32")
+        return ops.sparse_categorical_crossentropy(labels, y_pred, from_logits=self.from_logits)
+
+    def get_config(self) -> dict[str, object]:
+        """What the constructor takes."""
+        return {"class_weights": self.class_weights, "from_logits": self.from_logits, "name": self.name}
+
+
+def balanced_class_weights(labels: Sequence[int] | np.ndarray) -> np.ndarray:
+    """Weights under which both classes count the same: n / (2 n_c), as scikit-learn's "balanced".
+
+    Args:
+      labels: integers [n], 0 (good) or 1 (defective).
+
+    Returns:
+      float64 [2].
+
+    Raises:
+      UserError: a class is missing, so that nothing could be learned about it.
+    """
+    labels = np.asarray(labels)
+    counts = np.array([np.count_nonzero(labels == label) for label in range(_CLASSES)])
+    if counts.sum() != labels.size:
+        raise ValueError(f"labels must be 0 or 1. Received: {np.unique(labels)}")
+    if not counts.all():
+        raise UserError(
+            f"The images to fit on have {counts[0]} good and {counts[1]} defective labels; expected both kinds. "
+            "Give a larger label budget or another seed, or check the data folder."
+        )
+    return labels.size / (_CLASSES * counts)
