@@ -1,0 +1,254 @@
+"""Learning rates (and AdamW's beta1) as pure functions of the optimizer's step.
+
+The step is part of the optimizer's saved state, so a resumed run needs nothing else to go on.
+"""
+
+import math
+
+import keras
+from keras import ops
+
+# The fractions of Smith and Topin's "Super-Convergence" (2018), in the form of PyTorch's OneCycleLR.
+PCT_START = 0.3
+DIV_FACTOR = 25.0
+FINAL_DIV_FACTOR = 1e4
+BETA_1_LOW = 0.85
+BETA_1_HIGH = 0.95
+
+
+@keras.saving.register_keras_serializable(package="mvtec_tf")
+class OneCycle(keras.optimizers.schedules.LearningRateSchedule):
+    """One cycle: up to the peak and down again, each along half a cosine, as PyTorch's OneCycleLR.
+
+    The first step has peak / div_factor, the step at `pct_start` of the run the peak, and the last one
+    peak / div_factor / final_div_factor, which further steps keep.
+
+    Args:
+      peak: largest learning rate.
+      total_steps: optimizer steps of the whole run.
+      pct_start: share of the steps that go up.
+      div_factor: peak / first learning rate.
+      final_div_factor: first / last learning rate.
+    """
+
+    def __init__(
+        self,
+        peak: float,
+        total_steps: int,
+        pct_start: float = PCT_START,
+        div_factor: float = DIV_FACTOR,
+        final_div_factor: float = FINAL_DIV_FACTOR,
+    ) -> None:
+        super().__init__()
+        _check_positive(peak=peak, total_steps=total_steps, div_factor=div_factor, final_div_factor=final_div_factor)
+        _check_pct_start(pct_start)
+        self.peak = peak
+        self.total_steps = total_steps
+        self.pct_start = pct_start
+        self.div_factor = div_factor
+        self.final_div_factor = final_div_factor
+
+    def __call__(self, step: object) -> object:
+        """Float32 scalar: the learning rate of optimizer step `step`, counted from 0."""
+        first = self.peak / self.div_factor
+        return _one_cycle(step, self.total_steps, self.pct_start, first, self.peak, first / self.final_div_factor)
+
+    def get_config(self) -> dict[str, object]:
+        """What the constructor takes."""
+        return {
+            "peak": self.peak,
+            "total_steps": self.total_steps,
+            "pct_start": self.pct_start,
+            "div_factor": self.div_factor,
+            "final_div_factor": self.final_div_factor,
+        }
+
+
+def one_cycle_beta_1(
+    step: object,
+    total_steps: int,
+    pct_start: float = PCT_START,
+    low: float = BETA_1_LOW,
+    high: float = BETA_1_HIGH,
+) -> object:
+    """AdamW's beta1 against the cycle: high while the learning rate is low, low at its peak.
+
+    Args:
+      step: optimizer step, counted from 0.
+      total_steps: optimizer steps of the whole run.
+      pct_start: share of the steps that go up in the learning rate.
+      low: beta1 at the learning rate's peak.
+      high: beta1 at both ends.
+
+    Returns:
+      float32 scalar.
+    """
+    return _one_cycle(step, total_steps, pct_start, high, low, high)
+
+
+@keras.saving.register_keras_serializable(package="mvtec_tf")
+class OneCycleAdamW(keras.optimizers.AdamW):
+    """AdamW (Loshchilov and Hutter, 2019) under one cycle of learning rate and beta1.
+
+    As in PyTorch, weights decay by lr * weight_decay before Adam's step, and the bias correction is
+    1 - beta1 ** step with the beta1 of that step. Epsilon is added before the second moment's bias
+    correction (Keras's, the paper's "epsilon hat"), in PyTorch after it.
+
+    Args:
+      peak: largest learning rate, as in `OneCycle`.
+      total_steps: optimizer steps of the whole run.
+      weight_decay: decoupled weight decay.
+      pct_start: share of the steps in which the learning rate goes up.
+      div_factor: peak / first learning rate.
+      final_div_factor: first / last learning rate.
+      beta_1_low: beta1 at the learning rate's peak.
+      beta_1_high: beta1 at both ends.
+      epsilon: PyTorch's default; Keras's is 1e-7.
+      **kwargs: further arguments of `keras.optimizers.AdamW`, such as `global_clipnorm`.
+    """
+
+    def __init__(
+        self,
+        peak: float,
+        total_steps: int,
+        weight_decay: float = 1e-4,
+        *,
+        pct_start: float = PCT_START,
+        div_factor: float = DIV_FACTOR,
+        final_div_factor: float = FINAL_DIV_FACTOR,
+        beta_1_low: float = BETA_1_LOW,
+        beta_1_high: float = BETA_1_HIGH,
+        epsilon: float = 1e-8,
+        **kwargs: object,
+    ) -> None:
+        cycle = OneCycle(peak, total_steps, pct_start, div_factor, final_div_factor)
+        super().__init__(learning_rate=cycle, weight_decay=weight_decay, epsilon=epsilon, **kwargs)
+        self.cycle = cycle
+        self.beta_1_low = beta_1_low
+        self.beta_1_high = beta_1_high
+
+    @property
+    def beta_1(self) -> object:
+        """Float32 scalar: beta1 of the coming step."""
+        steps, pct_start = self.cycle.total_steps, self.cycle.pct_start
+        return one_cycle_beta_1(self._iterations, steps, pct_start, self.beta_1_low, self.beta_1_high)
+
+    @beta_1.setter
+    def beta_1(self, value: float) -> None:
+        """Adam's constructor sets its default here; the cycle takes its place."""
+
+    def get_config(self) -> dict[str, object]:
+        """What the constructor takes."""
+        config = super().get_config()
+        del config["learning_rate"], config["beta_1"]
+        return {**config, **self.cycle.get_config(), "beta_1_low": self.beta_1_low, "beta_1_high": self.beta_1_high}
+
+
+@keras.saving.register_keras_serializable(package="mvtec_tf")
+class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
+    """Linear warm-up and half a cosine down (Chen et al., ICML 2020, section 2.2).
+
+    The warm-up's last step has the peak and its first one 1 / warmup_steps of it, so that no step is
+    lost to a learning rate of zero. Step `total_steps`, the first after the run, would have `final`.
+
+    Args:
+      peak: largest learning rate.
+      warmup_steps: optimizer steps of the warm-up, 0 for none.
+      total_steps: optimizer steps of the whole run; 0 where an encoder is kept as it is.
+      final: learning rate at the end.
+    """
+
+    def __init__(self, peak: float, warmup_steps: int, total_steps: int, final: float = 0.0) -> None:
+        super().__init__()
+        _check_positive(peak=peak)
+        if not 0 <= warmup_steps <= total_steps:
+            raise ValueError(f"warmup_steps must be 0 to total_steps = {total_steps}. Received: {warmup_steps}")
+        self.peak = peak
+        self.warmup_steps = warmup_steps
+        self.total_steps = total_steps
+        self.final = final
+
+    def __call__(self, step: object) -> object:
+        """Float32 scalar: the learning rate of optimizer step `step`, counted from 0."""
+        step = ops.cast(step, "float32")
+        rising = self.peak * (step + 1.0) / max(self.warmup_steps, 1)
+        # Without steps to fall in, only the steps after the run fall.
+        falling_steps = max(self.total_steps - self.warmup_steps, 1)
+        falling = _half_cosine(self.peak, self.final, (step - self.warmup_steps) / falling_steps)
+        return ops.where(step < self.warmup_steps, rising, falling)
+
+    def get_config(self) -> dict[str, object]:
+        """What the constructor takes."""
+        return {
+            "peak": self.peak,
+            "warmup_steps": self.warmup_steps,
+            "total_steps": self.total_steps,
+            "final": self.final,
+        }
+
+
+@keras.saving.register_keras_serializable(package="mvtec_tf")
+class CosineByEpoch(keras.optimizers.schedules.LearningRateSchedule):
+    """Half a cosine in one stair per epoch, as PyTorch's CosineAnnealingLR stepped after each epoch.
+
+    Epoch 0 has the peak; epoch `epochs`, the first after the run, would have `final`.
+
+    Args:
+      peak: learning rate of the first epoch.
+      final: learning rate at the end.
+      steps_per_epoch: optimizer steps of an epoch.
+      epochs: epochs of the whole run.
+    """
+
+    def __init__(self, peak: float, final: float, steps_per_epoch: int, epochs: int) -> None:
+        super().__init__()
+        _check_positive(peak=peak, steps_per_epoch=steps_per_epoch, epochs=epochs)
+        self.peak = peak
+        self.final = final
+        self.steps_per_epoch = steps_per_epoch
+        self.epochs = epochs
+
+    def __call__(self, step: object) -> object:
+        """Float32 scalar: the learning rate of optimizer step `step`, counted from 0."""
+        epoch = ops.floor_divide(ops.cast(step, "int64"), self.steps_per_epoch)
+        return _half_cosine(self.peak, self.final, ops.cast(epoch, "float32") / self.epochs)
+
+    def get_config(self) -> dict[str, object]:
+        """What the constructor takes."""
+        return {
+            "peak": self.peak,
+            "final": self.final,
+            "steps_per_epoch": self.steps_per_epoch,
+            "epochs": self.epochs,
+        }
+
+
+def _one_cycle(step: object, total_steps: int, pct_start: float, first: float, turn: float, last: float) -> object:
+    """Half a cosine from `first` to `turn` and another one to `last`, with PyTorch's phase boundaries."""
+    step = ops.cast(step, "float32")
+    up_end = pct_start * total_steps - 1.0
+    down_end = total_steps - 1.0
+    # In runs of few steps the way up can be shorter than one step; PyTorch then starts on the way down.
+    up = _half_cosine(first, turn, step / up_end if up_end > 0 else ops.ones_like(step))
+    down = _half_cosine(turn, last, (step - up_end) / (down_end - up_end))
+    return ops.where(step <= up_end, up, down)
+
+
+def _half_cosine(start: float, end: float, progress: object) -> object:
+    """From `start` at progress 0 to `end` at 1, constant beyond."""
+    progress = ops.clip(progress, 0.0, 1.0)
+    # cos(x / 2) ** 2 is (1 + cos(x)) / 2 without the cancellation, which in float32 would drown the small
+    # learning rates at the end of a run.
+    half_angle = math.pi / 2 * progress
+    return start * ops.square(ops.cos(half_angle)) + end * ops.square(ops.sin(half_angle))
+
+
+def _check_positive(**values: float) -> None:
+    for name, value in values.items():
+        if not value > 0:
+            raise ValueError(f"{name} must be positive. Received: {value}")
+
+
+def _check_pct_start(pct_start: float) -> None:
+    if not 0 < pct_start < 1:
+        raise ValueError(f"pct_start must lie between 0 and 1. Received: {pct_start}")
