@@ -4,6 +4,8 @@ import colorsys
 import functools
 import hashlib
 import math
+import os
+import pathlib
 import subprocess
 import sys
 from collections.abc import Callable
@@ -73,7 +75,7 @@ ROADS = pytest.mark.parametrize("road", [classifier_images, views])
 
 
 def digest() -> str:
-    images, seeds = photographs(8, 32), seeds_of(8)
+    images, seeds = photographs(8, 24), seeds_of(8)
     both = classifier_images(images, seeds), views(images, seeds)
     return hashlib.sha256(b"".join(each.tobytes() for each in both)).hexdigest()
 
@@ -88,20 +90,22 @@ def same_pixels(found: np.ndarray, expected: np.ndarray, levels: float) -> None:
 
 def test_another_process_gives_the_same_pixels_whatever_its_precision_and_global_seed():
     program = """
-import keras, sys, tensorflow as tf
+import keras, tensorflow as tf
 keras.config.set_dtype_policy("mixed_bfloat16")
 tf.random.set_seed(123)
-sys.path.insert(0, "tests")
 import test_augment
 print(test_augment.digest())
 """
-    process = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    here = pathlib.Path(__file__).parent
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(here), str(here.parent)])}
+    command = [sys.executable, "-c", program]
+    process = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment)
     assert process.stdout.split()[-1] == digest()
 
 
 @ROADS
 def test_the_global_random_state_has_no_say(road):
-    images, seeds = photographs(4, 16), seeds_of(4)
+    images, seeds = photographs(4, 24), seeds_of(4)
     keras.utils.set_random_seed(1)
     first = road(images, seeds)
     keras.utils.set_random_seed(2)
@@ -132,14 +136,15 @@ def test_a_rotation_does_not_depend_on_the_place_in_the_batch():
 @ROADS
 def test_other_seeds_give_other_images(road):
     image = photographs(1, 24).repeat(40, axis=0)
-    changed = road(image, seeds_of(40), jitter_probability=1.0)
-    assert len({each.tobytes() for each in changed}) == 40
+    different = {each.tobytes() for each in road(image, seeds_of(40))}
+    # The classifier leaves one image in seventeen as it is.
+    assert len(different) >= 32
 
 
 def test_the_two_views_are_drawn_apart():
     images, seeds = photographs(40, 24), seeds_of(40)
-    view_a, view_b = two_views(images, seeds, ContrastiveAugmentation())
-    assert not any(np.array_equal(a, b) for a, b in zip(view_a.numpy(), view_b.numpy(), strict=True))
+    pair = views(images, seeds)
+    assert (pair[..., :3] != pair[..., 3:]).any(axis=(1, 2, 3)).all()
 
 
 def test_the_last_short_batch_of_a_dataset_equals_the_direct_call():
@@ -241,7 +246,8 @@ def test_rotations_are_spread_evenly_over_both_directions():
 
 def test_crops_keep_to_their_area_and_aspect_and_inside_the_image():
     uniforms = np.random.default_rng(1).random((1000, 40), np.float32)
-    boxes = np.stack([augment.crop_box(each, area_min=0.6, aspect_max=4 / 3) for each in tf.constant(uniforms)])
+    draw_all = tf.function(lambda u: tf.map_fn(lambda each: augment.crop_box(each, area_min=0.6, aspect_max=4 / 3), u))
+    boxes = draw_all(uniforms).numpy()
     height, width = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
     assert boxes.min() >= 0
     assert boxes.max() <= 1 + 1e-6
