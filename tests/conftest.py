@@ -1,1 +1,79 @@
-"""Everything the tests share: environment, the toy factory, real images where they exist."""
+"""Everything the tests share: how binaries are run, the toy factory, real images where they exist."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+# Before any test imports TensorFlow.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+
+def pytest_addoption(parser):
+    parser.addoption("--skips_file", help="write the names of all skipped tests to this file, one a line")
+
+
+
+def pytest_runtest_logreport(report):
+    if report.skipped and not hasattr(report, "wasxfail"):
+        _SKIPPED.add(report.nodeid)
+
+
+def pytest_collectreport(report):
+    if report.skipped:
+        _SKIPPED.add(report.nodeid)
+
+
+def pytest_sessionfinish(session):
+    path = session.config.getoption("--skips_file")
+    if path:
+        pathlib.Path(path).write_text("".join(f"{name}\n" for name in sorted(_SKIPPED)), encoding="utf-8")
+
+
+_SKIPPED: set[str] = set()
+
+
+def run_binary(name, *flags, check=True, **kwargs):
+    """Runs a binary in a process of its own; with `check`, a failure shows what it printed."""
+    command = [sys.executable, "-m", f"mvtec_tf.bin.{name}", *map(str, flags)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, **kwargs)
+    if check and done.returncode:
+        raise AssertionError(f"{name} ended with {done.returncode}\n{done.stdout}\n{done.stderr}")
+    return done
+
+
+@pytest.fixture(scope="session")
+def toy(tmp_path_factory):
+    """A small toy factory: two categories, 64-pixel images."""
+    from mvtec_tf.data.toy import write_toy_factory
+
+    root = tmp_path_factory.mktemp("toy") / "factory"
+    write_toy_factory(root, seed=1, image_size=64, train_good=16, test_good=8, per_defect=6)
+    return root
+
+
+@pytest.fixture(scope="session")
+def toy_records(toy):
+    from mvtec_tf.data import records
+
+    return records.scan([toy])
+
+
+@pytest.fixture(scope="session")
+def real_data():
+    """Folder with real photographs, from the environment."""
+    return _from_environment("MVTEC_TF_REAL_DATA", "real photographs in the MVTec layout")
+
+
+@pytest.fixture(scope="session")
+def real_weights():
+    """Folder with real weights, from the environment."""
+    return _from_environment("MVTEC_TF_WEIGHTS", "backbone weights")
+
+
+def _from_environment(variable, what):
+    if not os.environ.get(variable):
+        pytest.skip(f"{variable} names no folder with {what}")
+    return pathlib.Path(os.environ[variable])

@@ -196,6 +196,12 @@ def _cut_in_half(category: str, tests: Sequence[Record], rng: np.random.Generato
     return pool, held_out
 
 
+def _first_defective(groups: Sequence[list[Record]], wanted: int) -> list[Record] | None:
+    """The first group with a defective image that `wanted` images have room for."""
+    fitting = (group for group in groups if len(group) <= wanted and any(record.label for record in group))
+    return next(fitting, None)
+
+
 def _draw(
     category: str, pool: Sequence[Record], tests: int, budget: float | None, rng: np.random.Generator
 ) -> list[Record]:
@@ -210,8 +216,12 @@ def _draw(
         shuffled = [groups[i] for i in rng.permutation(len(groups))]
         offsets = rng.random(len(groups))
         positions += [((j + offsets[j]) / len(groups), group) for j, group in enumerate(shuffled)]
+    order = [group for _, group in sorted(positions, key=lambda item: item[0])]
+    # A small budget's first purchase is a defect: good images are to be had without labels.
+    first = _first_defective(order, wanted)
+    order.sort(key=lambda group: group is not first)
     drawn: list[Record] = []
-    for _, group in sorted(positions, key=lambda item: item[0]):
+    for group in order:
         if len(drawn) + len(group) <= wanted:
             drawn += group
     if budget and not any(record.label for record in drawn):

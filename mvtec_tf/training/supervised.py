@@ -14,7 +14,7 @@ from mvtec_tf.training import loop, precision
 from mvtec_tf.training.callbacks import KeepBest, ValidationMetrics
 from mvtec_tf.training.recipes import SupervisedSettings
 from mvtec_tf.training.run_directory import RunDirectory
-from mvtec_tf.training.schedules import OneCycle, OneCycleAdamW
+from mvtec_tf.training.schedules import OneCycleAdamW
 
 
 def train_classifier(
@@ -47,7 +47,7 @@ def train_classifier(
     # A model of its own around the same layers: what is saved as the network has no optimizer in it.
     model = keras.Model(network.inputs, network.outputs, name="training")
     model.compile(
-        OneCycleAdamW(OneCycle(settings.learning_rate, steps * settings.epochs), settings.weight_decay),
+        OneCycleAdamW(settings.learning_rate, steps * settings.epochs, weight_decay=settings.weight_decay),
         WeightedCrossEntropy(weights),
         jit_compile=jit,
     )
