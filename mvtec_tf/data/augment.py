@@ -10,7 +10,7 @@ deterministic methods; its own random state is never drawn from, because its lay
 give different images in different processes under one seed. The rest is written here:
   - its brightness adds where torchvision (whose strengths are used here) multiplies; its contrast pivots
     on a mean per channel, not on the mean grey; its saturation scales S of HSV instead of blending with grey;
-  - its flip builds two float masks as large as the batch (measured: five times slower than a gather);
+  - its flip builds two float masks as large as the batch (measured: twice the time of flipping the chosen images);
   - its crop takes one image at a time, around the same TensorFlow op that takes a batch.
 """
 
