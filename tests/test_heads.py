@@ -1,0 +1,97 @@
+"""Heads agree with scikit-learn, and their exported ops with themselves."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from scipy.spatial.distance import mahalanobis
+from sklearn.covariance import LedoitWolf
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from mvtec_tf.errors import UserError
+from mvtec_tf.models.heads import LogisticHead, MahalanobisHead, PerCategoryHead, StudyHead
+
+
+@pytest.fixture
+def data():
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(60, 8)) * np.arange(1, 9) + 5
+    labels = (rng.random(60) < 0.3).astype(int)
+    features[labels == 1, 2] += 4
+    return features.astype(np.float32), labels
+
+
+def _by_ops(head, features):
+    arrays = {name: tf.constant(value) for name, value in head.arrays().items()}
+    return head.score(tf.constant(features), arrays).numpy()
+
+
+def test_the_logistic_head_is_scikit_learns(data):
+    features, labels = data
+    reference = make_pipeline(StandardScaler(), LogisticRegression(class_weight="balanced", max_iter=5000))
+    expected = reference.fit(features, labels).decision_function(features)
+    np.testing.assert_allclose(LogisticHead().fit(features, labels).decision_function(features), expected, atol=1e-4)
+
+
+def test_the_mahalanobis_head_is_the_distance_to_the_good_images_alone(data):
+    features, labels = data
+    good = features[labels == 0].astype(np.float64)
+    scaler = StandardScaler().fit(good)
+    precision = LedoitWolf().fit(scaler.transform(good)).precision_
+    expected = [mahalanobis(row, np.zeros(8), precision) for row in scaler.transform(features.astype(np.float64))]
+    np.testing.assert_allclose(MahalanobisHead().fit(features, labels).decision_function(features), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("make", [LogisticHead, MahalanobisHead, StudyHead])
+def test_exported_ops_give_the_fitted_heads_scores(data, make):
+    features, labels = data
+    head = make().fit(features, labels)
+    np.testing.assert_allclose(_by_ops(head, features), head.decision_function(features), rtol=1e-5, atol=1e-5)
+
+
+def test_one_class_only_is_refused_with_a_way_out(data):
+    features, labels = data
+    with pytest.raises(UserError, match="mahalanobis"):
+        LogisticHead().fit(features, np.zeros_like(labels))
+
+
+def test_features_that_are_not_numbers_are_refused(data):
+    features, labels = data
+    features[0, 0] = np.nan
+    with pytest.raises(UserError, match="NaN"):
+        MahalanobisHead().fit(features, labels)
+
+
+def test_too_few_good_images_for_a_gaussian_are_refused(data):
+    features, _ = data
+    with pytest.raises(UserError, match="at least two good"):
+        MahalanobisHead().fit(features[:3], np.array([0, 1, 1]))
+
+
+def test_the_study_head_takes_its_few_steps_and_repeats_under_a_seed(data):
+    features, labels = data
+    first, second = (StudyHead(seed=3).fit(features, labels) for _ in range(2))
+    np.testing.assert_array_equal(first.weights_, second.weights_)
+    start = StudyHead(seed=3, learning_rate=1e-12).fit(features, labels)
+    moved = np.abs(first.weights_ - start.weights_).max()
+    # Adam moves a weight by at most about its rate a step: 60 steps, cosine from 1e-4, two weights.
+    assert 0 < moved < 2 * 60 * 1e-4
+
+
+def test_each_image_is_judged_by_its_own_categorys_head(data):
+    features, labels = data
+    both = np.concatenate([features, features[:, ::-1] + 100])
+    categories = np.repeat(["cap", "nut"], 60)
+    head = PerCategoryHead({"nut": LogisticHead(), "cap": LogisticHead()}).fit(both, np.tile(labels, 2), categories)
+    expected = head.decision_function_of(both, categories)
+    np.testing.assert_allclose(head.decision_function(both), expected, rtol=1e-4, atol=1e-3)
+    alone = LogisticHead().fit(features, labels).decision_function(features)
+    np.testing.assert_allclose(expected[:60], alone, atol=1e-5)
+
+
+def test_a_category_without_a_class_is_named(data):
+    features, labels = data
+    categories = np.where(labels == 1, "cap", "nut")
+    with pytest.raises(UserError, match="category 'cap'"):
+        PerCategoryHead({"cap": LogisticHead(), "nut": LogisticHead()}).fit(features, labels, categories)
