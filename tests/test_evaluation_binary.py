@@ -50,6 +50,21 @@ def test_a_given_threshold_is_used(table, tmp_path):
     assert document["confusion"]["overall"] == {"tn": 3, "fp": 5, "fn": 0, "tp": 8}
 
 
+def test_costs_resamples_and_the_method_of_the_threshold_are_as_the_flags_say(table, tmp_path):
+    wanted = ("--target_specificity=0.6", "--cost_miss=9", "--cost_false_alarm=2", "--resamples=20", "--seed=5")
+    done = _evaluate("--predictions=table.csv", "--out=out", "--threshold_per=category", *wanted, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    document = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    threshold = document["threshold"]["categories"]["bottle"]
+    assert threshold["method"] == "target_specificity"
+    assert "at least 60 %" in threshold["reason"]
+    assert document["threshold"]["per"] == "category"
+    assert document["costs"] == {"miss": 9.0, "false_alarm": 2.0}
+    assert (document["intervals"]["resamples"], document["intervals"]["seed"]) == (20, 5)
+    counts = document["confusion"]["overall"]
+    assert document["overall"]["cost"]["value"] == pytest.approx((9 * counts["fn"] + 2 * counts["fp"]) / 16)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -59,6 +74,12 @@ def test_a_given_threshold_is_used(table, tmp_path):
         (("--predictions=table.csv", "--out=out", "--threshold=high"), "threshold"),
         (("--predictions=table.csv", "--out=out", "--treshold=1"), "treshold"),
         (("table.csv",), "Unexpected arguments"),
+        (("--predictions=table.csv", "--out=out", "--threshold=1", "--target_recall=0.9"), "leave it out"),
+        (("--predictions=table.csv", "--out=out", "--target_specificity=95"), "--target_specificity=95.0"),
+        (("--predictions=table.csv", "--out=out", "--target_recall=1", "--target_specificity=1"), "cannot have both"),
+        (("--predictions=table.csv", "--out=out", "--threshold_method=target_recall"), "needs --target_recall"),
+        (("--predictions=table.csv", "--out=out", "--threshold_method=youden", "--target_recall=0.9"), "does not go"),
+        (("--predictions=table.csv", "--out=out", "--cost_miss=0", "--cost_false_alarm=0"), "costs"),
     ],
 )
 def test_wrong_use_exits_with_2_and_says_what_is_wrong(table, tmp_path, arguments, message):

@@ -1,6 +1,7 @@
 """What a person reads: the answer in plain words, the figures behind it, and pictures that show it."""
 
 import base64
+import dataclasses
 import html.parser
 import io
 import json
@@ -13,7 +14,7 @@ from PIL import Image
 from sklearn import metrics as sklearn_metrics
 
 from mvtec_tf.errors import LeakError
-from mvtec_tf.evaluation import figures, metrics, summary
+from mvtec_tf.evaluation import canvas, figures, metrics, summary
 from mvtec_tf.evaluation.assessment import assess
 from mvtec_tf.evaluation.judge import judge
 from mvtec_tf.evaluation.table import Predictions, Row
@@ -88,7 +89,34 @@ def test_a_high_f1_does_not_hide_that_nearly_every_good_image_is_stopped():
     first = summary.sentences(judged)[0]
     assert "no better than calling every image defective" in first
     assert "462 of 467 good images (98.9 %)" in first
-    assert "F1 0.842 against 0.843" in first
+    assert "F1 0.842 [0.839 to 0.844] against 0.843" in first
+    last = summary.sentences(judged)[-1]
+    assert "ROC-AUC is 0.502" in last
+    assert "they are calls and no ranking" in last
+
+
+# Published confusion matrices as (tn, fp, fn, tp) and their figures in per cent, to four digits.
+_PUBLISHED = {
+    (5, 462, 8, 1250): {
+        **{"accuracy": 72.75, "precision": 73.01, "recall": 99.36, "f1": 84.18, "specificity": 1.071},
+        **{"npv": 38.46, "fpr": 98.93, "fnr": 0.6359},
+    },
+    (596, 14, 43, 120): {
+        **{"accuracy": 92.63, "precision": 89.55, "recall": 73.62, "f1": 80.81, "specificity": 97.70},
+        **{"npv": 93.27, "fpr": 2.295, "fnr": 26.38},
+    },
+}
+
+
+@pytest.mark.parametrize(("counts", "figures"), _PUBLISHED.items())
+def test_published_confusion_matrices_give_their_published_figures_to_four_digits(counts, figures):
+    judged = assess(_calls(**dict(zip(("tn", "fp", "fn", "tp"), counts, strict=True))), 0.5)
+    for name, percent in figures.items():
+        metric = judged.overall.metrics[name]
+        assert float(f"{100 * metric.value:.4g}") == percent, name
+        assert metric.low < metric.value < metric.high, name
+    for name in ("roc_auc", "pr_auc"):
+        assert "calls and no ranking" in judged.overall.metrics[name].note
 
 
 def test_a_specificity_near_zero_is_no_better_even_if_its_f1_is_a_last_digit_higher():
@@ -104,11 +132,12 @@ def test_a_model_that_calls_nothing_defective_is_no_better_either():
 def test_a_good_model_is_said_to_beat_calling_everything_defective_with_the_numbers_of_both():
     sentences = _sentences(_calls(tn=18, fp=2, fn=3, tp=38), 0.5)
     assert sentences[0] == (
-        "At threshold 0.5 the model missed 3 of 41 defective images (7.3 %) "
-        "and falsely stopped 2 of 20 good images (10.0 %)."
+        "At threshold 0.5 the model missed 3 of 41 defective images (7.3 %, 95 % interval 0.0 to 17.1 %) "
+        "and falsely stopped 2 of 20 good images (10.0 %, 95 % interval 0.0 to 25.0 %)."
     )
     assert sentences[1] == "That threshold was given, not chosen on calibrate rows."
-    assert sentences[2].startswith("It beats calling every image defective: balanced accuracy 0.913 against 0.500")
+    assert sentences[2].startswith("It beats calling every image defective: balanced accuracy 0.913 [0.")
+    assert "] against 0.500, F1 0.938 [" in sentences[2]
 
 
 def test_a_careful_model_whose_f1_is_below_always_defective_is_not_called_useless():
@@ -209,7 +238,7 @@ def test_every_picture_has_a_description_and_a_caption(three):
     _, out = three
     page = _Page((out / "report.html").read_text(encoding="utf-8"))
     descriptions = [attributes["alt"] for tag, attributes in page.tags if tag == "img"]
-    assert len(descriptions) == len([tag for tag, _ in page.tags if tag == "figcaption"]) == 14
+    assert len(descriptions) == len([tag for tag, _ in page.tags if tag == "figcaption"]) == 17
     assert all(len(text) > 30 for text in descriptions)
 
 
@@ -235,7 +264,7 @@ def test_the_same_table_gives_the_same_bytes(tmp_path):
     for name in ("a", "b"):
         judge(table, tmp_path / name, threshold=0.7)
     files = sorted(path.relative_to(tmp_path / "a") for path in (tmp_path / "a").rglob("*") if path.is_file())
-    assert len(files) == 6
+    assert len(files) == 7
     for file in files:
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes(), file
 
@@ -250,26 +279,31 @@ def test_pictures_of_an_earlier_judgement_do_not_stay_and_other_files_do(tmp_pat
 
 
 def test_pictures_are_not_blank_and_large_enough_to_read():
-    drawn = {picture.kind: picture for picture in figures.pictures(assess(_table([0, 1, 2], [1, 2, 3]), 1.5))}
+    rows = [
+        dataclasses.replace(row, probability=min(row.score / 3, 1))
+        for category in ("bottle", "screw")
+        for row in _rows([0, 1, 2], [1, 2, 3], category=category)
+    ]
+    drawn = {picture.kind: picture for picture in figures.pictures(assess(Predictions.from_rows(rows), 1.5))}
     assert set(drawn) == set(figures.KINDS)
     for picture in drawn.values():
         pixels = np.asarray(Image.open(io.BytesIO(picture.png)).convert("RGB"))
-        assert min(pixels.shape[:2]) >= 600
+        assert min(pixels.shape[:2]) >= 400
         assert (pixels[0, 0] == 255).all()
         assert 0.005 < (pixels < 200).any(axis=-1).mean() < 0.9
 
 
 def test_categories_whose_names_look_alike_get_files_of_their_own(monkeypatch):
-    monkeypatch.setattr(figures, "_png", lambda figure: b"")  # only the names are looked at here
+    monkeypatch.setattr(canvas, "png", lambda figure: b"")  # only the names are looked at here
     rows = [row for name in ("a b", "a/b", "ä", "../..") for row in _rows([0, 1], [1, 2], category=name)]
     names = [picture.file_name for picture in figures.pictures(assess(Predictions.from_rows(rows), 1.5))]
-    assert len(set(names)) == len(names) == 20
+    assert len(set(names)) == len(names) == 25
     assert all(re.fullmatch(r"[A-Za-z0-9_.-]+", name) for name in names)
 
 
 def _line(kind, judged, label):
     figure = Figure()
-    figures.KINDS[kind].draw(figure, judged.overall, judged.threshold)
+    figures.KINDS[kind].draw(figure, judged.overall)
     return next(line.get_xydata() for line in figure.axes[0].get_lines() if line.get_label() == label)
 
 
@@ -301,12 +335,14 @@ def test_of_very_many_categories_the_first_are_drawn_and_that_is_said():
 @pytest.mark.filterwarnings("error")
 def test_extreme_scores_and_thresholds_can_be_drawn(scores, threshold):
     judged = assess(_table(scores[:2], scores[2:]), threshold)
-    assert len(list(figures.pictures(judged))) == 4
+    assert len(list(figures.pictures(judged))) == 5
 
 
 def test_the_text_table_has_every_metric_beside_always_defective(three):
     document, _ = three
     lines = summary.text_table(document).splitlines()
-    assert [line.split()[0] for line in lines[1:]] == list(metrics.NAMES)
+    # No image has a probability here, so there are no lines for what is made of it.
+    assert [line.split()[0] for line in lines[1:]] == [n for n in metrics.NAMES if n not in metrics.OF_PROBABILITY]
     assert lines[0].split("  ")[-1] == "always defective"
-    assert all(len(line.split()) == 5 for line in lines[1:])
+    for line in lines[1:]:
+        assert re.fullmatch(r"\w+ +(\d\.\d+ \[\d\.\d+ to \d\.\d+\] +[\d.-]+ *){2}", line), line

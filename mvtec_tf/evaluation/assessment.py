@@ -1,84 +1,19 @@
 """What a table of predictions amounts to: all figures, overall and per category, beside the trivial ones."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from mvtec_tf.data import leaks
-from mvtec_tf.evaluation import metrics, thresholds
-from mvtec_tf.evaluation.metrics import Confusion, Metric
+from mvtec_tf.evaluation import intervals, metrics, resampled, thresholds, trivial
+from mvtec_tf.evaluation.intervals import Bootstrap, Resampling
+from mvtec_tf.evaluation.metrics import Costs, Metric
+from mvtec_tf.evaluation.resampled import Replicates
+from mvtec_tf.evaluation.scope import Images, Scope
 from mvtec_tf.evaluation.table import Predictions
-from mvtec_tf.evaluation.thresholds import Threshold
-
-BETTER = "better"
-MIXED = "mixed"
-NO_BETTER = "no_better"
-UNKNOWN = "unknown"
-
-# Below this specificity a model lets pass fewer than one good image in twenty: as an inspection it
-# does what calling everything defective does, whatever the last digits of its F1 are.
-_NEARLY_NO_GOOD_PASSES = 0.05
-# So close to 0.5, the balanced accuracy of every classifier that does not look, is not above it.
-_NEARLY_CHANCE = 0.02
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Scope:
-    """One set of images that was judged: all of them, or one category.
-
-    Attributes:
-      name: of the category; "" for all images, which no category can be called.
-      labels, scores: [N] each, of the evaluated images.
-      metrics: the model's figures by name.
-      always_defective: the same figures of calling every image defective.
-      counts: at the threshold; None if there is none.
-    """
-
-    name: str
-    labels: np.ndarray
-    scores: np.ndarray
-    metrics: Mapping[str, Metric]
-    always_defective: Mapping[str, Metric]
-    counts: Confusion | None
-
-    @property
-    def images(self) -> int:
-        """Number of images."""
-        return len(self.labels)
-
-    @property
-    def defective(self) -> int:
-        """Number of defective images."""
-        return int(np.sum(self.labels))
-
-    @property
-    def good(self) -> int:
-        """Number of good images."""
-        return self.images - self.defective
-
-    @property
-    def verdict(self) -> str:
-        """Whether the model beats calling every image defective.
-
-        "no_better": its balanced accuracy is that of a classifier that does not look, or it lets
-        hardly a good image pass, whatever its F1. "mixed": it tells good from defective, but its
-        F1 is not above always-defective's. "better": above in both. "unknown": there is no
-        threshold, or only one class.
-        """
-        balanced, f1 = self.metrics["balanced_accuracy"].value, self.metrics["f1"].value
-        if balanced is None or f1 is None:
-            return UNKNOWN
-        if balanced <= 0.5 + _NEARLY_CHANCE or self.stops_nearly_everything:
-            return NO_BETTER
-        return BETTER if f1 > self.always_defective["f1"].value else MIXED
-
-    @property
-    def stops_nearly_everything(self) -> bool:
-        """Whether hardly a good image passes."""
-        specificity = self.metrics["specificity"].value
-        return specificity is not None and specificity < _NEARLY_NO_GOOD_PASSES
+from mvtec_tf.evaluation.thresholds import Chosen, Rule
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -88,34 +23,45 @@ class Assessment:
     Attributes:
       overall: all evaluated images.
       categories: each category by name.
-      mean, mean_always_defective: unweighted means over the categories.
-      threshold: the threshold and where it comes from.
+      mean: unweighted means over the categories.
+      mean_trivial: the same of each classifier that does not look, by its name.
+      threshold: the thresholds and where they come from.
       splits: split -> (images, defective images), of all rows of the table.
+      groups: number of groups among the evaluated images; an image without one counts as one.
+      bootstrap, costs: what was asked for.
     """
 
     overall: Scope
     categories: Mapping[str, Scope]
     mean: Mapping[str, Metric]
-    mean_always_defective: Mapping[str, Metric]
-    threshold: Threshold
+    mean_trivial: Mapping[str, Mapping[str, Metric]]
+    threshold: Chosen
     splits: Mapping[str, tuple[int, int]]
+    groups: int
+    bootstrap: Bootstrap
+    costs: Costs
 
     def as_json(self) -> dict[str, Any]:
         """The content of `metrics.json` but for the summary."""
         scopes = self.categories.items()
         return {
-            "overall": _forms(self.overall.metrics),
-            "categories": {name: _forms(scope.metrics) for name, scope in scopes},
-            "mean_over_categories": _forms(self.mean),
+            "overall": forms(self.overall.metrics),
+            "categories": {name: forms(scope.metrics) for name, scope in scopes},
+            "mean_over_categories": forms(self.mean),
+            "defects": {name: {part.name: part.as_json() for part in scope.parts} for name, scope in scopes},
             "trivial": {
-                "always_defective": {
-                    "overall": _forms(self.overall.always_defective),
-                    "categories": {name: _forms(scope.always_defective) for name, scope in scopes},
-                    "mean_over_categories": _forms(self.mean_always_defective),
+                name: {
+                    "overall": forms(self.overall.trivial[name]),
+                    "categories": {category: forms(scope.trivial[name]) for category, scope in scopes},
+                    "mean_over_categories": forms(self.mean_trivial[name]),
                 }
+                for name in trivial.CLASSIFIERS
             },
             "verdict": self.overall.verdict,
+            "difference_to_always_defective": forms(self.overall.gains),
             "threshold": self.threshold.as_json(),
+            "costs": dataclasses.asdict(self.costs),
+            "intervals": dataclasses.asdict(self.bootstrap) | {"level": intervals.LEVEL, "groups": self.groups},
             "confusion": {
                 "overall": _counts(self.overall),
                 "categories": {name: _counts(scope) for name, scope in scopes},
@@ -127,47 +73,105 @@ class Assessment:
         }
 
 
-def assess(predictions: Predictions, threshold: float | None = None) -> Assessment:
+def assess(
+    predictions: Predictions,
+    threshold: float | None = None,
+    rule: Rule | None = None,
+    costs: Costs | None = None,
+    bootstrap: Bootstrap | None = None,
+) -> Assessment:
     """Judges the evaluate rows of a checked table.
 
     Args:
       predictions: see `table.check`; the caller has checked it.
       threshold: if None, it is chosen on the calibrate rows, see `thresholds.choose_threshold`.
+      rule: how it is chosen; None: Youden's, one for the model.
+      costs: of wrong calls; None: 1 each.
+      bootstrap: of the intervals; None: 1000 resamples.
     """
-    if threshold is None:
-        calibrate = predictions.part(leaks.CALIBRATE)
-        chosen = thresholds.choose_threshold(calibrate.label, calibrate.score)
-    else:
-        chosen = thresholds.given(threshold)
+    rule, costs, bootstrap = rule or Rule(), costs or Costs(), bootstrap or Bootstrap()
     evaluate = predictions.part(leaks.EVALUATE)
-    categories = {
-        name: _scope(name, evaluate.select(evaluate.category == name), chosen) for name in evaluate.categories()
-    }
+    if threshold is None:
+        chosen = thresholds.choose(predictions.part(leaks.CALIBRATE), evaluate.categories(), rule, costs, bootstrap)
+    else:
+        chosen = Chosen(thresholds.given(threshold))
+    resampling = Resampling(evaluate.path, evaluate.category, evaluate.group, evaluate.label, bootstrap)
+    overall, categories, mean = _scopes(evaluate, resampling, chosen, costs)
     splits = {split: predictions.label[predictions.split == split] for split in leaks.SPLITS}
     return Assessment(
-        overall=_scope("", evaluate, chosen),
+        overall=overall,
         categories=categories,
-        mean=metrics.mean_over({name: scope.metrics for name, scope in categories.items()}),
-        mean_always_defective=metrics.mean_over({name: scope.always_defective for name, scope in categories.items()}),
+        mean=mean,
+        mean_trivial={
+            name: metrics.mean_over({category: scope.trivial[name] for category, scope in categories.items()})
+            for name in trivial.CLASSIFIERS
+        },
         threshold=chosen,
         splits={split: (len(labels), int(labels.sum())) for split, labels in splits.items()},
+        groups=resampling.distinct(np.ones(len(evaluate), bool)),
+        bootstrap=bootstrap,
+        costs=costs,
     )
 
 
-def _scope(name: str, images: Predictions, threshold: Threshold) -> Scope:
-    labels, scores = images.label, images.score
-    return Scope(
-        name=name,
-        labels=labels,
-        scores=scores,
-        metrics=metrics.measure(labels, scores, threshold.value, f"no threshold: {threshold.reason}"),
-        always_defective=metrics.measure_always_defective(labels),
-        counts=None if threshold.value is None else metrics.confusion(labels, scores, threshold.value),
-    )
-
-
-def _forms(found: Mapping[str, Metric]) -> dict[str, Any]:
+def forms(found: Mapping[str, Metric]) -> dict[str, Any]:
+    """Metrics by name in the form of `metrics.json`."""
     return {name: metric.as_json() for name, metric in found.items()}
+
+
+def _scopes(
+    evaluate: Predictions, resampling: Resampling, chosen: Chosen, costs: Costs
+) -> tuple[Scope, dict[str, Scope], dict[str, Metric]]:
+    """All images, each category, and the means over the categories."""
+    names = evaluate.categories()
+    if len(names) == 1:
+        # All images are the category: the same figures, computed once.
+        places = {names[0]: np.arange(len(evaluate))}
+    else:
+        places = {"": np.arange(len(evaluate))} | {name: np.flatnonzero(evaluate.category == name) for name in names}
+    limits = chosen.each(evaluate.category)
+    # Probabilities of some images only would be judged on other images than the scores.
+    has_probabilities = not np.isnan(evaluate.probability).any()
+    calls_only = len(np.unique(evaluate.score)) <= 2
+    images = [
+        Images(
+            name=name,
+            table=evaluate.select(where),
+            units=resampling.units[where],
+            limits=limits[where] if isinstance(limits, np.ndarray) else limits,
+            threshold=chosen.of(name) if name else chosen.together,
+            has_probabilities=has_probabilities,
+            calls_only=calls_only,
+            costs=costs,
+        )
+        for name, where in places.items()
+    ]
+    samples = [(where, each.sample()) for where, each in zip(places.values(), images, strict=True)]
+    replicates = resampled.replicate(resampling, samples, details=True)
+    scopes = {each.name: each.judged(found) for each, found in zip(images, replicates, strict=True)}
+    if len(names) == 1:
+        overall = dataclasses.replace(scopes[names[0]], name="")
+    else:
+        overall = scopes.pop("")
+        overall = dataclasses.replace(overall, categories=tuple(scopes.values()))
+    return overall, scopes, _mean(scopes, replicates[-len(names) :])
+
+
+def _mean(categories: Mapping[str, Scope], replicates: Sequence[Replicates]) -> dict[str, Metric]:
+    """The means over the categories with their intervals, in the order of the replicates."""
+    mean = metrics.mean_over({name: scope.metrics for name, scope in categories.items()})
+    if len(categories) == 1:
+        (only,) = categories.values()
+        return {
+            name: dataclasses.replace(metric, low=only.metrics[name].low, high=only.metrics[name].high)
+            for name, metric in mean.items()
+        }
+    there = {
+        name: [found.figures[name] for found in replicates] for name in replicates[0].figures if name in metrics.NAMES
+    }
+    return mean | {
+        name: intervals.with_interval(mean[name], intervals.mean_of(rows)) for name, rows in there.items()
+    }
 
 
 def _counts(scope: Scope) -> dict[str, int] | None:

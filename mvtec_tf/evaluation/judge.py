@@ -8,8 +8,11 @@ from typing import Any
 from mvtec_tf import atomic
 from mvtec_tf.evaluation import figures, report, summary, table
 from mvtec_tf.evaluation.assessment import assess
-from mvtec_tf.evaluation.figures import Picture
+from mvtec_tf.evaluation.canvas import Picture
+from mvtec_tf.evaluation.intervals import Bootstrap
+from mvtec_tf.evaluation.metrics import Costs
 from mvtec_tf.evaluation.table import Predictions
+from mvtec_tf.evaluation.thresholds import Rule
 
 PathLike = str | os.PathLike[str]
 
@@ -25,6 +28,9 @@ def judge(
     title: str = "Defect detection report",
     notes: Iterable[tuple[str, str]] = (),
     provenance: Mapping[str, Any] | None = None,
+    rule: Rule | None = None,
+    costs: Costs | None = None,
+    bootstrap: Bootstrap | None = None,
 ) -> dict[str, Any]:
     """Judges the evaluate rows and writes `metrics.json`, `figures/*.png` and `report.html`.
 
@@ -38,6 +44,7 @@ def judge(
       title: which model or run this is.
       notes: (heading, text) each, for the report.
       provenance: the run's record of itself, for the report.
+      rule, costs, bootstrap: see `assessment.assess`.
 
     Returns:
       The content of `metrics.json`.
@@ -47,25 +54,26 @@ def judge(
       ValueError: the threshold is not finite.
     """
     table.check(predictions, title)
-    judged = assess(predictions, threshold)
+    judged = assess(predictions, threshold, rule, costs, bootstrap)
     sentences = summary.sentences(judged)
     document = judged.as_json() | {"summary": " ".join(sentences)}
     pictures = list(figures.pictures(judged))
     out_dir = pathlib.Path(out_dir)
-    _write_pictures(out_dir / FIGURES_DIR, pictures)
+    write_pictures(out_dir / FIGURES_DIR, pictures, figures.KINDS)
     atomic.write_json(out_dir / METRICS_FILE, document)
     page = report.render(judged, sentences, pictures, title, notes, provenance)
     atomic.write_text(out_dir / REPORT_FILE, page)
     return document
 
 
-def _write_pictures(folder: pathlib.Path, pictures: Sequence[Picture]) -> None:
+def write_pictures(folder: pathlib.Path, pictures: Sequence[Picture], kinds: Iterable[str]) -> None:
+    """Writes the pictures, and removes those of `kinds` that an earlier call left and this one does not have."""
     folder.mkdir(parents=True, exist_ok=True)
     for picture in pictures:
         with atomic.replacing(folder / picture.file_name) as temporary:
             temporary.write_bytes(picture.png)
     current = {picture.file_name for picture in pictures}
-    for kind in figures.KINDS:
+    for kind in kinds:
         for old in [*folder.glob(f"{kind}.png"), *folder.glob(f"{kind}_[0-9][0-9]_*.png")]:
             if old.name not in current:
                 old.unlink()

@@ -6,12 +6,16 @@ good image, so no specificity) its value is None with the reason in words, never
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
+from mvtec_tf.evaluation import calibration
+
+NO_PROBABILITY = "not every image has a probability"
 _NO_IMAGES = "there are no images"
 _NO_GOOD = "there are no good images"
 _NO_DEFECTIVE = "there are no defective images"
@@ -39,6 +43,28 @@ class Metric:
         form: dict[str, Any] = {"value": self.value, "low": self.low, "high": self.high}
         form |= {"reason": self.reason} if self.value is None else {}
         return form | ({"note": self.note} if self.note else {})
+
+
+@dataclasses.dataclass(frozen=True)
+class Costs:
+    """What a wrong call costs, in any one unit.
+
+    Attributes:
+      miss: of a defective image called good.
+      false_alarm: of a good image called defective.
+
+    Raises:
+      ValueError: one of them is negative or not finite, or both are 0.
+    """
+
+    miss: float = 1.0
+    false_alarm: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Refuses what the attributes may not be."""
+        both = (self.miss, self.false_alarm)
+        if not all(math.isfinite(cost) and cost >= 0 for cost in both) or not any(both):
+            raise ValueError(f"expected costs of 0 or more, not both 0. Received: {both}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,13 +108,13 @@ class Curve:
     tp: np.ndarray
 
 
-def confusion(labels: np.ndarray, scores: np.ndarray, threshold: float) -> Confusion:
+def confusion(labels: np.ndarray, scores: np.ndarray, threshold: float | np.ndarray) -> Confusion:
     """Counts at a threshold; `score >= threshold` is called defective.
 
     Args:
       labels: [N] of 0 and 1.
       scores: float [N], finite.
-      threshold: finite.
+      threshold: finite; one, or [N] where categories have their own.
 
     Raises:
       ValueError: labels or scores are not as described.
@@ -161,6 +187,51 @@ def fnr(counts: Confusion) -> Metric:
     return _ratio(counts.fn, counts.defective, _NO_DEFECTIVE)
 
 
+def mcc(counts: Confusion) -> Metric:
+    """Matthews correlation of calls and labels (Matthews, BBA 1975); 0 where all images are called alike."""
+    if reason := _one_class(counts.good, counts.defective):
+        return Metric(None, reason)
+    called, passed = counts.tp + counts.fp, counts.tn + counts.fn
+    if not called or not passed:
+        return Metric(0.0)
+    covariance = counts.tp * counts.tn - counts.fp * counts.fn
+    return Metric(covariance / (math.sqrt(counts.good * counts.defective) * math.sqrt(called * passed)))
+
+
+def cost(counts: Confusion, costs: Costs) -> Metric:
+    """Mean cost of an image, in the unit of `costs`, at the share of defects of these images."""
+    return _ratio(costs.miss * counts.fn + costs.false_alarm * counts.fp, counts.good + counts.defective, _NO_IMAGES)
+
+
+def recall_at_specificity(labels: np.ndarray, scores: np.ndarray, percent: int) -> Metric:
+    """Best recall of all thresholds that let at least `percent` % of the good images pass.
+
+    The threshold is the best one for these very images, so it describes the ranking and is not
+    what a threshold chosen beforehand would reach. Calling nothing defective is one of the
+    thresholds, so the figure exists (perhaps as 0) where both classes do.
+    """
+    labels, scores = _checked(labels, scores)
+    if reason := _one_class(int((~labels).sum()), int(labels.sum())):
+        return Metric(None, reason)
+    points = curve(labels, scores)
+    # In whole numbers: a specificity of exactly 95 % must not be lost to rounding.
+    enough = 100 * points.fp <= (100 - percent) * points.fp[-1]
+    return Metric(int(points.tp[enough].max(initial=0)) / int(points.tp[-1]))
+
+
+def specificity_at_recall(labels: np.ndarray, scores: np.ndarray, percent: int) -> Metric:
+    """Best specificity of all thresholds that find at least `percent` % of the defective images.
+
+    As with `recall_at_specificity`, the threshold is the best one for these very images.
+    """
+    labels, scores = _checked(labels, scores)
+    if reason := _one_class(int((~labels).sum()), int(labels.sum())):
+        return Metric(None, reason)
+    points = curve(labels, scores)
+    enough = 100 * points.tp >= percent * points.tp[-1]
+    return Metric(1 - int(points.fp[enough].min()) / int(points.fp[-1]))
+
+
 def roc_auc(labels: np.ndarray, scores: np.ndarray) -> Metric:
     """Chance that a defective image scores higher than a good one, ties counted half.
 
@@ -189,9 +260,16 @@ def pr_auc(labels: np.ndarray, scores: np.ndarray) -> Metric:
     return Metric(float(np.sum(steps * points.tp / (points.tp + points.fp))))
 
 
-# In the order of the report. A metric that is added here is measured, averaged, printed and
-# shown; nothing else has to know it.
-RANKING: Mapping[str, Callable[[np.ndarray, np.ndarray], Metric]] = {"roc_auc": roc_auc, "pr_auc": pr_auc}
+# In the order of the report. A metric that is added here, and in `resampled`, is measured, averaged,
+# printed and shown; nothing else has to know it.
+RANKING: Mapping[str, Callable[[np.ndarray, np.ndarray], Metric]] = {
+    "roc_auc": roc_auc,
+    "pr_auc": pr_auc,
+    "recall_at_95_specificity": functools.partial(recall_at_specificity, percent=95),
+    "recall_at_99_specificity": functools.partial(recall_at_specificity, percent=99),
+    "specificity_at_95_recall": functools.partial(specificity_at_recall, percent=95),
+    "specificity_at_99_recall": functools.partial(specificity_at_recall, percent=99),
+}
 AT_THRESHOLD: Mapping[str, Callable[[Confusion], Metric]] = {
     "balanced_accuracy": balanced_accuracy,
     "f1": f1,
@@ -202,30 +280,54 @@ AT_THRESHOLD: Mapping[str, Callable[[Confusion], Metric]] = {
     "accuracy": accuracy,
     "fpr": fpr,
     "fnr": fnr,
+    "mcc": mcc,
 }
-NAMES = (*RANKING, *AT_THRESHOLD)
+COST = "cost"
+OF_PROBABILITY: Mapping[str, Callable[[np.ndarray, np.ndarray], float]] = {
+    "brier": calibration.brier,
+    "expected_calibration_error": calibration.expected_calibration_error,
+}
+_AREAS, _OPERATING_POINTS = list(RANKING)[:2], list(RANKING)[2:]
+NAMES = (*_AREAS, *AT_THRESHOLD, COST, *_OPERATING_POINTS, *OF_PROBABILITY)
 
 
 def measure(
-    labels: np.ndarray, scores: np.ndarray, threshold: float | None, no_threshold: str = "there is no threshold"
+    labels: np.ndarray,
+    scores: np.ndarray,
+    threshold: float | np.ndarray | None,
+    no_threshold: str = "there is no threshold",
+    probabilities: np.ndarray | None = None,
+    costs: Costs | None = None,
 ) -> dict[str, Metric]:
     """All metrics of one set of images, by name.
 
     Args:
       labels, scores: as in `confusion`.
-      threshold: None if there is none; then the metrics that need one have no value.
+      threshold: one, or [N]; None if there is none; then the metrics that need one have no value.
       no_threshold: why there is none.
+      probabilities: float [N] in 0..1, of being defective; None if not every image has one.
+      costs: of wrong calls; None: 1 each.
     """
     measured = {name: metric(labels, scores) for name, metric in RANKING.items()}
     if threshold is None:
-        return measured | {name: Metric(None, no_threshold) for name in AT_THRESHOLD}
-    counts = confusion(labels, scores, threshold)
-    return measured | {name: metric(counts) for name, metric in AT_THRESHOLD.items()}
+        measured |= {name: Metric(None, no_threshold) for name in (*AT_THRESHOLD, COST)}
+    else:
+        measured |= at_threshold(confusion(labels, scores, threshold), costs or Costs())
+    return measured | of_probability(labels, probabilities)
 
 
-def measure_always_defective(labels: np.ndarray) -> dict[str, Metric]:
-    """The metrics of calling every image defective, which needs neither a model nor a look."""
-    return measure(labels, np.zeros(len(labels)), threshold=0.0)
+def at_threshold(counts: Confusion, costs: Costs) -> dict[str, Metric]:
+    """The metrics of calls, by name."""
+    return {name: metric(counts) for name, metric in AT_THRESHOLD.items()} | {COST: cost(counts, costs)}
+
+
+def of_probability(labels: np.ndarray, probabilities: np.ndarray | None) -> dict[str, Metric]:
+    """The metrics of probabilities, by name; without a value where not every image has one."""
+    if probabilities is None:
+        return {name: Metric(None, NO_PROBABILITY) for name in OF_PROBABILITY}
+    if not len(labels):
+        return {name: Metric(None, _NO_IMAGES) for name in OF_PROBABILITY}
+    return {name: Metric(figure(labels, probabilities)) for name, figure in OF_PROBABILITY.items()}
 
 
 def mean_over(categories: Mapping[str, Mapping[str, Metric]]) -> dict[str, Metric]:
@@ -248,7 +350,7 @@ def _mean(found: Mapping[str, Metric]) -> Metric:
     return Metric(math.fsum(values) / len(values), note=note)
 
 
-def _ratio(part: int, whole: int, reason: str) -> Metric:
+def _ratio(part: float, whole: int, reason: str) -> Metric:
     return Metric(part / whole) if whole else Metric(None, reason)
 
 

@@ -1,12 +1,14 @@
 """The answer in plain words, and the figures as a small text table."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mvtec_tf.data import leaks
-from mvtec_tf.evaluation import assessment, metrics, thresholds
-from mvtec_tf.evaluation.assessment import Assessment, Scope
+from mvtec_tf.evaluation import metrics, scope, thresholds
+from mvtec_tf.evaluation.assessment import Assessment
 from mvtec_tf.evaluation.metrics import Metric
+from mvtec_tf.evaluation.scope import Scope
+from mvtec_tf.evaluation.thresholds import Chosen
 
 # So many categories are named in a sentence; beyond that, their number.
 _NAMED = 5
@@ -15,17 +17,16 @@ _NAMED = 5
 def sentences(judged: Assessment) -> list[str]:
     """The report's first sentences, a whole thought each; together the `summary` of `metrics.json`.
 
-    If the model is no better than calling everything defective, that comes first: no figure below
-    it can then be read as a success.
+    If the model is not shown to be better than calling everything defective, that comes first: no
+    figure below it can then be read as a success.
     """
-    if judged.threshold.value is None:
+    overall = judged.overall
+    if overall.counts is None:
         answer = [_no_threshold(judged)]
-    elif judged.overall.verdict == assessment.NO_BETTER:
-        at = f"At threshold {number(judged.threshold.value)} this model"
-        answer = [f"{at} {_no_better(judged.overall)}", f"It {_calls(judged.overall)}", _origin(judged)]
+    elif overall.verdict in (scope.NO_BETTER, scope.UNPROVEN):
+        answer = [f"{_at(judged)} this model {_no_better(overall)}", f"It {_calls(overall)}", _origin(judged.threshold)]
     else:
-        at = f"At threshold {number(judged.threshold.value)} the model"
-        answer = [f"{at} {_calls(judged.overall)}", _origin(judged), _better(judged.overall)]
+        answer = [f"{_at(judged)} the model {_calls(overall)}", _origin(judged.threshold), _better(overall)]
     return [sentence for sentence in [*answer, _categories(judged), _ranking(judged)] if sentence]
 
 
@@ -34,106 +35,170 @@ def figure(metric: Metric) -> str:
     return "-" if metric.value is None else f"{metric.value:.3f}"
 
 
+def with_limits(metric: Metric) -> str:
+    """A figure with its interval as it is printed: `0.913 [0.850 to 0.960]`."""
+    if metric.low is None or metric.high is None:
+        return figure(metric)
+    return f"{figure(metric)} [{metric.low:.3f} to {metric.high:.3f}]"
+
+
 def number(value: float) -> str:
     """A score or threshold as it is printed, four significant digits."""
     return f"{value:.4g}"
 
 
-def part(count: int, whole: int, what: str) -> str:
-    """A count as it is printed: `3 of 41 good images (7.3 %)`, without the share if there is no whole."""
+def part(count: int, whole: int, what: str, share: Metric | None = None) -> str:
+    """A count as it is printed: `3 of 41 good images (7.3 %, 95 % interval 1.5 to 17.0 %)`.
+
+    Without the share if there is no whole, and without the interval if `share` has none.
+    """
     text = f"{count:,} of {whole:,} {what}"
-    return f"{text} ({100 * count / whole:.1f} %)" if whole else text
+    if not whole:
+        return text
+    limits = ""
+    if share is not None and share.low is not None and share.high is not None:
+        limits = f", 95 % interval {100 * share.low:.1f} to {100 * share.high:.1f} %"
+    return f"{text} ({100 * count / whole:.1f} %{limits})"
+
+
+def names_with_values(*columns: Mapping[str, Any]) -> list[str]:
+    """Metrics that one of the columns has a value of; probabilities are rare, and empty rows say nothing.
+
+    Args:
+      columns: metric name -> `Metric` or its form in `metrics.json`.
+    """
+    return [
+        name
+        for name in metrics.NAMES
+        if name not in metrics.OF_PROBABILITY or any(_value(column[name]) is not None for column in columns)
+    ]
 
 
 def text_table(document: Mapping[str, Any]) -> str:
-    """Each metric overall and as the mean over categories, with always-defective's beside it.
+    """Each metric overall and as the mean over categories, with its interval and always-defective's beside it.
 
     Args:
       document: the content of a `metrics.json`.
     """
-    trivial = document["trivial"]["always_defective"]
-    columns = [("overall", document["overall"]), ("always defective", trivial["overall"])]
+    idle = document["trivial"]["always_defective"]
+    columns = [("overall", document["overall"]), ("always defective", idle["overall"])]
     if len(document["categories"]) > 1:
         columns.append(("mean over categories", document["mean_over_categories"]))
-        columns.append(("always defective", trivial["mean_over_categories"]))
-    lines = [f"{'':18}" + "".join(f"  {title:>20}" for title, _ in columns)]
-    for name in metrics.NAMES:
-        cells = (figure(Metric(found[name]["value"])) for _, found in columns)
-        lines.append(f"{name:18}" + "".join(f"  {cell:>20}" for cell in cells))
+        columns.append(("always defective", idle["mean_over_categories"]))
+    lines = [f"{'':26}" + "".join(f"  {title:>24}" for title, _ in columns)]
+    for name in names_with_values(document["overall"]):
+        cells = (
+            with_limits(Metric(found[name]["value"], low=found[name]["low"], high=found[name]["high"]))
+            for _, found in columns
+        )
+        lines.append(f"{name:26}" + "".join(f"  {cell:>24}" for cell in cells))
     return "\n".join(lines)
 
 
-def _calls(scope: Scope) -> str:
+def _value(found: Metric | Mapping[str, Any]) -> float | None:
+    return found.value if isinstance(found, Metric) else found["value"]
+
+
+def _at(judged: Assessment) -> str:
+    if judged.threshold.per == thresholds.PER_CATEGORY:
+        return "At each category's own threshold"
+    return f"At threshold {number(judged.threshold.whole.value)}"
+
+
+def _calls(judged: Scope) -> str:
     """What was missed and what was falsely stopped."""
-    counts = scope.counts
-    missed = f"missed {part(counts.fn, scope.defective, 'defective images')}"
-    stopped = f"falsely stopped {part(counts.fp, scope.good, 'good images')}"
-    if not scope.good:
+    counts = judged.counts
+    missed = f"missed {part(counts.fn, judged.defective, 'defective images', judged.metrics['fnr'])}"
+    stopped = f"falsely stopped {part(counts.fp, judged.good, 'good images', judged.metrics['fpr'])}"
+    if not judged.good:
         return f"{missed}; no good image was evaluated, so how many it would falsely stop is unknown."
-    if not scope.defective:
+    if not judged.defective:
         return f"{stopped}; no defective image was evaluated, so how many it would miss is unknown."
     return f"{missed} and {stopped}."
 
 
-def _origin(judged: Assessment) -> str:
-    if judged.threshold.method == thresholds.GIVEN:
+def _origin(chosen: Chosen) -> str:
+    whole = chosen.whole
+    if whole.method == thresholds.GIVEN:
         return "That threshold was given, not chosen on calibrate rows."
-    return f"That threshold was chosen on calibrate rows: {judged.threshold.reason}."
+    if chosen.per == thresholds.PER_CATEGORY:
+        warned = [name for name, own in chosen.categories.items() if own.warning]
+        text = "The thresholds were chosen on calibrate rows of each category."
+        if warned:
+            text += f" Warning for {len(warned)} of {len(chosen.categories)}{_listed(warned)}: on too few images."
+        return text
+    text = f"That threshold was chosen on calibrate rows: {whole.reason}"
+    if whole.low is not None:
+        text += f"; other such images would have put it between {number(whole.low)} and {number(whole.high)}"
+    return f"{text}. Warning: {whole.warning}." if whole.warning else f"{text}."
 
 
 def _no_threshold(judged: Assessment) -> str:
-    scope = judged.overall
+    overall = judged.overall
     missing = (
-        f"There is no threshold ({judged.threshold.reason}), so it is unknown how many of the {scope.defective} "
-        f"defective images would be missed and how many of the {scope.good} good ones falsely stopped."
+        f"There is no threshold ({judged.threshold.whole.reason}), so it is unknown how many of the "
+        f"{overall.defective} defective images would be missed and how many of the {overall.good} good "
+        "ones falsely stopped."
     )
-    if judged.threshold.images:
+    if judged.threshold.whole.images:
         return f"{missing} Add good images to the {leaks.CALIBRATE!r} rows, or name a threshold."
     return f"{missing} Add rows with the split {leaks.CALIBRATE!r}, or name a threshold."
 
 
-def _no_better(scope: Scope) -> str:
-    return f"is no better than calling every image defective: {_how(scope)}{_against(scope)}."
-
-
-def _better(scope: Scope) -> str:
-    if scope.verdict == assessment.MIXED:
+def _no_better(judged: Scope) -> str:
+    if judged.verdict == scope.UNPROVEN:
         return (
-            "It tells good from defective better than calling every image defective does, but does not beat its F1, "
-            f"because it misses more defects: {_against(scope)}."
+            f"is not shown to be better than calling every image defective: {_against(judged)}; of so few images the "
+            "interval reaches down to what a classifier gets that does not look."
         )
-    return f"It beats calling every image defective: {_against(scope)}." if scope.verdict == assessment.BETTER else ""
+    return f"is no better than calling every image defective: {_how(judged)}{_against(judged)}."
 
 
-def _against(scope: Scope) -> str:
+def _better(judged: Scope) -> str:
+    if judged.verdict == scope.MIXED:
+        if judged.gains["f1"].value > 0:
+            but = "is not shown to beat its F1"
+        else:
+            but = "does not beat its F1, because it misses more defects"
+        return (
+            "It tells good from defective better than calling every image defective does, but "
+            f"{but}: {_against(judged)}."
+        )
+    return f"It beats calling every image defective: {_against(judged)}." if judged.verdict == scope.BETTER else ""
+
+
+def _against(judged: Scope) -> str:
     pairs = (
-        f"{title} {figure(scope.metrics[name])} against {figure(scope.always_defective[name])}"
+        f"{title} {with_limits(judged.metrics[name])} against {figure(judged.always_defective[name])}"
         for title, name in (("balanced accuracy", "balanced_accuracy"), ("F1", "f1"))
     )
     return ", ".join(pairs)
 
 
-def _how(scope: Scope) -> str:
+def _how(judged: Scope) -> str:
     """What such a model does instead of looking."""
-    counts = scope.counts
+    counts = judged.counts
     if counts.tn + counts.fn == 0:
         return "it calls every image defective, "
     if counts.tp + counts.fp == 0:
         return "it calls no image defective, "
-    if scope.stops_nearly_everything:
-        return f"it stops {part(counts.fp, scope.good, 'good images')}, "
+    if judged.stops_nearly_everything:
+        return f"it stops {part(counts.fp, judged.good, 'good images')}, "
     return ""
 
 
 def _categories(judged: Assessment) -> str:
     """Which categories the overall figures hide."""
-    if len(judged.categories) < 2 or judged.overall.verdict == assessment.NO_BETTER:
+    if len(judged.categories) < 2 or judged.overall.verdict == scope.NO_BETTER:
         return ""
-    names = [name for name, scope in judged.categories.items() if scope.verdict == assessment.NO_BETTER]
+    names = [name for name, each in judged.categories.items() if each.verdict == scope.NO_BETTER]
     if not names:
         return ""
-    listed = f" ({', '.join(names)})" if len(names) <= _NAMED else ""
-    return f"In {len(names)} of {len(judged.categories)} categories{listed} it is no better than that."
+    return f"In {len(names)} of {len(judged.categories)} categories{_listed(names)} it is no better than that."
+
+
+def _listed(names: Sequence[str]) -> str:
+    return f" ({', '.join(names)})" if len(names) <= _NAMED else ""
 
 
 def _ranking(judged: Assessment) -> str:
@@ -142,8 +207,9 @@ def _ranking(judged: Assessment) -> str:
         return f"ROC-AUC does not exist, because {found.reason}."
     mean = judged.mean["roc_auc"]
     several = len(judged.categories) > 1 and mean.value is not None
-    middle = f" over all images and {figure(mean)} as the mean over categories" if several else ""
-    text = f"ROC-AUC is {figure(found)}{middle} (1 is perfect, 0.5 is what calling everything defective gets)."
+    middle = f" over all images and {with_limits(mean)} as the mean over categories" if several else ""
+    text = f"ROC-AUC is {with_limits(found)}{middle} (1 is perfect, 0.5 is what calling everything defective gets)"
+    text += f"; {scope.CALLS_ONLY}." if scope.CALLS_ONLY in found.note else "."
     if found.value < 0.5:
         text += " Below 0.5 good images tend to score higher than defective ones: are labels or scores turned round?"
     return text

@@ -5,16 +5,60 @@ calibrate rows there is no threshold, and the figures that need one do not exist
 """
 
 import dataclasses
+import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from mvtec_tf.evaluation import metrics
+from mvtec_tf.evaluation.intervals import LEVEL, Bootstrap, Resampling
+from mvtec_tf.evaluation.metrics import Costs
+from mvtec_tf.evaluation.table import Predictions
 
 YOUDEN = "youden"
+BEST_F1 = "best_f1"
+TARGET_RECALL = "target_recall"
+TARGET_SPECIFICITY = "target_specificity"
+LEAST_COST = "least_cost"
+METHODS = (YOUDEN, BEST_F1, TARGET_RECALL, TARGET_SPECIFICITY, LEAST_COST)
 GOOD_QUANTILE = "good_quantile"
 GIVEN = "given"
 NONE = "none"
+
+PER_MODEL = "model"
+PER_CATEGORY = "category"
+
+# A share of 30 images is known to +-18 percentage points: 1.96 * sqrt(0.5 * 0.5 / 30) = 0.179.
+FEW = 30
+_NO_CALIBRATE = "there are no calibrate rows to choose a threshold on"
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """How a threshold is chosen.
+
+    Attributes:
+      method: one of `METHODS`.
+      per: "model" for one threshold, "category" for one of each category.
+      target: the wanted recall or specificity; only of the two methods that need one.
+
+    Raises:
+      ValueError: an unknown name, a missing, needless or impossible target.
+    """
+
+    method: str = YOUDEN
+    per: str = PER_MODEL
+    target: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuses what the attributes may not be."""
+        if self.method not in METHODS or self.per not in (PER_MODEL, PER_CATEGORY):
+            raise ValueError(f"expected one of {METHODS}, per model or category. Received: {self.method}, {self.per}")
+        if (self.target is not None) != (self.method in (TARGET_RECALL, TARGET_SPECIFICITY)):
+            raise ValueError(f"a target goes with target_recall and target_specificity. Received: {self}")
+        if self.target is not None and not 0 < self.target <= 1:
+            raise ValueError(f"expected a target above 0 and up to 1. Received: {self.target}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,10 +67,12 @@ class Threshold:
 
     Attributes:
       value: a score that reaches it is called defective; None if there is no threshold.
-      method: "youden", "good_quantile", "given" or "none".
+      method: one of `METHODS`, "good_quantile", "given" or "none".
       reason: in words, how it was chosen, or why there is none.
       images: how many calibrate rows it was chosen on.
       defects: how many of them are defective.
+      low, high: ends of its interval, None where none was computed.
+      warning: why it should not be relied on, "" if nothing speaks against it.
     """
 
     value: float | None
@@ -34,10 +80,53 @@ class Threshold:
     reason: str
     images: int = 0
     defects: int = 0
+    low: float | None = None
+    high: float | None = None
+    warning: str = ""
 
     def as_json(self) -> dict[str, Any]:
         """The form in `metrics.json`."""
         return dataclasses.asdict(self)
+
+
+@dataclasses.dataclass(frozen=True)
+class Chosen:
+    """The threshold of the model, or of each category.
+
+    Attributes:
+      whole: chosen on all calibrate rows; also of categories that have too few of their own.
+      categories: of each category with its own; empty if the model has one threshold for all.
+    """
+
+    whole: Threshold
+    categories: Mapping[str, Threshold] = dataclasses.field(default_factory=dict)
+
+    @property
+    def per(self) -> str:
+        """"model" or "category"."""
+        return PER_CATEGORY if self.categories else PER_MODEL
+
+    def of(self, category: str) -> Threshold:
+        """The threshold that a category's images are called by."""
+        return self.categories.get(category, self.whole)
+
+    @property
+    def together(self) -> Threshold:
+        """The threshold of all images together; without a value where categories have their own."""
+        if not self.categories:
+            return self.whole
+        return Threshold(None, self.whole.method, "each category has its own threshold")
+
+    def each(self, categories: np.ndarray) -> float | np.ndarray | None:
+        """The threshold of each image, float [N]; one number if it is the same for all, None if there is none."""
+        if self.whole.value is None or not self.categories:
+            return self.whole.value
+        return np.array([self.of(category).value for category in categories], np.float64)
+
+    def as_json(self) -> dict[str, Any]:
+        """The form in `metrics.json`: the whole's, with "per" and each category's own."""
+        own = {name: threshold.as_json() for name, threshold in self.categories.items()}
+        return self.whole.as_json() | {"per": self.per, "categories": own}
 
 
 def given(value: float) -> Threshold:
@@ -51,24 +140,60 @@ def given(value: float) -> Threshold:
     return Threshold(float(value), GIVEN, "it was given")
 
 
-def choose_threshold(labels: np.ndarray, scores: np.ndarray, quantile: float = 0.95) -> Threshold:
+def choose(
+    calibrate: Predictions, categories: tuple[str, ...], rule: Rule, costs: Costs, bootstrap: Bootstrap
+) -> Chosen:
+    """The threshold of the model, or of each category, with its interval.
+
+    Args:
+      calibrate: calibrate rows only.
+      categories: those that will be judged.
+      rule: how to choose.
+      costs: for the least cost.
+      bootstrap: how the interval is computed; whole groups are drawn, as for metrics.
+    """
+    whole = _with_interval(calibrate, rule, costs, bootstrap)
+    if rule.per == PER_MODEL or whole.value is None:
+        return Chosen(whole)
+    own = {}
+    for name in categories:
+        found = _with_interval(calibrate.select(calibrate.category == name), rule, costs, bootstrap)
+        own[name] = found if found.value is not None else _borrowed(found, whole)
+    return Chosen(whole, own)
+
+
+def choose_threshold(
+    labels: np.ndarray,
+    scores: np.ndarray,
+    quantile: float = 0.95,
+    rule: Rule | None = None,
+    costs: Costs | None = None,
+) -> Threshold:
     """The threshold that these calibrate rows speak for.
 
-    With both classes: the one of the largest Youden's J = recall + specificity - 1 (Youden, Cancer
-    1950), which is the best balanced accuracy. Not the best F1: where most images are defective,
-    as in the test images of MVTec AD, F1 is nearly at its best when everything is called
-    defective, and would choose just that. Of equally good cuts the lowest wins, because a missed
-    defect leaves the factory and a false alarm is only looked at again. The threshold lies midway
-    between the two neighbouring scores; if no cut beats calling everything defective, it is the
-    lowest score.
+    With both classes, by the rule's method:
+    - "youden": the one of the largest Youden's J = recall + specificity - 1 (Youden, Cancer 1950),
+      which is the best balanced accuracy.
+    - "best_f1": of the best F1. Where most images are defective, as in the test images of MVTec AD,
+      F1 is nearly at its best when everything is called defective, and can choose just that.
+    - "target_recall": the highest that finds the wanted share of the defective images.
+    - "target_specificity": the lowest that lets the wanted share of the good images pass.
+    - "least_cost": of the least cost, at the calibrate rows' own share of defects.
+    Of equally good cuts the lowest wins, because a missed defect leaves the factory and a false
+    alarm is only looked at again. The threshold lies midway between the two neighbouring scores;
+    if everything is best called defective, it is the lowest score, and if nothing is, it lies
+    above the highest.
 
-    With good images only (no labels were bought): the `quantile` of their scores; an image must
-    score higher than that to be called defective, so of tied good images none is stopped.
+    With good images only (no labels were bought): the `quantile` of their scores, or the wanted
+    specificity; an image must score higher than that to be called defective, so of tied good
+    images none is stopped.
 
     Args:
       labels: [N] of 0 and 1.
       scores: float [N], finite; of images that the model was not fitted on, or out-of-fold.
       quantile: between 0 and 1, the share of good images to let pass where there are only good ones.
+      rule: how to choose; None: Youden's.
+      costs: for the least cost; None: 1 each.
 
     Returns:
       Value None with the reason if there are no rows, or defective ones only.
@@ -76,31 +201,134 @@ def choose_threshold(labels: np.ndarray, scores: np.ndarray, quantile: float = 0
     Raises:
       ValueError: labels, scores or quantile are not as described.
     """
+    rule = rule or Rule()
     if not 0 < quantile < 1:
         raise ValueError(f"expected a quantile between 0 and 1. Received: {quantile}")
     labels, scores = np.asarray(labels), np.asarray(scores, np.float64)
     images, defects = len(labels), int(np.sum(labels))
     if not images:
-        return Threshold(None, NONE, "there are no calibrate rows to choose a threshold on")
+        return Threshold(None, NONE, _NO_CALIBRATE)
     if defects == images:
         return Threshold(None, NONE, "all calibrate rows are defective, so no threshold can be chosen", images, defects)
-    if not defects:
+    if not defects and rule.method != TARGET_SPECIFICITY:
         value = _above_quantile(scores, quantile)
         reason = f"it is the {100 * quantile:g} % quantile of the scores of {images} good calibrate images"
+        if rule.method != YOUDEN:
+            reason += f", because without a defective one {rule.method} cannot be had"
         return Threshold(value, GOOD_QUANTILE, reason, images, defects)
-    value = _youden(labels, scores)
-    reason = f"it has the best balanced accuracy (Youden's J) on {images} calibrate images, {defects} of them defective"
-    return Threshold(value, YOUDEN, reason, images, defects)
-
-
-def _youden(labels: np.ndarray, scores: np.ndarray) -> float:
     points = metrics.curve(labels, scores)
-    # J times both class sizes, in whole numbers: ties between cuts are then exact.
-    gain = points.tp * points.fp[-1] - points.fp * points.tp[-1]
-    best = int(np.flatnonzero(gain == gain.max())[-1])
-    if best == len(gain) - 1:
-        return float(points.thresholds[best])
-    return _between(points.thresholds[best + 1], points.thresholds[best])
+    value = _cut(points.thresholds, np.append(0, points.tp), np.append(0, points.fp), rule, costs or Costs())
+    reason = f"it has {_in_words(rule, costs or Costs())} on {images} calibrate images, {defects} of them defective"
+    return Threshold(value, rule.method, reason, images, defects)
+
+
+def _with_interval(calibrate: Predictions, rule: Rule, costs: Costs, bootstrap: Bootstrap) -> Threshold:
+    found = choose_threshold(calibrate.label, calibrate.score, rule=rule, costs=costs)
+    if found.value is None:
+        return found
+    resampling = Resampling(calibrate.path, calibrate.category, calibrate.group, calibrate.label, bootstrap)
+    defective = calibrate.label == 1
+    warning = _warning(resampling.distinct(~defective), resampling.distinct(defective), rule, found.method)
+    found = dataclasses.replace(found, warning=warning)
+    if not len(resampling):
+        return found
+    order = np.argsort(-calibrate.score, kind="stable")
+    scores, defective = calibrate.score[order], defective[order]
+    resampled = [
+        _resampled(scores, defective, row[order], found.method, rule, costs)
+        for weights in resampling.chunks()
+        for row in weights
+    ]
+    low, high = np.quantile(resampled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]).tolist()
+    return dataclasses.replace(found, low=min(low, found.value), high=max(high, found.value))
+
+
+def _resampled(
+    scores: np.ndarray, defective: np.ndarray, weights: np.ndarray, method: str, rule: Rule, costs: Costs
+) -> float:
+    """The threshold of one resample; scores descending."""
+    drawn = weights > 0
+    scores, defective, weights = scores[drawn], defective[drawn], weights[drawn]
+    if method == GOOD_QUANTILE:
+        return _above_quantile(np.repeat(scores, weights.astype(int)), 0.95)
+    last = np.append(np.flatnonzero(np.diff(scores)), len(scores) - 1)
+    tp, both = np.cumsum(weights * defective)[last], np.cumsum(weights)[last]
+    return _cut(scores[last], np.append(0, tp), np.append(0, both - tp), rule, costs)
+
+
+def _cut(thresholds: np.ndarray, tp: np.ndarray, fp: np.ndarray, rule: Rule, costs: Costs) -> float:
+    """The threshold of the best cut.
+
+    Args:
+      thresholds: [T], the distinct scores, descending.
+      tp, fp: [T + 1], counts if the first 0, 1, ... T of them are called defective.
+      rule, costs: what is best.
+    """
+    defective, good = tp[-1], fp[-1]
+    if rule.method == TARGET_RECALL:
+        best = int(np.argmax(tp >= rule.target * defective - 1e-9 * defective))
+    elif rule.method == TARGET_SPECIFICITY:
+        best = int(np.flatnonzero(fp <= (1 - rule.target) * good + 1e-9 * good)[-1])
+    else:
+        gain = _gain(tp, fp, rule.method, costs)
+        best = int(np.flatnonzero(gain == gain.max())[-1])
+    if best == 0:
+        return _above(thresholds[0])
+    if best == len(thresholds):
+        return float(thresholds[-1])
+    return _between(thresholds[best], thresholds[best - 1])
+
+
+def _gain(tp: np.ndarray, fp: np.ndarray, method: str, costs: Costs) -> np.ndarray:
+    if method == YOUDEN:
+        # J times both class sizes, in whole numbers: ties between cuts are then exact.
+        return tp * fp[-1] - fp * tp[-1]
+    if method == BEST_F1:
+        return 2 * tp / (tp[-1] + tp + fp)
+    return costs.miss * tp - costs.false_alarm * fp
+
+
+def _in_words(rule: Rule, costs: Costs) -> str:
+    if rule.method == LEAST_COST:
+        return f"the least cost (a miss costs {costs.miss:g}, a false alarm {costs.false_alarm:g})"
+    target = "" if rule.target is None else f"{100 * rule.target:g} %"
+    return {
+        YOUDEN: "the best balanced accuracy (Youden's J)",
+        BEST_F1: "the best F1",
+        TARGET_RECALL: f"the fewest false alarms at a recall of at least {target}",
+        TARGET_SPECIFICITY: f"the fewest misses at a specificity of at least {target}",
+    }[rule.method]
+
+
+def _warning(good: int, defective: int, rule: Rule, method: str) -> str:
+    """Why a threshold of so many groups should not be relied on, "" if nothing speaks against it."""
+    short = [
+        f"{count} {name}"
+        for count, name, unused in (
+            (good, "good", rule.method == TARGET_RECALL),
+            (defective, "defective", method in (GOOD_QUANTILE, TARGET_SPECIFICITY)),
+        )
+        if count < FEW and not unused
+    ]
+    texts = []
+    if short:
+        texts.append(
+            f"it was chosen on only {' and '.join(short)} calibrate images (images of one object count once); a share "
+            f"of fewer than {FEW} is not even known to 18 percentage points"
+        )
+    count, name = (defective, "defective") if rule.method == TARGET_RECALL else (good, "good")
+    if rule.target is not None and rule.target < 1 and count < (needed := math.ceil(1 / (1 - rule.target) - 1e-9)):
+        texts.append(
+            f"with {count} {name} images {100 * rule.target:g} % means all of them, so one image decides; "
+            f"at least {needed} are needed"
+        )
+    return "; ".join(texts)
+
+
+def _borrowed(found: Threshold, whole: Threshold) -> Threshold:
+    """The whole's threshold for a category that has none of its own."""
+    warning = f"the category has no threshold of its own ({found.reason}); the one of all categories is used"
+    return dataclasses.replace(whole, warning=warning)
 
 
 def _above_quantile(scores: np.ndarray, quantile: float) -> float:
@@ -110,10 +338,13 @@ def _above_quantile(scores: np.ndarray, quantile: float) -> float:
     above = scores[scores > value]
     if below < value:
         return _between(below, above.min(), value)
-    if above.size:
-        return _between(below, above.min())
-    step = float(np.nextafter(np.float32(below), np.float32(np.inf)))
-    return step if below < step < np.inf else float(np.nextafter(below, np.inf))
+    return _between(below, above.min()) if above.size else _above(below)
+
+
+def _above(score: float) -> float:
+    """The next number above a score, also in float32 where there is one."""
+    step = float(np.nextafter(np.float32(score), np.float32(np.inf)))
+    return step if score < step < np.inf else float(np.nextafter(score, np.inf))
 
 
 def _between(lower: float, upper: float, wanted: float | None = None) -> float:

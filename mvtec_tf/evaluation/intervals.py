@@ -1,0 +1,186 @@
+"""Intervals by the bootstrap: how far a figure would move if other images had been photographed.
+
+Whole groups are drawn with replacement, each inside its stratum, so that several photographs of
+one object count as one piece of evidence and every resample has the table's own mix of categories
+and labels (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapters 8 and 13). An interval
+holds the middle 95 % of the resampled figures. It says nothing of how far another training run,
+another threshold or another factory would move them.
+"""
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+
+from mvtec_tf.data import leaks
+from mvtec_tf.evaluation.metrics import Metric
+
+LEVEL = 0.95
+# So many weights are held at a time: 8 MB. Less and the loop costs more than the sums; more gains nothing.
+_WEIGHTS_AT_ONCE = 1 << 20
+# A figure that exists in fewer resamples than this has an interval of a chosen few, which is said.
+_MOSTLY = 0.95
+
+NO_SPREAD = "every resample gives this very figure, so its interval says nothing: too few or too alike images"
+
+
+@dataclasses.dataclass(frozen=True)
+class Bootstrap:
+    """How intervals are computed.
+
+    Attributes:
+      resamples: how many; 0: no intervals.
+      seed: the same seed and table give the same intervals.
+
+    Raises:
+      ValueError: one of them is negative.
+    """
+
+    resamples: int = 1000
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuses what the attributes may not be."""
+        if self.resamples < 0 or self.seed < 0:
+            raise ValueError(f"expected resamples and seed of 0 or more. Received: {self.resamples} and {self.seed}")
+
+
+class Resampling:
+    """Draws of whole groups with replacement, stratified by category and label.
+
+    A group with good and defective images is a stratum's of its own kind: it is drawn whole too.
+
+    Args:
+      paths, categories, groups: [N] of str each; group "" is the image itself.
+      labels: [N] of 0 and 1.
+      bootstrap: how many resamples, and the seed.
+
+    Attributes:
+      units: int [N], which group each image belongs to, counted from 0.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[str],
+        categories: Sequence[str],
+        groups: Sequence[str],
+        labels: Sequence[int],
+        bootstrap: Bootstrap,
+    ) -> None:
+        self._bootstrap = bootstrap
+        self.units = _codes(
+            (category, leaks.same_file_key(group or path))
+            for path, category, group in zip(paths, categories, groups, strict=True)
+        )
+        labels = np.asarray(labels).astype(bool)
+        count = int(self.units.max(initial=-1)) + 1
+        has_good = np.bincount(self.units[~labels], minlength=count) > 0
+        has_defective = np.bincount(self.units[labels], minlength=count) > 0
+        category_of = np.empty(count, int)
+        category_of[self.units] = _codes(categories)
+        stratum = category_of * 4 + has_good * 2 + has_defective
+        self._strata = [np.flatnonzero(stratum == code) for code in np.unique(stratum)]
+        self._count = count
+
+    def __len__(self) -> int:
+        """Number of resamples."""
+        return self._bootstrap.resamples
+
+    def chunks(self) -> Iterator[np.ndarray]:
+        """How often each image is in each resample: float64 [C, N], all chunks together `len(self)` rows."""
+        rng = np.random.default_rng(self._bootstrap.seed)
+        size = max(1, _WEIGHTS_AT_ONCE // max(1, len(self.units)))
+        for start in range(0, len(self), size):
+            rows = min(size, len(self) - start)
+            drawn = np.empty((rows, self._count))
+            for members in self._strata:
+                drawn[:, members] = _draw(rng, rows, len(members))
+            yield drawn[:, self.units]
+
+    def distinct(self, which: np.ndarray) -> int:
+        """Number of groups among the images `which` (bool [N])."""
+        return len(np.unique(self.units[which]))
+
+
+def with_interval(metric: Metric, resampled: np.ndarray, units: int | None = None) -> Metric:
+    """The metric with the interval of its resampled values.
+
+    Args:
+      metric: of the whole table; one without a value has no interval.
+      resampled: float [R], NaN where the figure does not exist in a resample.
+      units: for a proportion, the number of groups it is a proportion of. All or none of a few
+        images stay all or none in every resample, and an interval of no width would claim
+        certainty; there the exact binomial limits (Clopper and Pearson, Biometrika 1934) are used.
+    """
+    if metric.value is None or not len(resampled):
+        return metric
+    found = resampled[~np.isnan(resampled)]
+    if units and metric.value in (0, 1):
+        return dataclasses.replace(metric, **_exact(metric.value, units))
+    if not found.size:
+        return _noted(metric, "no interval, because no resample has the figure")
+    low, high = np.quantile(found, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]).tolist()
+    # Resampling pushes some figures to one side (a calibration error upwards); an interval that
+    # does not hold its own figure would only confuse.
+    metric = dataclasses.replace(metric, low=min(low, metric.value), high=max(high, metric.value))
+    if len(found) < _MOSTLY * len(resampled):
+        percent = 100 * len(found) / len(resampled)
+        metric = _noted(metric, f"the interval is of the {percent:.0f} % of resamples that have the figure")
+    return _noted(metric, NO_SPREAD) if metric.low == metric.high else metric
+
+
+def band(resampled: np.ndarray) -> np.ndarray:
+    """Lower and upper limits of each column of float [R, G], float [2, G]; NaN where no resample has a value."""
+    there = ~np.isnan(resampled).all(0)
+    limits = np.full((2, resampled.shape[1]), np.nan)
+    limits[:, there] = np.nanquantile(resampled[:, there], [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
+    return limits
+
+
+def share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """Part by whole, NaN where there is no whole."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(whole > 0, part / whole, np.nan)
+
+
+def mean_of(resampled: Sequence[np.ndarray]) -> np.ndarray:
+    """Mean over categories in each resample, of those that have the figure in it: float [R]."""
+    stacked = np.stack(resampled)
+    there = ~np.isnan(stacked)
+    return share(np.where(there, stacked, 0).sum(0), there.sum(0))
+
+
+def balanced_from_ends(metric: Metric, parts: Mapping[str, Metric]) -> Metric:
+    """Balanced accuracy with the limits of recall and specificity, where resampling moves neither.
+
+    Each limit is missed with 2.5 % at most, so both together hold with 90 % at least.
+    """
+    recall, specificity = parts["recall"], parts["specificity"]
+    ends = (0, 1)
+    if recall.value not in ends or specificity.value not in ends or recall.low is None or specificity.low is None:
+        return metric
+    low, high = (recall.low + specificity.low) / 2, (recall.high + specificity.high) / 2
+    return dataclasses.replace(metric, low=low, high=high, note="")
+
+
+def _exact(value: float, units: int) -> dict[str, float]:
+    """Clopper-Pearson limits of none or all of `units`."""
+    miss = ((1 - LEVEL) / 2) ** (1 / units)
+    return {"low": miss, "high": 1.0} if value == 1 else {"low": 0.0, "high": 1 - miss}
+
+
+def _noted(metric: Metric, text: str) -> Metric:
+    return dataclasses.replace(metric, note=f"{metric.note}; {text}" if metric.note else text)
+
+
+def _draw(rng: np.random.Generator, rows: int, count: int) -> np.ndarray:
+    """How often each of `count` members is drawn in `count` draws with replacement, int [rows, count]."""
+    drawn = rng.integers(0, count, (rows, count))
+    drawn += np.arange(rows)[:, None] * count
+    return np.bincount(drawn.ravel(), minlength=rows * count).reshape(rows, count)
+
+
+def _codes(values: Iterator | Sequence) -> np.ndarray:
+    """int [N]: equal values have equal numbers, counted from 0 in the order of their first appearance."""
+    known: dict = {}
+    return np.array([known.setdefault(value, len(known)) for value in values], int)

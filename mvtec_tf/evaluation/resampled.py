@@ -1,0 +1,232 @@
+"""The metrics of many resamples at once.
+
+`metrics` defines each figure for one set of images; here the same figures are computed for images
+that count several times or not at all. Images are sorted by score once; in a resample they keep
+that order and only their weights change, so a figure costs a running sum.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from mvtec_tf.evaluation import calibration
+from mvtec_tf.evaluation.intervals import Resampling, share
+from mvtec_tf.evaluation.metrics import Costs
+
+# Where the bands of curves are computed: fine enough for a picture 300 pixels wide.
+GRID = np.linspace(0, 1, 101)
+GAIN = "f1_gain"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Replicates:
+    """Figures of one set of images in every resample.
+
+    Attributes:
+      figures: metric name -> float [R], NaN where it does not exist; beside the metrics the F1
+        above always-defective's, as "f1_gain".
+      details: what pictures need, by name: "roc" float [R, len(GRID)], recall at each FPR;
+        "precision_recall" likewise, precision at each recall; "parts" float [R, P], share of images
+        called defective in each part; "reliability" float [R, BINS], share of defective images in
+        each bin of probability. Only those that were asked for and exist.
+    """
+
+    figures: Mapping[str, np.ndarray]
+    details: Mapping[str, np.ndarray]
+
+
+class Sample:
+    """One set of images, prepared for figures of resamples.
+
+    Args:
+      labels: [N] of 0 and 1.
+      scores: float [N], finite.
+      threshold: one, or [N], or None: then there are no figures that need one.
+      probabilities: float [N], or None.
+      costs: of wrong calls.
+      parts: int [N], the part that an image belongs to, negative for none; or None. Only of use
+        with a threshold.
+    """
+
+    def __init__(
+        self,
+        labels: np.ndarray,
+        scores: np.ndarray,
+        threshold: float | np.ndarray | None,
+        probabilities: np.ndarray | None,
+        costs: Costs,
+        parts: np.ndarray | None = None,
+    ) -> None:
+        defective = np.asarray(labels).astype(bool)
+        self._both_classes = bool(defective.any() and not defective.all())
+        self._costs = costs
+        self._order = np.argsort(-scores, kind="stable")
+        self._defective = defective[self._order].astype(float)
+        self._last = np.append(np.flatnonzero(np.diff(scores[self._order])), len(scores) - 1)
+        self._calls = None
+        if threshold is not None:
+            called = scores >= threshold
+            kinds = (~called & ~defective, called & ~defective, ~called & defective, called & defective)
+            self._calls = np.stack(kinds, axis=1).astype(float)
+        has_parts = threshold is not None and parts is not None
+        self._parts = Shares(parts, scores >= threshold) if has_parts else None
+        self._errors = None
+        if probabilities is not None:
+            gap = probabilities - defective
+            inside = np.eye(calibration.BINS)[calibration.bin_of(probabilities)]
+            columns = (gap[:, None] ** 2, inside * gap[:, None], inside * defective[:, None], inside)
+            self._errors = np.hstack(columns)
+
+    def points(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Found defects and false alarms at every threshold, from above all scores downwards.
+
+        Args:
+          weights: float [C, N].
+
+        Returns:
+          tp, fp: float [C, T + 1] each.
+        """
+        ranked = weights[:, self._order]
+        below = np.zeros((len(weights), 1))
+        tp = np.hstack([below, np.cumsum(ranked * self._defective, axis=1)[:, self._last]])
+        both = np.hstack([below, np.cumsum(ranked, axis=1)[:, self._last]])
+        return tp, both - tp
+
+    def figures(self, weights: np.ndarray, points: tuple[np.ndarray, np.ndarray]) -> dict[str, np.ndarray]:
+        """Metric name -> float [C]; NaN where a figure does not exist in a resample.
+
+        Args:
+          weights: float [C, N].
+          points: of the same weights.
+        """
+        found = _ranking(*points)
+        if self._calls is not None:
+            found |= _at_threshold(weights @ self._calls, self._costs)
+        if self._errors is not None:
+            errors, images = weights @ self._errors, weights.sum(1)
+            found["brier"] = share(errors[:, 0], images)
+            gaps = np.abs(errors[:, 1 : 1 + calibration.BINS]).sum(1)
+            found["expected_calibration_error"] = share(gaps, images)
+        return found
+
+    def details(self, weights: np.ndarray, points: tuple[np.ndarray, np.ndarray]) -> dict[str, np.ndarray]:
+        """What pictures need, see `Replicates`. Args as in `figures`."""
+        found = {"roc": _roc(*points), "precision_recall": _precision_recall(*points)} if self._both_classes else {}
+        if self._parts is not None:
+            found["parts"] = self._parts.of(weights)
+        if self._errors is not None:
+            errors = weights @ self._errors
+            bins = calibration.BINS
+            found["reliability"] = share(errors[:, 1 + bins : 1 + 2 * bins], errors[:, 1 + 2 * bins :])
+        return found
+
+
+class Shares:
+    """Shares of images with a property in several sets of images, in every resample.
+
+    Args:
+      sets: int [N], which set an image is in; negative: in none.
+      property: [N] of bool.
+    """
+
+    def __init__(self, sets: np.ndarray, property: np.ndarray) -> None:
+        order = np.argsort(sets, kind="stable")
+        self._order = order[sets[order] >= 0]
+        self._starts = np.flatnonzero(np.diff(sets[self._order], prepend=-1))
+        self._property = np.asarray(property)[self._order].astype(float)
+
+    def of(self, weights: np.ndarray) -> np.ndarray:
+        """float [C, S], NaN where a set is empty in a resample; sets in the order of their numbers."""
+        if not len(self._order):
+            return np.zeros((len(weights), 0))
+        chosen = weights[:, self._order]
+        part = np.add.reduceat(chosen * self._property, self._starts, axis=1)
+        return share(part, np.add.reduceat(chosen, self._starts, axis=1))
+
+
+def replicate(
+    resampling: Resampling, samples: Sequence[tuple[np.ndarray, Sample]], details: bool = False
+) -> list[Replicates]:
+    """Figures of several sets of images in the same resamples, so that they can be set against each other.
+
+    Args:
+      resampling: of N images.
+      samples: (indices into the N images, the images prepared) each.
+      details: whether what pictures need is wanted too.
+    """
+    figures: list[list[dict[str, np.ndarray]]] = [[] for _ in samples]
+    extras: list[list[dict[str, np.ndarray]]] = [[] for _ in samples]
+    for weights in resampling.chunks():
+        for index, (images, sample) in enumerate(samples):
+            chosen = weights[:, images]
+            points = sample.points(chosen)
+            figures[index].append(sample.figures(chosen, points))
+            extras[index].append(sample.details(chosen, points) if details else {})
+    return [Replicates(_joined(*pieces), _joined(*more)) for pieces, more in zip(figures, extras, strict=True)]
+
+
+def _joined(*pieces: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {name: np.concatenate([piece[name] for piece in pieces]) for name in (pieces[0] if pieces else ())}
+
+
+def _ranking(tp: np.ndarray, fp: np.ndarray) -> dict[str, np.ndarray]:
+    defective, good = tp[:, -1], fp[:, -1]
+    found_steps = np.diff(tp, axis=1)
+    pairs = (np.diff(fp, axis=1) * (tp[:, 1:] + tp[:, :-1])).sum(1) / 2
+    called = np.maximum(tp + fp, 1)[:, 1:]  # where nothing is called yet there is no step either
+    precision = (found_steps * tp[:, 1:] / called).sum(1)
+    figures = {"roc_auc": share(pairs, defective * good), "pr_auc": share(precision, defective)}
+    for percent in (95, 99):
+        allowed = (100 * fp <= (100 - percent) * good[:, None]).sum(1) - 1
+        figures[f"recall_at_{percent}_specificity"] = share(_at(tp, allowed), defective)
+        needed = (100 * tp < percent * defective[:, None]).sum(1)
+        figures[f"specificity_at_{percent}_recall"] = 1 - share(_at(fp, needed), good)
+    missing = (defective == 0) | (good == 0)
+    return {name: np.where(missing, np.nan, values) for name, values in figures.items()}
+
+
+def _at_threshold(counts: np.ndarray, costs: Costs) -> dict[str, np.ndarray]:
+    """The figures of tn, fp, fn, tp: float [C, 4]."""
+    tn, fp, fn, tp = counts.T
+    good, defective, images = tn + fp, fn + tp, counts.sum(1)
+    recall, specificity = share(tp, defective), share(tn, good)
+    f1 = np.where(defective > 0, share(2 * tp, 2 * tp + fp + fn), np.nan)
+    alike = np.sqrt(good * defective) * np.sqrt((tp + fp) * (tn + fn))
+    mcc = np.where(alike > 0, share(tp * tn - fp * fn, alike), 0.0)
+    return {
+        "balanced_accuracy": (recall + specificity) / 2,
+        "f1": f1,
+        "recall": recall,
+        "specificity": specificity,
+        "precision": share(tp, tp + fp),
+        "npv": share(tn, tn + fn),
+        "accuracy": share(tp + tn, images),
+        "fpr": share(fp, good),
+        "fnr": share(fn, defective),
+        "mcc": np.where((good > 0) & (defective > 0), mcc, np.nan),
+        "cost": share(costs.miss * fn + costs.false_alarm * fp, images),
+        GAIN: f1 - share(2 * defective, images + defective),
+    }
+
+
+def _roc(tp: np.ndarray, fp: np.ndarray) -> np.ndarray:
+    """Recall at each FPR of the grid, float32 [C, len(GRID)]."""
+    rows = [share(np.interp(GRID * x[-1], x, y), y[-1]) for y, x in zip(tp, fp, strict=True)]
+    return np.array(rows, np.float32)
+
+
+def _precision_recall(tp: np.ndarray, fp: np.ndarray) -> np.ndarray:
+    """Precision of the highest threshold that reaches each recall of the grid, float32 [C, len(GRID)]."""
+    rows = []
+    for found, stopped in zip(tp, fp, strict=True):
+        # At recall 0: the first defect that is found. Below a whole defect there is no recall.
+        wanted = np.maximum(GRID * found[-1] - 1e-9, 0.5)
+        where = np.minimum(np.searchsorted(found, wanted), len(found) - 1)
+        rows.append(share(found[where], found[where] + stopped[where]))
+    return np.array(rows, np.float32)
+
+
+def _at(values: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """One value of each row; a place past the end is the last one."""
+    return values[np.arange(len(values)), np.minimum(places, values.shape[1] - 1)]

@@ -1,0 +1,262 @@
+"""One set of images that was judged, all of them or one category: its figures and its verdict."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from mvtec_tf.evaluation import intervals, metrics, resampled, trivial
+from mvtec_tf.evaluation.metrics import Confusion, Costs, Metric
+from mvtec_tf.evaluation.resampled import Replicates, Sample
+from mvtec_tf.evaluation.table import Predictions
+from mvtec_tf.evaluation.thresholds import Threshold
+
+BETTER = "better"
+MIXED = "mixed"
+UNPROVEN = "unproven"
+NO_BETTER = "no_better"
+UNKNOWN = "unknown"
+
+CALLS_ONLY = (
+    "the scores have only two values, so they are calls and no ranking: ROC-AUC is then the balanced accuracy of these "
+    "calls, and there is only one threshold to choose"
+)
+_UNNAMED = "(not named)"
+# Below this specificity a model lets pass fewer than one good image in twenty: as an inspection it
+# does what calling everything defective does, however sure one is of the last digits of its F1.
+_NEARLY_NO_GOOD_PASSES = 0.05
+# Differences are of sums of fractions; this much is rounding.
+_ROUNDING = 1e-9
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """Defective images of one kind within a scope: of one defect type.
+
+    Attributes:
+      name: of the kind.
+      images: how many there are.
+      found: how many were called defective.
+      recall: their ratio, with its interval.
+    """
+
+    name: str
+    images: int
+    found: int
+    recall: Metric
+
+    def as_json(self) -> dict[str, Any]:
+        """The form in `metrics.json`."""
+        return {"images": self.images, "found": self.found, "recall": self.recall.as_json()}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Scope:
+    """One set of images that was judged.
+
+    Attributes:
+      name: of the category; "" for all images, which no category can be called.
+      labels, scores: [N] each, of the evaluated images.
+      probabilities: float [N], or None if not every evaluated image of the table has one.
+      metrics: the model's figures by name.
+      trivial: the same figures of each classifier that does not look, by its name.
+      gains: what the model's balanced accuracy and F1 are above always-defective's.
+      threshold: by which the images were called; without a value where there is none, or where
+        each category has its own.
+      counts: of the calls; None if there were none.
+      parts: the defective images by defect type; empty without calls.
+      bands: "roc", "precision_recall" and "reliability" -> float [2, G], lower and upper limits.
+      categories: of all images, where there are several; a category has none.
+    """
+
+    name: str
+    labels: np.ndarray
+    scores: np.ndarray
+    probabilities: np.ndarray | None
+    metrics: Mapping[str, Metric]
+    trivial: Mapping[str, Mapping[str, Metric]]
+    gains: Mapping[str, Metric]
+    threshold: Threshold
+    counts: Confusion | None
+    parts: tuple[Part, ...]
+    bands: Mapping[str, np.ndarray]
+    categories: tuple["Scope", ...] = ()
+
+    @property
+    def images(self) -> int:
+        """Number of images."""
+        return len(self.labels)
+
+    @property
+    def defective(self) -> int:
+        """Number of defective images."""
+        return int(np.sum(self.labels))
+
+    @property
+    def good(self) -> int:
+        """Number of good images."""
+        return self.images - self.defective
+
+    @property
+    def always_defective(self) -> Mapping[str, Metric]:
+        """The figures of calling every image defective."""
+        return self.trivial[trivial.ALWAYS_DEFECTIVE]
+
+    @property
+    def verdict(self) -> str:
+        """Whether the model beats calling every image defective, by the intervals of the differences.
+
+        "better": its balanced accuracy and its F1 are above, and so are their whole intervals.
+        "mixed": only its balanced accuracy is, so it looks, but its F1 is not shown to be higher.
+        "unproven": both are above, but even the balanced accuracy's interval reaches down to chance.
+        "no_better": neither, or hardly a good image passes, whatever its F1.
+        "unknown": there is no threshold, or only one class.
+        """
+        balanced, f1 = self.gains["balanced_accuracy"], self.gains["f1"]
+        if balanced.value is None or f1.value is None:
+            return UNKNOWN
+        if self.stops_nearly_everything:
+            return NO_BETTER
+        if not _above_zero(balanced):
+            return UNPROVEN if min(balanced.value, f1.value) > _ROUNDING else NO_BETTER
+        return BETTER if _above_zero(f1) else MIXED
+
+    @property
+    def stops_nearly_everything(self) -> bool:
+        """Whether hardly a good image passes."""
+        specificity = self.metrics["specificity"].value
+        return specificity is not None and specificity < _NEARLY_NO_GOOD_PASSES
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Images:
+    """The images of a scope before they are judged.
+
+    Attributes:
+      name: see `Scope`.
+      table: their rows.
+      units: int [N], the group of each.
+      limits: the threshold, one or [N]; None if there is none.
+      threshold: see `Scope`.
+      has_probabilities: whether every evaluated image of the table has one.
+      calls_only: whether the scores of the table have only two values.
+      costs: of wrong calls.
+    """
+
+    name: str
+    table: Predictions
+    units: np.ndarray
+    limits: float | np.ndarray | None
+    threshold: Threshold
+    has_probabilities: bool
+    calls_only: bool
+    costs: Costs
+
+    @property
+    def probabilities(self) -> np.ndarray | None:
+        """float [N], or None."""
+        return self.table.probability if self.has_probabilities else None
+
+    @property
+    def defects(self) -> tuple[str, ...]:
+        """The defect types of the defective images, sorted."""
+        return tuple(sorted(set(self.table.defect[self.table.label == 1].tolist())))
+
+    def sample(self) -> Sample:
+        """Prepared for resampling; its parts are the defect types."""
+        code = {name: index for index, name in enumerate(self.defects)}
+        pairs = zip(self.table.defect.tolist(), self.table.label.tolist(), strict=True)
+        parts = np.array([code[defect] if label else -1 for defect, label in pairs], int)
+        labels, scores = self.table.label, self.table.score
+        return Sample(labels, scores, self.limits, self.probabilities, self.costs, parts)
+
+    def judged(self, replicates: Replicates) -> Scope:
+        """The scope, with the intervals of these resamples."""
+        labels, scores, limits = self.table.label, self.table.score, self.limits
+        reason = f"no threshold: {self.threshold.reason}"
+        found = metrics.measure(labels, scores, limits, reason, self.probabilities, self.costs)
+        if self.calls_only:
+            found |= {
+                name: dataclasses.replace(found[name], note=CALLS_ONLY)
+                for name in metrics.RANKING
+                if found[name].value is not None
+            }
+        found = self._with_intervals(found, replicates)
+        idle = {name: measured(labels, self.costs) for name, measured in trivial.CLASSIFIERS.items()}
+        return Scope(
+            name=self.name,
+            labels=labels,
+            scores=scores,
+            probabilities=self.probabilities,
+            metrics=found,
+            trivial=idle,
+            gains=_gains(found, idle[trivial.ALWAYS_DEFECTIVE], replicates),
+            threshold=self.threshold,
+            counts=None if limits is None else metrics.confusion(labels, scores, limits),
+            parts=() if limits is None else self._parts(replicates.details.get("parts")),
+            bands={name: intervals.band(rows) for name, rows in replicates.details.items() if name != "parts"},
+        )
+
+    def _with_intervals(self, found: Mapping[str, Metric], replicates: Replicates) -> dict[str, Metric]:
+        units = self._units()
+        result = {
+            name: intervals.with_interval(metric, replicates.figures[name], units.get(name))
+            if name in replicates.figures
+            else metric
+            for name, metric in found.items()
+        }
+        return result | {"balanced_accuracy": intervals.balanced_from_ends(result["balanced_accuracy"], result)}
+
+    def _units(self) -> dict[str, int]:
+        """Of how many groups each proportion is a proportion."""
+        if self.limits is None:
+            return {}
+        defective, called = self.table.label == 1, self.table.score >= self.limits
+        wholes = {
+            "recall": defective,
+            "fnr": defective,
+            "specificity": ~defective,
+            "fpr": ~defective,
+            "precision": called,
+            "npv": ~called,
+            "accuracy": np.ones(len(called), bool),
+        }
+        return {name: len(np.unique(self.units[whole])) for name, whole in wholes.items()}
+
+    def _parts(self, resampled_recall: np.ndarray | None) -> tuple[Part, ...]:
+        called, parts = self.table.score >= self.limits, []
+        for index, defect in enumerate(self.defects):
+            images = (self.table.defect == defect) & (self.table.label == 1)
+            found, whole = int(called[images].sum()), int(images.sum())
+            recall = Metric(found / whole)
+            if resampled_recall is not None:
+                units = len(np.unique(self.units[images]))
+                recall = intervals.with_interval(recall, resampled_recall[:, index], units)
+            parts.append(Part(defect or _UNNAMED, whole, found, recall))
+        return tuple(parts)
+
+
+def _gains(
+    found: Mapping[str, Metric], always_defective: Mapping[str, Metric], replicates: Replicates
+) -> dict[str, Metric]:
+    balanced, f1 = found["balanced_accuracy"], found["f1"]
+    if balanced.value is None or f1.value is None:
+        reason = balanced.reason or f1.reason
+        return {"balanced_accuracy": Metric(None, reason), "f1": Metric(None, reason)}
+    # Always-defective's balanced accuracy is 0.5 in every resample: the interval is only shifted.
+    shifted = {
+        side: None if getattr(balanced, side) is None else getattr(balanced, side) - 0.5
+        for side in ("value", "low", "high")
+    }
+    gain = Metric(f1.value - always_defective["f1"].value)
+    return {
+        "balanced_accuracy": Metric(**shifted, note=balanced.note),
+        "f1": intervals.with_interval(gain, replicates.figures.get(resampled.GAIN, np.zeros(0))),
+    }
+
+
+def _above_zero(difference: Metric) -> bool:
+    """Whether the whole interval is; the value itself where no interval was computed."""
+    lowest = difference.value if difference.low is None else difference.low
+    return lowest > _ROUNDING
