@@ -1,0 +1,349 @@
+"""Exploration: what of a data set is found, by name, and what is not mistaken for a finding."""
+
+import io
+import re
+
+import numpy as np
+import pytest
+from PIL import Image, ImageEnhance
+from sklearn.metrics import roc_auc_score
+
+from mvtec_tf.data import explore_duplicates, explore_findings, explore_images, records
+from mvtec_tf.data.explore import explore
+from mvtec_tf.errors import UserError
+
+SIDE = 96
+
+
+def _photo(seed, width=SIDE, height=SIDE):
+    """A part of its own: the same disc as every other one, with its own scratches and grain."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:height, :width] / max(width, height)
+    grey = np.where((x - 0.5) ** 2 + (y - 0.5) ** 2 < 0.16, 90.0, 190.0)
+    for _ in range(12):
+        a, b, slope = rng.uniform(0.1, 0.9, 3)
+        grey -= 60.0 * np.exp(-(((y - b) - (slope - 0.5) * (x - a)) ** 2) / 2e-4)
+    grey += rng.normal(0.0, 6.0, grey.shape)
+    return Image.fromarray(np.clip(grey, 0, 255).astype(np.uint8)).convert("RGB")
+
+
+def _save(path, image, **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.save(path, **options)
+
+
+def _mask(width=SIDE, height=SIDE, filled=True):
+    pixels = np.zeros((height, width), np.uint8)
+    if filled:
+        pixels[: height // 4, : width // 2] = 255
+    return Image.fromarray(pixels)
+
+
+def _bolt(root, train=12, good=10, defective=10):
+    """A category in order: every image a part of its own, every mask an eighth of its image."""
+    for i in range(train):
+        _save(root / f"bolt/train/good/{i:03d}.png", _photo(i))
+    for i in range(good):
+        _save(root / f"bolt/test/good/{i:03d}.png", _photo(100 + i))
+    for i in range(defective):
+        _save(root / f"bolt/test/dent/{i:03d}.png", _photo(200 + i))
+        _save(root / f"bolt/ground_truth/dent/{i:03d}_mask.png", _mask())
+    return root
+
+
+def _found(root):
+    return explore(records.scan([root]))
+
+
+def _pairs(found):
+    return {(pair.first.path, pair.second.path): pair for pair in found.duplicates.pairs}
+
+
+def _finding(found, kind):
+    (one,) = [one for one in explore_findings.findings(found) if one.kind == kind]
+    return one
+
+
+def test_a_data_set_in_order_has_no_findings(tmp_path):
+    found = _found(_bolt(tmp_path))
+    assert explore_findings.findings(found) == []
+    assert len(found.looks) == 32
+    assert {mask.area for mask in found.masks} == {0.125}
+
+
+def test_different_toy_images_are_not_called_duplicates(toy_records):
+    found = explore(toy_records)
+    assert len(found.looks) == len(toy_records)
+    assert found.duplicates.pairs == ()
+
+
+def test_a_copy_of_a_training_image_in_test_is_a_leak_by_name(tmp_path):
+    root = _bolt(tmp_path)
+    content = (root / "bolt/train/good/003.png").read_bytes()
+    (root / "bolt/test/good/copied.png").write_bytes(content)
+    found = _found(root)
+    pair = _pairs(found)["bolt/train/good/003.png", "bolt/test/good/copied.png"]
+    assert (pair.kind, pair.relation, pair.leaks) == ("same file", "train and test", True)
+    leak = _finding(found, "duplicates_train_and_test")
+    assert leak.title == "1 test image is in train too"
+    assert leak.items == ("bolt/train/good/003.png and bolt/test/good/copied.png (same file)",)
+
+
+def test_the_same_pixels_in_another_file_are_found(tmp_path):
+    root = _bolt(tmp_path)
+    _save(root / "bolt/test/good/stored.bmp", Image.open(root / "bolt/train/good/003.png"))
+    pair = _pairs(_found(root))["bolt/train/good/003.png", "bolt/test/good/stored.bmp"]
+    assert pair.kind == "same pixels"
+    assert pair.leaks
+
+
+@pytest.fixture(scope="module")
+def toy_looks(toy_records):
+    return [explore_images.look(record) for record in toy_records]
+
+
+def _as_jpeg(image, quality):
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=quality)
+    return Image.open(buffer)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda image: _as_jpeg(image, 75),
+        lambda image: ImageEnhance.Brightness(image).enhance(1.08),
+        lambda image: _as_jpeg(ImageEnhance.Brightness(image).enhance(1.08), 85),
+        lambda image: image.point(lambda value: int(255 * (value / 255) ** 0.8)),
+        lambda image: image.convert("L"),
+    ],
+    ids=["re-encoded", "brightened", "brightened and re-encoded", "another gamma", "grey"],
+)
+@pytest.mark.parametrize("category", ["denim", "flange"])
+def test_a_changed_copy_across_splits_is_a_near_duplicate(toy_records, toy_looks, change, category, tmp_path):
+    """And it is the only one among all images of the toy factory, which look much alike."""
+    source = next(r for r in toy_records if (r.category, r.split) == (category, "train"))
+    file = tmp_path / "copy.png"
+    _save(file, change(Image.open(source.file).convert("RGB")))
+    copy = records.Record("x/test/good/copy.png", str(file), category, "good", 0, "test", "x/copy")
+    looks, signatures = zip(*toy_looks, explore_images.look(copy), strict=True)
+    (pair,) = explore_duplicates.find(looks, signatures).pairs
+    assert (pair.first.path, pair.second.path) == (source.path, copy.path)
+    assert (pair.relation, pair.leaks) == ("train and test", True)
+    assert pair.kind in ("near-duplicate", "same pixels")
+
+
+def test_blocks_do_not_hide_pairs(tmp_path, monkeypatch):
+    """The comparison in blocks finds what a comparison of each with each finds."""
+    root = _bolt(tmp_path)
+    for i in (0, 5, 11):
+        _save(root / f"bolt/test/good/changed{i:02d}.jpg", _photo(i), quality=80)
+    whole = set(_pairs(_found(root)))
+    monkeypatch.setattr(explore_duplicates, "_BLOCK", 4)
+    assert set(_pairs(_found(root))) == whole
+    assert whole == {(f"bolt/train/good/{i:03d}.png", f"bolt/test/good/changed{i:02d}.jpg") for i in (0, 5, 11)}
+
+
+def test_declared_groups_are_no_leak_and_undeclared_ones_are(tmp_path):
+    root = _bolt(tmp_path)
+    for i in (1, 2):
+        _save(root / f"bolt/test/good/again{i}.jpg", _photo(100 + i), quality=85)
+    (root / "bolt/groups.csv").write_text("path,group\ntest/good/001.png,part\ntest/good/again1.jpg,part\n")
+    found = _found(root)
+    pairs = _pairs(found)
+    assert pairs["bolt/test/good/001.png", "bolt/test/good/again1.jpg"].relation == "one group"
+    assert pairs["bolt/test/good/002.png", "bolt/test/good/again2.jpg"].relation == "across groups"
+    listed = _finding(found, "duplicates_across_groups").items
+    assert listed == ("bolt/test/good/002.png and bolt/test/good/again2.jpg (near-duplicate)",)
+
+
+def test_a_group_in_train_and_test_is_named(tmp_path):
+    root = _bolt(tmp_path)
+    (root / "bolt/groups.csv").write_text("path,group\ntrain/good/001.png,part\ntest/good/001.png,part\n")
+    assert _finding(_found(root), "groups_in_train_and_test").items == ("bolt/part",)
+
+
+def test_one_photograph_with_both_labels_is_named(tmp_path):
+    root = _bolt(tmp_path)
+    (root / "bolt/test/good/good.png").write_bytes((root / "bolt/test/dent/004.png").read_bytes())
+    (item,) = _finding(_found(root), "contradicting_labels").items
+    assert item == "bolt/test/dent/004.png and bolt/test/good/good.png (same file)"
+
+
+def test_many_copies_are_each_named_once(tmp_path):
+    root = _bolt(tmp_path)
+    for i in range(30):
+        _save(root / f"bolt/test/good/copy{i:02d}.png", _photo(4))
+    pairs = _found(root).duplicates.pairs
+    assert len(pairs) == 30
+    assert {pair.first.path for pair in pairs} == {"bolt/train/good/004.png"}
+
+
+def test_look_alikes_beyond_the_limit_are_counted_and_said(tmp_path):
+    root = _bolt(tmp_path)
+    for i in range(4):
+        _save(root / f"bolt/test/good/changed{i}.jpg", _photo(i), quality=80)
+    looks, signatures = zip(*(explore_images.look(r) for r in records.scan([root])), strict=True)
+    found = explore_duplicates.find(looks, signatures, most_verified=3)
+    assert (len(found.pairs), found.unverified) == (3, 1)
+
+
+def test_unreadable_files_are_listed_with_their_reason_and_the_rest_is_looked_at(tmp_path):
+    root = _bolt(tmp_path)
+    (root / "bolt/train/good/empty.png").write_bytes(b"")
+    (root / "bolt/train/good/text.png").write_text("no image")
+    whole = (root / "bolt/train/good/000.png").read_bytes()
+    (root / "bolt/train/good/half.png").write_bytes(whole[: len(whole) // 2])
+    found = _found(root)
+    reasons = {one.record.path: one.reason for one in found.unreadable}
+    assert reasons["bolt/train/good/empty.png"] == "the file is empty"
+    assert "no image" in reasons["bolt/train/good/text.png"]
+    assert "cannot be decoded" in reasons["bolt/train/good/half.png"]
+    assert len(found.looks) == 32
+    assert _finding(found, "unreadable").title == "3 image files cannot be read"
+
+
+def test_unusable_masks_are_named_each_by_what_is_wrong(tmp_path):
+    root = _bolt(tmp_path)
+    masks = root / "bolt/ground_truth/dent"
+    _save(masks / "000_mask.png", _mask(filled=False))
+    _save(masks / "001_mask.png", _mask(SIDE * 2, SIDE))
+    (masks / "002_mask.png").unlink()
+    (masks / "003_mask.png").write_bytes(b"\x89PNG")
+    _save(masks / "004_mask.png", Image.new("L", (SIDE, SIDE), 1))
+    _save(masks / "099_mask.png", _mask())
+    found = _found(root)
+    states = {mask.record.path[-7:-4]: mask.state for mask in found.masks}
+    assert [states[f"{i:03d}"] for i in range(6)] == ["empty", "other size", "missing", "unreadable", "full", "ok"]
+    (item,) = _finding(found, "masks_other_size").items
+    assert item == "bolt/test/dent/001.png: 192 x 96, its image has 96 x 96"
+    (orphan,) = _finding(found, "masks_without_image").items
+    assert orphan.endswith("099_mask.png")
+
+
+def test_a_category_without_masks_lacks_none(tmp_path):
+    root = _bolt(tmp_path)
+    for file in (root / "bolt/ground_truth/dent").iterdir():
+        file.unlink()
+    found = _found(root)
+    assert found.masks == ()
+    assert explore_findings.findings(found) == []
+
+
+def test_small_classes_are_named(tmp_path):
+    found = _found(_bolt(tmp_path, good=9, defective=0))
+    items = _finding(found, "small_classes").items
+    assert items == ("bolt: 9 good test images", "bolt: 0 defective images")
+
+
+def test_light_that_gives_the_label_away_is_said(tmp_path):
+    root = _bolt(tmp_path)
+    for i in range(10):
+        _save(root / f"bolt/test/good/{i:03d}.png", ImageEnhance.Brightness(_photo(100 + i)).enhance(0.8))
+    assert "bolt: brightness alone, ROC-AUC 1.000" in _finding(_found(root), "telling_brightness").items
+
+
+def test_a_format_that_gives_the_label_away_is_said(tmp_path):
+    root = _bolt(tmp_path)
+    for i in range(10):
+        (root / f"bolt/test/dent/{i:03d}.png").unlink()
+        _save(root / f"bolt/test/dent/{i:03d}.jpg", _photo(200 + i), quality=95)
+    (item,) = _finding(_found(root), "telling_storage").items
+    assert item == "bolt: format of good PNG; of defective JPEG"
+
+
+def test_files_that_are_no_images_for_the_scanner_are_not_passed_over_in_silence(tmp_path):
+    root = _bolt(tmp_path)
+    _save(root / "bolt/test/good/scan.tif", _photo(50))
+    (root / "bolt/test/good/.hidden").write_text("")
+    (item,) = _finding(_found(root), "ignored").items
+    assert item.endswith("scan.tif")
+
+
+def test_content_counts_and_not_the_name(tmp_path):
+    root = _bolt(tmp_path)
+    _save(root / "bolt/train/good/jpeg.png", _photo(50), format="JPEG")
+    _save(root / "bolt/train/good/tiff.png", _photo(51), format="TIFF")
+    found = _found(root)
+    assert _finding(found, "misnamed").items == ("bolt/train/good/jpeg.png: JPEG",)
+    assert _finding(found, "undecodable").items == ("bolt/train/good/tiff.png: TIFF, mode RGB",)
+
+
+def test_blank_images_are_named_and_are_not_everybodys_duplicate(tmp_path):
+    root = _bolt(tmp_path)
+    _save(root / "bolt/train/good/white.png", Image.new("RGB", (SIDE, SIDE), "white"))
+    _save(root / "bolt/train/good/black.png", Image.new("L", (SIDE, SIDE), 0))
+    found = _found(root)
+    assert [item.split(":")[0][-9:] for item in _finding(found, "blank").items] == ["black.png", "white.png"]
+    assert found.duplicates.pairs == ()
+
+
+def _modes():
+    ramp = np.tile(np.linspace(0, 255, 64), (48, 1))
+    grey = Image.fromarray(ramp.round().astype(np.uint8))
+    deep = Image.fromarray((ramp.round() * 257).astype(np.uint16))
+    return {"L": grey, "RGB": grey.convert("RGB"), "P": grey.convert("P"), "RGBA": grey.convert("RGBA"), "I;16": deep}
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "P", "RGBA", "I;16"])
+def test_every_mode_is_named_and_has_the_same_brightness(tmp_path, mode):
+    image = _modes()[mode]
+    _save(tmp_path / "bolt/train/good/0.png", image)
+    (record,) = records.scan([tmp_path])
+    found, _ = explore_images.look(record)
+    expected = np.asarray(_modes()["L"], np.float64)
+    assert (found.mode, found.width, found.height) == (mode, 64, 48)
+    assert found.brightness == pytest.approx(expected.mean(), abs=0.01)
+    assert found.contrast == pytest.approx(expected.std(), abs=0.01)
+
+
+def test_a_dim_16_bit_image_stays_dim(tmp_path):
+    """Its white is 65535, not its own brightest pixel."""
+    pixels = np.full((32, 32), 6553, np.uint16)
+    _save(tmp_path / "bolt/train/good/0.png", Image.fromarray(pixels))
+    (record,) = records.scan([tmp_path])
+    assert explore_images.look(record)[0].brightness == pytest.approx(25.5, abs=0.01)
+
+
+def test_high_pass_is_the_pixel_less_the_mean_around_it():
+    grey = np.random.default_rng(0).uniform(0, 255, (9, 7)).astype(np.float32)
+    padded = np.pad(grey.astype(np.float64), 2, mode="edge")
+    expected = [[grey[y, x] - padded[y : y + 5, x : x + 5].mean() for x in range(7)] for y in range(9)]
+    np.testing.assert_allclose(explore_images.high_pass(grey, 2), expected, atol=1e-4)
+
+
+def test_perceptual_hash_is_the_sign_pattern_of_the_cosine_transform():
+    from scipy.fft import dctn
+
+    grey = np.random.default_rng(0).uniform(0, 255, (32, 32)).astype(np.float32)
+    low = dctn(grey.astype(np.float64), type=2)[:8, :8].ravel()
+    low[0] = 0.0
+    expected = low > np.median(low[1:])
+    np.testing.assert_array_equal(explore_images.perceptual_hash(grey), expected)
+
+
+def test_telling_is_the_roc_auc():
+    rng = np.random.default_rng(0)
+    good, defective = rng.integers(0, 9, 40), rng.integers(3, 12, 25)
+    expected = roc_auc_score([0] * 40 + [1] * 25, [*good, *defective])
+    assert explore_findings.telling(good, defective) == pytest.approx(expected, abs=1e-12)
+    assert explore_findings.telling([], defective) is None
+
+
+def test_highest_rate_is_the_one_of_a_binomial_without_an_error():
+    from scipy.stats import binom
+
+    for images in (1, 10, 213):
+        assert binom.pmf(0, images, explore_findings.highest_rate(images)) == pytest.approx(0.05)
+
+
+def test_a_folder_that_changes_meanwhile_is_an_error_that_names_the_file(tmp_path):
+    root = _bolt(tmp_path)
+    copy = root / "bolt/test/good/changed.jpg"
+    _save(copy, _photo(3), quality=85)
+    looks, signatures = zip(*(explore_images.look(r) for r in records.scan([root])), strict=True)
+    copy.unlink()
+    with pytest.raises(UserError, match=re.escape(str(copy))):
+        explore_duplicates.find(looks, signatures)
+
+
