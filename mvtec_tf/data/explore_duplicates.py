@@ -32,9 +32,11 @@ TRAIN_AND_TEST = "train and test"
 UNDECLARED = "across groups"
 DECLARED = "one group"
 
-# Measured on aligned, rotated and textured products (bottle and screw of MVTec AD, magnetic tiles
-# and the toy factory) with copies re-encoded at JPEG quality 40 to 75, brightened, of another
-# gamma, halved, and moved by a pixel. pHash: copies differ in at most 13 bits.
+# The four limits were set on aligned, rotated and textured products (bottle and screw of MVTec AD,
+# magnetic tiles, the toy factory), so that no pair was reported that does not show one part. With
+# them are found, of copies re-encoded as JPEG of quality 75, brightened by a tenth, or of gamma 0.8:
+# 98 to 100 % on each; of quality 40 or half the size: 100 % of photographs of 448 pixels, but 60 %
+# of tiles 120 pixels wide and 0 to 100 % of toys of 64 pixels.
 HASH_RADIUS = 16
 # Detail at 128 x 128: copies at quality 75 reach 0.86 or more, all but a few different pairs stay below 0.8.
 _SIEVE = 0.80
@@ -104,8 +106,8 @@ class Duplicates:
 def find(looks: Sequence[Look], signatures: Sequence[Signature], most_verified: int = MOST_VERIFIED) -> Duplicates:
     """Exact and near-duplicates among images, of the same and of different categories.
 
-    Compares all with all in blocks: 5,000 images take seconds. A copy that was mirrored, turned,
-    cropped, moved by more than a pixel or shrunk below 128 pixels is not found.
+    Compares all with all in blocks: 5,000 images that look alike take half a minute on two cores.
+    A copy that was mirrored, turned, cropped, moved or shrunk below 128 pixels is not found.
 
     Args:
       looks: the images.

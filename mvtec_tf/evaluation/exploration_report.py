@@ -141,7 +141,7 @@ def _duplicates(found: Exploration, thumbnails: Thumbnails) -> str:
     text = (
         "Every image was compared with every other. A near-duplicate is the same photograph after re-encoding, "
         "brightening or resizing, or the same part photographed twice without moving: grey values and fine detail "
-        "(dust, scratches, grain) agree. Mirrored, turned or cropped copies are not found."
+        "(dust, scratches, grain) agree. Mirrored, turned, moved or cropped copies and very small ones are not found."
     )
     parts = [f"<section><h2>Duplicates</h2><p>{escape(text)}</p>"]
     if not pairs:
