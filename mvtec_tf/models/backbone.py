@@ -13,6 +13,9 @@ from mvtec_tf.errors import UsageError, UserError
 from mvtec_tf.models.small_resnet import resnet10
 from mvtec_tf.models.weights import WeightsReport, load_weights_file
 
+# PyTorch's batch norm keeps 0.9 of its moving statistics at each step, that of keras.applications 0.99. Fine-tuning
+# here takes some hundred steps: at 0.99 a network is then judged with statistics that are still half ImageNet's.
+BATCH_NORM_MOMENTUM = 0.9
 IMAGENET = "imagenet"
 NONE = "none"
 _SMALL = {"resnet10": resnet10}
@@ -64,6 +67,9 @@ def build_backbone(
     inputs = keras.Input((image_size, image_size, 3), dtype="uint8", name="image")
     outputs = _apply(name.lower(), inputs, image_size, weights)
     model = keras.Model(inputs, outputs, name=name.lower())
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = BATCH_NORM_MOMENTUM
     stages = _stage_layers(model)
     if cut_after_stage:
         if not 1 <= cut_after_stage <= len(stages):

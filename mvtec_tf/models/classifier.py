@@ -3,7 +3,7 @@
 import keras
 from keras import layers
 
-from mvtec_tf.models.backbone import Backbone
+from mvtec_tf.models.backbone import BATCH_NORM_MOMENTUM, Backbone
 
 LOGITS = "logits"
 
@@ -22,7 +22,7 @@ def build_classifier(backbone: Backbone, classes: int = 2) -> keras.Model:
     x = layers.Dropout(0.5, name="head_dropout_1")(x)
     x = layers.Dense(512, name="head_dense")(x)
     x = layers.ReLU(name="head_relu")(x)
-    x = layers.BatchNormalization(momentum=0.9, name="head_bn")(x)
+    x = layers.BatchNormalization(momentum=BATCH_NORM_MOMENTUM, name="head_bn")(x)
     x = layers.Dropout(0.3, name="head_dropout_2")(x)
     # Logits stay float32 under mixed precision: a cross-entropy of bfloat16 logits is coarse.
     logits = layers.Dense(classes, dtype="float32", name=LOGITS)(x)

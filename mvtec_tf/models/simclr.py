@@ -4,7 +4,7 @@ import keras
 import tensorflow as tf
 from keras import layers
 
-from mvtec_tf.models.backbone import Backbone
+from mvtec_tf.models.backbone import BATCH_NORM_MOMENTUM, Backbone
 from mvtec_tf.models.nt_xent import contrastive_accuracy, nt_xent
 
 EMBEDDING = "embedding"
@@ -19,7 +19,7 @@ def build_projection_network(backbone: Backbone, hidden: int = 1024, dimensions:
     """
     x = layers.GlobalAveragePooling2D(name=EMBEDDING)(backbone.model.output)
     x = layers.Dense(hidden, name="projection_dense_1")(x)
-    x = layers.BatchNormalization(momentum=0.9, name="projection_bn")(x)
+    x = layers.BatchNormalization(momentum=BATCH_NORM_MOMENTUM, name="projection_bn")(x)
     x = layers.ReLU(name="projection_relu")(x)
     x = layers.Dense(dimensions, dtype="float32", name="projection_dense_2")(x)
     return keras.Model(backbone.model.inputs, x, name=f"{backbone.model.name}_simclr")
@@ -51,7 +51,8 @@ class SimCLR(keras.Model):
     def train_step(self, data: tuple[tf.Tensor, tf.Tensor]) -> dict[str, tf.Tensor]:
         """One step on B pairs; both views go through the network as one batch of 2B, so that batch
         norm cannot tell which view an image belongs to by its statistics."""
-        view_a, view_b = data
+        # `train_on_batch` adds an empty sample weight to the pair.
+        view_a, view_b = data[:2]
         with tf.GradientTape() as tape:
             projections = self.network(tf.concat([view_a, view_b], axis=0), training=True)
             z_a, z_b = tf.split(projections, 2, axis=0)

@@ -3,10 +3,6 @@
 import keras
 from keras import layers
 
-# A quarter of the decay of ResNet-50's 0.99: runs on a few hundred images make too few steps for
-# slower moving statistics to arrive anywhere.
-_BATCH_NORM_MOMENTUM = 0.9
-
 
 def resnet10(inputs: keras.KerasTensor, width: int = 32) -> keras.KerasTensor:
     """ResNet-10: a 3x3 stem and one basic block in each of four stages (He et al., CVPR 2016).
@@ -43,4 +39,4 @@ def _conv_bn(x: keras.KerasTensor, filters: int, kernel: int, stride: int, name:
     x = layers.Conv2D(
         filters, kernel, stride, padding="same", use_bias=False, kernel_initializer="he_normal", name=f"{name}_conv"
     )(x)
-    return layers.BatchNormalization(momentum=_BATCH_NORM_MOMENTUM, name=f"{name}_bn")(x)
+    return layers.BatchNormalization(name=f"{name}_bn")(x)

@@ -1,0 +1,263 @@
+"""The whole line, through the commands that a user types, on the toy factory."""
+
+import json
+import pathlib
+import signal
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from mvtec_tf.data import pixels
+from mvtec_tf.evaluation.table import read_predictions
+from mvtec_tf.models.backbone import build_backbone
+from mvtec_tf.models.classifier import build_classifier, log_odds
+from mvtec_tf.serving import saved_model
+from mvtec_tf.training.run_directory import read_run
+from tests.conftest import run_binary
+
+SMALL = ("--backbone=resnet10", "--weights=none", "--image_size=64", "--batch_size=16", "--precision=float32")
+CNN = (*SMALL, "--epochs=4", "--trainable_stages=5", "--learning_rate=3e-3")
+SIMCLR = (*SMALL, "--epochs=3", "--projection_hidden=32", "--projection_dimensions=16")
+
+# What a process without this package does: TensorFlow alone, the files named on the command line.
+_STRANGER = """
+import json, sys
+sys.path[:] = [p for p in sys.path if p not in ("", sys.argv[1])]
+sys.modules["mvtec_tf"] = None
+import tensorflow as tf
+jobs = json.load(open(sys.argv[2]))
+answers = []
+for model, files in jobs:
+    serve = tf.saved_model.load(model, tags=["serve"]).signatures["serving_default"]
+    out = serve(image_bytes=tf.constant([open(f, "rb").read() for f in files]))
+    answers.append({name: value.numpy().tolist() for name, value in out.items()})
+json.dump(answers, open(sys.argv[3], "w"))
+"""
+
+
+@pytest.fixture(scope="module")
+def runs(toy, tmp_path_factory):
+    """A CNN, a SimCLR encoder, a probe on it, and all three exported."""
+    root = tmp_path_factory.mktemp("runs")
+    data = f"--data_dir={toy}"
+    run_binary("train_cnn", data, f"--run_dir={root / 'cnn'}", *CNN)
+    run_binary("train_simclr", data, f"--run_dir={root / 'simclr'}", *SIMCLR)
+    run_binary("fit_probe", data, f"--run_dir={root / 'probe'}", f"--encoder={root / 'simclr'}", "--label_budget=0.25")
+    for name in ("cnn", "simclr", "probe"):
+        run_binary("export", f"--run={root / name}", f"--name={name}", f"--saved_models={root / 'saved_models'}")
+    return root
+
+
+def _kill_in_the_third_epoch(name, *flags):
+    """Starts a training and kills it as soon as its second epoch is done."""
+    command = [sys.executable, "-m", f"mvtec_tf.bin.{name}", *map(str, flags)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        for line in process.stdout:
+            if line.startswith("epoch 2/") and "done" in line:
+                process.send_signal(signal.SIGKILL)
+                break
+        process.stdout.read()
+    assert process.returncode == -signal.SIGKILL
+
+
+def test_a_run_directory_has_its_form(runs):
+    cnn = {path.name for path in (runs / "cnn").iterdir()}
+    expected = {"flags.txt", "run.json", "tensorboard", "checkpoints", "predictions.csv", "metrics.json"}
+    assert expected | {"figures", "report.html", "saved_model"} <= cnn
+    record = read_run(runs / "cnn")
+    assert record["status"] == "finished"
+    assert record["labels_used"] == 26
+    assert len(record["history"]) <= 4
+    assert {path.name for path in (runs / "cnn" / "checkpoints").iterdir()} == {"best.weights.h5", "epoch_0004"}
+
+
+def test_tensorboard_gets_scalars_and_images(runs):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    tags = {}
+    for folder in {path.parent for path in (runs / "cnn" / "tensorboard").rglob("events*")}:
+        events = EventAccumulator(str(folder)).Reload()
+        for kind, names in events.Tags().items():
+            tags.setdefault(kind, set()).update(names if isinstance(names, list) else [])
+    assert {"epoch_loss", "epoch_learning_rate", "epoch_val_f1", "epoch_val_roc_auc"} <= tags["tensors"] | tags[
+        "scalars"
+    ]
+    assert {"augmented_training_batch", "training_images"} <= tags["tensors"] | tags["images"]
+
+
+def test_a_killed_cnn_resumes_to_the_very_predictions_of_a_whole_run(runs, toy, tmp_path):
+    flags = (f"--data_dir={toy}", f"--run_dir={tmp_path / 'cnn'}", *CNN)
+    _kill_in_the_third_epoch("train_cnn", *flags)
+    resumed = run_binary("train_cnn", *flags).stdout
+    assert "Resumed from the checkpoint after epoch" in resumed
+    assert "epoch 1/4" not in resumed
+    for name in ("predictions.csv", "metrics.json"):
+        assert (tmp_path / "cnn" / name).read_bytes() == (runs / "cnn" / name).read_bytes()
+    assert read_run(tmp_path / "cnn")["history"] == read_run(runs / "cnn")["history"]
+
+
+def test_a_killed_simclr_resumes_to_the_very_encoder_of_a_whole_run(runs, toy, tmp_path):
+    flags = (f"--data_dir={toy}", f"--run_dir={tmp_path / 'simclr'}", *SIMCLR)
+    _kill_in_the_third_epoch("train_simclr", *flags)
+    assert "Resumed from the checkpoint after epoch" in run_binary("train_simclr", *flags).stdout
+    image = tf.constant([next(pathlib.Path(toy).rglob("*.png")).read_bytes()])
+    outputs = [
+        saved_model.load(root / "simclr" / "saved_model").signatures["embed"](image_bytes=image)
+        for root in (runs, tmp_path)
+    ]
+    for name, value in outputs[0].items():
+        np.testing.assert_array_equal(value, outputs[1][name])
+
+
+def test_a_finished_run_says_so_and_its_flagfile_repeats_it(runs):
+    before = (runs / "cnn" / "predictions.csv").stat().st_mtime_ns
+    again = run_binary("train_cnn", f"--flagfile={runs / 'cnn' / 'flags.txt'}")
+    assert "finished" in again.stdout
+    assert again.stdout.splitlines()[-1] == str(runs / "cnn")
+    assert (runs / "cnn" / "predictions.csv").stat().st_mtime_ns == before
+
+
+def test_another_recipe_in_the_same_directory_is_refused(runs, toy):
+    done = run_binary("train_cnn", f"--data_dir={toy}", f"--run_dir={runs / 'cnn'}", *CNN, "--seed=5", check=False)
+    assert done.returncode == 1
+    assert "--seed: 0 there, 5 here" in done.stderr
+
+
+def test_both_models_are_judged_on_the_same_images(runs):
+    tables = [read_predictions(runs / name / "predictions.csv") for name in ("cnn", "probe", "probe/study_head")]
+    paths = [set(table.part("evaluate").path) for table in tables]
+    assert paths[0] == paths[1] == paths[2]
+    assert len(paths[0]) == 26
+
+
+def test_the_probe_calibrates_on_out_of_fold_scores(runs):
+    table = read_predictions(runs / "probe" / "predictions.csv")
+    fit, calibrate = table.part("fit"), table.part("calibrate")
+    assert set(calibrate.path) <= set(fit.path)
+    assert calibrate.label.sum() > 1
+    scores = dict(zip(fit.path, fit.score, strict=True))
+    assert any(scores[path] != score for path, score in zip(calibrate.path, calibrate.score, strict=True))
+    assert set(table.part("pretrain").label) == {0}
+
+
+def test_the_study_head_is_reported_as_it_is(runs):
+    metrics = json.loads((runs / "probe" / "study_head" / "metrics.json").read_text())
+    assert metrics["threshold"]["value"] == 0.0
+    assert metrics["summary"]
+
+
+def test_the_same_bytes_give_the_same_scores_by_four_roads(runs, toy, tmp_path):
+    """In memory, the row of the table, the SavedModel here, and a process without this package; trained
+    and untrained, three sizes, PNG and JPEG, grey and colour, batches of 1 and 7."""
+    files = _seven_files(toy, tmp_path)
+    models = {"trained": (runs / "cnn" / "saved_model", _trained_network(runs / "cnn"))}
+    for size in (32, 48, 64):
+        network = build_classifier(build_backbone("resnet10", size))
+        saved_model.write_classifier(tmp_path / str(size), network, {})
+        models[str(size)] = (tmp_path / str(size), network)
+    jobs = [(str(path), part) for path, _ in models.values() for part in (files, files[:1])]
+    answers = iter(_ask_a_stranger(jobs, tmp_path))
+    for path, network in models.values():
+        size = network.input_shape[1]
+        images = np.stack([pixels.decode_and_resize(tf.io.read_file(file), size) for file in files])
+        expected = log_odds(network(images, training=False)).numpy()
+        serve = saved_model.load(path).signatures["serving_default"]
+        here = serve(image_bytes=tf.constant([pathlib.Path(file).read_bytes() for file in files]))
+        np.testing.assert_allclose(here["anomaly_score"], expected, atol=1e-5)
+        np.testing.assert_allclose(next(answers)["anomaly_score"], expected, atol=1e-5)
+        np.testing.assert_allclose(next(answers)["anomaly_score"], expected[:1], atol=1e-5)
+
+
+def test_every_row_of_the_tables_is_what_the_exports_answer(runs, toy, tmp_path):
+    for name in ("cnn", "probe"):
+        table = read_predictions(runs / name / "predictions.csv").part("evaluate")
+        model = runs / "saved_models" / name / "1"
+        files = [str(pathlib.Path(toy) / path) for path in table.path[:7]]
+        (answer,) = _ask_a_stranger([(str(model), files)], tmp_path)
+        np.testing.assert_allclose(answer["anomaly_score"], table.score[:7], atol=1e-5)
+        np.testing.assert_allclose(answer["probability"], table.probability[:7], atol=1e-5)
+        metrics = json.loads((runs / name / "metrics.json").read_text())
+        np.testing.assert_allclose(answer["threshold"], metrics["threshold"]["value"], rtol=1e-6)
+        calls = np.array(answer["anomaly_score"]) >= metrics["threshold"]["value"]
+        assert answer["label"] == calls.astype(int).tolist()
+
+
+def test_the_exports_run_under_saved_model_cli(runs, toy, tmp_path):
+    image = next((pathlib.Path(toy)).rglob("test/good/*.png"))
+    np.save(tmp_path / "bytes.npy", np.array([image.read_bytes()]))
+    for name, output in (("cnn", "anomaly_score"), ("probe", "threshold"), ("simclr", "embedding")):
+        command = ["saved_model_cli", "run", "--dir", runs / "saved_models" / name / "1", "--tag_set", "serve"]
+        inputs = ["--signature_def", "serving_default", "--inputs", f"image_bytes={tmp_path / 'bytes.npy'}"]
+        cli = pathlib.Path(sys.executable).with_name("saved_model_cli")
+        done = subprocess.run([cli, *command[1:], *inputs], capture_output=True, text=True, check=False, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert output in done.stdout
+
+
+def test_an_export_is_the_next_version_and_touches_no_older_one(runs, tmp_path):
+    for version in (1, 2):
+        done = run_binary(
+            "export", f"--run={runs / 'cnn'}", "--name=m", f"--saved_models={tmp_path}", "--threshold=0.5"
+        )
+        assert done.stdout.splitlines()[-1] == str(tmp_path / "m" / str(version))
+    assert saved_model.read_card(tmp_path / "m" / "2")["threshold"] == 0.5
+    assert sorted(path.name for path in (tmp_path / "m").iterdir()) == ["1", "2"]
+
+
+def test_a_probe_without_labels_stops_at_a_quantile_of_good_images(runs, toy, tmp_path):
+    run_dir = tmp_path / "zero"
+    flags = (f"--data_dir={toy}", f"--encoder={runs / 'simclr'}", f"--run_dir={run_dir}")
+    run_binary("fit_probe", *flags, "--label_budget=0", "--head=mahalanobis")
+    metrics = json.loads((run_dir / "metrics.json").read_text())
+    assert metrics["threshold"]["method"] == "good_quantile"
+    assert read_run(run_dir)["labels_used"] == 0
+
+
+def test_an_encoder_that_saw_an_evaluated_image_is_stopped_as_a_leak(runs, toy, tmp_path):
+    table = read_predictions(runs / "probe" / "predictions.csv")
+    guilty = str(table.part("evaluate").path[0])
+    encoder = tmp_path / "encoder"
+    encoder.mkdir()
+    for item in (runs / "simclr" / "saved_model").iterdir():
+        (encoder / item.name).symlink_to(item) if item.name != saved_model.EXTRA else None
+    card = saved_model.read_card(runs / "simclr" / "saved_model")
+    card["pretrain_images"].append({"path": guilty, "group": guilty, "category": guilty.split("/")[0]})
+    (encoder / saved_model.EXTRA).mkdir()
+    (encoder / saved_model.EXTRA / saved_model.CARD).write_text(json.dumps(card))
+    flags = (f"--data_dir={toy}", f"--encoder={encoder}", f"--run_dir={tmp_path / 'run'}")
+    done = run_binary("fit_probe", *flags, "--label_budget=0.25", check=False)
+    assert done.returncode == 1
+    assert guilty in done.stderr
+
+
+def _trained_network(run):
+    network = build_classifier(build_backbone("resnet10", 64))
+    network.load_weights(run / "checkpoints" / "best.weights.h5")
+    return keras.Model(network.inputs, network.outputs[0])
+
+
+def _seven_files(toy, folder):
+    """PNG and JPEG, grey and colour, of sizes that are not the network's."""
+    sources = sorted(pathlib.Path(toy).rglob("test/*/*.png"))[:7]
+    files = []
+    for number, source in enumerate(sources):
+        image = Image.open(source).resize((50 + 13 * number, 90)).convert("L" if number % 2 else "RGB")
+        files.append(str(folder / f"{number}.{'jpg' if number % 3 else 'png'}"))
+        image.save(files[-1])
+    return files
+
+
+def _ask_a_stranger(jobs, folder):
+    script, questions, answers = (folder / name for name in ("ask.py", "questions.json", "answers.json"))
+    script.write_text(_STRANGER)
+    questions.write_text(json.dumps(jobs))
+    package_root = pathlib.Path(saved_model.__file__).parents[2]
+    subprocess.run(
+        [sys.executable, script, package_root, questions, answers], check=True, cwd=folder, capture_output=True
+    )
+    return json.loads(answers.read_text())

@@ -1,0 +1,108 @@
+"""A run directory resumes its own run, refuses others, and never holds half a file."""
+
+import json
+
+import pytest
+
+from mvtec_tf import atomic
+from mvtec_tf.errors import UserError
+from mvtec_tf.training.run_directory import RunDirectory, read_run
+
+DATA = {"fingerprint": "abc", "images": 3}
+
+
+def _open(path, binary="train_cnn", settings=None, data=DATA):
+    return RunDirectory(path, binary, settings or {"seed": 0, "epochs": 5}, data, "--seed=0\n")
+
+
+def test_a_new_run_says_what_it_is(tmp_path):
+    run = _open(tmp_path / "run")
+    record = read_run(run.path)
+    assert not run.resumed
+    assert record["settings"] == {"seed": 0, "epochs": 5}
+    assert record["versions"]["keras"]
+    assert (run.path / "flags.txt").read_text() == "--seed=0\n"
+
+
+def test_the_same_call_resumes_and_knows_when_it_is_finished(tmp_path):
+    _open(tmp_path / "run").finish()
+    again = _open(tmp_path / "run")
+    assert again.resumed
+    assert again.finished
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"settings": {"seed": 1, "epochs": 5}}, "--seed: 0 there, 1 here"),
+        ({"binary": "train_simclr"}, "train_cnn there, train_simclr here"),
+        ({"data": {"fingerprint": "other"}}, "images or their labels are not the same"),
+    ],
+)
+def test_another_recipe_or_other_data_is_refused(tmp_path, change, message):
+    _open(tmp_path / "run")
+    with pytest.raises(UserError, match=message):
+        _open(tmp_path / "run", **change)
+
+
+def test_a_directory_of_something_else_is_left_alone(tmp_path):
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(UserError, match=r"no run\.json"):
+        _open(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_a_path_below_a_file_is_a_clear_message(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot be written"):
+        _open(tmp_path / "file" / "run")
+    with pytest.raises(UserError, match="in the way"):
+        _open(tmp_path / "file")
+
+
+def test_a_broken_record_is_named(tmp_path):
+    _open(tmp_path / "run")
+    (tmp_path / "run" / "run.json").write_text("{")
+    with pytest.raises(UserError, match=r"run\.json"):
+        _open(tmp_path / "run")
+
+
+def test_what_a_killed_write_left_is_removed_on_resume(tmp_path):
+    run = _open(tmp_path / "run")
+    (run.path / ".123.partial.predictions.csv").write_text("half")
+    (run.path / "checkpoints" / ".epoch_0002.partial.x").mkdir(parents=True)
+    _open(tmp_path / "run")
+    assert not [path for path in run.path.rglob("*partial*")]
+
+
+def test_timings_add_up_over_calls(tmp_path):
+    for _ in range(2):
+        with _open(tmp_path / "run").timed("train"):
+            pass
+    assert list(read_run(tmp_path / "run")["timings_seconds"]) == ["train"]
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path):
+    target = tmp_path / "metrics.json"
+    atomic.write_json(target, {"f1": 1})
+    with pytest.raises(ValueError, match="JSON"):
+        atomic.write_json(target, {"f1": float("nan")})
+    assert json.loads(target.read_text()) == {"f1": 1}
+    assert [path.name for path in tmp_path.iterdir()] == ["metrics.json"]
+
+
+def test_a_failed_directory_is_not_there(tmp_path):
+    def write_half():
+        with atomic.new_directory(tmp_path / "1") as directory:
+            (directory / "half").write_text("x")
+            raise RuntimeError("stopped")
+
+    with pytest.raises(RuntimeError):
+        write_half()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_existing_directory_is_never_replaced(tmp_path):
+    (tmp_path / "1").mkdir()
+    with pytest.raises(FileExistsError), atomic.new_directory(tmp_path / "1"):
+        pass
