@@ -154,7 +154,7 @@ def test_images_of_one_object_count_as_one_piece_of_evidence():
     tenfold = assess(Predictions.from_rows(rows), 0.5).overall.metrics
     for name in ("recall", "roc_auc", "f1"):
         assert tenfold[name].value == pytest.approx(alone[name].value)
-        assert tenfold[name].high - tenfold[name].low == pytest.approx(alone[name].high - alone[name].low, rel=0.1)
+        assert tenfold[name].high - tenfold[name].low == pytest.approx(alone[name].high - alone[name].low, rel=0.2)
 
 
 @pytest.mark.parametrize("units", [1, 2, 8, 50])

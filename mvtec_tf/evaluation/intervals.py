@@ -8,7 +8,7 @@ another threshold or another factory would move them.
 """
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -49,6 +49,7 @@ class Resampling:
     """Draws of whole groups with replacement, stratified by category and label.
 
     A group with good and defective images is a stratum's of its own kind: it is drawn whole too.
+    The draws do not depend on the order of the images.
 
     Args:
       paths, categories, groups: [N] of str each; group "" is the image itself.
@@ -180,7 +181,8 @@ def _draw(rng: np.random.Generator, rows: int, count: int) -> np.ndarray:
     return np.bincount(drawn.ravel(), minlength=rows * count).reshape(rows, count)
 
 
-def _codes(values: Iterator | Sequence) -> np.ndarray:
-    """int [N]: equal values have equal numbers, counted from 0 in the order of their first appearance."""
-    known: dict = {}
-    return np.array([known.setdefault(value, len(known)) for value in values], int)
+def _codes(values: Iterable) -> np.ndarray:
+    """int [N]: equal values have equal numbers, counted from 0 in sorted order, wherever they stand in the table."""
+    values = list(values)
+    known = {value: index for index, value in enumerate(sorted(set(values)))}
+    return np.array([known[value] for value in values], int)

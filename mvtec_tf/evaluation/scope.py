@@ -113,20 +113,12 @@ class Scope:
         "no_better": neither, or hardly a good image passes, whatever its F1.
         "unknown": there is no threshold, or only one class.
         """
-        balanced, f1 = self.gains["balanced_accuracy"], self.gains["f1"]
-        if balanced.value is None or f1.value is None:
-            return UNKNOWN
-        if self.stops_nearly_everything:
-            return NO_BETTER
-        if not _above_zero(balanced):
-            return UNPROVEN if min(balanced.value, f1.value) > _ROUNDING else NO_BETTER
-        return BETTER if _above_zero(f1) else MIXED
+        return verdict(self.gains, self.metrics["specificity"])
 
     @property
     def stops_nearly_everything(self) -> bool:
         """Whether hardly a good image passes."""
-        specificity = self.metrics["specificity"].value
-        return specificity is not None and specificity < _NEARLY_NO_GOOD_PASSES
+        return _nearly_none_passes(self.metrics["specificity"])
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -235,6 +227,27 @@ class Images:
                 recall = intervals.with_interval(recall, resampled_recall[:, index], units)
             parts.append(Part(defect or _UNNAMED, whole, found, recall))
         return tuple(parts)
+
+
+def verdict(gains: Mapping[str, Metric], specificity: Metric) -> str:
+    """See `Scope.verdict`.
+
+    Args:
+      gains: balanced accuracy and F1 above always-defective's.
+      specificity: of the model.
+    """
+    balanced, f1 = gains["balanced_accuracy"], gains["f1"]
+    if balanced.value is None or f1.value is None:
+        return UNKNOWN
+    if _nearly_none_passes(specificity):
+        return NO_BETTER
+    if not _above_zero(balanced):
+        return UNPROVEN if min(balanced.value, f1.value) > _ROUNDING else NO_BETTER
+    return BETTER if _above_zero(f1) else MIXED
+
+
+def _nearly_none_passes(specificity: Metric) -> bool:
+    return specificity.value is not None and specificity.value < _NEARLY_NO_GOOD_PASSES
 
 
 def _gains(

@@ -1,0 +1,54 @@
+"""Sets runs, or tables of predictions of any models, against each other on the same evaluation images.
+
+python -m mvtec_tf.bin.compare --runs=A,B,... --out=DIR
+
+Each of A, B, ... is a run directory (with predictions.csv and metrics.json) or a CSV file of
+predictions, as `evaluate` reads it. The first is the one that the others are measured against.
+NAME=PATH gives a method a name, NAME=PATH+PATH+... are several seeds of one method, and methods
+named NAME@1, NAME@2, ... are points of one label-efficiency curve. Neither models nor images are
+needed. Runs that were judged on different images, labels or categories are refused.
+"""
+
+from absl import flags
+
+from mvtec_tf.bin import entry
+from mvtec_tf.errors import UsageError, UserError
+
+_RUNS = flags.DEFINE_list("runs", None, "Run directories or CSV files, as described above; at least two.")
+_OUT = flags.DEFINE_string("out", None, "Folder for comparison.json, comparison.csv, figures/ and report.html.")
+_TITLE = flags.DEFINE_string("title", "Comparison", "Heading of the report.")
+_COST_MISS = flags.DEFINE_float("cost_miss", 1.0, "What a defective image that is called good costs.", 0)
+_COST_FALSE_ALARM = flags.DEFINE_float("cost_false_alarm", 1.0, "What a good image that is stopped costs.", 0)
+_RESAMPLES = flags.DEFINE_integer("resamples", 1000, "Resamples for the 95 % intervals; 0: no intervals.", 0)
+_SEED = flags.DEFINE_integer("seed", 0, "Seed of the resamples.", 0)
+
+
+def main() -> None:
+    for flag in (_RUNS, _OUT):
+        if not flag.value:
+            raise UsageError(f"--{flag.name} is missing. Expected --runs=A,B,... --out=DIR. Try --help.")
+
+    from mvtec_tf.evaluation import comparison_report, comparison_summary
+    from mvtec_tf.evaluation.contenders import read_methods
+    from mvtec_tf.evaluation.intervals import Bootstrap
+    from mvtec_tf.evaluation.metrics import Costs
+
+    try:
+        costs = Costs(_COST_MISS.value, _COST_FALSE_ALARM.value)
+    except ValueError as error:
+        raise UsageError(f"--cost_miss, --cost_false_alarm: {error}") from error
+    methods = read_methods(_RUNS.value)
+    try:
+        bootstrap = Bootstrap(_RESAMPLES.value, _SEED.value)
+        compared = comparison_report.write(methods, _OUT.value, _TITLE.value, costs, bootstrap)
+    except OSError as error:
+        raise UserError(
+            f"--out={_OUT.value}: {error.filename} cannot be written ({error.strerror}). Name a folder that can."
+        ) from error
+    print("\n".join(comparison_summary.sentences(compared)))
+    print(comparison_summary.text_table(compared))
+    print(_OUT.value)
+
+
+if __name__ == "__main__":
+    entry.run(main)

@@ -1,0 +1,216 @@
+"""Who is compared: runs or bare tables, read and found to be about the same images."""
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from mvtec_tf.data import leaks
+from mvtec_tf.errors import UsageError, UserError
+from mvtec_tf.evaluation import thresholds
+from mvtec_tf.evaluation.intervals import Bootstrap
+from mvtec_tf.evaluation.metrics import Costs
+from mvtec_tf.evaluation.table import Predictions, read_predictions
+from mvtec_tf.evaluation.thresholds import Chosen, Rule, Threshold
+
+# So many images are named in a message; more of them drown what it says.
+_NAMED = 3
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Contender:
+    """One run, or one table of predictions.
+
+    Attributes:
+      source: what the user named.
+      evaluate: its evaluate rows, sorted by image.
+      keys: one for each of them, equal for all spellings of one path.
+      threshold: by which it calls an image defective.
+      labels_used: labelled test images that it learned or chose anything from; None if not recorded.
+    """
+
+    source: str
+    evaluate: Predictions
+    keys: tuple[str, ...]
+    threshold: Chosen
+    labels_used: int | None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Method:
+    """One method, as one run or as several with different seeds.
+
+    Attributes:
+      name: of the method.
+      runs: one or more.
+    """
+
+    name: str
+    runs: tuple[Contender, ...]
+
+    @property
+    def series(self) -> str:
+        """What stands before an "@" in the name: methods that are points of one curve."""
+        return self.name.split("@", 1)[0]
+
+    @property
+    def labels_used(self) -> float | None:
+        """Mean over the runs; None if one of them did not record it."""
+        used = [run.labels_used for run in self.runs]
+        return None if None in used else float(np.mean(used))
+
+
+def read_methods(texts: Sequence[str]) -> tuple[Method, ...]:
+    """The methods that these texts name, all judged on the same images.
+
+    Args:
+      texts: each a run directory or a CSV file of predictions; NAME=PATH to name it; several
+        seeds of one method as NAME=PATH+PATH+... A path that itself holds "=" or "+" is taken as
+        it is if it exists.
+
+    Raises:
+      UsageError: fewer than two, an empty path, or two of one name.
+      UserError: a path is neither; a table or its metrics.json cannot be read; the evaluation
+        images, labels or categories differ.
+    """
+    if len(texts) < 2:
+        raise UsageError("--runs: expected at least two, as --runs=A,B. Each is a run directory or a CSV file.")
+    named = [_split(text) for text in texts]
+    names = [name or pathlib.Path(paths[0]).name for name, paths in named]
+    # Two run directories of one name are told apart by their whole path.
+    names = [
+        paths[0] if not name and names.count(short) > 1 else short
+        for short, (name, paths) in zip(names, named, strict=True)
+    ]
+    for name in names:
+        if names.count(name) > 1:
+            raise UsageError(f"--runs: two methods are called {name!r}. Name them: --runs=NAME=PATH,OTHER=PATH.")
+    methods = [
+        Method(name, tuple(_read(path) for path in paths)) for name, (_, paths) in zip(names, named, strict=True)
+    ]
+    _check_same(methods)
+    return tuple(methods)
+
+
+def _split(text: str) -> tuple[str, list[str]]:
+    """The name, "" if none was given, and the paths."""
+    if pathlib.Path(text).exists():
+        return "", [text]
+    name, given, rest = text.partition("=")
+    paths = (rest if given else text).split("+")
+    if (given and not name) or not all(paths):
+        raise UsageError(f"--runs: {text!r} lacks a name or a path. Expected PATH, NAME=PATH or NAME=PATH+PATH.")
+    return (name if given else ""), paths
+
+
+def _read(text: str) -> Contender:
+    path = pathlib.Path(text)
+    if path.is_dir():
+        missing = [name for name in ("predictions.csv", "metrics.json") if not (path / name).is_file()]
+        if missing:
+            raise UserError(
+                f"--runs: {path} has no {' and no '.join(missing)}, so it is no finished run. "
+                "Finish it, or name a CSV file of predictions."
+            )
+        table = read_predictions(path / "predictions.csv")
+        threshold = _recorded_threshold(path / "metrics.json")
+    else:
+        table = read_predictions(path)
+        threshold = thresholds.choose(
+            table.part(leaks.CALIBRATE), table.part(leaks.EVALUATE).categories(), Rule(), Costs(), Bootstrap(0)
+        )
+    evaluate = table.part(leaks.EVALUATE)
+    keys = [leaks.same_file_key(name) for name in evaluate.path]
+    order = sorted(range(len(keys)), key=keys.__getitem__)
+    labels_used = _labels_used(path) if path.is_dir() else None
+    return Contender(text, evaluate.select(np.array(order)), tuple(keys[i] for i in order), threshold, labels_used)
+
+
+def _recorded_threshold(file: pathlib.Path) -> Chosen:
+    """The threshold that the run was judged with."""
+    recorded = _json(file).get("threshold")
+    try:
+        own = {name: _threshold(each) for name, each in recorded.get("categories", {}).items()}
+        return Chosen(_threshold(recorded), own)
+    except (AttributeError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{file}: no threshold in it as `evaluate` writes one. Judge its predictions.csv again."
+        ) from error
+
+
+def _threshold(recorded: Mapping[str, Any]) -> Threshold:
+    value = recorded["value"]
+    return Threshold(None if value is None else float(value), recorded["method"], recorded["reason"])
+
+
+def _labels_used(path: pathlib.Path) -> int | None:
+    # A second model beside a run's main one lies in a folder of the run and used the same labels.
+    for folder in (path, path.resolve().parent):
+        if (folder / "run.json").is_file():
+            return _json(folder / "run.json").get("labels_used")
+    return None
+
+
+def _json(file: pathlib.Path) -> dict[str, Any]:
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file}: not readable as JSON ({error}).") from error
+    if not isinstance(found, dict):
+        raise UserError(f"{file}: expected a JSON object, found {type(found).__name__}.")
+    return found
+
+
+def _check_same(methods: Sequence[Method]) -> None:
+    """Refuses methods that were judged on different images; differences between them would mean nothing.
+
+    The k-th runs of all methods are compared with each other: another seed may have held out
+    other images. Methods with different numbers of runs must agree in all of them.
+    """
+    reference = methods[0]
+    paired = len({len(method.runs) for method in methods}) == 1
+    for method in methods:
+        for index, run in enumerate(method.runs):
+            other = reference.runs[index if paired else 0]
+            if run is not other:
+                _check_pair(other, run)
+    facts: dict[str, tuple[int, str, Contender]] = {}
+    for run in (run for method in methods for run in method.runs):
+        for key, label, category in zip(run.keys, run.evaluate.label.tolist(), run.evaluate.category, strict=True):
+            known = facts.setdefault(key, (label, category, run))
+            if known[:2] != (label, category):
+                raise UserError(_differ(known[2], run, "labels or categories", [key]))
+
+
+def _check_pair(one: Contender, other: Contender) -> None:
+    only = [sorted(set(a.keys) - set(b.keys)) for a, b in ((one, other), (other, one))]
+    if any(only):
+        parts = (
+            f"{len(names):,} only in {run.source} ({_some(names)})"
+            for run, names in zip((one, other), only, strict=True)
+            if names
+        )
+        raise UserError(
+            f"--runs: {one.source} and {other.source} were not judged on the same evaluation images: "
+            f"{' and '.join(parts)}. Compare runs on the same data, categories and seed, or cut the tables to the "
+            "images that both have and judge them again."
+        )
+    for column, title in (("label", "labels"), ("category", "categories")):
+        different = np.flatnonzero(getattr(one.evaluate, column) != getattr(other.evaluate, column))
+        if len(different):
+            raise UserError(_differ(one, other, title, [one.keys[i] for i in different]))
+
+
+def _differ(one: Contender, other: Contender, what: str, names: Sequence[str]) -> str:
+    return (
+        f"--runs: {one.source} and {other.source} give {len(names):,} evaluation image(s) different {what} "
+        f"({_some(names)}). Find out which of them is right and judge both by it."
+    )
+
+
+def _some(names: Sequence[str]) -> str:
+    listed = ", ".join(names[:_NAMED])
+    return f"{listed} and {len(names) - _NAMED:,} more" if len(names) > _NAMED else listed
