@@ -165,6 +165,14 @@ def test_without_calibrate_rows_figures_that_need_a_threshold_are_missing_with_t
     assert "no picture of all images, because there is no threshold" in (tmp_path / "report.html").read_text()
 
 
+def test_a_category_without_evaluate_rows_is_named_as_not_judged():
+    table = _rows([0, 1], [2, 3]) + _rows([0], [1], split="calibrate", category="screw")
+    judged = assess(Predictions.from_rows(table))
+    assert judged.as_json()["not_judged"] == ["screw"]
+    assert set(judged.categories) == {"bottle"}
+    assert "Not judged, for want of evaluate rows: 1 of the categories (screw)." in summary.sentences(judged)
+
+
 def test_scores_that_are_turned_round_are_remarked():
     assert "turned round?" in _sentences(_table([0.9, 0.8], [0.1, 0.2]), 0.5)[-1]
 

@@ -29,6 +29,7 @@ class Assessment:
       splits: split -> (images, defective images), of all rows of the table.
       groups: number of groups among the evaluated images; an image without one counts as one.
       bootstrap, costs: what was asked for.
+      not_judged: categories of the table without an evaluate row; nothing is known of them.
     """
 
     overall: Scope
@@ -40,6 +41,7 @@ class Assessment:
     groups: int
     bootstrap: Bootstrap
     costs: Costs
+    not_judged: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """The content of `metrics.json` but for the summary."""
@@ -48,6 +50,7 @@ class Assessment:
             "overall": forms(self.overall.metrics),
             "categories": {name: forms(scope.metrics) for name, scope in scopes},
             "mean_over_categories": forms(self.mean),
+            "not_judged": list(self.not_judged),
             "defects": {name: {part.name: part.as_json() for part in scope.parts} for name, scope in scopes},
             "trivial": {
                 name: {
@@ -111,6 +114,7 @@ def assess(
         groups=resampling.distinct(np.ones(len(evaluate), bool)),
         bootstrap=bootstrap,
         costs=costs,
+        not_judged=tuple(name for name in predictions.categories() if name not in categories),
     )
 
 

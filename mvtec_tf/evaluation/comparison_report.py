@@ -208,7 +208,7 @@ def _contenders(compared: Comparison) -> str:
     head = page.heads(["Method", "Run or table", "Labels used", "Threshold"])
     return (
         "<section><h2>What was compared</h2><p>Labels: labelled test images that the run learned or chose anything "
-        "from, as it recorded.</p>" + page.table(f"<tr>{head}</tr>", [rows]) + "</section>"
+        "from, as it recorded.</p>" + page.table(f"<tr>{head}</tr>", [rows], "told") + "</section>"
     )
 
 

@@ -58,6 +58,7 @@ th[colspan] { text-align: center; }
 .model, th[colspan] { border-left: 1px solid #d0d0d0; }
 th:first-child, td:first-child { text-align: left; position: sticky; left: 0; background: #ffffff; }
 tbody th { font-weight: 600; }
+.told thead th { text-align: left; }
 .name { display: block; width: max-content; max-width: 220px; overflow-wrap: break-word; }
 .text td, td.words { text-align: left; white-space: normal; min-width: 260px; max-width: 75ch; }
 .says { display: block; font-weight: 400; color: #555555; font-size: 0.85em; }

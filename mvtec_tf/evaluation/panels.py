@@ -237,13 +237,19 @@ def describe_confusion(scope: Scope) -> str:
 
 def describe_roc(scope: Scope) -> str:
     """Caption."""
-    return f"ROC-AUC {summary.with_limits(scope.metrics['roc_auc'])}; chance is 0.500."
+    return f"ROC-AUC {summary.with_limits(scope.metrics['roc_auc'])}; chance is 0.500.{_off_the_curve(scope)}"
 
 
 def describe_pr(scope: Scope) -> str:
     """Caption."""
     trivial = summary.figure(scope.always_defective["pr_auc"])
-    return f"PR-AUC {summary.with_limits(scope.metrics['pr_auc'])}; always-defective gets {trivial}."
+    text = f"PR-AUC {summary.with_limits(scope.metrics['pr_auc'])}; always-defective gets {trivial}."
+    return text + _off_the_curve(scope)
+
+
+def _off_the_curve(scope: Scope) -> str:
+    own = scope.counts is not None and scope.threshold.value is None
+    return " Of thresholds by category the dot need not lie on the curve of a single one." if own else ""
 
 
 def describe_categories(scope: Scope) -> str:

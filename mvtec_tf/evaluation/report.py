@@ -132,7 +132,7 @@ def _thresholds(judged: Assessment) -> str:
     return (
         "<section><h2>Thresholds</h2><p>A score that reaches the threshold is called defective. The interval says "
         "where other calibrate images of the same kind would have put it; it is not part of the figures' intervals, "
-        f"which take the threshold as it is.</p>{page.table(f'<tr>{head}</tr>', rows)}</section>"
+        f"which take the threshold as it is.</p>{page.table(f'<tr>{head}</tr>', rows, 'told')}</section>"
     )
 
 

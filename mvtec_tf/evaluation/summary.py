@@ -27,7 +27,7 @@ def sentences(judged: Assessment) -> list[str]:
         answer = [f"{_at(judged)} this model {_no_better(overall)}", f"It {_calls(overall)}", _origin(judged.threshold)]
     else:
         answer = [f"{_at(judged)} the model {_calls(overall)}", _origin(judged.threshold), _better(overall)]
-    return [sentence for sentence in [*answer, _categories(judged), _ranking(judged)] if sentence]
+    return [sentence for sentence in [*answer, _categories(judged), _ranking(judged), _not_judged(judged)] if sentence]
 
 
 def figure(metric: Metric) -> str:
@@ -213,3 +213,10 @@ def _ranking(judged: Assessment) -> str:
     if found.value < 0.5:
         text += " Below 0.5 good images tend to score higher than defective ones: are labels or scores turned round?"
     return text
+
+
+def _not_judged(judged: Assessment) -> str:
+    names = judged.not_judged
+    if not names:
+        return ""
+    return f"Not judged, for want of evaluate rows: {len(names)} of the categories{_listed(names)}."
