@@ -15,7 +15,6 @@ def pytest_addoption(parser):
     parser.addoption("--skips_file", help="write the names of all skipped tests to this file, one a line")
 
 
-
 def pytest_runtest_logreport(report):
     if report.skipped and not hasattr(report, "wasxfail"):
         _SKIPPED.add(report.nodeid)

@@ -345,5 +345,3 @@ def test_a_folder_that_changes_meanwhile_is_an_error_that_names_the_file(tmp_pat
     copy.unlink()
     with pytest.raises(UserError, match=re.escape(str(copy))):
         explore_duplicates.find(looks, signatures)
-
-

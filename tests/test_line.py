@@ -84,9 +84,7 @@ def test_tensorboard_gets_scalars_and_images(runs):
         events = EventAccumulator(str(folder)).Reload()
         for kind, names in events.Tags().items():
             tags.setdefault(kind, set()).update(names if isinstance(names, list) else [])
-    assert {"epoch_loss", "epoch_learning_rate", "epoch_val_f1", "epoch_val_roc_auc"} <= tags["tensors"] | tags[
-        "scalars"
-    ]
+    assert {"epoch_loss", "epoch_learning_rate", "epoch_f1", "epoch_roc_auc"} <= tags["tensors"] | tags["scalars"]
     assert {"augmented_training_batch", "training_images"} <= tags["tensors"] | tags["images"]
 
 

@@ -128,6 +128,16 @@ def test_hold_out_gives_each_defect_type_to_both_sides():
     assert not {record.group for record in kept} & {record.group for record in held}
 
 
+def test_two_defects_of_two_types_are_still_on_both_sides():
+    kept, held = protocol.hold_out(_records(defects=(1, 1)), 0.2, 0)
+    assert {record.label for record in kept} == {record.label for record in held} == {0, 1}
+
+
+def test_a_single_defect_cannot_be_learned_and_watched():
+    with pytest.raises(UserError, match="Raise --label_budget"):
+        protocol.hold_out(_records(defects=(1,)), 0.2, 0)
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_no_fold_takes_all_defects_of_a_category_away(seed):
     records = [*_records("cap", good=3, defects=(1, 1, 1)), *_records("nut", good=2, defects=(2,), group_size=1)]

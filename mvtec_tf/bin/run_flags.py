@@ -8,7 +8,7 @@ from typing import Any
 
 from absl import flags
 
-from mvtec_tf.errors import UsageError
+from mvtec_tf.errors import UsageError, UserError
 
 FLAGS = flags.FLAGS
 # The flags defined here belong to the binary that asks for them, and show in its --help.
@@ -60,9 +60,13 @@ def recipe_from_flags(recipe: type) -> Any:
     values, strengths = {}, {}
     for field, name, _, _ in _fields(recipe):
         (strengths if name.startswith("augment_") else values)[field.name] = FLAGS[name].value
-    _check_counts(values)
-    augmentation = _augmentation(recipe)
-    return recipe(**values, augmentation=augmentation(**strengths))
+        if not name.startswith("augment_"):
+            _check_number(field, FLAGS[name].value)
+    try:
+        augmentation = _augmentation(recipe)(**strengths)
+    except UserError as error:
+        raise UsageError(f"--augment_...: {error}") from error
+    return recipe(**values, augmentation=augmentation)
 
 
 def settings_of(*left_out: str) -> dict[str, Any]:
@@ -78,16 +82,14 @@ def flagfile() -> str:
 
 
 _DEFINE = {bool: flags.DEFINE_boolean, int: flags.DEFINE_integer, float: flags.DEFINE_float, str: flags.DEFINE_string}
-# Zero is a meaning of its own for these: no pretraining, nothing trained but the head, no cut.
-_MAY_BE_ZERO = {"epochs", "trainable_stages", "backbone_stages", "weight_decay", "warmup_share", "seed"}
 
 
-def _check_counts(values: dict[str, Any]) -> None:
-    for name, value in values.items():
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
-            continue
-        if value < 0 or (value == 0 and name not in _MAY_BE_ZERO):
-            raise UsageError(f"--{name}={value}: must be {'0 or more' if name in _MAY_BE_ZERO else 'above 0'}.")
+def _check_number(field: dataclasses.Field, value: Any) -> None:
+    if field.type not in (int, float):
+        return
+    or_zero = "or_zero" in field.metadata
+    if not (value > 0 or (or_zero and value == 0)):  # also refuses NaN
+        raise UsageError(f"--{field.name}={value}: must be {'0 or more' if or_zero else 'above 0'}.")
 
 
 def _own_flags() -> list[flags.Flag]:

@@ -103,13 +103,29 @@ def clean(records: Sequence[Record], budget: float | None, seed: int) -> Cut:
 def hold_out(records: Sequence[Record], share: float, seed: int) -> tuple[list[Record], list[Record]]:
     """Cuts whole groups into (kept, held out), stratified by category and defect type.
 
-    Every stratum with at least two groups gives at least one group to each side, so that a rare
-    defect type is both learned and watched.
+    Every stratum of at least two groups gives at least one to each side, so that a rare defect type
+    is both learned and watched. Where so few are labelled that no type has two groups, the strata
+    are category and label.
+
+    Raises:
+      UserError: a class has fewer than two groups, so that it cannot be on both sides.
     """
+    for by_defect in (True, False):
+        kept, held = _hold_out(records, share, seed, by_defect)
+        if {record.label for record in kept} == {record.label for record in held} == {0, 1}:
+            return kept, held
+    counts = [len({record.group for record in records if record.label == label}) for label in (0, 1)]
+    raise UserError(
+        f"Images to fit and images to stop early need good and defective ones each; found {counts[0]} good and "
+        f"{counts[1]} defective objects in all. Raise --label_budget."
+    )
+
+
+def _hold_out(records: Sequence[Record], share: float, seed: int, by_defect: bool) -> tuple[list[Record], list[Record]]:
     kept: list[Record] = []
     held: list[Record] = []
     rng = np.random.default_rng([seed, zlib.crc32(b"hold_out")])
-    for groups in _strata(records).values():
+    for groups in _strata(records, by_defect).values():
         order = [groups[i] for i in rng.permutation(len(groups))]
         count = min(max(round(share * len(order)), 1), len(order) - 1)
         held += [record for group in order[:count] for record in group]

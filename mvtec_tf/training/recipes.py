@@ -7,6 +7,9 @@ import dataclasses
 
 from mvtec_tf.data.strengths import ClassifierAugmentation, ContrastiveAugmentation
 
+# Zero has a meaning of its own for these; every other number of a recipe must be above it.
+_OR_ZERO = {"or_zero": True}
+
 
 @dataclasses.dataclass(frozen=True)
 class SupervisedSettings:
@@ -36,17 +39,17 @@ class SupervisedSettings:
     image_size: int = 224
     weights: str = "imagenet"
     weights_partial: bool = False
-    backbone_stages: int = 0
-    trainable_stages: int = 2
+    backbone_stages: int = dataclasses.field(default=0, metadata=_OR_ZERO)
+    trainable_stages: int = dataclasses.field(default=2, metadata=_OR_ZERO)
     batch_size: int = 64
     epochs: int = 50
     patience: int = 5
     learning_rate: float = 1e-3
-    weight_decay: float = 1e-4
+    weight_decay: float = dataclasses.field(default=1e-4, metadata=_OR_ZERO)
     balanced_sampling: bool = False
     precision: str = "auto"
     jit: str = "auto"
-    seed: int = 0
+    seed: int = dataclasses.field(default=0, metadata=_OR_ZERO)
     checkpoint_every: int = 1
     augmentation: ClassifierAugmentation = dataclasses.field(default_factory=ClassifierAugmentation)
 
@@ -85,14 +88,14 @@ class ContrastiveSettings:
     projection_dimensions: int = 256
     temperature: float = 0.07
     batch_size: int = 48
-    epochs: int = 7
+    epochs: int = dataclasses.field(default=7, metadata=_OR_ZERO)
     passes_per_epoch: int = 1
     learning_rate: float = 1e-4
-    warmup_share: float = 0.1
-    weight_decay: float = 1e-4
+    warmup_share: float = dataclasses.field(default=0.1, metadata=_OR_ZERO)
+    weight_decay: float = dataclasses.field(default=1e-4, metadata=_OR_ZERO)
     clip_norm: float = 1.0
     precision: str = "auto"
     jit: str = "auto"
-    seed: int = 0
+    seed: int = dataclasses.field(default=0, metadata=_OR_ZERO)
     checkpoint_every: int = 1
     augmentation: ContrastiveAugmentation = dataclasses.field(default_factory=ContrastiveAugmentation)
