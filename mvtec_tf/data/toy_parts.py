@@ -179,8 +179,8 @@ class _Flange:
     def scratch(self, rng: np.random.Generator, severity: str, surface: _Surface) -> _Surface:
         """Parallel scuffs across the face, each a dark groove with a bright lip."""
         gross = severity == GROSS
-        length = between(rng, 0.55, 0.75) if gross else between(rng, 0.36, 0.44)
-        count = 7 if gross else 4
+        length = between(rng, 0.55, 0.75) if gross else between(rng, 0.32, 0.40)
+        count = 7 if gross else 3
         depth = between(rng, 0.40, 0.48) if gross else between(rng, 0.34, 0.40)
         spacing = 0.085  # at 96 pixels still four from groove to groove
         # On the face midway between two bolt holes; a long one may run over them, as real ones do.
@@ -197,7 +197,7 @@ class _Flange:
         groove = np.exp(-(((phase - 0.38) / 0.17) ** 2))
         lip = np.exp(-(((phase - 0.68) / 0.15) ** 2))
         metal = surface.metal + depth * inside * (0.8 * lip - groove)
-        return _Surface(metal, surface.cover, 0.4 * inside * lip)
+        return _Surface(metal, surface.cover, 0.3 * inside * lip)
 
     def chip(self, rng: np.random.Generator, severity: str, surface: _Surface) -> _Surface:
         """Pieces broken out of the outer edge where the part was dropped; the fracture glints."""
@@ -205,26 +205,26 @@ class _Flange:
         place = 2.0 * np.pi * rng.random()
         bite = np.full_like(surface.metal, -1.0)
         for _ in range(6 if gross else 3):
-            size = between(rng, 0.10, 0.16) if gross else between(rng, 0.060, 0.085)
+            size = between(rng, 0.10, 0.16) if gross else between(rng, 0.055, 0.075)
             reach = _RIM - between(rng, -0.2, 0.3) * size
             one = _blob(rng, self.x - reach * np.cos(place), self.y - reach * np.sin(place), size, 0.35)
             bite = np.maximum(bite, one)
             place += between(rng, 0.16, 0.24)
         glint = _edge(0.022 - np.abs(bite + 0.022), 2.0 * self.pixel)
-        return _Surface(surface.metal + 0.34 * glint, surface.cover * _edge(-bite, self.pixel), 0.4 * glint)
+        return _Surface(surface.metal + 0.34 * glint, surface.cover * _edge(-bite, self.pixel), 0.3 * glint)
 
     def block_hole(self, rng: np.random.Generator, severity: str, surface: _Surface) -> _Surface:
         """A nest of brass swarf caught in a bolt hole: wound chips, bright and dark."""
         gross = severity == GROSS
         hole_x, hole_y = self._hole_centre(int(_BOLTS * rng.random()))
         side = 2.0 * np.pi * rng.random()
-        size = between(rng, 0.20, 0.26) if gross else between(rng, 0.11, 0.13)
+        size = between(rng, 0.20, 0.26) if gross else between(rng, 0.105, 0.125)
         dx, dy = self.x - hole_x - 0.05 * np.cos(side), self.y - hole_y - 0.05 * np.sin(side)
         plug = _edge(_blob(rng, dx, dy, size, 0.4), 2.0 * self.pixel)
         arc = np.sqrt((dx - 0.09 * np.sin(side)) ** 2 + (dy + 0.09 * np.cos(side)) ** 2)
         curls = 0.50 + 0.40 * np.sin(between(rng, 62.0, 82.0) * arc)
         metal = surface.metal + plug * (curls - surface.metal)
-        return _Surface(metal, np.maximum(surface.cover, plug), 0.8 * plug)
+        return _Surface(metal, np.maximum(surface.cover, plug), 0.7 * plug)
 
 
 # --- denim ------------------------------------------------------------------------------------
@@ -318,7 +318,7 @@ class _Denim:
     def break_yarn(self, rng: np.random.Generator, severity: str, clean: Layers) -> Layers:
         """A stretch of warp yarn is gone and the pale weft lies bare."""
         gross = severity == GROSS
-        length = between(rng, 10.0, 15.0) if gross else between(rng, 8.0, 11.0)
+        length = between(rng, 10.0, 15.0) if gross else between(rng, 6.5, 9.0)
         dx, dy = self._spot(rng)
         centre = np.unravel_index(np.argmin(dx * dx + dy * dy), self.v.shape)
         first = self.warp[centre]
@@ -327,7 +327,7 @@ class _Denim:
 
     def tear_hole(self, rng: np.random.Generator, severity: str, clean: Layers) -> Layers:
         """A hole with pale frayed ends; the orange inspection board shows through it."""
-        size = between(rng, 0.20, 0.28) if severity == GROSS else between(rng, 0.12, 0.14)
+        size = between(rng, 0.20, 0.28) if severity == GROSS else between(rng, 0.09, 0.11)
         dx, dy = self._spot(rng)
         inside = _blob(rng, dx, dy, size, 0.45)
         torn = _edge(inside, 2.0 * self.pixel)
@@ -340,7 +340,7 @@ class _Denim:
     def stain(self, rng: np.random.Generator, severity: str, clean: Layers) -> Layers:
         """Rust water from a machine: turns indigo brown and undyed yarn ochre, hardly darker to a grey camera."""
         gross = severity == GROSS
-        size = between(rng, 0.32, 0.42) if gross else between(rng, 0.18, 0.22)
+        size = between(rng, 0.32, 0.42) if gross else between(rng, 0.14, 0.17)
         strength = between(rng, 0.80, 0.95)
         dx, dy = self._spot(rng)
         inside = _blob(rng, dx, dy, size, 0.4)
