@@ -3,6 +3,9 @@
 Examples:
   python -m mvtec_tf.bin.fit_probe --data_dir=DATA/bottle --encoder=results/bottle_simclr --run_dir=results/bottle_probe
   python -m mvtec_tf.bin.fit_probe --data_dir=DATA/bottle --weights=imagenet --run_dir=results/bottle_start
+
+--protocol=study repeats what the original study did instead: its own head, scored on all test images, the labelled
+ones included.
 """
 
 from absl import flags
@@ -10,7 +13,8 @@ from absl import flags
 from mvtec_tf.bin import entry, run_flags
 from mvtec_tf.errors import UsageError
 
-run_flags.define_data_flags()
+run_flags.define_data_flags((run_flags.CLEAN, run_flags.STUDY))
+run_flags.define_allow_leak()
 run_flags.define_run_dir()
 _ENCODER = flags.DEFINE_string("encoder", None, "Run directory of train_simclr, or a SavedModel of an encoder.")
 _WEIGHTS = flags.DEFINE_string(
@@ -34,15 +38,23 @@ _SEED = flags.DEFINE_integer("seed", 0, "Of the cut, the labels drawn and the fo
 def main() -> None:
     if (_ENCODER.value is None) == (_WEIGHTS.value is None):
         raise UsageError("Give either --encoder or --weights.")
+    is_study = run_flags.is_study()
+    if is_study and run_flags.FLAGS["head"].present:
+        raise UsageError("--head: --protocol=study fits the study's own head. Leave it out.")
 
-    from mvtec_tf.bin import probe_steps, run_steps
-    from mvtec_tf.data import protocol
+    from mvtec_tf.bin import probe_steps, run_steps, study_steps
+    from mvtec_tf.data import protocol, study
 
     budget = protocol.parse_budget(_BUDGET.value)
+    if is_study and not budget:
+        raise UsageError(f"--label_budget={_BUDGET.value}: --protocol=study needs a share above 0, such as 0.1.")
     if budget == 0 and _HEAD.value == "logistic":
         raise UsageError("--label_budget=0: --head=logistic needs labels. Use --head=mahalanobis.")
     records = run_steps.scan()
-    cut = protocol.clean(records, budget, _SEED.value)
+    if is_study:
+        cut, labels_used = study.probe_cut(records, budget, _SEED.value, run_flags.FLAGS.allow_leak)
+    else:
+        cut = protocol.clean(records, budget, _SEED.value)
     encoder = None if _ENCODER.value is None else probe_steps.resolve_encoder(_ENCODER.value)
     run = run_steps.open_run("fit_probe", records)
     if encoder is None:
@@ -50,9 +62,13 @@ def main() -> None:
             run, _BACKBONE.value, _IMAGE_SIZE.value, _WEIGHTS.value, _PARTIAL.value, _SEED.value
         )
     features = probe_steps.Features.of(run, encoder, cut, _LAYERS.value)
-    probe_steps.fit_and_judge(run, features, _HEAD.value, _HEAD_C.value, _SEED.value)
-    if _STUDY_HEAD.value and cut.labelled:
-        probe_steps.fit_and_judge_study_head(run, features, _SEED.value)
+    if is_study:
+        run.note(labels_used=labels_used)
+        study_steps.fit_and_judge_by_the_study(run, features, labels_used, _SEED.value)
+    else:
+        probe_steps.fit_and_judge(run, features, _HEAD.value, _HEAD_C.value, _SEED.value)
+        if _STUDY_HEAD.value and cut.labelled:
+            study_steps.fit_and_judge_study_head(run, features, _SEED.value)
     run_steps.finish(run)
 
 

@@ -13,7 +13,7 @@ from mvtec_tf.data.records import Record
 from mvtec_tf.errors import UserError
 from mvtec_tf.evaluation.rows import rows
 from mvtec_tf.features import extract
-from mvtec_tf.models.heads import Head, LogisticHead, MahalanobisHead, StudyHead
+from mvtec_tf.models.heads import Head, LogisticHead, MahalanobisHead
 from mvtec_tf.models.simclr import EMBEDDING
 from mvtec_tf.serving import saved_model, scoring
 from mvtec_tf.training.contrastive import starting_encoder
@@ -109,42 +109,20 @@ def fit_and_judge(run: RunDirectory, features: Features, head: str, c: float, se
     with run.timed("score"):
         served = scoring.score_files(run.saved_model, [record.file for record in cut.evaluate])
     scores = probe.head.decision_function(features.joined)
-    _check_roads(served.score, scores[len(records) :])
-    sigmoid = _sigmoid if probe.head.gives_probability else lambda values: None
+    check_roads(served.score, scores[len(records) :])
+    probabilities = sigmoid if probe.head.gives_probability else lambda values: None
     calibrate = [records[i] for i in probe.calibrate]
     pretrained = [record for record in cut.train_good if record.path in _pretrain_paths(features.encoder)]
     good_scores = dict(zip((record.path for record in cut.train_good), scores, strict=False))
     seen = np.array([good_scores[record.path] for record in pretrained], np.float32)
     table = [
-        *rows(pretrained, "pretrain", seen, sigmoid(seen)),
-        *rows(records, "fit", scores[: len(records)], sigmoid(scores[: len(records)])),
-        *rows(calibrate, "calibrate", probe.calibrate_scores, sigmoid(probe.calibrate_scores)),
+        *rows(pretrained, "pretrain", seen, probabilities(seen)),
+        *rows(records, "fit", scores[: len(records)], probabilities(scores[: len(records)])),
+        *rows(calibrate, "calibrate", probe.calibrate_scores, probabilities(probe.calibrate_scores)),
         *rows(cut.evaluate, "evaluate", served.score, served.probability),
     ]
     run.note(labels_used=len(cut.labelled), labelled_defects=sum(record.label for record in cut.labelled))
-    run_steps.judge_run(run, table, f"Frozen encoder with a {head} head", [("Labels", _labels_note(cut))])
-
-
-def fit_and_judge_study_head(run: RunDirectory, features: Features, seed: int) -> None:
-    """Fits the original study's head on the labelled images alone and reports it, in a folder of the run."""
-    cut = features.cut
-    first, last = len(cut.train_good), len(features.fit_records)
-    labels = np.array([record.label for record in cut.labelled])
-    head = StudyHead(seed).fit(features.embedding[first:last], labels)
-    scores = head.decision_function(features.embedding[first:])
-    table = [
-        *rows(cut.labelled, "fit", scores[: last - first], _sigmoid(scores[: last - first])),
-        *rows(cut.evaluate, "evaluate", scores[last - first :], _sigmoid(scores[last - first :])),
-    ]
-    note = (
-        f"The study's own head on the encoder's last output: {head.epochs} epochs of Adam at {head.learning_rate:g} in "
-        f"batches of {head.batch_size} on {len(cut.labelled)} labelled images, no good training images, and the "
-        "likelier class as its call (a threshold of 0 on the log-odds). So few steps hardly move it from its random "
-        "start; it is reported as it is."
-    )
-    run_steps.judge_run(
-        run, table, "The original study's head", [("Head", note), ("Labels", _labels_note(cut))], 0.0, "study_head"
-    )
+    run_steps.judge_run(run, table, f"Frozen encoder with a {head} head", [("Labels", labels_note(cut))])
 
 
 def _check_pretraining(card: dict, cut: Cut, encoder: pathlib.Path) -> None:
@@ -156,17 +134,20 @@ def _pretrain_paths(encoder: pathlib.Path) -> set[str]:
     return {image["path"] for image in saved_model.read_card(encoder)["pretrain_images"]}
 
 
-def _check_roads(served: np.ndarray, computed: np.ndarray) -> None:
+def check_roads(served: np.ndarray, computed: np.ndarray) -> None:
+    """Raises RuntimeError if the exported graph's scores are not those of the fitted head, both [N]."""
     difference = float(np.max(np.abs(served - computed) / (1 + np.abs(computed))))
     if difference > _ROADS_AGREE:
         raise RuntimeError(f"The exported graph's scores differ from the fitted head's by up to {difference:.2g}.")
 
 
-def _sigmoid(values: np.ndarray) -> np.ndarray:
+def sigmoid(values: np.ndarray) -> np.ndarray:
+    """Probability of log-odds: float [N] -> float64 [N]."""
     return 1 / (1 + np.exp(-np.asarray(values, np.float64)))
 
 
-def _labels_note(cut: Cut) -> str:
+def labels_note(cut: Cut) -> str:
+    """For the report: which labels the figures rest on."""
     defects = sum(record.label for record in cut.labelled)
     return (
         f"{len(cut.labelled)} test images were labelled, {defects} of them defective. The threshold was chosen on "

@@ -13,18 +13,43 @@ from mvtec_tf.errors import UsageError, UserError
 FLAGS = flags.FLAGS
 # The flags defined here belong to the binary that asks for them, and show in its --help.
 flags.disclaim_key_flags()
-# mvtec_tf.data.protocol names them too, but importing it costs the seconds that TensorFlow takes.
-_PROTOCOLS = ("clean",)
-_CHOICES = {"precision": ("auto", "float32", "mixed_bfloat16"), "jit": ("auto", "on", "off")}
+CLEAN, STUDY = "clean", "study"
+_CHOICES = {
+    "precision": ("auto", "float32", "mixed_bfloat16"),
+    "jit": ("auto", "on", "off"),
+    "schedule": ("cosine", "cosine_by_epoch"),
+}
 
 
-def define_data_flags() -> None:
-    """--data_dir, --categories, --protocol."""
+def define_data_flags(protocols: tuple[str, ...] = (CLEAN,)) -> None:
+    """--data_dir, --categories, --protocol (one of `protocols`, the first by default)."""
     flags.DEFINE_list(
         "data_dir", None, "Category folder in the MVTec layout, or folder of such; several with commas.", required=True
     )
     flags.DEFINE_list("categories", [], "Only these categories; default: all that are found.")
-    flags.DEFINE_enum("protocol", _PROTOCOLS[0], _PROTOCOLS, "Who may see which image.")
+    flags.DEFINE_enum("protocol", protocols[0], protocols, "Who may see which image.")
+
+
+def define_allow_leak() -> None:
+    """--allow_leak."""
+    flags.DEFINE_boolean(
+        "allow_leak", False, "With --protocol=study only: evaluate images whose labels were used, as the study did."
+    )
+
+
+def is_study() -> bool:
+    """Whether the study's protocol is asked for.
+
+    Raises:
+      UsageError: --allow_leak with another protocol.
+    """
+    if FLAGS.protocol == STUDY:
+        return True
+    if FLAGS.allow_leak:
+        raise UsageError(
+            f"--allow_leak: with --protocol={FLAGS.protocol} a leak is always an error. It goes with --protocol=study."
+        )
+    return False
 
 
 def define_run_dir() -> None:

@@ -47,6 +47,7 @@ def judge_run(
     notes: Iterable[tuple[str, str]],
     threshold: float | None = None,
     part: str = "",
+    allow_leak: bool = False,
 ) -> dict[str, Any]:
     """Writes the table of predictions, then judges the table as it was written.
 
@@ -57,11 +58,12 @@ def judge_run(
       notes: (heading, text), for the report.
       threshold: None: chosen on the calibrate rows.
       part: a folder inside the run, for a second model beside the main one.
+      allow_leak: labelled images may be among the evaluated ones; the report then begins with that.
     """
     directory = run.path / part
     table.write_predictions(directory / "predictions.csv", table.Predictions.from_rows(rows))
     predictions = table.read_predictions(directory / "predictions.csv")
-    document = judge(predictions, directory, threshold, title, notes, run.record)
+    document = judge(predictions, directory, threshold, title, notes, run.record, allow_leak=allow_leak)
     print(f"{title}: {document['summary']}", flush=True)
     return document
 

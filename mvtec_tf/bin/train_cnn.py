@@ -2,14 +2,18 @@
 
 Example:
   python -m mvtec_tf.bin.train_cnn --data_dir=DATA/bottle --run_dir=results/bottle_cnn
+
+--protocol=study repeats what the original study did instead: it evaluates the images that stop the training.
 """
 
 from absl import flags
 
 from mvtec_tf.bin import entry, run_flags
+from mvtec_tf.errors import UsageError
 from mvtec_tf.training.recipes import SupervisedSettings
 
-run_flags.define_data_flags()
+run_flags.define_data_flags((run_flags.CLEAN, run_flags.STUDY))
+run_flags.define_allow_leak()
 run_flags.define_run_dir()
 run_flags.define_cache()
 run_flags.define_recipe(SupervisedSettings)
@@ -23,10 +27,12 @@ _VALIDATION = flags.DEFINE_float(
 
 def main() -> None:
     settings = run_flags.recipe_from_flags(SupervisedSettings)
+    if is_study := run_flags.is_study():
+        _refuse_in_study("label_budget", "validation_share")
 
     import numpy as np
 
-    from mvtec_tf.bin import run_steps
+    from mvtec_tf.bin import run_steps, supervised_parts
     from mvtec_tf.data import pipeline, protocol
     from mvtec_tf.evaluation.rows import rows
     from mvtec_tf.serving import saved_model, scoring
@@ -34,15 +40,13 @@ def main() -> None:
 
     budget = protocol.parse_budget(_BUDGET.value)
     records = run_steps.scan()
-    cut = protocol.clean(records, budget, settings.seed)
-    fit, calibrate = protocol.hold_out(cut.labelled + cut.train_good, _VALIDATION.value, settings.seed)
+    if is_study:
+        parts = supervised_parts.of_the_study(records, settings.seed, run_flags.FLAGS.allow_leak)
+    else:
+        parts = supervised_parts.clean(records, budget, _VALIDATION.value, settings.seed)
     run = run_steps.open_run("train_cnn", records)
-    run.note(labels_used=len(cut.labelled), labelled_defects=sum(record.label for record in cut.labelled))
-    print(
-        f"{len(fit)} images to fit, {len(calibrate)} to stop early and set the threshold "
-        f"({len(cut.labelled)} labelled test images among them), {len(cut.evaluate)} to evaluate.",
-        flush=True,
-    )
+    run.note(labels_used=len(parts.labelled), labelled_defects=sum(record.label for record in parts.labelled))
+    print(parts.words, flush=True)
 
     def pixels_and_labels(part: list) -> tuple[np.ndarray, np.ndarray]:
         images = pipeline.load_images(part, settings.image_size, run_flags.FLAGS.cache)
@@ -50,28 +54,31 @@ def main() -> None:
 
     if not run.saved_model.exists():
         with run.timed("train"):
-            network = train_classifier(run, settings, pixels_and_labels(fit), pixels_and_labels(calibrate))
+            network = train_classifier(run, settings, pixels_and_labels(parts.fit), pixels_and_labels(parts.calibrate))
         saved_model.write_classifier(run.saved_model, network, {"run": run.record["settings"]})
-    parts = {"fit": fit, "calibrate": calibrate, "evaluate": list(cut.evaluate)}
     with run.timed("score"):
-        files = [record.file for part in parts.values() for record in part]
+        files = [record.file for part in parts.by_split.values() for record in part]
         scores = scoring.score_files(run.saved_model, files)
     start, table = 0, []
-    for split, part in parts.items():
+    for split, part in parts.by_split.items():
         which = slice(start, start + len(part))
         table += rows(part, split, scores.score[which], scores.probability[which])
         start += len(part)
-    run_steps.judge_run(run, table, f"Supervised {settings.backbone}", [("Labels", _labels_note(cut))])
+    run_steps.judge_run(
+        run,
+        table,
+        f"Supervised {settings.backbone}",
+        [("Labels", parts.note)],
+        threshold=parts.threshold,
+        allow_leak=is_study,
+    )
     run_steps.finish(run)
 
 
-def _labels_note(cut: object) -> str:
-    defects = sum(record.label for record in cut.labelled)
-    return (
-        f"{len(cut.labelled)} test images were labelled, {defects} of them defective; with {len(cut.train_good)} good "
-        f"training images they were used for fitting, early stopping and the threshold. {len(cut.evaluate)} other "
-        "test images were evaluated."
-    )
+def _refuse_in_study(*names: str) -> None:
+    for name in names:
+        if run_flags.FLAGS[name].present:
+            raise UsageError(f"--{name}: --protocol=study fixes its own split of the images. Leave it out.")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ Example:
 from mvtec_tf.bin import entry, run_flags
 from mvtec_tf.training.recipes import ContrastiveSettings
 
-run_flags.define_data_flags()
+run_flags.define_data_flags((run_flags.CLEAN, run_flags.STUDY))
 run_flags.define_run_dir()
 run_flags.define_cache()
 run_flags.define_recipe(ContrastiveSettings)
@@ -17,11 +17,13 @@ def main() -> None:
     settings = run_flags.recipe_from_flags(ContrastiveSettings)
 
     from mvtec_tf.bin import run_steps
-    from mvtec_tf.data import pipeline
+    from mvtec_tf.data import pipeline, study
     from mvtec_tf.serving import saved_model
     from mvtec_tf.training.contrastive import train_simclr
 
     good = [record for record in run_steps.scan() if record.split == "train"]
+    if run_flags.FLAGS.protocol == run_flags.STUDY:
+        good = study.pretrain_part(good, settings.seed)
     run = run_steps.open_run("train_simclr", good)
     print(f"{len(good)} good training images; test images are not looked at.", flush=True)
     images = pipeline.load_images(good, settings.image_size, run_flags.FLAGS.cache)

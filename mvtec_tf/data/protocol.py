@@ -19,7 +19,7 @@ from mvtec_tf.errors import UsageError, UserError
 
 ALL = "all"
 CLEAN = "clean"
-PROTOCOLS = (CLEAN,)
+STUDY = "study"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +81,7 @@ def clean(records: Sequence[Record], budget: float | None, seed: int) -> Cut:
     """
     labelled: list[Record] = []
     evaluate: list[Record] = []
-    for category, images in _by_category(records).items():
+    for category, images in by_category(records).items():
         tests = [image for image in images if image.split == "test"]
         # A name of its own for each category's generator: adding a category changes no other cut.
         rng = np.random.default_rng([seed, zlib.crc32(category.encode())])
@@ -165,7 +165,8 @@ def _path(record: Record) -> str:
     return record.path
 
 
-def _by_category(records: Sequence[Record]) -> dict[str, list[Record]]:
+def by_category(records: Iterable[Record]) -> dict[str, list[Record]]:
+    """category -> its records, in their order."""
     categories: dict[str, list[Record]] = defaultdict(list)
     for record in records:
         categories[record.category].append(record)

@@ -12,7 +12,7 @@ from mvtec_tf.models.simclr import SimCLR, build_projection_network
 from mvtec_tf.training import loop, precision
 from mvtec_tf.training.recipes import ContrastiveSettings
 from mvtec_tf.training.run_directory import RunDirectory
-from mvtec_tf.training.schedules import WarmupCosine
+from mvtec_tf.training.schedules import CosineByEpoch, WarmupCosine
 
 
 def starting_encoder(settings: ContrastiveSettings) -> Backbone:
@@ -41,11 +41,10 @@ def train_simclr(run: RunDirectory, settings: ContrastiveSettings, images: np.nd
     print("\n".join(facts.values()), flush=True)
     run.note(network=facts)
     steps = pipeline.steps_per_epoch(len(images), settings.batch_size, settings.passes_per_epoch)
-    total = steps * settings.epochs
     model = SimCLR(network, settings.temperature)
     model.compile(
         keras.optimizers.AdamW(
-            WarmupCosine(settings.learning_rate, round(settings.warmup_share * total), total),
+            _schedule(settings, steps),
             weight_decay=settings.weight_decay,
             global_clipnorm=settings.clip_norm,
         ),
@@ -65,6 +64,15 @@ def _backbone(settings: ContrastiveSettings) -> Backbone:
     return build_backbone(
         settings.backbone, settings.image_size, settings.weights, weights_partial=settings.weights_partial
     )
+
+
+def _schedule(settings: ContrastiveSettings, steps: int) -> keras.optimizers.schedules.LearningRateSchedule:
+    peak, final = settings.learning_rate, settings.final_learning_rate
+    if settings.schedule == "cosine_by_epoch":
+        # An encoder that is kept as it is (0 epochs) has no stairs; its schedule is never asked.
+        return CosineByEpoch(peak, final, steps, max(settings.epochs, 1))
+    total = steps * settings.epochs
+    return WarmupCosine(peak, round(settings.warmup_share * total), total, final)
 
 
 def _batches(images: np.ndarray, settings: ContrastiveSettings, first_epoch: int) -> tf.data.Dataset:

@@ -70,6 +70,8 @@ class ContrastiveSettings:
       epochs: of the run; 0 keeps the starting weights, the baseline without pretraining.
       passes_per_epoch: times that each image is drawn in one epoch.
       learning_rate: peak of the cosine schedule.
+      final_learning_rate: what the schedule falls to.
+      schedule: cosine falls with every step; cosine_by_epoch in one stair an epoch, without warm-up.
       warmup_share: share of all steps in which the rate rises to its peak.
       weight_decay: of AdamW.
       clip_norm: bound of the global norm of the gradients.
@@ -91,6 +93,8 @@ class ContrastiveSettings:
     epochs: int = dataclasses.field(default=7, metadata=_OR_ZERO)
     passes_per_epoch: int = 1
     learning_rate: float = 1e-4
+    final_learning_rate: float = dataclasses.field(default=0.0, metadata=_OR_ZERO)
+    schedule: str = "cosine"
     warmup_share: float = dataclasses.field(default=0.1, metadata=_OR_ZERO)
     weight_decay: float = dataclasses.field(default=1e-4, metadata=_OR_ZERO)
     clip_norm: float = 1.0

@@ -1,0 +1,71 @@
+"""The original study's head: beside a better one under `clean`, or as the study itself fitted and judged it."""
+
+import numpy as np
+
+from mvtec_tf.bin import probe_steps, run_steps
+from mvtec_tf.bin.probe_steps import Features, sigmoid
+from mvtec_tf.evaluation.rows import rows
+from mvtec_tf.models.heads import StudyHead
+from mvtec_tf.models.simclr import EMBEDDING
+from mvtec_tf.serving import saved_model, scoring
+from mvtec_tf.training.run_directory import RunDirectory
+
+# The likelier class is called, which is a threshold of 0 on the log-odds.
+_LIKELIER = 0.0
+
+
+def fit_and_judge_study_head(run: RunDirectory, features: Features, seed: int) -> None:
+    """Fits the study's head on the labelled images alone and reports it, in a folder of the run."""
+    head = _fit(features, seed)
+    scores = head.decision_function(features.embedding[len(features.cut.train_good) :])
+    notes = [("Head", _head_note(head, features)), ("Labels", probe_steps.labels_note(features.cut))]
+    title = "The original study's head"
+    run_steps.judge_run(run, _table(features, scores), title, notes, threshold=_LIKELIER, part="study_head")
+
+
+def fit_and_judge_by_the_study(run: RunDirectory, features: Features, labels_used: int, seed: int) -> None:
+    """Fits the study's head, exports it and judges the export on all test images, labelled ones included."""
+    cut = features.cut
+    head = _fit(features, seed)
+    if not run.saved_model.exists():
+        graph = saved_model.Probe(features.encoder, (EMBEDDING,), head)
+        saved_model.write_probe(run.saved_model, graph, {"run": run.record["settings"]})
+    with run.timed("score"):
+        served = scoring.score_files(run.saved_model, [record.file for record in cut.evaluate])
+    scores = head.decision_function(features.embedding[len(cut.train_good) :])
+    probe_steps.check_roads(served.score, scores[len(cut.labelled) :])
+    note = (
+        f"The protocol of the original study: {labels_used} test images were labelled, {len(cut.labelled)} of them "
+        f"fitted, and all {len(cut.evaluate)} test images evaluated, the labelled ones among them."
+    )
+    notes = [("Head", _head_note(head, features)), ("Labels", note)]
+    run_steps.judge_run(
+        run,
+        _table(features, np.concatenate([scores[: len(cut.labelled)], served.score])),
+        "The original study, repeated",
+        notes,
+        threshold=_LIKELIER,
+        allow_leak=True,
+    )
+
+
+def _fit(features: Features, seed: int) -> StudyHead:
+    first, last = len(features.cut.train_good), len(features.fit_records)
+    labels = np.array([record.label for record in features.cut.labelled])
+    return StudyHead(seed).fit(features.embedding[first:last], labels)
+
+
+def _table(features: Features, scores: np.ndarray) -> list:
+    """Rows of the labelled and of the evaluated images, whose scores come in this order."""
+    labelled, evaluate = features.cut.labelled, features.cut.evaluate
+    fit, judged = scores[: len(labelled)], scores[len(labelled) :]
+    return [*rows(labelled, "fit", fit, sigmoid(fit)), *rows(evaluate, "evaluate", judged, sigmoid(judged))]
+
+
+def _head_note(head: StudyHead, features: Features) -> str:
+    return (
+        f"The study's own head on the encoder's last output: {head.epochs} epochs of Adam at {head.learning_rate:g} in "
+        f"batches of {head.batch_size} on {len(features.cut.labelled)} labelled images, no good training images, and "
+        "the likelier class as its call (a threshold of 0 on the log-odds). So few steps hardly move it from its "
+        "random start; it is reported as it is."
+    )
