@@ -20,6 +20,11 @@ _TITLE = flags.DEFINE_string("title", "Comparison", "Heading of the report.")
 _COST_MISS = flags.DEFINE_float("cost_miss", 1.0, "What a defective image that is called good costs.", 0)
 _COST_FALSE_ALARM = flags.DEFINE_float("cost_false_alarm", 1.0, "What a good image that is stopped costs.", 0)
 _RESAMPLES = flags.DEFINE_integer("resamples", 1000, "Resamples for the 95 % intervals; 0: no intervals.", 0)
+_ALLOW_LEAK = flags.DEFINE_boolean(
+    "allow_leak",
+    False,
+    "Compare also a bare table whose evaluated images were used to make the model, and say that this proves nothing.",
+)
 _SEED = flags.DEFINE_integer("seed", 0, "Seed of the resamples.", 0)
 
 
@@ -37,7 +42,7 @@ def main() -> None:
         costs = Costs(_COST_MISS.value, _COST_FALSE_ALARM.value)
     except ValueError as error:
         raise UsageError(f"--cost_miss, --cost_false_alarm: {error}") from error
-    methods = read_methods(_RUNS.value)
+    methods = read_methods(_RUNS.value, _ALLOW_LEAK.value)
     try:
         bootstrap = Bootstrap(_RESAMPLES.value, _SEED.value)
         compared = comparison_report.write(methods, _OUT.value, _TITLE.value, costs, bootstrap)

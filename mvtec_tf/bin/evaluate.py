@@ -36,6 +36,11 @@ _COST_MISS = flags.DEFINE_float("cost_miss", 1.0, "What a defective image that i
 _COST_FALSE_ALARM = flags.DEFINE_float("cost_false_alarm", 1.0, "What a good image that is stopped costs.", 0)
 _RESAMPLES = flags.DEFINE_integer("resamples", 1000, "Resamples for the 95 % intervals; 0: no intervals.", 0)
 _SEED = flags.DEFINE_integer("seed", 0, "Seed of the resamples.", 0)
+_ALLOW_LEAK = flags.DEFINE_boolean(
+    "allow_leak",
+    False,
+    "Judge also a table whose evaluated images were used to make the model, and say first that this proves nothing.",
+)
 _TITLE = flags.DEFINE_string("title", None, "Heading of the report. Unset: the name of the predictions file.")
 
 
@@ -57,7 +62,7 @@ def main() -> None:
     except ValueError as error:
         raise UsageError(f"Threshold or costs: {error}") from error
     path = pathlib.Path(_PREDICTIONS.value)
-    predictions = read_predictions(path)
+    predictions = read_predictions(path, _ALLOW_LEAK.value)
     content = hashlib.sha256(path.read_bytes()).hexdigest()
     notes = [("Predictions", f"{path.name}, SHA-256 {content}.")]
     if predictions.ignored_columns:
@@ -74,6 +79,7 @@ def main() -> None:
             rule=rule,
             costs=costs,
             bootstrap=Bootstrap(_RESAMPLES.value, _SEED.value),
+            allow_leak=_ALLOW_LEAK.value,
         )
     except OSError as error:
         raise UserError(

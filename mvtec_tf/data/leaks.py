@@ -1,7 +1,8 @@
 """The leak check: nothing that is evaluated may have been seen before, by name or by object."""
 
+import dataclasses
 import posixpath
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from mvtec_tf.errors import LeakError
@@ -40,19 +41,52 @@ def same_file_key(path: str) -> str:
     return posixpath.normpath(path.replace("\\", "/"))
 
 
+@dataclasses.dataclass(frozen=True)
+class Leak:
+    """An evaluated image that was seen before.
+
+    Attributes:
+      path: the image.
+      splits: the other splits that it is in, in the order of `SPLITS`.
+      same_object: if it is in none of them: in words, which other image of its object is.
+    """
+
+    path: str
+    splits: tuple[str, ...]
+    same_object: str = ""
+
+    def __str__(self) -> str:
+        """What is wrong with the image, in words."""
+        return f"{self.path} is also in {' and '.join(self.splits)}" if self.splits else self.same_object
+
+
 def check_leaks(rows: Iterable[ImageUse], source: str = "the splits") -> None:
     """Raises if an evaluated image, or another image of its object, is in another split too.
+
+    Args:
+      rows: uses of images.
+      source: file or flag that the rows came from, the beginning of the message.
+
+    Raises:
+      LeakError: names the evaluated images (all, or the first ten and how many there are) and
+        the split in which each was seen.
+      ValueError: a split is none of `SPLITS`.
+    """
+    if leaks := find_leaks(rows, source):
+        raise LeakError(_message(leaks, source))
+
+
+def find_leaks(rows: Iterable[ImageUse], source: str = "the splits") -> list[Leak]:
+    """The evaluated images that are in another split too, or another image of their object is; in their order.
 
     The same image in two of the other splits is no leak: an out-of-fold score makes one image
     both `fit` and `calibrate`. Time and memory are linear in the number of rows.
 
     Args:
       rows: uses of images. Groups are compared within a category only.
-      source: file or flag that the rows came from, the beginning of the message.
+      source: file or flag that the rows came from, for the error.
 
     Raises:
-      LeakError: names the evaluated images (all, or the first ten and how many there are) and
-        the split in which each was seen.
       ValueError: a split is none of `SPLITS`.
     """
     rows = list(rows)
@@ -72,9 +106,7 @@ def check_leaks(rows: Iterable[ImageUse], source: str = "the splits") -> None:
             seen_paths.setdefault(key, set()).add(row.split)
         if (key := _object(row)) in groups:
             seen_groups.setdefault(key, row)
-    leaks = [text for row in evaluated if (text := _leak(row, seen_paths, seen_groups))]
-    if leaks:
-        raise LeakError(_message(leaks, source))
+    return [leak for row in evaluated if (leak := _leak(row, seen_paths, seen_groups))]
 
 
 def _object(row: ImageUse) -> tuple[str, str]:
@@ -84,16 +116,17 @@ def _object(row: ImageUse) -> tuple[str, str]:
 
 def _leak(
     row: ImageUse, seen_paths: dict[str, set[str]], seen_groups: dict[tuple[str, str], ImageUse]
-) -> str:
-    """What is wrong with an evaluated row, "" if nothing is."""
+) -> Leak | None:
+    """What is wrong with an evaluated row, None if nothing is."""
     if splits := seen_paths.get(same_file_key(row.path)):
-        return f"{row.path} is also in {' and '.join(sorted(splits, key=SPLITS.index))}"
+        return Leak(row.path, tuple(sorted(splits, key=SPLITS.index)))
     if other := seen_groups.get(_object(row)):
-        return f"{row.path} shows the same object (group {row.group or row.path!r}) as {other.path} in {other.split}"
-    return ""
+        text = f"{row.path} shows the same object (group {row.group or row.path!r}) as {other.path} in {other.split}"
+        return Leak(row.path, (), text)
+    return None
 
 
-def _message(leaks: list[str], source: str) -> str:
+def _message(leaks: Sequence[Leak], source: str) -> str:
     lines = [f"{source}: leak: {len(leaks)} evaluated image(s) were seen before, so their scores prove nothing:"]
     lines += [f"  {leak}" for leak in leaks[:_LISTED]]
     if len(leaks) > _LISTED:

@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 
 from mvtec_tf.data import leaks
-from mvtec_tf.evaluation import intervals, metrics, resampled, thresholds, trivial
+from mvtec_tf.evaluation import intervals, metrics, resampled, scope, thresholds, trivial
 from mvtec_tf.evaluation.intervals import Bootstrap, Resampling
 from mvtec_tf.evaluation.metrics import Costs, Metric
 from mvtec_tf.evaluation.resampled import Replicates
 from mvtec_tf.evaluation.scope import Images, Scope
+from mvtec_tf.evaluation.seen import Seen, seen_before
 from mvtec_tf.evaluation.table import Predictions
 from mvtec_tf.evaluation.thresholds import Chosen, Rule
 
@@ -30,6 +31,7 @@ class Assessment:
       groups: number of groups among the evaluated images; an image without one counts as one.
       bootstrap, costs: what was asked for.
       not_judged: categories of the table without an evaluate row; nothing is known of them.
+      leak: how many of the evaluated images had been seen before; None if none had.
     """
 
     overall: Scope
@@ -42,32 +44,39 @@ class Assessment:
     bootstrap: Bootstrap
     costs: Costs
     not_judged: tuple[str, ...] = ()
+    leak: Seen | None = None
+
+    @property
+    def verdict(self) -> str:
+        """Whether the model beats calling every image defective, see `Scope.verdict`; "leak" proves nothing."""
+        return scope.LEAK if self.leak else self.overall.verdict
 
     def as_json(self) -> dict[str, Any]:
         """The content of `metrics.json` but for the summary."""
         scopes = self.categories.items()
         return {
+            "leak": self.leak.as_json() if self.leak else None,
             "overall": forms(self.overall.metrics),
-            "categories": {name: forms(scope.metrics) for name, scope in scopes},
+            "categories": {name: forms(each.metrics) for name, each in scopes},
             "mean_over_categories": forms(self.mean),
             "not_judged": list(self.not_judged),
-            "defects": {name: {part.name: part.as_json() for part in scope.parts} for name, scope in scopes},
+            "defects": {name: {part.name: part.as_json() for part in each.parts} for name, each in scopes},
             "trivial": {
                 name: {
                     "overall": forms(self.overall.trivial[name]),
-                    "categories": {category: forms(scope.trivial[name]) for category, scope in scopes},
+                    "categories": {category: forms(each.trivial[name]) for category, each in scopes},
                     "mean_over_categories": forms(self.mean_trivial[name]),
                 }
                 for name in trivial.CLASSIFIERS
             },
-            "verdict": self.overall.verdict,
+            "verdict": self.verdict,
             "difference_to_always_defective": forms(self.overall.gains),
             "threshold": self.threshold.as_json(),
             "costs": dataclasses.asdict(self.costs),
             "intervals": dataclasses.asdict(self.bootstrap) | {"level": intervals.LEVEL, "groups": self.groups},
             "confusion": {
                 "overall": _counts(self.overall),
-                "categories": {name: _counts(scope) for name, scope in scopes},
+                "categories": {name: _counts(each) for name, each in scopes},
             },
             "counts": {
                 split: {"images": images, "defective": defective, "good": images - defective}
@@ -82,6 +91,7 @@ def assess(
     rule: Rule | None = None,
     costs: Costs | None = None,
     bootstrap: Bootstrap | None = None,
+    allow_leak: bool = False,
 ) -> Assessment:
     """Judges the evaluate rows of a checked table.
 
@@ -91,7 +101,14 @@ def assess(
       rule: how it is chosen; None: Youden's, one for the model.
       costs: of wrong calls; None: 1 each.
       bootstrap: of the intervals; None: 1000 resamples.
+      allow_leak: whether evaluated images may be in other splits too; that is then recorded.
+
+    Raises:
+      LeakError: some are, and it is not allowed.
     """
+    leak = seen_before(predictions)
+    if leak and not allow_leak:
+        leaks.check_leaks(predictions.rows())
     rule, costs, bootstrap = rule or Rule(), costs or Costs(), bootstrap or Bootstrap()
     evaluate = predictions.part(leaks.EVALUATE)
     if threshold is None:
@@ -106,7 +123,7 @@ def assess(
         categories=categories,
         mean=mean,
         mean_trivial={
-            name: metrics.mean_over({category: scope.trivial[name] for category, scope in categories.items()})
+            name: metrics.mean_over({category: each.trivial[name] for category, each in categories.items()})
             for name in trivial.CLASSIFIERS
         },
         threshold=chosen,
@@ -115,6 +132,7 @@ def assess(
         bootstrap=bootstrap,
         costs=costs,
         not_judged=tuple(name for name in predictions.categories() if name not in categories),
+        leak=leak,
     )
 
 
@@ -163,7 +181,7 @@ def _scopes(
 
 def _mean(categories: Mapping[str, Scope], replicates: Sequence[Replicates]) -> dict[str, Metric]:
     """The means over the categories with their intervals, in the order of the replicates."""
-    mean = metrics.mean_over({name: scope.metrics for name, scope in categories.items()})
+    mean = metrics.mean_over({name: each.metrics for name, each in categories.items()})
     if len(categories) == 1:
         (only,) = categories.values()
         return {
@@ -178,5 +196,5 @@ def _mean(categories: Mapping[str, Scope], replicates: Sequence[Replicates]) -> 
     }
 
 
-def _counts(scope: Scope) -> dict[str, int] | None:
-    return None if scope.counts is None else dataclasses.asdict(scope.counts)
+def _counts(judged: Scope) -> dict[str, int] | None:
+    return None if judged.counts is None else dataclasses.asdict(judged.counts)

@@ -39,7 +39,8 @@ class Standing:
       differences: place -> metric name -> above the first method's, with its interval; empty of the
         first method itself.
       calls: McNemar's test against the first method, one of each run; empty without calls.
-      verdict: whether it beats calling every image defective, see `Scope.verdict`.
+      verdict: whether it beats calling every image defective, see `Scope.verdict`; "leak" of a method
+        that had seen evaluated images.
     """
 
     method: Method
@@ -129,7 +130,12 @@ class Comparison:
 
         return {
             "runs": [
-                {"source": run.source, "labels_used": run.labels_used, "threshold": run.threshold.as_json()}
+                {
+                    "source": run.source,
+                    "labels_used": run.labels_used,
+                    "threshold": run.threshold.as_json(),
+                    "leak": run.leak.as_json() if run.leak else None,
+                }
                 for run in each.method.runs
             ],
             "labels_used": each.method.labels_used,
@@ -243,9 +249,8 @@ def _standing(method: Method, runs: Sequence[_Run], first: Method, first_runs: S
     if method is not first and len(runs) == len(first_runs):
         tested = [_discordant(*pair) for pair in zip(method.runs, first.runs, strict=True)]
         calls = tuple(result for result in tested if result)
-    return Standing(
-        method, tuple(run.whole for run in runs), figures, deviations, differences, calls, _verdict(runs, figures[ALL])
-    )
+    verdict = scope.LEAK if method.leak else _verdict(runs, figures[ALL])
+    return Standing(method, tuple(run.whole for run in runs), figures, deviations, differences, calls, verdict)
 
 
 def _averaged(runs: Sequence[_Run], place: Place, name: str) -> Metric:

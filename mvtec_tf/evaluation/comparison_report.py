@@ -16,6 +16,7 @@ from mvtec_tf.evaluation import (
     intervals,
     judge,
     page,
+    scope,
     summary,
     thresholds,
     trivial,
@@ -68,7 +69,7 @@ def render(compared: Comparison, sentences: Sequence[str], pictures: Sequence[Pi
     """
     body = [
         f"<h1>{escape(title)}</h1>",
-        page.answer(sentences),
+        page.answer(sentences, scope.LEAK if any(each.method.leak for each in compared.standings) else ""),
         _figures_table(compared),
         _differences_table(compared),
         _category_table(compared),
@@ -126,7 +127,8 @@ def _differences_table(compared: Comparison) -> str:
         cells = []
         for each in others:
             difference = each.differences[ALL][name]
-            shown = comparison_summary.direction(difference, name)
+            proves = not (each.method.leak or first.method.leak)
+            shown = comparison_summary.direction(difference, name) if proves else ""
             mark = f"<b>{shown}</b>" if shown else ""
             cells.append(f'<td class="model">{footnotes.cell(difference, "+")}{mark}</td>')
         rows.append(f'<tr><th scope="row">{METRIC_TEXTS[name][0]}</th>{"".join(cells)}</tr>')

@@ -12,14 +12,20 @@ _VERDICTS = {
     scope.UNPROVEN: "is not shown to be better",
     scope.NO_BETTER: "is no better",
     scope.UNKNOWN: "cannot be told",
+    scope.LEAK: "cannot be told, because it had seen images it was judged on",
 }
 
 
 def sentences(compared: Comparison) -> list[str]:
-    """The answer: who is better, by how much, with how many labels, and whether anyone beats the trivial classifier."""
+    """The answer: who is better, by how much, with how many labels, and whether anyone beats the trivial classifier.
+
+    Before all that: whose figures are no evidence, because evaluated images had been seen.
+    """
     first, *others = compared.standings
     name = leading(compared)
-    found = [_against(each, first, name) for each in others]
+    methods = [each.method for each in compared.standings]
+    found = [method.leak.sentence(f"The figures of {method.name}") for method in methods if method.leak]
+    found += [_against(each, first, name) for each in others]
     found += [_trivial(compared), _images(compared)]
     if len(others) > 2:
         found.append(
@@ -47,7 +53,8 @@ def signed(difference: Metric) -> str:
 def labels(each: Standing) -> str:
     """How many labels a method used, as it is printed."""
     used = each.method.labels_used
-    return "labels not recorded" if used is None else f"{used:g} labels"
+    text = "labels not recorded" if used is None else f"{used:g} labels"
+    return f"{text}, no evidence" if each.method.leak else text
 
 
 def text_table(compared: Comparison) -> str:
@@ -89,7 +96,9 @@ def _against(each: Standing, first: Standing, name: str) -> str:
         f"({labels(first)}) of {summary.with_limits(other)}: a difference of {signed(difference)}"
     )
     shown = direction(difference, name)
-    if shown:
+    if each.method.leak or first.method.leak:
+        text += ", which proves nothing"
+    elif shown:
         text += f", so {each.method.name} is {shown}"
     elif difference.low is not None:
         text += ", an interval that holds 0, so neither is shown to be better; that does not make them equal"

@@ -13,6 +13,7 @@ from mvtec_tf.errors import UsageError, UserError
 from mvtec_tf.evaluation import thresholds
 from mvtec_tf.evaluation.intervals import Bootstrap
 from mvtec_tf.evaluation.metrics import Costs
+from mvtec_tf.evaluation.seen import Seen, seen_before
 from mvtec_tf.evaluation.table import Predictions, read_predictions
 from mvtec_tf.evaluation.thresholds import Chosen, Rule, Threshold
 
@@ -30,6 +31,7 @@ class Contender:
       keys: one for each of them, equal for all spellings of one path.
       threshold: by which it calls an image defective.
       labels_used: labelled test images that it learned or chose anything from; None if not recorded.
+      leak: how many of its evaluated images it had seen before; None if none.
     """
 
     source: str
@@ -37,6 +39,7 @@ class Contender:
     keys: tuple[str, ...]
     threshold: Chosen
     labels_used: int | None
+    leak: Seen | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -57,24 +60,33 @@ class Method:
         return self.name.split("@", 1)[0]
 
     @property
+    def leak(self) -> Seen | None:
+        """Of the run that had seen most of its evaluated images; None if none had seen any."""
+        found = [run.leak for run in self.runs if run.leak]
+        return max(found, key=lambda leak: leak.images) if found else None
+
+    @property
     def labels_used(self) -> float | None:
         """Mean over the runs; None if one of them did not record it."""
         used = [run.labels_used for run in self.runs]
         return None if None in used else float(np.mean(used))
 
 
-def read_methods(texts: Sequence[str]) -> tuple[Method, ...]:
+def read_methods(texts: Sequence[str], allow_leak: bool = False) -> tuple[Method, ...]:
     """The methods that these texts name, all judged on the same images.
 
     Args:
       texts: each a run directory or a CSV file of predictions; NAME=PATH to name it; several
         seeds of one method as NAME=PATH+PATH+... A path that itself holds "=" or "+" is taken as
         it is if it exists.
+      allow_leak: whether a bare table's evaluated images may be in other splits too. Of a run it is
+        enough that it was judged so: its `metrics.json` says it.
 
     Raises:
       UsageError: fewer than two, an empty path, or two of one name.
       UserError: a path is neither; a table or its metrics.json cannot be read; the evaluation
         images, labels or categories differ.
+      LeakError: evaluated images had been seen before, and it is not allowed.
     """
     if len(texts) < 2:
         raise UsageError("--runs: expected at least two, as --runs=A,B. Each is a run directory or a CSV file.")
@@ -89,7 +101,8 @@ def read_methods(texts: Sequence[str]) -> tuple[Method, ...]:
         if names.count(name) > 1:
             raise UsageError(f"--runs: two methods are called {name!r}. Name them: --runs=NAME=PATH,OTHER=PATH.")
     methods = [
-        Method(name, tuple(_read(path) for path in paths)) for name, (_, paths) in zip(names, named, strict=True)
+        Method(name, tuple(_read(path, allow_leak) for path in paths))
+        for name, (_, paths) in zip(names, named, strict=True)
     ]
     _check_same(methods)
     return tuple(methods)
@@ -106,7 +119,7 @@ def _split(text: str) -> tuple[str, list[str]]:
     return (name if given else ""), paths
 
 
-def _read(text: str) -> Contender:
+def _read(text: str, allow_leak: bool) -> Contender:
     path = pathlib.Path(text)
     if path.is_dir():
         missing = [name for name in ("predictions.csv", "metrics.json") if not (path / name).is_file()]
@@ -115,10 +128,11 @@ def _read(text: str) -> Contender:
                 f"--runs: {path} has no {' and no '.join(missing)}, so it is no finished run. "
                 "Finish it, or name a CSV file of predictions."
             )
-        table = read_predictions(path / "predictions.csv")
+        judged_so = _json(path / "metrics.json").get("leak") is not None
+        table = read_predictions(path / "predictions.csv", allow_leak or judged_so)
         threshold = _recorded_threshold(path / "metrics.json")
     else:
-        table = read_predictions(path)
+        table = read_predictions(path, allow_leak)
         threshold = thresholds.choose(
             table.part(leaks.CALIBRATE), table.part(leaks.EVALUATE).categories(), Rule(), Costs(), Bootstrap(0)
         )
@@ -126,7 +140,14 @@ def _read(text: str) -> Contender:
     keys = [leaks.same_file_key(name) for name in evaluate.path]
     order = sorted(range(len(keys)), key=keys.__getitem__)
     labels_used = _labels_used(path) if path.is_dir() else None
-    return Contender(text, evaluate.select(np.array(order)), tuple(keys[i] for i in order), threshold, labels_used)
+    return Contender(
+        text,
+        evaluate.select(np.array(order)),
+        tuple(keys[i] for i in order),
+        threshold,
+        labels_used,
+        seen_before(table),
+    )
 
 
 def _recorded_threshold(file: pathlib.Path) -> Chosen:

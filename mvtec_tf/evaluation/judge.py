@@ -31,6 +31,7 @@ def judge(
     rule: Rule | None = None,
     costs: Costs | None = None,
     bootstrap: Bootstrap | None = None,
+    allow_leak: bool = False,
 ) -> dict[str, Any]:
     """Judges the evaluate rows and writes `metrics.json`, `figures/*.png` and `report.html`.
 
@@ -45,6 +46,8 @@ def judge(
       notes: (heading, text) each, for the report.
       provenance: the run's record of itself, for the report.
       rule, costs, bootstrap: see `assessment.assess`.
+      allow_leak: judges also a table whose evaluated images are in other splits too; the summary,
+        in `metrics.json` and in the report, then begins with how many are.
 
     Returns:
       The content of `metrics.json`.
@@ -53,8 +56,8 @@ def judge(
       UserError, LeakError: the table cannot be judged, see `table.check`.
       ValueError: the threshold is not finite.
     """
-    table.check(predictions, title)
-    judged = assess(predictions, threshold, rule, costs, bootstrap)
+    table.check(predictions, title, allow_leak=allow_leak)
+    judged = assess(predictions, threshold, rule, costs, bootstrap, allow_leak)
     sentences = summary.sentences(judged)
     document = judged.as_json() | {"summary": " ".join(sentences)}
     pictures = list(figures.pictures(judged))

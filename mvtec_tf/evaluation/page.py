@@ -47,7 +47,7 @@ h2 { font-size: 1.25rem; margin: 36px 0 8px; border-bottom: 1px solid #d0d0d0; p
 h3 { font-size: 1.05rem; margin: 24px 0 4px; }
 p { margin: 4px 0 8px; max-width: 75ch; }
 .answer { border-left: 6px solid #0072B2; background: #f2f7fb; padding: 10px 16px; font-size: 1.08rem; }
-.answer.no_better, .answer.unproven { border-left-color: #D55E00; background: #fdf3ec; }
+.answer.no_better, .answer.unproven, .answer.leak { border-left-color: #D55E00; background: #fdf3ec; }
 .answer p:first-child { font-weight: 600; }
 .scroll { overflow-x: auto; max-width: 100%; margin: 8px 0; }
 table { border-collapse: collapse; font-size: 0.92rem; font-variant-numeric: tabular-nums; }
@@ -101,7 +101,7 @@ def html(title: str, body: Iterable[str]) -> str:
 
 
 def answer(sentences: Iterable[str], kind: str = "") -> str:
-    """The sentences that a page begins with; of kind "no_better" they look like a warning."""
+    """The sentences that a page begins with; of kind "no_better", "unproven" or "leak" they look like a warning."""
     lines = "".join(f"<p>{escape(sentence)}</p>" for sentence in sentences)
     return f'<section class="answer {kind}">{lines}</section>'
 

@@ -39,7 +39,7 @@ def render(
     """
     body = [
         f"<h1>{escape(title)}</h1>",
-        page.answer(sentences, judged.overall.verdict),
+        page.answer(sentences, judged.verdict),
         _overall_table(judged),
         _category_table(judged) if len(judged.categories) > 1 else "",
         _picture_sections(judged, pictures),
@@ -164,6 +164,14 @@ def _how_sure(judged: Assessment) -> str:
     return f"<section><h2>How sure the figures are</h2><p>{text}</p><p>{prices}</p></section>"
 
 
+def _seen_before(judged: Assessment) -> str:
+    if not judged.leak:
+        return "no image of theirs and no other image of the same object is in another split."
+    more = judged.leak.images - len(judged.leak.names)
+    rest = f" and {more:,} more" if more else ""
+    return f"<b>these of them had been seen before:</b> {escape(', '.join(judged.leak.names))}{rest}."
+
+
 def _origin(judged: Assessment, notes: Iterable[tuple[str, str]], provenance: Mapping[str, Any] | None) -> str:
     rows = [
         f'<tr><th scope="row">{split}</th><td>{images:,}</td><td>{images - defective:,}</td><td>{defective:,}</td></tr>'
@@ -171,8 +179,7 @@ def _origin(judged: Assessment, notes: Iterable[tuple[str, str]], provenance: Ma
     ]
     parts = [
         "<section><h2>Where the data came from</h2>",
-        "<p>Rows of the table of predictions. Only the evaluate rows are judged; no image of theirs and no other image "
-        "of the same object is in another split.</p>",
+        f"<p>Rows of the table of predictions. Only the evaluate rows are judged; {_seen_before(judged)}</p>",
         page.table(f"<tr>{page.heads(['Split', 'Images', 'Good', 'Defective'])}</tr>", rows),
     ]
     parts += [f"<h3>{escape(heading)}</h3><p>{escape(text)}</p>" for heading, text in notes]

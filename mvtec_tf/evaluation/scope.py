@@ -17,6 +17,7 @@ MIXED = "mixed"
 UNPROVEN = "unproven"
 NO_BETTER = "no_better"
 UNKNOWN = "unknown"
+LEAK = "leak"
 
 CALLS_ONLY = (
     "the scores have only two values, so they are calls and no ranking: ROC-AUC is then the balanced accuracy of these "

@@ -18,7 +18,8 @@ def sentences(judged: Assessment) -> list[str]:
     """The report's first sentences, a whole thought each; together the `summary` of `metrics.json`.
 
     If the model is not shown to be better than calling everything defective, that comes first: no
-    figure below it can then be read as a success.
+    figure below it can then be read as a success. Before that comes only that evaluated images had
+    been seen.
     """
     overall = judged.overall
     if overall.counts is None:
@@ -26,7 +27,10 @@ def sentences(judged: Assessment) -> list[str]:
     elif overall.verdict in (scope.NO_BETTER, scope.UNPROVEN):
         answer = [f"{_at(judged)} this model {_no_better(overall)}", f"It {_calls(overall)}", _origin(judged.threshold)]
     else:
-        answer = [f"{_at(judged)} the model {_calls(overall)}", _origin(judged.threshold), _better(overall)]
+        better = _unproven_by_leak(overall) if judged.leak else _better(overall)
+        answer = [f"{_at(judged)} the model {_calls(overall)}", _origin(judged.threshold), better]
+    if judged.leak:
+        answer.insert(0, judged.leak.sentence())
     return [sentence for sentence in [*answer, _categories(judged), _ranking(judged), _not_judged(judged)] if sentence]
 
 
@@ -165,6 +169,12 @@ def _better(judged: Scope) -> str:
             f"{but}: {_against(judged)}."
         )
     return f"It beats calling every image defective: {_against(judged)}." if judged.verdict == scope.BETTER else ""
+
+
+def _unproven_by_leak(judged: Scope) -> str:
+    if judged.verdict == scope.UNKNOWN:
+        return ""
+    return f"Beside calling every image defective: {_against(judged)}; on images it has not seen that is unknown."
 
 
 def _against(judged: Scope) -> str:

@@ -132,8 +132,12 @@ class Predictions:
         return tuple(sorted(set(self.category.tolist())))
 
 
-def read_predictions(path: PathLike) -> Predictions:
+def read_predictions(path: PathLike, allow_leak: bool = False) -> Predictions:
     """Reads and checks a table of predictions.
+
+    Args:
+      path: of the CSV file.
+      allow_leak: see `check`.
 
     Raises:
       UserError: the file is missing, not UTF-8, empty, lacks a column, or a value is none that the
@@ -156,21 +160,26 @@ def read_predictions(path: PathLike) -> Predictions:
         raise UserError(f"{source}, line {reader.line_num}: not a CSV table ({error}).") from error
     ignored = [name for name in header if name not in places]
     predictions = Predictions.from_columns(**columns, ignored_columns=ignored)
-    check(predictions, source, lambda row: f"line {lines[row]}")
+    check(predictions, source, lambda row: f"line {lines[row]}", allow_leak)
     return predictions
 
 
-def write_predictions(path: PathLike, predictions: Predictions) -> None:
+def write_predictions(path: PathLike, predictions: Predictions, allow_leak: bool = False) -> None:
     """Checks the table and writes it, all or nothing, the same bytes for the same table.
 
     Numbers are written with the fewest digits that read back as exactly the same float64, and so
     as the same float32: judging the file and judging the table in memory give one result. The
     optional columns are written if any row has a value for them.
 
+    Args:
+      path: of the CSV file.
+      predictions: the table.
+      allow_leak: see `check`.
+
     Raises:
       UserError, LeakError: the table is none that could be judged, see `check`.
     """
-    check(predictions, os.fspath(path))
+    check(predictions, os.fspath(path), allow_leak=allow_leak)
     names = list(REQUIRED)
     if any(predictions.group):
         names.append("group")
@@ -186,13 +195,17 @@ def write_predictions(path: PathLike, predictions: Predictions) -> None:
     atomic.write_text(path, buffer.getvalue())
 
 
-def check(predictions: Predictions, source: str, place: Callable[[int], str] = "row {}".format) -> None:
+def check(
+    predictions: Predictions, source: str, place: Callable[[int], str] = "row {}".format, allow_leak: bool = False
+) -> None:
     """Checks what a table must be so that its figures mean something.
 
     Args:
       predictions: the table.
       source: file or model it came from, the beginning of each message.
       place: from a row's index (0 is the first) to its place in `source`.
+      allow_leak: whether evaluated images may be in other splits too, to repeat a study that did
+        so; whoever judges such a table says first that its figures are no evidence.
 
     Raises:
       UserError: no rows; no evaluate rows; an empty path or category; a label other than 0 and 1,
@@ -205,7 +218,8 @@ def check(predictions: Predictions, source: str, place: Callable[[int], str] = "
         raise UserError(f"{source}: no predictions in it. Expected one row per image.")
     _check_values(predictions, source, place)
     _check_images(predictions, source, place)
-    leaks.check_leaks(predictions.rows(), source)
+    if not allow_leak:
+        leaks.check_leaks(predictions.rows(), source)
     if not (predictions.split == leaks.EVALUATE).any():
         found = ", ".join(sorted(set(predictions.split)))
         raise UserError(
