@@ -61,8 +61,8 @@ def judge_run(
       allow_leak: labelled images may be among the evaluated ones; the report then begins with that.
     """
     directory = run.path / part
-    table.write_predictions(directory / "predictions.csv", table.Predictions.from_rows(rows))
-    predictions = table.read_predictions(directory / "predictions.csv")
+    table.write_predictions(directory / "predictions.csv", table.Predictions.from_rows(rows), allow_leak)
+    predictions = table.read_predictions(directory / "predictions.csv", allow_leak)
     document = judge(predictions, directory, threshold, title, notes, run.record, allow_leak=allow_leak)
     print(f"{title}: {document['summary']}", flush=True)
     return document
