@@ -47,8 +47,10 @@ class Seen:
         uses = [f"{count:,} {_USED_TO[split]}" for split, count in self.splits.items()]
         if self.same_object:
             uses.append(f"{self.same_object:,} by another image of the same object")
+        labelled = {leaks.FIT, leaks.CALIBRATE} & set(self.splits)
+        what = "labelled images" if labelled else "images that were seen before"
         return (
-            f"{subject} are no evidence: {self.images:,} of the {self.evaluated:,} evaluated images "
+            f"{subject} are no evidence: {what} are among the evaluated ones, {self.images:,} of the {self.evaluated:,} "
             f"({100 * self.images / self.evaluated:.1f} %) had been used to make the model ({', '.join(uses)})."
         )
 
