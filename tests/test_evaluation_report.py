@@ -1,6 +1,7 @@
 """What a person reads: the answer in plain words, the figures behind it, and pictures that show it."""
 
 import base64
+import csv
 import dataclasses
 import html.parser
 import io
@@ -206,6 +207,26 @@ def test_metrics_json_has_its_stable_form(three):
     assert document["counts"]["fit"]["images"] == 0
 
 
+def test_metrics_csv_has_the_figures_of_metrics_json_one_a_row(three):
+    document, out = three
+    with (out / "metrics.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    blocks = {("overall", ""): document["overall"], ("mean_over_categories", ""): document["mean_over_categories"]}
+    blocks |= {("category", name): found for name, found in document["categories"].items()}
+    figures = [row for row in rows if row["scope"] != "defect"]
+    assert len(figures) == len(blocks) * len(metrics.NAMES)
+    for row in figures:
+        metric = blocks[row["scope"], row["category"]][row["metric"]]
+        for side in ("value", "low", "high"):
+            assert row[side] == ("" if metric[side] is None else repr(metric[side]))
+        assert row["note"] == metric.get("reason", metric.get("note", ""))
+    (idle,) = (row["always_defective"] for row in rows if (row["scope"], row["metric"]) == ("overall", "f1"))
+    assert float(idle) == document["trivial"]["always_defective"]["overall"]["f1"]["value"]
+    defects = {(row["category"], row["defect"]): float(row["value"]) for row in rows if row["scope"] == "defect"}
+    assert defects["bottle", "crack"] == document["defects"]["bottle"]["crack"]["recall"]["value"]
+    assert set(defects) == {("bottle", "crack"), ("<screw> & 'co'", "crack")}
+
+
 def test_the_mean_over_categories_is_that_of_the_categories_that_have_the_metric(three):
     document, _ = three
     each = {category: found["roc_auc"]["value"] for category, found in document["categories"].items()}
@@ -272,7 +293,7 @@ def test_the_same_table_gives_the_same_bytes(tmp_path):
     for name in ("a", "b"):
         judge(table, tmp_path / name, threshold=0.7)
     files = sorted(path.relative_to(tmp_path / "a") for path in (tmp_path / "a").rglob("*") if path.is_file())
-    assert len(files) == 7
+    assert len(files) == 8
     for file in files:
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes(), file
 

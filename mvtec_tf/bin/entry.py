@@ -40,7 +40,7 @@ def run(main: Callable[[], None]) -> None:
 def _parse(argv: list[str]) -> None:
     try:
         rest = flags.FLAGS(argv)
-    except flags.Error as error:
+    except (flags.Error, UsageError) as error:
         _fail(f"{error}\nTry --help.", 2)
     except SystemExit:  # only the help flags leave from inside the parser
         sys.exit(0)

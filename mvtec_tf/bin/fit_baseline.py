@@ -8,10 +8,11 @@ Example:
 
 from absl import flags
 
-from mvtec_tf.bin import entry, run_flags
+from mvtec_tf.bin import entry, run_flags, threshold_flags
 
 run_flags.define_data_flags()
 run_flags.define_run_dir()
+threshold_flags.define()
 _FEATURES = flags.DEFINE_enum(
     "features", "grey_pixels", ["grey_pixels", "mean_brightness"], "What the regression sees."
 )

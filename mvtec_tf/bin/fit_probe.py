@@ -10,12 +10,13 @@ ones included.
 
 from absl import flags
 
-from mvtec_tf.bin import entry, run_flags
+from mvtec_tf.bin import entry, run_flags, threshold_flags
 from mvtec_tf.errors import UsageError
 
 run_flags.define_data_flags((run_flags.CLEAN, run_flags.STUDY))
 run_flags.define_allow_leak()
 run_flags.define_run_dir()
+threshold_flags.define()
 _ENCODER = flags.DEFINE_string("encoder", None, "Run directory of train_simclr, or a SavedModel of an encoder.")
 _WEIGHTS = flags.DEFINE_string(
     "weights", None, "Instead of --encoder: a backbone as it is, with weights imagenet, none, or of a file."

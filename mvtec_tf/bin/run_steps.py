@@ -6,7 +6,7 @@ from typing import Any
 
 from absl import flags
 
-from mvtec_tf.bin import run_flags
+from mvtec_tf.bin import run_flags, threshold_flags
 from mvtec_tf.data import records as records_lib
 from mvtec_tf.data.records import Record
 from mvtec_tf.evaluation import table
@@ -63,7 +63,17 @@ def judge_run(
     directory = run.path / part
     table.write_predictions(directory / "predictions.csv", table.Predictions.from_rows(rows), allow_leak)
     predictions = table.read_predictions(directory / "predictions.csv", allow_leak)
-    document = judge(predictions, directory, threshold, title, notes, run.record, allow_leak=allow_leak)
+    document = judge(
+        predictions,
+        directory,
+        threshold,
+        title,
+        notes,
+        run.record,
+        allow_leak=allow_leak,
+        tensorboard=run.tensorboard / f"evaluation_{part}".rstrip("_"),
+        **threshold_flags.rule_and_costs(),
+    )
     print(f"{title}: {document['summary']}", flush=True)
     return document
 

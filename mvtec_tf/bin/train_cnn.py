@@ -8,13 +8,14 @@ Example:
 
 from absl import flags
 
-from mvtec_tf.bin import entry, run_flags
+from mvtec_tf.bin import entry, run_flags, threshold_flags
 from mvtec_tf.errors import UsageError
 from mvtec_tf.training.recipes import SupervisedSettings
 
 run_flags.define_data_flags((run_flags.CLEAN, run_flags.STUDY))
 run_flags.define_allow_leak()
 run_flags.define_run_dir()
+threshold_flags.define()
 run_flags.define_cache()
 run_flags.define_recipe(SupervisedSettings)
 _BUDGET = flags.DEFINE_string(

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from mvtec_tf import atomic
-from mvtec_tf.evaluation import figures, report, summary, table
-from mvtec_tf.evaluation.assessment import assess
+from mvtec_tf.evaluation import figures, metrics_csv, report, summary, table
+from mvtec_tf.evaluation.assessment import Assessment, assess
 from mvtec_tf.evaluation.canvas import Picture
 from mvtec_tf.evaluation.intervals import Bootstrap
 from mvtec_tf.evaluation.metrics import Costs
@@ -17,6 +17,7 @@ from mvtec_tf.evaluation.thresholds import Rule
 PathLike = str | os.PathLike[str]
 
 METRICS_FILE = "metrics.json"
+CSV_FILE = "metrics.csv"
 REPORT_FILE = "report.html"
 FIGURES_DIR = "figures"
 
@@ -32,8 +33,9 @@ def judge(
     costs: Costs | None = None,
     bootstrap: Bootstrap | None = None,
     allow_leak: bool = False,
+    tensorboard: PathLike | None = None,
 ) -> dict[str, Any]:
-    """Judges the evaluate rows and writes `metrics.json`, `figures/*.png` and `report.html`.
+    """Judges the evaluate rows and writes `metrics.json`, `metrics.csv`, `figures/*.png` and `report.html`.
 
     The report is written last: where it lies, the rest is whole. Pictures of an earlier judgement
     in the same folder that this one does not have are removed; other files are left alone.
@@ -48,6 +50,7 @@ def judge(
       rule, costs, bootstrap: see `assessment.assess`.
       allow_leak: judges also a table whose evaluated images are in other splits too; the summary,
         in `metrics.json` and in the report, then begins with how many are.
+      tensorboard: folder of a TensorBoard log with the same content; None: no log.
 
     Returns:
       The content of `metrics.json`.
@@ -64,9 +67,25 @@ def judge(
     out_dir = pathlib.Path(out_dir)
     write_pictures(out_dir / FIGURES_DIR, pictures, figures.KINDS)
     atomic.write_json(out_dir / METRICS_FILE, document)
+    metrics_csv.write(out_dir / CSV_FILE, judged)
+    if tensorboard is not None:
+        _log(tensorboard, judged, sentences, pictures, provenance)
     page = report.render(judged, sentences, pictures, title, notes, provenance)
     atomic.write_text(out_dir / REPORT_FILE, page)
     return document
+
+
+def _log(
+    folder: PathLike,
+    judged: Assessment,
+    sentences: Sequence[str],
+    pictures: Sequence[Picture],
+    provenance: Mapping[str, Any] | None,
+) -> None:
+    # Not above: who wants no log need not load TensorBoard.
+    from mvtec_tf.evaluation import tensorboard_log
+
+    tensorboard_log.write(folder, judged, sentences, pictures, (provenance or {}).get("settings"))
 
 
 def write_pictures(folder: pathlib.Path, pictures: Sequence[Picture], kinds: Iterable[str]) -> None:
