@@ -15,7 +15,9 @@ from mvtec_tf.bin import entry
 from mvtec_tf.errors import UsageError, UserError
 
 _DATA_DIR = flags.DEFINE_list(
-    "data_dir", None, "Category folder in the MVTec layout, or folder of such; several with commas."
+    "data_dir",
+    None,
+    "Category folder (MVTec layout, or good/ and defective/), folder of such, or CSV file; several with commas.",
 )
 _CATEGORIES = flags.DEFINE_list("categories", [], "Only these categories; default: all that are found.")
 _OUT = flags.DEFINE_string("out", None, "Folder for the page and the tables; made if missing.")
@@ -32,7 +34,7 @@ def main() -> None:
     from mvtec_tf.data.explore import explore
     from mvtec_tf.evaluation import exploration_report
 
-    records = records_lib.scan(_DATA_DIR.value, _CATEGORIES.value)
+    records = records_lib.scan(_DATA_DIR.value, _CATEGORIES.value, say=print)
     print(f"Looking at {len(records):,} images.", flush=True)
     found = explore(records, lambda done: _say(done, len(records)))
     title = f"Exploration of {', '.join(pathlib.Path(folder).resolve().name for folder in _DATA_DIR.value)}"

@@ -24,7 +24,10 @@ _CHOICES = {
 def define_data_flags(protocols: tuple[str, ...] = (CLEAN,)) -> None:
     """--data_dir, --categories, --protocol (one of `protocols`, the first by default)."""
     flags.DEFINE_list(
-        "data_dir", None, "Category folder in the MVTec layout, or folder of such; several with commas.", required=True
+        "data_dir",
+        None,
+        "Category folder (MVTec layout, or good/ and defective/), folder of such, or CSV file; several with commas.",
+        required=True,
     )
     flags.DEFINE_list("categories", [], "Only these categories; default: all that are found.")
     flags.DEFINE_enum("protocol", protocols[0], protocols, "Who may see which image.")

@@ -19,7 +19,7 @@ FLAGS = flags.FLAGS
 
 def scan() -> tuple[Record, ...]:
     """Records of --data_dir and --categories."""
-    found = records_lib.scan(FLAGS.data_dir, FLAGS.categories)
+    found = records_lib.scan(FLAGS.data_dir, FLAGS.categories, say=print)
     categories = sorted({record.category for record in found})
     print(f"{len(found)} images in {', '.join(categories)}.", flush=True)
     return found

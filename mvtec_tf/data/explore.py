@@ -14,7 +14,7 @@ from mvtec_tf.data.explore_images import Look, Signature, UnreadableImageError, 
 from mvtec_tf.data.explore_masks import MaskLook
 from mvtec_tf.data.records import Record
 
-# Files that belong beside the images of a split without being one.
+# Files that lie beside images without being one; so do the CSV files that list and group them.
 _HARMLESS = {"thumbs.db", "desktop.ini"}
 
 
@@ -80,15 +80,28 @@ def explore(records: Sequence[Record], progress: Callable[[int], None] = lambda 
 
 
 def _ignored(records: Sequence[Record]) -> Iterator[str]:
-    """Files below `train/` and `test/` of the categories that are no records, sorted."""
-    known = {record.file for record in records}
-    # CATEGORY/SPLIT/DEFECT/IMAGE
-    splits = sorted({pathlib.Path(record.file).parents[1] for record in records})
-    for folder in splits:
-        for file in sorted(folder.rglob("*")):
-            if file.is_file() and str(file) not in known and not _harmless(file.name):
-                yield str(file)
+    """Files among the images that are no records, sorted."""
+    known = {file for record in records for file in (record.file, record.mask)}
+    files = {file for folder, deep in _image_folders(records) for file in (folder.rglob if deep else folder.glob)("*")}
+    for file in sorted(files):
+        if file.is_file() and str(file) not in known and not _harmless(file.name):
+            yield str(file)
+
+
+def _image_folders(records: Sequence[Record]) -> set[tuple[pathlib.Path, bool]]:
+    """(folder, whether all below it belongs to the images too).
+
+    The first folder below the category's own holds nothing but images: `train/`, `good/`. Where images lie
+    in the category's own folder, or somewhere else, as a CSV file may have it, only their own folders are looked at.
+    """
+    found = set()
+    for record in records:
+        below = record.path.split("/")[1:-1]
+        nested = bool(below) and ".." not in below
+        file = pathlib.Path(record.file)
+        found.add((file.parents[len(below) - 1] if nested else file.parent, nested))
+    return found
 
 
 def _harmless(name: str) -> bool:
-    return name.startswith(".") or name.lower() in _HARMLESS
+    return name.startswith(".") or name.lower() in _HARMLESS or name.lower().endswith(".csv")

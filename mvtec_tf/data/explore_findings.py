@@ -209,7 +209,7 @@ def _of_files(found: Exploration) -> Iterator[Finding]:
     yield Finding(
         "ignored",
         f"{counted(len(found.ignored), 'file')} among the images not used",
-        "Images are .png, .jpg, .jpeg or .bmp. If this is one, convert it.",
+        "Images are .png, .jpg, .jpeg or .bmp. If this is one, convert it, or add it to the CSV file that lists them.",
         found.ignored,
     )
 
