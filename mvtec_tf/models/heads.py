@@ -13,6 +13,7 @@ from mvtec_tf.models.category_head import PerCategoryHead
 from mvtec_tf.models.global_heads import MahalanobisHead, NearestNeighboursHead, RbfSvmHead
 from mvtec_tf.models.head_settings import HeadSettings
 from mvtec_tf.models.linear_heads import LinearSvmHead, LogisticHead, StudyHead
+from mvtec_tf.models.patch_heads import PadimHead, PatchCoreHead
 
 __all__ = [
     "Head",
@@ -20,6 +21,8 @@ __all__ = [
     "LogisticHead",
     "MahalanobisHead",
     "NearestNeighboursHead",
+    "PadimHead",
+    "PatchCoreHead",
     "PerCategoryHead",
     "RbfSvmHead",
     "StudyHead",
@@ -67,4 +70,6 @@ _MAKERS = {
     "rbf_svm": lambda s: RbfSvmHead(s.c),
     "mahalanobis": lambda s: MahalanobisHead(),
     "nearest_neighbours": lambda s: NearestNeighboursHead(s.neighbours),
+    "padim": lambda s: PadimHead(s.padim_channels, s.seed),
+    "patchcore": lambda s: PatchCoreHead(s.memory_bank, s.coreset_candidates, s.neighbours, s.seed),
 }
