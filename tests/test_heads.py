@@ -8,9 +8,20 @@ from sklearn.covariance import LedoitWolf
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC, LinearSVC
 
-from mvtec_tf.errors import UserError
-from mvtec_tf.models.heads import LogisticHead, MahalanobisHead, PerCategoryHead, StudyHead
+from mvtec_tf.errors import UsageError, UserError
+from mvtec_tf.models.head_settings import HEADS, NEED_LABELS, NEED_MAPS, HeadSettings, check_budget
+from mvtec_tf.models.heads import (
+    LinearSvmHead,
+    LogisticHead,
+    MahalanobisHead,
+    NearestNeighboursHead,
+    PerCategoryHead,
+    RbfSvmHead,
+    StudyHead,
+    make_head,
+)
 
 
 @pytest.fixture
@@ -43,7 +54,9 @@ def test_the_mahalanobis_head_is_the_distance_to_the_good_images_alone(data):
     np.testing.assert_allclose(MahalanobisHead().fit(features, labels).decision_function(features), expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize("make", [LogisticHead, MahalanobisHead, StudyHead])
+@pytest.mark.parametrize(
+    "make", [LogisticHead, LinearSvmHead, RbfSvmHead, MahalanobisHead, NearestNeighboursHead, StudyHead]
+)
 def test_exported_ops_give_the_fitted_heads_scores(data, make):
     features, labels = data
     head = make().fit(features, labels)
@@ -95,3 +108,63 @@ def test_a_category_without_a_class_is_named(data):
     categories = np.where(labels == 1, "cap", "nut")
     with pytest.raises(UserError, match="category 'cap'"):
         PerCategoryHead({"cap": LogisticHead(), "nut": LogisticHead()}).fit(features, labels, categories)
+
+
+def test_the_linear_svm_is_scikit_learns_on_standardised_features(data):
+    features, labels = data
+    reference = make_pipeline(
+        StandardScaler(), LinearSVC(class_weight="balanced", dual=True, max_iter=200_000, random_state=0)
+    )
+    expected = reference.fit(features, labels).decision_function(features)
+    np.testing.assert_allclose(LinearSvmHead().fit(features, labels).decision_function(features), expected, atol=1e-4)
+
+
+def test_the_kernel_svm_is_scikit_learns_on_standardised_features(data):
+    features, labels = data
+    reference = make_pipeline(StandardScaler(), SVC(class_weight="balanced"))
+    expected = reference.fit(features, labels).decision_function(features)
+    np.testing.assert_allclose(RbfSvmHead().fit(features, labels).decision_function(features), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("neighbours", [1, 3])
+def test_the_nearest_neighbours_are_found_among_the_good_images_alone(data, neighbours):
+    features, labels = data
+    scaler = StandardScaler().fit(features[labels == 0])
+    scaled, bank = scaler.transform(features), scaler.transform(features[labels == 0])
+    expected = [np.sort([np.linalg.norm(row - other) for other in bank])[:neighbours].mean() for row in scaled]
+    head = NearestNeighboursHead(neighbours).fit(features, labels)
+    np.testing.assert_allclose(head.decision_function(features), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", sorted(set(HEADS) - NEED_MAPS))
+def test_more_dimensions_than_images_are_no_obstacle(name):
+    rng = np.random.default_rng(1)
+    features = rng.normal(size=(24, 200)).astype(np.float32)
+    labels = np.repeat([0, 1], [16, 8])
+    features[labels == 1, :20] += 2
+    head = make_head(HeadSettings(name)).fit(features[::2], labels[::2])
+    scores = head.decision_function(features[1::2])
+    assert np.mean(scores[labels[1::2] == 1]) > np.mean(scores[labels[1::2] == 0])
+    np.testing.assert_allclose(_by_ops(head, features), head.decision_function(features), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", sorted(set(HEADS) - NEED_MAPS))
+def test_features_that_are_all_the_same_are_refused(name):
+    features, labels = np.ones((10, 4), np.float32), np.repeat([0, 1], 5)
+    with pytest.raises(UserError, match="same numbers"):
+        make_head(HeadSettings(name)).fit(features, labels)
+
+
+@pytest.mark.parametrize("name", sorted(NEED_LABELS))
+def test_a_head_that_needs_labels_is_refused_at_budget_zero(name):
+    with pytest.raises(UsageError, match=f"--head={name} needs labels"):
+        check_budget(name, 0.0)
+    check_budget(name, 0.1)
+    check_budget(name, None)
+
+
+def test_a_head_that_there_is_not_and_numbers_without_sense_are_refused():
+    with pytest.raises(UsageError, match="--head=oracle"):
+        HeadSettings("oracle")
+    with pytest.raises(UsageError, match="--memory_bank=0"):
+        HeadSettings("patchcore", memory_bank=0)

@@ -12,6 +12,8 @@ from absl import flags
 
 from mvtec_tf.bin import entry, run_flags, threshold_flags
 from mvtec_tf.errors import UsageError
+from mvtec_tf.models import head_settings
+from mvtec_tf.models.head_settings import HEADS, HeadSettings
 
 run_flags.define_data_flags((run_flags.CLEAN, run_flags.STUDY))
 run_flags.define_allow_leak()
@@ -28,8 +30,11 @@ _BUDGET = flags.DEFINE_string("label_budget", "0.1", "Share of all test images w
 _LAYERS = flags.DEFINE_list(
     "feature_layers", [], "The encoder's outputs that make the features; default: the two stages before the last."
 )
-_HEAD = flags.DEFINE_enum("head", "logistic", ["logistic", "mahalanobis"], "mahalanobis needs no labels.")
-_HEAD_C = flags.DEFINE_float("head_c", 1.0, "Inverse strength of the logistic regression's penalty.", 1e-9)
+_HEAD = flags.DEFINE_enum(
+    "head", "logistic", list(HEADS), "; ".join(f"{name}: {words}" for name, words in HEADS.items()) + "."
+)
+_HEAD_C = flags.DEFINE_float("head_c", 1.0, "Inverse strength of the penalty of logistic regression and SVMs.", 1e-9)
+_NEIGHBOURS = flags.DEFINE_integer("neighbours", 1, "Nearest neighbours whose distances are averaged.", 1)
 _STUDY_HEAD = flags.DEFINE_boolean(
     "study_head", True, "Also fit the original study's head (30 epochs of Adam) and report it as it is."
 )
@@ -43,14 +48,16 @@ def main() -> None:
     if is_study and run_flags.FLAGS["head"].present:
         raise UsageError("--head: --protocol=study fits the study's own head. Leave it out.")
 
-    from mvtec_tf.bin import probe_steps, run_steps, study_steps
-    from mvtec_tf.data import protocol, study
+    from mvtec_tf.data import protocol
 
     budget = protocol.parse_budget(_BUDGET.value)
     if is_study and not budget:
         raise UsageError(f"--label_budget={_BUDGET.value}: --protocol=study needs a share above 0, such as 0.1.")
-    if budget == 0 and _HEAD.value == "logistic":
-        raise UsageError("--label_budget=0: --head=logistic needs labels. Use --head=mahalanobis.")
+    head_settings.check_budget(_HEAD.value, budget)
+
+    from mvtec_tf.bin import probe_steps, run_steps, study_steps
+    from mvtec_tf.data import study
+
     records = run_steps.scan()
     if is_study:
         cut, labels_used = study.probe_cut(records, budget, _SEED.value, run_flags.FLAGS.allow_leak)
@@ -67,7 +74,8 @@ def main() -> None:
         run.note(labels_used=labels_used)
         study_steps.fit_and_judge_by_the_study(run, features, labels_used, _SEED.value)
     else:
-        probe_steps.fit_and_judge(run, features, _HEAD.value, _HEAD_C.value, _SEED.value)
+        settings = HeadSettings(_HEAD.value, _HEAD_C.value, _NEIGHBOURS.value, seed=_SEED.value)
+        probe_steps.fit_and_judge(run, features, settings)
         if _STUDY_HEAD.value and cut.labelled:
             study_steps.fit_and_judge_study_head(run, features, _SEED.value)
     run_steps.finish(run)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -12,8 +12,10 @@ from mvtec_tf.data.protocol import Cut, SplitRow
 from mvtec_tf.data.records import Record
 from mvtec_tf.errors import UserError
 from mvtec_tf.evaluation.rows import rows
+from mvtec_tf.evaluation.table import Row
 from mvtec_tf.features import extract
-from mvtec_tf.models.heads import Head, LogisticHead, MahalanobisHead
+from mvtec_tf.models.head_settings import HeadSettings
+from mvtec_tf.models.heads import PerCategoryHead, make_head
 from mvtec_tf.models.simclr import EMBEDDING
 from mvtec_tf.serving import saved_model, scoring
 from mvtec_tf.training.contrastive import starting_encoder
@@ -97,12 +99,13 @@ def export_starting_encoder(
     return path
 
 
-def fit_and_judge(run: RunDirectory, features: Features, head: str, c: float, seed: int) -> None:
-    """Fits `head` on train_good and labelled, exports it, and judges the exported graph."""
+def fit_and_judge(run: RunDirectory, features: Features, settings: HeadSettings) -> None:
+    """Fits the head on train_good and labelled, exports it, and judges the exported graph."""
     cut, records = features.cut, features.fit_records
-    make_head: Callable[[], Head] = MahalanobisHead if head == "mahalanobis" else lambda: LogisticHead(c)
     with run.timed("fit"):
-        probe = fit_probe(make_head, features.joined[: len(records)], records, seed)
+        probe = fit_probe(lambda: make_head(settings), features.joined[: len(records)], records, settings.seed)
+    for warning in probe.warnings:
+        print(f"Note: {warning}", flush=True)
     if not run.saved_model.exists():
         graph = saved_model.Probe(features.encoder, features.layers, probe.head)
         saved_model.write_probe(run.saved_model, graph, {"run": run.record["settings"]})
@@ -110,19 +113,19 @@ def fit_and_judge(run: RunDirectory, features: Features, head: str, c: float, se
         served = scoring.score_files(run.saved_model, [record.file for record in cut.evaluate])
     scores = probe.head.decision_function(features.joined)
     check_roads(served.score, scores[len(records) :])
-    probabilities = sigmoid if probe.head.gives_probability else lambda values: None
     calibrate = [records[i] for i in probe.calibrate]
     pretrained = [record for record in cut.train_good if record.path in _pretrain_paths(features.encoder)]
     good_scores = dict(zip((record.path for record in cut.train_good), scores, strict=False))
     seen = np.array([good_scores[record.path] for record in pretrained], np.float32)
     table = [
-        *rows(pretrained, "pretrain", seen, probabilities(seen)),
-        *rows(records, "fit", scores[: len(records)], probabilities(scores[: len(records)])),
-        *rows(calibrate, "calibrate", probe.calibrate_scores, probabilities(probe.calibrate_scores)),
+        *_rows(probe.head, pretrained, "pretrain", seen),
+        *_rows(probe.head, records, "fit", scores[: len(records)]),
+        *_rows(probe.head, calibrate, "calibrate", probe.calibrate_scores),
         *rows(cut.evaluate, "evaluate", served.score, served.probability),
     ]
     run.note(labels_used=len(cut.labelled), labelled_defects=sum(record.label for record in cut.labelled))
-    run_steps.judge_run(run, table, f"Frozen encoder with a {head} head", [("Labels", labels_note(cut))])
+    labels = " ".join([labels_note(cut), *probe.warnings])
+    run_steps.judge_run(run, table, f"Frozen encoder with a {settings.name} head", [("Labels", labels)])
 
 
 def _check_pretraining(card: dict, cut: Cut, encoder: pathlib.Path) -> None:
@@ -144,6 +147,11 @@ def check_roads(served: np.ndarray, computed: np.ndarray) -> None:
 def sigmoid(values: np.ndarray) -> np.ndarray:
     """Probability of log-odds: float [N] -> float64 [N]."""
     return 1 / (1 + np.exp(-np.asarray(values, np.float64)))
+
+
+def _rows(head: PerCategoryHead, records: Sequence[Record], split: str, scores: np.ndarray) -> list[Row]:
+    categories = np.array([record.category for record in records])
+    return rows(records, split, scores, head.probability_of(scores, categories))
 
 
 def labels_note(cut: Cut) -> str:

@@ -49,9 +49,10 @@ class Seen:
             uses.append(f"{self.same_object:,} by another image of the same object")
         labelled = {leaks.FIT, leaks.CALIBRATE} & set(self.splits)
         what = "labelled images" if labelled else "images that were seen before"
+        share = 100 * self.images / self.evaluated
         return (
-            f"{subject} are no evidence: {what} are among the evaluated ones, {self.images:,} of the {self.evaluated:,} "
-            f"({100 * self.images / self.evaluated:.1f} %) had been used to make the model ({', '.join(uses)})."
+            f"{subject} are no evidence: {what} are among the evaluated ones, {self.images:,} of the "
+            f"{self.evaluated:,} ({share:.1f} %) had been used to make the model ({', '.join(uses)})."
         )
 
 

@@ -6,7 +6,7 @@ served later is that same graph with a threshold beside it.
 
 import json
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from mvtec_tf import atomic
 from mvtec_tf.data import pixels
-from mvtec_tf.errors import UserError
+from mvtec_tf.errors import UsageError, UserError
 from mvtec_tf.models.backbone import Backbone
 from mvtec_tf.models.classifier import log_odds
 from mvtec_tf.models.heads import PerCategoryHead
@@ -40,27 +40,55 @@ def write_classifier(path: atomic.PathLike, model: keras.Model, card: Mapping[st
         score = log_odds(model(pixels.decode_batch(image_bytes, size), training=False))
         return {"anomaly_score": score, "probability": tf.sigmoid(score)}
 
-    _write_keras(path, model, {"serving_default": serve}, dict(card, kind="classifier", image_size=size))
+    endpoints = {"serving_default": (serve, IMAGE_BYTES)}
+    _write_keras(path, [model], endpoints, dict(card, kind="classifier", image_size=size))
 
 
-def write_encoder(path: atomic.PathLike, backbone: Backbone, card: Mapping[str, Any]) -> None:
-    """Writes a frozen encoder: `image_bytes` [B] -> the global average of every stage, float32 [B, C].
+def write_encoder(
+    path: atomic.PathLike, backbone: Backbone, card: Mapping[str, Any], layers: Sequence[str] = ()
+) -> None:
+    """Writes a frozen encoder. Its outputs are named like layers: the last one of every stage, and `layers`.
 
-    The outputs are named like the stages' last layers; `embedding` is the average of the last one.
+    Signatures:
+      embed (and serving_default): `image_bytes` string [B] -> each layer's global average, float32
+        [B, C]; `embedding` is the average of the network's end.
+      embed_maps: `image_bytes` string [B] -> each layer's map, float32 [B, h, w, C].
+      embed_pixels: `image` uint8 [B, S, S, 3] -> the same maps, for whoever cuts tiles out of images.
+
+    Args:
+      path: a new directory.
+      backbone: uint8 [B, S, S, 3] -> maps.
+      card: what a reader needs to know of it, JSON.
+      layers: more layers than the stages' last ones.
+
+    Raises:
+      UsageError: the network has no such layer, or its output is no map.
     """
-    outputs = {
-        stage: keras.layers.GlobalAveragePooling2D()(backbone.model.get_layer(stage).output)
-        for stage in backbone.stages
-    }
+    names = tuple(dict.fromkeys((*backbone.stages, *layers)))
+    maps = {name: _map_of(backbone.model, name) for name in names}
+    outputs = {name: keras.layers.GlobalAveragePooling2D()(value) for name, value in maps.items()}
     outputs[EMBEDDING] = keras.layers.GlobalAveragePooling2D()(backbone.model.output)
-    model = keras.Model(backbone.model.inputs, outputs)
+    averages, mapper = keras.Model(backbone.model.inputs, outputs), keras.Model(backbone.model.inputs, maps)
     size = backbone.model.input_shape[1]
 
     def embed(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
-        return model(pixels.decode_batch(image_bytes, size), training=False)
+        return averages(pixels.decode_batch(image_bytes, size), training=False)
+
+    def embed_maps(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+        return mapper(pixels.decode_batch(image_bytes, size), training=False)
+
+    def embed_pixels(image: tf.Tensor) -> dict[str, tf.Tensor]:
+        return mapper(image, training=False)
 
     card = dict(card, kind="encoder", image_size=size, stages=backbone.stages, middle_stages=backbone.middle_stages)
-    _write_keras(path, model, {"serving_default": embed, "embed": embed}, card)
+    image = tf.TensorSpec([None, size, size, 3], tf.uint8, name="image")
+    endpoints = {
+        "serving_default": (embed, IMAGE_BYTES),
+        "embed": (embed, IMAGE_BYTES),
+        "embed_maps": (embed_maps, IMAGE_BYTES),
+        "embed_pixels": (embed_pixels, image),
+    }
+    _write_keras(path, [averages, mapper], endpoints, dict(card, layers=names))
 
 
 class Probe(tf.Module):
@@ -76,8 +104,7 @@ class Probe(tf.Module):
         super().__init__()
         self._encoder = load(encoder)
         self._layers = layers
-        self._score = head.score
-        self._probability = head.gives_probability
+        self._head = head
         self._arrays = {name: tf.Variable(value, trainable=False) for name, value in head.arrays().items()}
 
     @tf.function(input_signature=[IMAGE_BYTES])
@@ -85,8 +112,10 @@ class Probe(tf.Module):
         """string [B] -> `anomaly_score` [B] and, where the head gives one, `probability` [B]."""
         outputs = self._encoder.signatures["serving_default"](image_bytes=image_bytes)
         features = tf.concat([outputs[layer] for layer in self._layers], axis=1)
-        score = self._score(features, self._arrays)
-        return {"anomaly_score": score} | ({"probability": tf.sigmoid(score)} if self._probability else {})
+        score = self._head.score(features, self._arrays)
+        if not self._head.gives_probability:
+            return {"anomaly_score": score}
+        return {"anomaly_score": score, "probability": self._head.probability(score, features, self._arrays)}
 
 
 def write_probe(path: atomic.PathLike, probe: Probe, card: Mapping[str, Any]) -> None:
@@ -128,13 +157,27 @@ def read_card(path: atomic.PathLike) -> dict[str, Any]:
         raise UserError(f"{path}: not a SavedModel written by this program ({EXTRA}/{CARD} is missing).") from error
 
 
+def _map_of(model: keras.Model, name: str) -> keras.KerasTensor:
+    try:
+        output = model.get_layer(name).output
+    except ValueError as error:
+        raise UsageError(f"--feature_layers={name}: {model.name} has no such layer.") from error
+    if len(output.shape) != 4:
+        raise UsageError(f"--feature_layers={name}: its output is {output.shape}, expected a map [B, h, w, C].")
+    return output
+
+
 def _write_keras(
-    path: atomic.PathLike, model: keras.Model, endpoints: dict[str, Callable], card: Mapping[str, Any]
+    path: atomic.PathLike,
+    models: Sequence[keras.Model],
+    endpoints: Mapping[str, tuple[Callable, tf.TensorSpec]],
+    card: Mapping[str, Any],
 ) -> None:
     archive = keras.export.ExportArchive()
-    archive.track(model)
-    for name, function in endpoints.items():
-        archive.add_endpoint(name, function, input_signature=[IMAGE_BYTES])
+    for model in models:
+        archive.track(model)
+    for name, (function, argument) in endpoints.items():
+        archive.add_endpoint(name, function, input_signature=[argument])
     with atomic.new_directory(path) as directory:
         archive.write_out(str(directory), verbose=False)
         _write_card(directory, card)

@@ -1,0 +1,133 @@
+"""What a frozen encoder says of N images, the input of every head: global averages and, if wanted, patch maps.
+
+The same container carries NumPy arrays (or rows read from disk) when a head is fitted, and tensors
+in the exported graph.
+"""
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol
+
+import numpy as np
+
+from mvtec_tf.errors import UserError
+
+# 16 images of 28 x 28 patches with 1536 numbers are 77 MB: memory stays flat, matrix products large.
+BATCH = 16
+
+
+class RowSource(Protocol):
+    """Rows that need not be in memory: an array, a memory map, or shards of a feature store."""
+
+    shape: tuple[int, ...]
+
+    def __len__(self) -> int:
+        """Number of rows."""
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        """int [M] -> float32 [M, ...], read now."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class FrozenFeatures:
+    """Features of N images.
+
+    Attributes:
+      pooled: float32 [N, D], global averages of the joined layers (over all tiles, if there are any).
+      maps: layer -> float32 [N, h, w, C], finest first; rows are read when they are needed. Empty if
+        only global features were asked for. Of tiles, the stitched map.
+      tiled: float32 [N, T, D], the averages of each of T tiles, or None without tiles.
+      image_size: (height, width) in pixels that the maps cover; the size of a heat map.
+      groups: [N], equal where images show one object; None: every image shows its own.
+    """
+
+    pooled: Any
+    maps: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    tiled: Any | None = None
+    image_size: tuple[int, int] | None = None
+    groups: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        """N."""
+        return len(self.pooled)
+
+    def select(self, rows: np.ndarray) -> "FrozenFeatures":
+        """The images of a boolean mask [N] or of indices [M]; maps stay where they are."""
+        rows = np.asarray(rows)
+        rows = np.flatnonzero(rows) if rows.dtype == bool else rows
+        return dataclasses.replace(
+            self,
+            pooled=self.pooled[rows],
+            maps={name: _Selected(source, rows) for name, source in self.maps.items()},
+            tiled=None if self.tiled is None else self.tiled[rows],
+            groups=None if self.groups is None else self.groups[rows],
+        )
+
+    def batches(self, size: int = BATCH) -> Iterator["FrozenFeatures"]:
+        """The same images in order, `size` at a time, with their maps in memory."""
+        for start in range(0, len(self), size):
+            part = self.select(np.arange(start, min(start + size, len(self))))
+            whole = {name: source[np.arange(len(part))] for name, source in part.maps.items()}
+            yield dataclasses.replace(part, maps=whole)
+
+
+def frozen(features: Any) -> FrozenFeatures:
+    """Features as they are, or a plain [N, D] of global features in the container."""
+    return features if isinstance(features, FrozenFeatures) else FrozenFeatures(features)
+
+
+def pooled_of(features: Any) -> Any:
+    """The global features [N, D], array or tensor, of either form."""
+    return features.pooled if isinstance(features, FrozenFeatures) else features
+
+
+def check(features: FrozenFeatures, labels: np.ndarray, *, both_classes: bool = False, maps: bool = False) -> None:
+    """Raises if no head could be fitted on this.
+
+    Args:
+      features: of N images.
+      labels: int [N], 1 = defective.
+      both_classes: whether good and defective images must be among them.
+      maps: whether patch maps must be there.
+
+    Raises:
+      ValueError: shapes do not fit.
+      UserError: numbers that are not finite, features that tell no image from another, one class only.
+    """
+    pooled = features.pooled
+    if pooled.ndim != 2 or len(pooled) != len(labels):
+        raise ValueError(f"features must be [N, D] with N labels. Received: {pooled.shape} and {len(labels)} labels.")
+    if maps and not features.maps:
+        raise ValueError("This head needs patch maps, and the features hold global averages only.")
+    if not len(pooled):
+        raise UserError("There is no image to fit a head on.")
+    if not np.all(np.isfinite(pooled)):
+        raise UserError("The features hold NaN or infinite numbers. Was the encoder's training stable?")
+    if len(pooled) > 1 and not np.any(np.ptp(pooled, axis=0)):
+        raise UserError(
+            f"The features of all {len(pooled)} images are the same numbers, so nothing can be learnt from them. Has "
+            "the encoder collapsed, or are the images copies of one?"
+        )
+    if both_classes and len(set(np.asarray(labels).tolist())) < 2:
+        kind = "defective" if labels[0] else "good"
+        raise UserError(
+            f"The head needs good and defective labelled images; all {len(labels)} given are {kind}. "
+            "Raise --label_budget, or use a head that needs no labels (--head=mahalanobis)."
+        )
+
+
+class _Selected:
+    """Some rows of a source, still unread."""
+
+    def __init__(self, source: RowSource, rows: np.ndarray) -> None:
+        # A selection of a selection reads from the first source, however often rows are chosen.
+        nested = isinstance(source, _Selected)
+        self._source = source._source if nested else source
+        self._rows = source._rows[rows] if nested else rows
+        self.shape = (len(self._rows), *source.shape[1:])
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        return np.asarray(self._source[self._rows[rows]])

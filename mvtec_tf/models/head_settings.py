@@ -1,0 +1,62 @@
+"""Which heads there are and what can be set of them; plain data, so that a command line needs no TensorFlow."""
+
+import dataclasses
+import math
+
+from mvtec_tf.errors import UsageError
+
+# name -> what it is, for --help.
+HEADS = {
+    "logistic": "logistic regression on global features",
+    "linear_svm": "linear support vector machine on global features",
+    "rbf_svm": "support vector machine with a Gaussian kernel on global features",
+    "mahalanobis": "distance of the global features to a Gaussian of the good images; needs no labels",
+    "nearest_neighbours": "distance of the global features to the nearest good images; needs no labels",
+    "padim": "distance of each patch to a Gaussian of its position in the good images; needs no labels",
+    "patchcore": "distance of each patch to the nearest in a memory of good patches; needs no labels",
+}
+NEED_LABELS = frozenset({"logistic", "linear_svm", "rbf_svm"})
+NEED_MAPS = frozenset({"padim", "patchcore"})
+LABEL_FREE = tuple(name for name in HEADS if name not in NEED_LABELS)
+
+
+@dataclasses.dataclass(frozen=True)
+class HeadSettings:
+    """One head and its numbers; those of other heads are left aside.
+
+    Attributes:
+      name: a key of HEADS.
+      c: inverse strength of the penalty of the linear heads and of the support vector machines.
+      neighbours: good images or patches whose distances are averaged.
+      memory_bank: patches that the patch memory keeps.
+      coreset_candidates: random patches among which the greedy choice picks the memory.
+      padim_channels: random channels of a patch that its Gaussian is made of.
+      seed: of everything that is drawn.
+    """
+
+    name: str
+    c: float = 1.0
+    neighbours: int = 1
+    memory_bank: int = 2000
+    coreset_candidates: int = 50_000
+    padim_channels: int = 100
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Raises UsageError for a head that there is not, or a number that makes no sense."""
+        if self.name not in HEADS:
+            raise UsageError(f"--head={self.name}: unknown. Known are {', '.join(HEADS)}.")
+        if not 0 < self.c < math.inf:
+            raise UsageError(f"--head_c={self.c}: must be above 0.")
+        for field in ("neighbours", "memory_bank", "coreset_candidates", "padim_channels"):
+            if getattr(self, field) < 1:
+                raise UsageError(f"--{field}={getattr(self, field)}: must be 1 or more.")
+
+
+def check_budget(name: str, budget: float | None) -> None:
+    """Raises UsageError where a head that needs labels gets none."""
+    if budget == 0 and name in NEED_LABELS:
+        raise UsageError(
+            f"--label_budget=0: --head={name} needs labels. Use a head that needs none ({', '.join(LABEL_FREE)}), or "
+            "raise the budget."
+        )

@@ -1,0 +1,108 @@
+"""Maps of several layers to one grid of patches, and distances on that grid to a heat map in pixels.
+
+Each step exists twice, in NumPy for fitting and in TensorFlow ops for the exported graph.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+import tensorflow as tf
+from scipy.ndimage import gaussian_filter1d
+
+# Pixels; both PaDiM and PatchCore smooth their maps with this deviation (Roth et al., CVPR 2022, section 3.3).
+HEAT_MAP_SIGMA = 4.0
+
+
+def grid(maps: Mapping[str, np.ndarray]) -> tuple[int, int]:
+    """(rows, columns) of patches: the finest map's."""
+    return max(tuple(source.shape[1:3]) for source in maps.values())
+
+
+def channels(maps: Mapping[str, np.ndarray]) -> int:
+    """Numbers that describe one patch."""
+    return sum(source.shape[-1] for source in maps.values())
+
+
+def join(maps: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Coarse maps are interpolated to the finest grid and set beside it (Roth et al., CVPR 2022, section 3.1).
+
+    Args:
+      maps: layer -> float32 [B, h, w, C].
+
+    Returns:
+      float32 [B, rows * columns, sum of C], row by row.
+    """
+    rows, columns = grid(maps)
+    parts = []
+    for value in maps.values():
+        value = np.asarray(value, np.float32)
+        if value.shape[1:3] != (rows, columns):
+            down, across = bilinear_matrix(rows, value.shape[1]), bilinear_matrix(columns, value.shape[2])
+            # [R, h] x [B, h, w, C] -> [R, B, w, C]; then over w.
+            value = np.tensordot(down, value, axes=(1, 1)).transpose(1, 0, 2, 3)
+            value = np.tensordot(value, across, axes=(2, 1)).transpose(0, 1, 3, 2)
+        parts.append(value)
+    joined = np.concatenate(parts, axis=-1)
+    return joined.reshape(len(joined), rows * columns, joined.shape[-1])
+
+
+def join_ops(maps: Mapping[str, tf.Tensor]) -> tf.Tensor:
+    """`join` in TensorFlow ops; the maps' sizes must be known when the graph is built."""
+    rows, columns = grid(maps)
+    parts = [
+        value if tuple(value.shape[1:3]) == (rows, columns) else tf.image.resize(value, (rows, columns), "bilinear")
+        for value in maps.values()
+    ]
+    joined = tf.concat(parts, axis=-1)
+    return tf.reshape(joined, [-1, rows * columns, joined.shape[-1]])
+
+
+def average_neighbours(maps: tf.Tensor, size: int) -> tf.Tensor:
+    """Mean over the size x size neighbours of every position, over fewer of them at the border.
+
+    PatchCore's "locally aware" patch features (Roth et al., CVPR 2022, equation 2), size 3.
+
+    Args:
+      maps: float32 [B, h, w, C].
+      size: odd; 1 changes nothing.
+    """
+    return maps if size == 1 else tf.nn.avg_pool2d(maps, size, 1, "SAME")
+
+
+def bilinear_matrix(size_out: int, size_in: int) -> np.ndarray:
+    """float32 [size_out, size_in]: bilinear interpolation of a line; pixel centres at halves, constant beyond."""
+    places = np.clip((np.arange(size_out) + 0.5) * size_in / size_out - 0.5, 0, size_in - 1)
+    left = np.floor(places).astype(int)
+    right = np.minimum(left + 1, size_in - 1)
+    matrix = np.zeros((size_out, size_in))
+    np.add.at(matrix, (np.arange(size_out), left), 1 - (places - left))
+    np.add.at(matrix, (np.arange(size_out), right), places - left)
+    return matrix.astype(np.float32)
+
+
+def heat_map(distances: np.ndarray, image_size: tuple[int, int], sigma: float = HEAT_MAP_SIGMA) -> np.ndarray:
+    """Distances of patches, interpolated to pixels and smoothed with a Gaussian.
+
+    Args:
+      distances: float32 [B, rows, columns].
+      image_size: (height, width) in pixels.
+      sigma: of the Gaussian, pixels.
+
+    Returns:
+      float32 [B, height, width]. The peak of an isolated patch is lowered by the smoothing.
+    """
+    down, across = (_smooth_matrix(*sizes, sigma) for sizes in zip(image_size, distances.shape[1:], strict=True))
+    return (down @ np.asarray(distances, np.float32) @ across.T).astype(np.float32)
+
+
+def heat_map_ops(distances: tf.Tensor, image_size: tuple[int, int], sigma: float = HEAT_MAP_SIGMA) -> tf.Tensor:
+    """`heat_map` in TensorFlow ops: both steps are linear along each axis, so that one matrix an axis does them."""
+    down, across = (_smooth_matrix(*sizes, sigma) for sizes in zip(image_size, distances.shape[1:], strict=True))
+    columns_done = tf.matmul(
+        distances, tf.broadcast_to(across, [tf.shape(distances)[0], *across.shape]), transpose_b=True
+    )
+    return tf.matmul(tf.broadcast_to(down, [tf.shape(distances)[0], *down.shape]), columns_done)
+
+
+def _smooth_matrix(size_out: int, size_in: int, sigma: float) -> np.ndarray:
+    return gaussian_filter1d(bilinear_matrix(size_out, size_in), sigma, axis=0, mode="nearest").astype(np.float32)
