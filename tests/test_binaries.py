@@ -10,6 +10,7 @@ BINARIES = (
     "evaluate",
     "explore_data",
     "export",
+    "fetch_mvtec",
     "fit_baseline",
     "fit_probe",
     "make_toy",
@@ -55,6 +56,7 @@ def test_a_flag_that_makes_no_sense_is_status_2_and_named(name, flag, toy, tmp_p
     assert done.returncode == 2, done.stderr
     assert flag.split("=")[0].removeprefix("--") in done.stderr
     assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("name", TRAINING)

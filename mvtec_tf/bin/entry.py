@@ -10,7 +10,15 @@ from collections.abc import Callable
 
 from absl import app, flags, logging
 
+from mvtec_tf.bin import failures
 from mvtec_tf.errors import UsageError, UserError
+
+_CLEAN_UPS: list[Callable[[], None]] = []
+
+
+def on_refusal(clean_up: Callable[[], None]) -> None:
+    """Calls `clean_up` if the program ends because what it was given is wrong (a `UserError`)."""
+    _CLEAN_UPS.append(clean_up)
 
 
 def run(main: Callable[[], None]) -> None:
@@ -28,12 +36,17 @@ def run(main: Callable[[], None]) -> None:
     logging.set_verbosity(logging.WARNING)
     try:
         main()
-    except UsageError as error:
-        _fail(str(error), 2)
     except UserError as error:
-        _fail(str(error), 1)
+        for clean_up in _CLEAN_UPS:
+            clean_up()
+        _fail(str(error), 2 if isinstance(error, UsageError) else 1)
     except KeyboardInterrupt:
         _fail("Interrupted. The same command goes on where it stopped, if this job can resume.", 130)
+    except Exception as error:
+        message = failures.describe(error, flags.FLAGS)
+        if message is None:
+            raise
+        _fail(message, 1)
     sys.exit(0)
 
 

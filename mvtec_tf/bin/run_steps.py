@@ -6,7 +6,7 @@ from typing import Any
 
 from absl import flags
 
-from mvtec_tf.bin import run_flags, threshold_flags
+from mvtec_tf.bin import entry, run_flags, threshold_flags
 from mvtec_tf.data import records as records_lib
 from mvtec_tf.data.records import Record
 from mvtec_tf.evaluation import table
@@ -37,6 +37,8 @@ def open_run(binary: str, records: Sequence[Record]) -> RunDirectory:
         print("This run is finished; nothing to do. Choose a new --run_dir to repeat it.")
         print(run.path)
         sys.exit(0)
+    # A wrong flag that only shows later must not leave a directory behind that refuses the right one.
+    entry.on_refusal(run.discard_if_unused)
     return run
 
 

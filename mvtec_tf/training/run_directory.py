@@ -35,6 +35,7 @@ class RunDirectory:
         self, path: atomic.PathLike, binary: str, settings: Mapping[str, Any], data: Mapping[str, Any], flagfile: str
     ) -> None:
         self.path = pathlib.Path(path)
+        self._was_there = self.path.exists()
         self.resumed = self._record_file.exists()
         if self.resumed:
             self.record = self._read(binary, settings, data)
@@ -93,6 +94,18 @@ class RunDirectory:
     def finish(self) -> None:
         """Marks the run as finished: the same command will say so and do nothing."""
         self.note(status="finished")
+
+    def discard_if_unused(self) -> None:
+        """Removes what this call has made, if it has come to no checkpoint, no model and no prediction.
+
+        For a run that is refused after it was opened. A resumed run is left as it is.
+        """
+        if self.resumed or any(path.exists() for path in (self.checkpoints, self.saved_model, self.predictions)):
+            return
+        for item in self.path.iterdir():
+            shutil.rmtree(item) if item.is_dir() else item.unlink()
+        if not self._was_there:
+            self.path.rmdir()
 
     @property
     def _record_file(self) -> pathlib.Path:

@@ -1,0 +1,128 @@
+"""Whatever is wrong with what a training is given or runs into, it says so and leaves nothing half-written behind."""
+
+import resource
+import signal
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+from mvtec_tf.training.run_directory import read_run
+from tests.conftest import run_binary
+
+SIMCLR = ("--backbone=resnet10", "--weights=none", "--image_size=32", "--batch_size=8", "--precision=float32")
+SIMCLR = (*SIMCLR, "--projection_hidden=16", "--projection_dimensions=8", "--epochs=3")
+# The weights of resnet10 need 20 MB; event files, run.json and flags.txt need less than this.
+_DISK = 1_000_000
+
+
+@pytest.fixture(scope="module")
+def good_only(tmp_path_factory):
+    """A plain folder without a single defective image, names with spaces and umlauts."""
+    folder = tmp_path_factory.mktemp("data") / "Größe M"
+    (folder / "good").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for number in range(24):
+        pixels = rng.integers(0, 255, (32, 32, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / "good" / f"Prüfling {number}.png")
+    return folder
+
+
+def _files(folder):
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def _half_written(folder):
+    return [name for name in _files(folder) if "partial" in name or "temp" in name]
+
+
+def _interrupt_in_the_third_epoch(*flags):
+    """Exit status and stderr of a training that gets Ctrl-C when a checkpoint is there or about to be."""
+    command = [sys.executable, "-m", "mvtec_tf.bin.train_simclr", *map(str, flags)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        for line in process.stdout:
+            if line.startswith("epoch 2/") and "done" in line:
+                process.send_signal(signal.SIGINT)
+                break
+        _, errors = process.communicate()
+    return process.returncode, errors
+
+
+def test_simclr_on_good_images_alone_survives_a_full_disk_and_ctrl_c(good_only, tmp_path):
+    run_dir = tmp_path / "run"
+    flags = (f"--data_dir={good_only}", f"--run_dir={run_dir}", *SIMCLR)
+
+    def small_disk():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (_DISK, _DISK))
+
+    full = run_binary("train_simclr", *flags, check=False, preexec_fn=small_disk)
+    assert full.returncode == 1
+    assert full.stderr.splitlines()[-1].startswith(f"ERROR: --run_dir={run_dir}: a file in {run_dir / 'checkpoints'}")
+    assert "Traceback" not in full.stderr
+    assert _half_written(tmp_path) == []
+    assert not [name for name in _files(run_dir) if name.startswith("checkpoints")]
+    assert read_run(run_dir)["status"] == "running"
+
+    status, errors = _interrupt_in_the_third_epoch(*flags)
+    assert status == 130
+    assert errors.splitlines()[-1].startswith("ERROR: Interrupted.")
+    assert "Traceback" not in errors
+    assert _half_written(tmp_path) == []
+
+    resumed = run_binary("train_simclr", *flags).stdout
+    assert "Größe M" in resumed
+    assert "Resumed from the checkpoint after epoch" in resumed
+    assert read_run(run_dir)["status"] == "finished"
+
+    (tmp_path / "file").touch()
+    models = tmp_path / "file" / "models"
+    export = run_binary("export", f"--run={run_dir}", "--name=m", f"--saved_models={models}", check=False)
+    assert export.returncode == 1
+    assert export.stderr.startswith(f"ERROR: --saved_models={models}: ")
+    assert "Not a directory" in export.stderr
+
+
+def test_weights_of_another_network_leave_no_run_behind(good_only, tmp_path):
+    weights = tmp_path / "other.weights.h5"
+    keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)]).save_weights(weights)
+    flags = (f"--data_dir={good_only}", f"--run_dir={tmp_path / 'run'}", *SIMCLR, f"--weights={weights}")
+    done = run_binary("train_simclr", *flags, check=False)
+    assert done.returncode == 1
+    assert f"--weights={weights}" in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "flag"),
+    [("train_simclr", "cache"), ("train_simclr", "run_dir"), ("explore_data", "out"), ("make_toy", "out")],
+)
+def test_a_place_that_cannot_be_written_is_named(good_only, tmp_path, name, flag):
+    (tmp_path / "file").touch()
+    given = {"data_dir": good_only, "run_dir": tmp_path / "run", flag: tmp_path / "file" / "below"}
+    own = {"train_simclr": ("data_dir", "run_dir", "cache"), "explore_data": ("data_dir", "out"), "make_toy": ("out",)}
+    flags = [f"--{key}={value}" for key, value in given.items() if key in own[name]]
+    done = run_binary(name, *flags, *(SIMCLR if name == "train_simclr" else ()), check=False)
+    assert done.returncode == 1
+    assert f"--{flag}={tmp_path / 'file' / 'below'}" in done.stderr
+    assert "Not a directory" in done.stderr or "File exists" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert _half_written(tmp_path) == []
+
+
+def test_the_protocol_needs_defective_images_and_says_which_category_has_none(good_only, tmp_path):
+    flags = (f"--data_dir={good_only}", f"--run_dir={tmp_path / 'run'}")
+    done = run_binary("fit_baseline", *flags, check=False)
+    assert done.returncode == 1
+    assert "category 'Größe M': no defective test image" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_label_budget_that_buys_no_defect_leaves_no_run_behind(toy, tmp_path):
+    flags = (f"--data_dir={toy}", f"--run_dir={tmp_path / 'run'}", "--label_budget=0.01")
+    done = run_binary("fit_baseline", *flags, check=False)
+    assert done.returncode == 1
+    assert "--label_budget=0.01" in done.stderr
+    assert list(tmp_path.iterdir()) == []
