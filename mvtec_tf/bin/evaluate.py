@@ -4,7 +4,9 @@ python -m mvtec_tf.bin.evaluate --predictions=FILE.csv --out=DIR [--threshold=X 
 
 The table needs the columns path,category,defect,label,split,score (label 1 = defective, a higher
 score = more defective; split is pretrain, fit, calibrate or evaluate), optionally group and
-probability. Only evaluate rows are judged. Neither model nor images are needed.
+probability. Only evaluate rows are judged. Neither model nor images are needed; with --data_dir the
+most confident mistakes are shown, with --heatmaps it is measured how well they find the defect, and
+with --features the embedding is drawn.
 """
 
 import hashlib
@@ -12,7 +14,7 @@ import pathlib
 
 from absl import flags
 
-from mvtec_tf.bin import entry, threshold_flags
+from mvtec_tf.bin import entry, extra_flags, threshold_flags
 from mvtec_tf.errors import UsageError, UserError
 
 _PREDICTIONS = flags.DEFINE_string("predictions", None, "CSV file of predictions.")
@@ -20,6 +22,7 @@ _OUT = flags.DEFINE_string(
     "out", None, "Folder for metrics.json, metrics.csv, figures/ and report.html; made if missing."
 )
 threshold_flags.define("threshold")
+extra_flags.define()
 _RESAMPLES = flags.DEFINE_integer("resamples", 1000, "Resamples for the 95 % intervals; 0: no intervals.", 0)
 _SEED = flags.DEFINE_integer("seed", 0, "Seed of the resamples.", 0)
 _ALLOW_LEAK = flags.DEFINE_boolean(
@@ -36,6 +39,7 @@ def main() -> None:
         if not flag.value:
             raise UsageError(f"--{flag.name} is missing. Expected --predictions=FILE.csv --out=DIR. Try --help.")
 
+    from mvtec_tf.data import leaks
     from mvtec_tf.evaluation import summary
     from mvtec_tf.evaluation.intervals import Bootstrap
     from mvtec_tf.evaluation.judge import judge
@@ -49,6 +53,7 @@ def main() -> None:
         ignored = f"Columns that were not used: {', '.join(predictions.ignored_columns)}."
         notes.append(("Ignored", ignored))
         print(ignored)
+    extras = extra_flags.extras(predictions.part(leaks.EVALUATE), _SEED.value, _TENSORBOARD.value)
     try:
         document = judge(
             predictions,
@@ -59,6 +64,7 @@ def main() -> None:
             bootstrap=Bootstrap(_RESAMPLES.value, _SEED.value),
             allow_leak=_ALLOW_LEAK.value,
             tensorboard=_TENSORBOARD.value,
+            extras=extras,
             **threshold_flags.rule_and_costs(),
         )
     except OSError as error:

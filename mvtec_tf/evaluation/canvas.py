@@ -38,7 +38,7 @@ class Picture:
       kind: which kind of picture, the beginning of its file's name.
       scope: category name, "" for all images.
       file_name: its name in the folder of figures.
-      png: the image file's content.
+      png: the image file's content; a photograph's is a JPEG, and its name says so.
       alt: what it shows, for those who cannot see it.
       caption: what to see in it, with its numbers.
     """
@@ -49,6 +49,11 @@ class Picture:
     png: bytes
     alt: str
     caption: str
+
+    @property
+    def media_type(self) -> str:
+        """Of the content, for the page."""
+        return "image/jpeg" if self.file_name.endswith(".jpg") else "image/png"
 
 
 def empty(height: float = HEIGHT) -> Figure:

@@ -4,16 +4,14 @@ import base64
 import io
 from html import escape
 
-import numpy as np
-from PIL import Image, ImageFilter
+from PIL import Image
 
 from mvtec_tf.data.explore_images import UnreadableImageError, read_grey, read_rgb
+from mvtec_tf.evaluation import photographs
 
 # Shown at most 150 CSS pixels wide or high.
 _SIDE = 180
 _QUALITY = 75
-# Seen on metal, cloth, wood and glass alike.
-_OUTLINE = (255, 0, 200)
 
 
 class Thumbnails:
@@ -63,20 +61,8 @@ def _jpeg(file: str, mask: str) -> tuple[bytes, tuple[int, int]]:
     image = read_rgb(file)
     image.thumbnail((_SIDE, _SIDE), Image.Resampling.LANCZOS)
     if mask:
-        image = _outlined(image, mask)
+        image = photographs.outlined(image, read_grey(mask) > 0.0)
     buffer = io.BytesIO()
     # Full colour resolution for the outline, one pixel wide; halved, it would turn grey.
     image.save(buffer, "JPEG", quality=_QUALITY, optimize=True, subsampling="4:4:4" if mask else "4:2:0")
     return buffer.getvalue(), image.size
-
-
-def _outlined(image: Image.Image, mask: str) -> Image.Image:
-    """The image with a line around the mask, outside of it, so that the defect itself stays visible."""
-    marked = Image.fromarray(np.where(read_grey(mask) > 0.0, 255, 0).astype(np.uint8))
-    # Averaged, so that a scratch thinner than a thumbnail's pixel is not lost.
-    small = np.asarray(marked.resize(image.size, Image.Resampling.BOX)) > 0
-    spaced = Image.fromarray(np.where(small, 255, 0).astype(np.uint8)).filter(ImageFilter.MaxFilter(5))
-    line = np.asarray(spaced.filter(ImageFilter.MaxFilter(3))) > np.asarray(spaced)
-    pixels = np.asarray(image).copy()
-    pixels[line] = _OUTLINE
-    return Image.fromarray(pixels)

@@ -1,14 +1,18 @@
 """The whole judgement in one call: a table of predictions in, figures and a report out."""
 
+import dataclasses
 import os
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from mvtec_tf import atomic
-from mvtec_tf.evaluation import figures, metrics_csv, report, summary, table
+from mvtec_tf.data import leaks
+from mvtec_tf.evaluation import extras as extras_lib
+from mvtec_tf.evaluation import figures, metrics_csv, report, section, summary, table
 from mvtec_tf.evaluation.assessment import Assessment, assess
 from mvtec_tf.evaluation.canvas import Picture
+from mvtec_tf.evaluation.extras import Extras
 from mvtec_tf.evaluation.intervals import Bootstrap
 from mvtec_tf.evaluation.metrics import Costs
 from mvtec_tf.evaluation.table import Predictions
@@ -34,8 +38,9 @@ def judge(
     bootstrap: Bootstrap | None = None,
     allow_leak: bool = False,
     tensorboard: PathLike | None = None,
+    extras: Extras | None = None,
 ) -> dict[str, Any]:
-    """Judges the evaluate rows and writes `metrics.json`, `metrics.csv`, `figures/*.png` and `report.html`.
+    """Judges the evaluate rows and writes `metrics.json`, `metrics.csv`, `figures/*` and `report.html`.
 
     The report is written last: where it lies, the rest is whole. Pictures of an earlier judgement
     in the same folder that this one does not have are removed; other files are left alone.
@@ -51,26 +56,33 @@ def judge(
       allow_leak: judges also a table whose evaluated images are in other splits too; the summary,
         in `metrics.json` and in the report, then begins with how many are.
       tensorboard: folder of a TensorBoard log with the same content; None: no log.
+      extras: what there is beside the table: images, masks, heat maps, an embedding.
 
     Returns:
       The content of `metrics.json`.
 
     Raises:
-      UserError, LeakError: the table cannot be judged, see `table.check`.
+      UserError, LeakError: the table cannot be judged, see `table.check`, or an image or a heat map
+        of `extras` is missing or cannot be used; nothing is written then.
       ValueError: the threshold is not finite.
     """
     table.check(predictions, title, allow_leak=allow_leak)
     judged = assess(predictions, threshold, rule, costs, bootstrap, allow_leak)
-    sentences = summary.sentences(judged)
-    document = judged.as_json() | {"summary": " ".join(sentences)}
+    sentences, notes = summary.sentences(judged), list(notes)
+    more = (extras or Extras()).sections(judged, predictions.part(leaks.EVALUATE))
+    rule = rule or Rule()
+    asked = {"title": title, "notes": [list(note) for note in notes], "threshold": threshold}
+    asked["rule"] = dataclasses.asdict(rule)
+    document = judged.as_json() | {"summary": " ".join(sentences)} | section.documents(more) | {"asked": asked}
     pictures = list(figures.pictures(judged))
     out_dir = pathlib.Path(out_dir)
-    write_pictures(out_dir / FIGURES_DIR, pictures, figures.KINDS)
+    others = [picture for one in more for picture in one.pictures]
+    write_pictures(out_dir / FIGURES_DIR, [*pictures, *others], [*figures.KINDS, *extras_lib.KINDS])
     atomic.write_json(out_dir / METRICS_FILE, document)
     metrics_csv.write(out_dir / CSV_FILE, judged)
     if tensorboard is not None:
         _log(tensorboard, judged, sentences, pictures, provenance)
-    page = report.render(judged, sentences, pictures, title, notes, provenance)
+    page = report.render(judged, sentences, pictures, title, notes, provenance, more=more)
     atomic.write_text(out_dir / REPORT_FILE, page)
     return document
 
@@ -96,6 +108,6 @@ def write_pictures(folder: pathlib.Path, pictures: Sequence[Picture], kinds: Ite
             temporary.write_bytes(picture.png)
     current = {picture.file_name for picture in pictures}
     for kind in kinds:
-        for old in [*folder.glob(f"{kind}.png"), *folder.glob(f"{kind}_[0-9][0-9]_*.png")]:
+        for old in [*folder.glob(f"{kind}.png"), *folder.glob(f"{kind}_[0-9][0-9]_*.[pj][np]g")]:
             if old.name not in current:
                 old.unlink()

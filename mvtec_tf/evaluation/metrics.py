@@ -8,7 +8,7 @@ good image, so no specificity) its value is None with the reason in words, never
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -330,12 +330,12 @@ def of_probability(labels: np.ndarray, probabilities: np.ndarray | None) -> dict
     return {name: Metric(figure(labels, probabilities)) for name, figure in OF_PROBABILITY.items()}
 
 
-def mean_over(categories: Mapping[str, Mapping[str, Metric]]) -> dict[str, Metric]:
+def mean_over(categories: Mapping[str, Mapping[str, Metric]], names: Iterable[str] = NAMES) -> dict[str, Metric]:
     """Unweighted mean of each metric over the categories that have it, the field's convention.
 
     A note says which categories are missing from a mean, and why.
     """
-    return {name: _mean({category: found[name] for category, found in categories.items()}) for name in NAMES}
+    return {name: _mean({category: found[name] for category, found in categories.items()}) for name in names}
 
 
 def _mean(found: Mapping[str, Metric]) -> Metric:

@@ -154,7 +154,7 @@ def panel(picture: Picture, heading: str, reading: str = "") -> str:
     data = base64.b64encode(picture.png).decode("ascii")
     caption = " ".join(text for text in (picture.caption, reading) if text)
     return (
-        f'<figure><img src="data:image/png;base64,{data}" alt="{escape(picture.alt)}">'
+        f'<figure><img src="data:{picture.media_type};base64,{data}" alt="{escape(picture.alt)}">'
         f"<figcaption><b>{escape(heading)}</b>{escape(caption)}</figcaption></figure>"
     )
 

@@ -4,12 +4,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
-from mvtec_tf.evaluation import figures, intervals, page, summary, thresholds, trivial
+from mvtec_tf.evaluation import figures, intervals, page, section, summary, thresholds, trivial
 from mvtec_tf.evaluation.assessment import Assessment
 from mvtec_tf.evaluation.canvas import Picture
 from mvtec_tf.evaluation.figures import KINDS
 from mvtec_tf.evaluation.page import METRIC_TEXTS, Footnotes
 from mvtec_tf.evaluation.scope import Scope
+from mvtec_tf.evaluation.section import Section
 from mvtec_tf.evaluation.thresholds import Threshold
 
 _TRIVIAL_HEADS = {
@@ -26,8 +27,9 @@ def render(
     title: str,
     notes: Iterable[tuple[str, str]] = (),
     provenance: Mapping[str, Any] | None = None,
+    more: Sequence[Section] = (),
 ) -> str:
-    """The whole page as HTML.
+    """The whole page as HTML, at most 8 MB; pictures of `more` for which there is no room are left out.
 
     Args:
       judged: the figures.
@@ -36,18 +38,22 @@ def render(
       title: which model or run this is.
       notes: (heading, text) each, shown with where the data came from.
       provenance: what the run recorded of itself, shown as a table; values JSON can hold.
+      more: sections on what there is beside the table.
     """
-    body = [
+    first = [
         f"<h1>{escape(title)}</h1>",
         page.answer(sentences, judged.verdict),
         _overall_table(judged),
         _category_table(judged) if len(judged.categories) > 1 else "",
         _picture_sections(judged, pictures),
+    ]
+    last = [
         _thresholds(judged),
         _how_sure(judged),
         _origin(judged, notes, provenance),
     ]
-    return page.html(title, body)
+    room = section.MOST_BYTES - len(page.html(title, [*first, *last]).encode())
+    return page.html(title, [*first, section.render(more, room), *last])
 
 
 def _overall_table(judged: Assessment) -> str:

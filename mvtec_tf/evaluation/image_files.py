@@ -1,0 +1,157 @@
+"""Where the images and masks of a table's rows lie, and what a mask says of its image."""
+
+import dataclasses
+import os
+import pathlib
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+from PIL import Image
+
+from mvtec_tf.data import leaks
+from mvtec_tf.data.explore_images import UnreadableImageError, read_grey
+from mvtec_tf.data.records import Record
+from mvtec_tf.errors import UserError
+from mvtec_tf.evaluation.table import Predictions
+
+PathLike = str | os.PathLike[str]
+
+NO_MASKS = "the category has no masks"
+# How many names a message holds.
+_NAMED = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageFiles:
+    """What lies on the disk for one row of a table.
+
+    Attributes:
+      image: the image's file, "" if it is not known.
+      mask: the mask's file, "" if there is none.
+    """
+
+    image: str = ""
+    mask: str = ""
+
+
+class MaskError(Exception):
+    """A mask that cannot be used; the text says why."""
+
+
+def from_records(records: Iterable[Record], table: Predictions, source: str) -> dict[str, ImageFiles]:
+    """Files of every row, by its path.
+
+    Args:
+      records: what was found on the disk.
+      table: whose images are wanted.
+      source: where the records came from, the beginning of the message.
+
+    Raises:
+      UserError: an image of the table is not among the records, or has another label there.
+    """
+    known = {leaks.same_file_key(record.path): record for record in records}
+    wanted = {path: leaks.same_file_key(path) for path in table.path.tolist()}
+    missing = [path for path, key in wanted.items() if key not in known]
+    if missing:
+        raise UserError(
+            f"{source}: {len(missing)} of the {len(wanted)} images of the table are not there, such as "
+            f"{', '.join(missing[:_NAMED])}. Their paths begin with the category's folder name; name the folder that "
+            "holds these images."
+        )
+    for path, label in zip(table.path.tolist(), table.label.tolist(), strict=True):
+        if known[wanted[path]].label != label:
+            raise UserError(
+                f"{source}: {path} has the label {known[wanted[path]].label} there and {label} in the table. "
+                "Name the images that the table is about."
+            )
+    return {path: ImageFiles(known[key].file, known[key].mask) for path, key in wanted.items()}
+
+
+def with_masks(folder: PathLike, table: Predictions, files: Mapping[str, ImageFiles]) -> dict[str, ImageFiles]:
+    """The same files with the masks of `folder`, for those who keep them in a folder of their own.
+
+    The mask of `a/b/000.png` is `a/b/000.png`, `a/b/000_mask.png` or `a/b/000.EXT` with any suffix
+    that Pillow reads as an image, whichever exists; good images need none.
+
+    Args:
+      folder: of masks.
+      table: whose masks are wanted.
+      files: of its rows, by path; may be empty.
+
+    Raises:
+      UserError: there is no such folder, or no mask of any defective image in it.
+    """
+    root = pathlib.Path(folder)
+    if not root.is_dir():
+        found = "a file" if root.exists() else "nothing"
+        raise UserError(f"--masks={folder}: expected a folder of masks, found {found}.")
+    result = {}
+    for path, label in zip(table.path.tolist(), table.label.tolist(), strict=True):
+        mask = _mask_below(root, path) if label else ""
+        result[path] = dataclasses.replace(files.get(path, ImageFiles()), mask=mask)
+    if table.label.any() and not any(one.mask for one in result.values()):
+        first = table.path[table.label == 1][0]
+        raise UserError(
+            f"--masks={folder}: no mask of any of the {int(table.label.sum())} defective images. Of {first} the mask "
+            f"would be {inside(root, first)} or the same with _mask.png instead of the suffix."
+        )
+    return result
+
+
+def read_mask(files: ImageFiles) -> np.ndarray:
+    """The defect of a defective image, bool [H, W]; every value above black is defect.
+
+    Raises:
+      MaskError: there is none, it cannot be read, is empty, or has another size than its image.
+    """
+    if not files.mask:
+        raise MaskError("it has no mask, though others of its category have one")
+    try:
+        mask = read_grey(files.mask) > 0.0
+    except UnreadableImageError as error:
+        raise MaskError(f"its mask cannot be used: {error}") from error
+    if not mask.any():
+        raise MaskError("its mask is empty")
+    if files.image and (size := image_size(files.image)) != mask.shape:
+        raise MaskError(
+            f"its mask has {mask.shape[1]} x {mask.shape[0]} pixels, the image {size[1]} x {size[0]}"
+        )
+    return mask
+
+
+def image_size(file: str) -> tuple[int, int]:
+    """(height, width) as stored, read off the header.
+
+    Raises:
+      UserError: not an image.
+    """
+    try:
+        with Image.open(file) as image:
+            return image.height, image.width
+    except (OSError, Image.DecompressionBombError) as error:
+        raise UserError(f"{file}: not a readable image ({error}).") from error
+
+
+def categories_with_masks(table: Predictions, files: Mapping[str, ImageFiles]) -> tuple[str, ...]:
+    """Categories in which a defective image has a mask; where none has, there are none on purpose."""
+    rows = zip(table.path.tolist(), table.category.tolist(), table.label.tolist(), strict=True)
+    return tuple(sorted({category for path, category, label in rows if label and files[path].mask}))
+
+
+def inside(folder: PathLike, path: str) -> pathlib.Path:
+    """The place of an image's path below a folder, never outside of it.
+
+    Raises:
+      UserError: the path leads out of the folder.
+    """
+    key = leaks.same_file_key(path).lstrip("/")
+    if key.split("/", 1)[0] in ("..", ".", ""):
+        raise UserError(f"The path {path!r} leads out of {folder}. Give the table paths below one folder.")
+    return pathlib.Path(folder, key)
+
+
+def _mask_below(root: pathlib.Path, path: str) -> str:
+    place = inside(root, path)
+    suffixes = sorted(Image.registered_extensions())
+    candidates = [place, place.with_name(f"{place.stem}_mask.png"), *(place.with_suffix(end) for end in suffixes)]
+    return next((str(file) for file in candidates if file.is_file()), "")
