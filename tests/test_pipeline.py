@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from mvtec_tf.data import pipeline, pixels
+from mvtec_tf.data import image_store, pipeline, pixels
 from mvtec_tf.data.records import Record
 from mvtec_tf.errors import UserError
 
@@ -66,7 +66,7 @@ def test_memory_and_disk_cache_hold_the_same_pixels_and_decode_once(toy_records,
     def never(*_):
         raise AssertionError("decoded a second time")
 
-    monkeypatch.setattr(pipeline, "_decode_into", never)
+    monkeypatch.setattr(image_store, "_each", never)
     np.testing.assert_array_equal(pipeline.load_images(records, 48, str(tmp_path)), in_memory)
 
 

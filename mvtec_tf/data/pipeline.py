@@ -4,33 +4,27 @@ Every number that is drawn is a function of (seed, position in the run) alone, s
 with one seed see the same batches, and a resumed run goes on with those it would have seen.
 """
 
-import hashlib
-import os
-import pathlib
 from collections.abc import Callable, Sequence
 
 import numpy as np
 import tensorflow as tf
 
-from mvtec_tf import atomic
-from mvtec_tf.data import pixels
+from mvtec_tf.data.image_store import MEMORY, ImageStore
+from mvtec_tf.data.pixels import MAX_PIXELS
 from mvtec_tf.data.records import Record
 from mvtec_tf.errors import UserError
 
-MEMORY = "memory"
-# Decoding 64 files at a time keeps both cores busy and the memory flat.
-_DECODE_BATCH = 64
 
-
-def load_images(records: Sequence[Record], image_size: int, cache: str = MEMORY) -> np.ndarray:
+def load_images(
+    records: Sequence[Record], image_size: int, cache: str = MEMORY, max_pixels: int = MAX_PIXELS
+) -> np.ndarray:
     """Pixels of all records, each file decoded once.
 
     Args:
       records: in the order of the result.
       image_size: side in pixels.
-      cache: "memory", or a folder for a file that later runs read instead of decoding. The file's
-        name is made of the images' names, sizes, times of change and the settings, so a changed
-        file or setting never meets an old cache.
+      cache: "memory", or a folder, see `ImageStore`.
+      max_pixels: see `pixels.decode`.
 
     Returns:
       uint8 [N, image_size, image_size, 3]; a read-only memory map if `cache` is a folder.
@@ -38,18 +32,7 @@ def load_images(records: Sequence[Record], image_size: int, cache: str = MEMORY)
     Raises:
       UserError: a file cannot be decoded; the message names it.
     """
-    shape = (len(records), image_size, image_size, 3)
-    if cache == MEMORY:
-        images = np.empty(shape, np.uint8)
-        _decode_into(images, records, image_size)
-        return images
-    path = pathlib.Path(cache) / f"images_{_cache_key(records, image_size)}.npy"
-    if not path.exists():
-        with atomic.replacing(path) as temporary:
-            images = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
-            _decode_into(images, records, image_size)
-            images.flush()
-    return np.load(path, mmap_mode="r", allow_pickle=False)
+    return ImageStore(image_size, cache, max_pixels).load(records)
 
 
 def training_batches(
@@ -113,39 +96,6 @@ def steps_per_epoch(images: int, batch_size: int, passes_per_epoch: int = 1) -> 
     if not steps:
         raise UserError(f"--batch_size={batch_size}: only {images} training images. Choose a smaller batch.")
     return steps
-
-
-def _decode_into(images: np.ndarray, records: Sequence[Record], image_size: int) -> None:
-    def decode(file: tf.Tensor) -> tf.Tensor:
-        return pixels.decode_and_resize(tf.io.read_file(file), image_size)
-
-    files = [record.file for record in records]
-    dataset = tf.data.Dataset.from_tensor_slices(files).map(decode, num_parallel_calls=2).batch(_DECODE_BATCH)
-    start = 0
-    try:
-        for batch in dataset:
-            images[start : start + len(batch)] = batch.numpy()
-            start += len(batch)
-    except tf.errors.OpError:
-        # The error of a parallel map does not say which file it was about: look for it.
-        _raise_for_first_bad(records, image_size)
-        raise
-
-
-def _raise_for_first_bad(records: Sequence[Record], image_size: int) -> None:
-    for record in records:
-        try:
-            pixels.decode_and_resize(tf.io.read_file(record.file), image_size)
-        except tf.errors.OpError as error:
-            raise UserError(f"{record.file}: not a readable PNG, JPEG or BMP image ({error.message}).") from error
-
-
-def _cache_key(records: Sequence[Record], image_size: int) -> str:
-    digest = hashlib.sha256(f"{pixels.PIXELS_VERSION}\0{image_size}".encode())
-    for record in records:
-        state = os.stat(record.file)
-        digest.update(f"\0{record.path}\0{os.path.abspath(record.file)}\0{state.st_size}\0{state.st_mtime_ns}".encode())
-    return digest.hexdigest()[:24]
 
 
 def _fetcher(images: np.ndarray) -> Callable[[tf.Tensor], tf.Tensor]:

@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from mvtec_tf import atomic
+from mvtec_tf.data import unreadable
 from mvtec_tf.errors import UserError
 from mvtec_tf.serving import saved_model
 
@@ -62,5 +63,5 @@ def _name_the_bad_file(signature: Callable, files: Sequence[str], error: Excepti
         try:
             signature(image_bytes=tf.io.read_file(file)[None])
         except tf.errors.InvalidArgumentError as own:
-            return f"{file}: not a readable PNG, JPEG or BMP image ({own.message.splitlines()[0]})."
+            return f"{file}: {unreadable.reason(own)}."
     return f"{files[0]} and the {len(files) - 1} files after it: the model failed on them together ({error})."
