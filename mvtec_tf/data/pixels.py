@@ -10,6 +10,11 @@ import tensorflow as tf
 PIXELS_VERSION = 1
 
 
+def decode(image_bytes: tf.Tensor) -> tf.Tensor:
+    """string scalar, a PNG, JPEG or BMP file's contents -> uint8 [H, W, 3], RGB."""
+    return tf.io.decode_image(image_bytes, channels=3, expand_animations=False)
+
+
 def decode_and_resize(image_bytes: tf.Tensor, image_size: int) -> tf.Tensor:
     """Decodes one encoded image and resizes it to a square.
 
@@ -24,8 +29,7 @@ def decode_and_resize(image_bytes: tf.Tensor, image_size: int) -> tf.Tensor:
     Returns:
       uint8 [image_size, image_size, 3], RGB; a grey image has three equal channels.
     """
-    image = tf.io.decode_image(image_bytes, channels=3, expand_animations=False)
-    return resize(image, image_size)
+    return resize(decode(image_bytes), image_size)
 
 
 def resize(image: tf.Tensor, image_size: int) -> tf.Tensor:
