@@ -83,7 +83,7 @@ def test_simclr_on_good_images_alone_survives_a_full_disk_and_ctrl_c(good_only, 
     models = tmp_path / "file" / "models"
     export = run_binary("export", f"--run={run_dir}", "--name=m", f"--saved_models={models}", check=False)
     assert export.returncode == 1
-    assert export.stderr.startswith(f"ERROR: --saved_models={models}: ")
+    assert export.stderr.splitlines()[-1].startswith(f"ERROR: --saved_models={models}: ")
     assert "Not a directory" in export.stderr
 
 
