@@ -57,7 +57,7 @@ def scan(
 
 
 def fingerprint(records: Iterable[Record]) -> str:
-    """SHA-256 (hex) of names, labels, defects, groups, splits and file contents: the same data, the same fingerprint."""
+    """SHA-256 (hex) of all that a record says, but its mask, and of its file: the same data, the same fingerprint."""
     digest = hashlib.sha256()
     for record in records:
         digest.update(f"{record.path}\0{record.label}\0{record.group}\0".encode())
