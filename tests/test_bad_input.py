@@ -42,7 +42,9 @@ def _half_written(folder):
 def _interrupt_in_the_third_epoch(*flags):
     """Exit status and stderr of a training that gets Ctrl-C when a checkpoint is there or about to be."""
     command = [sys.executable, "-m", "mvtec_tf.bin.train_simclr", *map(str, flags)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    # A shell starts background jobs, and these their children, with Ctrl-C ignored: not so here.
+    with subprocess.Popen(command, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL), **pipes) as process:
         for line in process.stdout:
             if line.startswith("epoch 2/") and "done" in line:
                 process.send_signal(signal.SIGINT)
@@ -81,7 +83,7 @@ def test_simclr_on_good_images_alone_survives_a_full_disk_and_ctrl_c(good_only, 
     models = tmp_path / "file" / "models"
     export = run_binary("export", f"--run={run_dir}", "--name=m", f"--saved_models={models}", check=False)
     assert export.returncode == 1
-    assert export.stderr.startswith(f"ERROR: --saved_models={models}: ")
+    assert export.stderr.splitlines()[-1].startswith(f"ERROR: --saved_models={models}: ")
     assert "Not a directory" in export.stderr
 
 

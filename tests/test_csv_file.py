@@ -102,6 +102,17 @@ def test_images_may_lie_elsewhere_and_absolute_paths_get_relative_names(table, t
     assert [record.path for record in found] == ["a/../images/d0.jpg", "a/../images/g00.png", "a/../more/x.png"]
 
 
+def test_the_fingerprint_follows_what_only_the_list_says(table):
+    header = "path,label,defect,group,split\n"
+    lists = [
+        header + "images/g00.png,0,,,train\nimages/g01.png,0,,,test\nimages/d0.jpg,1,bent,,test\n",
+        header + "images/g00.png,0,,,test\nimages/g01.png,0,,,train\nimages/d0.jpg,1,bent,,test\n",
+        header + "images/g00.png,0,,,train\nimages/g01.png,0,,,test\nimages/d0.jpg,1,torn,,test\n",
+        header + "images/g00.png,0,,p,train\nimages/g01.png,0,,,test\nimages/d0.jpg,1,bent,,test\n",
+    ]
+    assert len({records.fingerprint(records.scan([table(text)])) for text in lists}) == len(lists)
+
+
 def test_several_lists_and_folders_are_read_together_but_no_category_twice(table, tmp_path):
     first, second = table(name="cap.csv"), table(name="nut.csv")
     _image(tmp_path / "data" / "bolt" / "train" / "good" / "0.png")

@@ -3,8 +3,10 @@
 import errno
 import os
 import pathlib
+import signal
 import subprocess
 import sys
+import threading
 
 import pytest
 from absl import flags
@@ -66,11 +68,16 @@ def values(tmp_path):
     return values
 
 
-def _run(main, monkeypatch, capsys, values):
-    """Exit status and what stood on stderr."""
+def _be_a_program(monkeypatch, values):
     monkeypatch.setattr(entry.flags, "FLAGS", values)
     monkeypatch.setattr(entry.app, "define_help_flags", lambda: None)
     monkeypatch.setattr(sys, "argv", ["program"])
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
+
+
+def _run(main, monkeypatch, capsys, values):
+    """Exit status and what stood on stderr."""
+    _be_a_program(monkeypatch, values)
     with pytest.raises(SystemExit) as ended:
         entry.run(main)
     return ended.value.code, capsys.readouterr().err
@@ -116,9 +123,7 @@ def test_a_bug_keeps_its_traceback(monkeypatch, capsys, values, error):
         raise error
 
     assert failures.describe(error, values) is None
-    monkeypatch.setattr(entry.flags, "FLAGS", values)
-    monkeypatch.setattr(entry.app, "define_help_flags", lambda: None)
-    monkeypatch.setattr(sys, "argv", ["program"])
+    _be_a_program(monkeypatch, values)
     with pytest.raises(type(error)):
         entry.run(main)
 
@@ -145,6 +150,23 @@ def test_an_interrupted_run_is_not_cleaned_up(monkeypatch, capsys, values):
     code, text = _run(main, monkeypatch, capsys, values)
     assert code == 130
     assert "Interrupted" in text
+
+
+def test_ctrl_c_is_not_lost_while_an_object_is_thrown_away(monkeypatch, capsys, values):
+    class Thrown:
+        def __del__(self):
+            signal.raise_signal(signal.SIGINT)
+
+    def main():
+        thrown = Thrown()
+        del thrown  # Python prints "Exception ignored" and goes on
+        reached.append(1)
+        threading.Event().wait(60)
+        reached.append(2)
+
+    reached = []
+    assert _run(main, monkeypatch, capsys, values)[0] == 130
+    assert reached == [1]
 
 
 def test_every_way_of_writing_is_understood_and_leaves_nothing_behind(tmp_path):

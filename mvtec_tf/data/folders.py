@@ -33,12 +33,21 @@ def categories(data_dir: pathlib.Path) -> list[Category]:
     if not data_dir.is_dir():
         found = "a file" if data_dir.exists() else "nothing"
         raise UserError(f"--data_dir={data_dir}: expected a folder or a .csv file, found {found}. {_HINT}")
-    if _is_category(data_dir):
-        return [_category(data_dir)]
-    found = [_category(child) for child in sorted(data_dir.iterdir()) if child.is_dir() and _is_category(child)]
+    found = [_category(folder) for folder in _category_folders(data_dir)]
     if not found:
         raise UserError(f"--data_dir={data_dir}: no category in it; {_contents(data_dir)}. {_HINT}")
     return found
+
+
+def holds_categories(folder: pathlib.Path) -> bool:
+    """Whether a folder is a category or holds some."""
+    return bool(_category_folders(folder))
+
+
+def _category_folders(data_dir: pathlib.Path) -> list[pathlib.Path]:
+    if _is_category(data_dir):
+        return [data_dir]
+    return sorted(child for child in data_dir.iterdir() if child.is_dir() and _is_category(child))
 
 
 def _is_mvtec(folder: pathlib.Path) -> bool:
