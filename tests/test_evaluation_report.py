@@ -3,6 +3,7 @@
 import base64
 import csv
 import dataclasses
+import html
 import html.parser
 import io
 import json
@@ -17,6 +18,7 @@ from sklearn import metrics as sklearn_metrics
 from mvtec_tf.errors import LeakError
 from mvtec_tf.evaluation import canvas, figures, metrics, summary
 from mvtec_tf.evaluation.assessment import assess
+from mvtec_tf.evaluation.intervals import Bootstrap
 from mvtec_tf.evaluation.judge import judge
 from mvtec_tf.evaluation.table import Predictions, Row
 
@@ -109,6 +111,26 @@ _PUBLISHED = {
 }
 
 
+def test_the_report_of_the_published_matrices_says_first_which_model_is_no_better_and_which_is(tmp_path):
+    first = {}
+    for name, counts in zip(("SimCLR", "CNN"), _PUBLISHED, strict=True):
+        table = _calls(**dict(zip(("tn", "fp", "fn", "tp"), counts, strict=True)))
+        document = judge(table, tmp_path / name, 0.5, name, bootstrap=Bootstrap(100))
+        page = (tmp_path / name / "report.html").read_text(encoding="utf-8")
+        (box,) = re.findall('<section class="answer (\\w*)">(.*?)</section>', page)
+        first[name] = (box[0], html.unescape(re.findall("<p>(.*?)</p>", box[1])[0]))
+        assert len(re.findall("<p>", box[1])) == 3
+        assert document["summary"].startswith(first[name][1])
+    kind, sentence = first["SimCLR"]
+    assert kind == "no_better"
+    assert sentence.startswith("At threshold 0.5 this model (SimCLR) is no better than calling every image defective")
+    assert "462 of 467 good images (98.9 %)" in sentence
+    kind, sentence = first["CNN"]
+    assert kind == "better"
+    assert "the model (CNN) missed 43 of 163 defective images (26.4 %," in sentence
+    assert "falsely stopped 14 of 610 good images (2.3 %," in sentence
+
+
 @pytest.mark.parametrize(("counts", "figures"), _PUBLISHED.items())
 def test_published_confusion_matrices_give_their_published_figures_to_four_digits(counts, figures):
     judged = assess(_calls(**dict(zip(("tn", "fp", "fn", "tp"), counts, strict=True))), 0.5)
@@ -136,9 +158,9 @@ def test_a_good_model_is_said_to_beat_calling_everything_defective_with_the_numb
         "At threshold 0.5 the model missed 3 of 41 defective images (7.3 %, 95 % interval 0.0 to 17.1 %) "
         "and falsely stopped 2 of 20 good images (10.0 %, 95 % interval 0.0 to 25.0 %)."
     )
-    assert sentences[1] == "That threshold was given, not chosen on calibrate rows."
-    assert sentences[2].startswith("It beats calling every image defective: balanced accuracy 0.913 [0.")
-    assert "] against 0.500, F1 0.938 [" in sentences[2]
+    assert sentences[1].startswith("It beats calling every image defective: balanced accuracy 0.913 [0.")
+    assert "] against 0.500, F1 0.938 [" in sentences[1]
+    assert sentences[2] == "That threshold was given, not chosen on calibrate rows."
 
 
 def test_a_careful_model_whose_f1_is_below_always_defective_is_not_called_useless():

@@ -52,6 +52,15 @@ class Features:
         _check_pretraining(card, cut, encoder)
         layers = tuple(layers or card["middle_stages"])
         print(f"Features: {', '.join(layers)} of {encoder}, at {card['image_size']} px.", flush=True)
+        run.note(
+            architecture=card.get("architecture", []),
+            encoder={
+                "image_size": card["image_size"],
+                "layers": layers,
+                "pretrain_images": len(card["pretrain_images"]),
+                "settings": card["run"],
+            },
+        )
         records = (*cut.train_good, *cut.labelled, *cut.evaluate)
         with run.timed("features"):
             outputs = extract.encoder_features(encoder, records, run.path / "features.npz")

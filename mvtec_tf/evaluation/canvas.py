@@ -25,7 +25,7 @@ SERIES_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 # Shown about 360 CSS pixels wide, 100 to the inch, so that 9 point letters are 12 pixels high.
 WIDTH, HEIGHT = 3.6, 3.2
-_DPI = 200
+DPI = 200
 FONT = 9
 SMALL = FONT - 0.5
 
@@ -58,7 +58,7 @@ class Picture:
 
 def empty(height: float = HEIGHT) -> Figure:
     """A white figure of the common width, `height` in inches."""
-    return Figure(figsize=(WIDTH, height), dpi=_DPI, layout="constrained", facecolor="white")
+    return Figure(figsize=(WIDTH, height), dpi=DPI, layout="constrained", facecolor="white")
 
 
 def png(figure: Figure) -> bytes:

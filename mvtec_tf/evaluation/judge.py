@@ -8,8 +8,8 @@ from typing import Any
 
 from mvtec_tf import atomic
 from mvtec_tf.data import leaks
+from mvtec_tf.evaluation import diagrams, figures, metrics_csv, report, section, summary, table
 from mvtec_tf.evaluation import extras as extras_lib
-from mvtec_tf.evaluation import figures, metrics_csv, report, section, summary, table
 from mvtec_tf.evaluation.assessment import Assessment, assess
 from mvtec_tf.evaluation.canvas import Picture
 from mvtec_tf.evaluation.extras import Extras
@@ -68,21 +68,23 @@ def judge(
     """
     table.check(predictions, title, allow_leak=allow_leak)
     judged = assess(predictions, threshold, rule, costs, bootstrap, allow_leak)
-    sentences, notes = summary.sentences(judged), list(notes)
+    sentences, notes = summary.sentences(judged, title), list(notes)
     more = (extras or Extras()).sections(judged, predictions.part(leaks.EVALUATE))
     rule = rule or Rule()
     asked = {"title": title, "notes": [list(note) for note in notes], "threshold": threshold}
     asked["rule"] = dataclasses.asdict(rule)
     document = judged.as_json() | {"summary": " ".join(sentences)} | section.documents(more) | {"asked": asked}
     pictures = list(figures.pictures(judged))
+    drawn = list(diagrams.pictures(provenance, judged.splits, judged.threshold))
     out_dir = pathlib.Path(out_dir)
     others = [picture for one in more for picture in one.pictures]
-    write_pictures(out_dir / FIGURES_DIR, [*pictures, *others], [*figures.KINDS, *extras_lib.KINDS])
+    kinds = [*figures.KINDS, *diagrams.KINDS, *extras_lib.KINDS]
+    write_pictures(out_dir / FIGURES_DIR, [*pictures, *drawn, *others], kinds)
     atomic.write_json(out_dir / METRICS_FILE, document)
     metrics_csv.write(out_dir / CSV_FILE, judged)
     if tensorboard is not None:
-        _log(tensorboard, judged, sentences, pictures, provenance)
-    page = report.render(judged, sentences, pictures, title, notes, provenance, more=more)
+        _log(tensorboard, judged, sentences, [*pictures, *drawn, *others], provenance)
+    page = report.render(judged, sentences, pictures, title, notes, provenance, more=more, drawn=drawn)
     atomic.write_text(out_dir / REPORT_FILE, page)
     return document
 

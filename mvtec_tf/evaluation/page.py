@@ -6,7 +6,7 @@ link to anywhere, so the same figures give the same bytes.
 
 import base64
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -101,9 +101,12 @@ def html(title: str, body: Iterable[str]) -> str:
 
 
 def answer(sentences: Iterable[str], kind: str = "") -> str:
-    """The sentences that a page begins with; of kind "no_better", "unproven" or "leak" they look like a warning."""
-    lines = "".join(f"<p>{escape(sentence)}</p>" for sentence in sentences)
-    return f'<section class="answer {kind}">{lines}</section>'
+    """The sentences that a page begins with: the first three are set off as the answer, the rest follows.
+
+    Of kind "no_better", "unproven" or "leak" the answer looks like a warning.
+    """
+    lines = [f"<p>{escape(sentence)}</p>" for sentence in sentences]
+    return f'<section class="answer {kind}">{"".join(lines[:3])}</section>{"".join(lines[3:])}'
 
 
 def heads(titles: Iterable[str]) -> str:
@@ -157,6 +160,14 @@ def panel(picture: Picture, heading: str, reading: str = "") -> str:
         f'<figure><img src="data:{picture.media_type};base64,{data}" alt="{escape(picture.alt)}">'
         f"<figcaption><b>{escape(heading)}</b>{escape(caption)}</figcaption></figure>"
     )
+
+
+def diagrams(pictures: Sequence[Picture], heading: str = "How it was made") -> str:
+    """A section of pictures that say what a run did, "" if there are none."""
+    if not pictures:
+        return ""
+    panels = "".join(panel(picture, picture.alt.partition(":")[0]) for picture in pictures)
+    return f'<section><h2>{escape(heading)}</h2><div class="panels">{panels}</div></section>'
 
 
 def record(provenance: Mapping[str, Any]) -> str:

@@ -28,6 +28,7 @@ def render(
     notes: Iterable[tuple[str, str]] = (),
     provenance: Mapping[str, Any] | None = None,
     more: Sequence[Section] = (),
+    drawn: Sequence[Picture] = (),
 ) -> str:
     """The whole page as HTML, at most 8 MB; pictures of `more` for which there is no room are left out.
 
@@ -39,6 +40,7 @@ def render(
       notes: (heading, text) each, shown with where the data came from.
       provenance: what the run recorded of itself, shown as a table; values JSON can hold.
       more: sections on what there is beside the table.
+      drawn: see `diagrams.pictures`.
     """
     first = [
         f"<h1>{escape(title)}</h1>",
@@ -50,6 +52,7 @@ def render(
     last = [
         _thresholds(judged),
         _how_sure(judged),
+        page.diagrams(drawn),
         _origin(judged, notes, provenance),
     ]
     room = section.MOST_BYTES - len(page.html(title, [*first, *last]).encode())
@@ -190,5 +193,7 @@ def _origin(judged: Assessment, notes: Iterable[tuple[str, str]], provenance: Ma
     ]
     parts += [f"<h3>{escape(heading)}</h3><p>{escape(text)}</p>" for heading, text in notes]
     if provenance:
-        parts.append("<h3>Record of the run</h3>" + page.record(provenance))
+        # The architecture is drawn.
+        told = {name: value for name, value in provenance.items() if name != "architecture"}
+        parts.append("<h3>Record of the run</h3>" + page.record(told))
     return "".join(parts) + "</section>"

@@ -14,21 +14,26 @@ from mvtec_tf.evaluation.thresholds import Chosen
 _NAMED = 5
 
 
-def sentences(judged: Assessment) -> list[str]:
+def sentences(judged: Assessment, name: str = "") -> list[str]:
     """The report's first sentences, a whole thought each; together the `summary` of `metrics.json`.
+
+    The first three are the answer: which model, by which threshold, misses and falsely stops how
+    many, and whether it beats the classifier that does not look.
 
     If the model is not shown to be better than calling everything defective, that comes first: no
     figure below it can then be read as a success. Before that comes only that evaluated images had
     been seen.
     """
     overall = judged.overall
+    model = f"model ({name})" if name else "model"
     if overall.counts is None:
         answer = [_no_threshold(judged)]
     elif overall.verdict in (scope.NO_BETTER, scope.UNPROVEN):
-        answer = [f"{_at(judged)} this model {_no_better(overall)}", f"It {_calls(overall)}", _origin(judged.threshold)]
+        first = f"{_at(judged)} this {model} {_no_better(overall)}"
+        answer = [first, f"It {_calls(overall)}", _origin(judged.threshold)]
     else:
         better = _unproven_by_leak(overall) if judged.leak else _better(overall)
-        answer = [f"{_at(judged)} the model {_calls(overall)}", _origin(judged.threshold), better]
+        answer = [f"{_at(judged)} the {model} {_calls(overall)}", better, _origin(judged.threshold)]
     if judged.leak:
         answer.insert(0, judged.leak.sentence())
     return [sentence for sentence in [*answer, _categories(judged), _ranking(judged), _not_judged(judged)] if sentence]

@@ -15,6 +15,7 @@ import tensorflow as tf
 from mvtec_tf import atomic
 from mvtec_tf.data import pixels
 from mvtec_tf.errors import UsageError, UserError
+from mvtec_tf.models import architecture
 from mvtec_tf.models.backbone import Backbone
 from mvtec_tf.models.classifier import log_odds
 from mvtec_tf.models.heads import PerCategoryHead
@@ -81,6 +82,7 @@ def write_encoder(
         return mapper(image, training=False)
 
     card = dict(card, kind="encoder", image_size=size, stages=backbone.stages, middle_stages=backbone.middle_stages)
+    card["architecture"] = architecture.describe(backbone.model, backbone.stages, trained=False)
     image = tf.TensorSpec([None, size, size, 3], tf.uint8, name="image")
     endpoints = {
         "serving_default": (embed, IMAGE_BYTES),

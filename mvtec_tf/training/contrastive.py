@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from mvtec_tf.data import augment, pipeline
+from mvtec_tf.models import architecture
 from mvtec_tf.models.backbone import Backbone, build_backbone
 from mvtec_tf.models.simclr import SimCLR, build_projection_network
 from mvtec_tf.training import loop, precision
@@ -39,7 +40,7 @@ def train_simclr(run: RunDirectory, settings: ContrastiveSettings, images: np.nd
         "precision": f"precision: {number_format}; XLA: {'on' if jit else 'off'}.",
     }
     print("\n".join(facts.values()), flush=True)
-    run.note(network=facts)
+    run.note(network=facts, architecture=architecture.describe(network, backbone.stages))
     steps = pipeline.steps_per_epoch(len(images), settings.batch_size, settings.passes_per_epoch)
     model = SimCLR(network, settings.temperature)
     model.compile(

@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from mvtec_tf.data import augment, pipeline
+from mvtec_tf.models import architecture
 from mvtec_tf.models.backbone import build_backbone, freeze_up_to
 from mvtec_tf.models.classifier import build_classifier
 from mvtec_tf.models.losses import WeightedCrossEntropy, balanced_class_weights
@@ -38,10 +39,10 @@ def train_classifier(
     loop.make_deterministic(settings.seed)
     number_format, jit = precision.resolve_precision(settings.precision), precision.resolve_jit(settings.jit)
     with precision.dtype_policy(number_format):
-        network, facts = _build(settings)
+        network, facts, blocks = _build(settings)
     facts["precision"] = f"precision: {number_format}; XLA: {'on' if jit else 'off'}."
     print("\n".join(facts.values()), flush=True)
-    run.note(network=facts)
+    run.note(network=facts, architecture=blocks)
     weights = np.ones(2) if settings.balanced_sampling else balanced_class_weights(labels)
     steps = pipeline.steps_per_epoch(len(images), settings.batch_size)
     # A model of its own around the same layers: what is saved as the network has no optimizer in it.
@@ -66,7 +67,8 @@ def train_classifier(
     return _in_float32(network, settings)
 
 
-def _build(settings: SupervisedSettings) -> tuple[keras.Model, dict[str, str]]:
+def _build(settings: SupervisedSettings) -> tuple[keras.Model, dict[str, str], list[dict]]:
+    """The network, facts about it in words, and its blocks."""
     backbone = build_backbone(
         settings.backbone,
         settings.image_size,
@@ -80,7 +82,7 @@ def _build(settings: SupervisedSettings) -> tuple[keras.Model, dict[str, str]]:
         "weights": backbone.weights.describe() if backbone.weights else f"weights: {settings.weights}.",
         "frozen": f"frozen: {len(frozen)} layers" + (f" ({frozen[0]} ... {frozen[-1]})." if frozen else "."),
     }
-    return network, facts
+    return network, facts, architecture.describe(network, backbone.stages)
 
 
 def _batches(images: np.ndarray, labels: np.ndarray, settings: SupervisedSettings, first_epoch: int) -> tf.data.Dataset:
