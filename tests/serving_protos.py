@@ -1,7 +1,7 @@
 """Two messages of TensorFlow Serving that its Python package leaves out, built from their published definitions.
 
-In the server's source `BatchingParameters` stands in tensorflow_serving/servables/tensorflow/session_bundle_config.proto
-and `MonitoringConfig` in tensorflow_serving/config/monitoring_config.proto; names, numbers and types are theirs.
+In the server's source `BatchingParameters` stands in servables/tensorflow/session_bundle_config.proto and
+`MonitoringConfig` in config/monitoring_config.proto; names, numbers and types are theirs.
 """
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, wrappers_pb2

@@ -40,6 +40,12 @@ _BATCH = flags.DEFINE_integer("batch_size", 8, "Images in one request.", 1)
 _CONCURRENCY = flags.DEFINE_integer("concurrency", 1, "Requests at a time; for servers.", 1)
 _TIMEOUT = flags.DEFINE_float("timeout", 60.0, "Seconds that a server may take for one request.", 0.001)
 _POLL = flags.DEFINE_float("poll_seconds", 1.0, "Between two looks into the watched folder.", 0.001)
+_PATIENCE = flags.DEFINE_integer(
+    "patience",
+    10,
+    "Looks without change after which a file in the watched folder that cannot be read is called bad.",
+    2,
+)
 
 
 def main(paths: list[str]) -> None:
@@ -96,7 +102,7 @@ def _watch(judge: object, table: object) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     print(f"Watching {_WATCH.value}; {len(table.names)} files are in {_OUT.value} already.", flush=True)
-    box = DropBox(_WATCH.value, judge.name)
+    box = DropBox(_WATCH.value, judge.name, _PATIENCE.value)
     watch(box, judge, table, _BATCH.value, lambda: not stop.wait(_POLL.value))
 
 

@@ -159,10 +159,12 @@ class RestModel:
             answer = json.loads(content)
         except ValueError as error:
             raise UserError(f"--server={self.name}: status {status} and no JSON. Is it TensorFlow Serving?") from error
-        if status == 400:
-            raise BadImageError(_short(str(answer.get("error", "the server refused the request"))))
+        words = _short(str(answer.get("error", "")))
+        # A signature that is not there is refused in the same way as an image that is none.
+        if status == 400 and "signature" not in words.lower():
+            raise BadImageError(words or "the server refused the request")
         if status != 200 or len(answer.get("predictions", ())) != len(images):
-            raise UserError(f"--server={self.name}: status {status}: {_short(str(answer.get('error', content[:200])))}")
+            raise UserError(f"--server={self.name}: status {status}: {words or content[:200]!r}")
         return _columns(answer["predictions"])
 
     def _post(self, body: str) -> tuple[int, bytes]:
@@ -227,7 +229,7 @@ class GrpcModel:
             return self._stub.Predict(request, timeout=self._timeout)
         except grpc.RpcError as error:
             code, words = error.code(), _short(error.details() or "")
-            if code is grpc.StatusCode.INVALID_ARGUMENT:
+            if code is grpc.StatusCode.INVALID_ARGUMENT and "signature" not in words.lower():
                 raise BadImageError(words) from error
             if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
                 raise _TryAgain(f"{code.name}: {words}") from error

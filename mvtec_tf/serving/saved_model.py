@@ -48,7 +48,8 @@ def write_classifier(path: atomic.PathLike, model: keras.Model, card: Mapping[st
 def write_encoder(
     path: atomic.PathLike, backbone: Backbone, card: Mapping[str, Any], layers: Sequence[str] = ()
 ) -> None:
-    """Writes a frozen encoder with its batch norm folded. Its outputs are named like layers: the last one of every stage, and `layers`.
+    """Writes a frozen encoder with its batch norm folded. Its outputs are named like layers: the last one of every
+    stage, and `layers`.
 
     Signatures:
       embed (and serving_default): `image_bytes` string [B] -> each layer's global average, float32
