@@ -76,3 +76,20 @@ def _from_environment(variable, what):
     if not os.environ.get(variable):
         pytest.skip(f"{variable} names no folder with {what}")
     return pathlib.Path(os.environ[variable])
+
+
+@pytest.fixture(scope="session")
+def small_run(toy_records, tmp_path_factory):
+    """(run directory, its network): a very small classifier that was never trained."""
+    from tests.small_run import write_small_run
+
+    run_dir = tmp_path_factory.mktemp("small") / "run"
+    return run_dir, write_small_run(run_dir, toy_records)
+
+
+@pytest.fixture(scope="session")
+def exported(small_run, tmp_path_factory):
+    """saved_models/small/1 of `small_run`."""
+    from mvtec_tf.serving.export import export_run
+
+    return export_run(small_run[0], "small", tmp_path_factory.mktemp("exported") / "saved_models")

@@ -24,22 +24,25 @@ def on_refusal(clean_up: Callable[[], None]) -> None:
     _CLEAN_UPS.append(clean_up)
 
 
-def run(main: Callable[[], None]) -> None:
+def run(main: Callable[..., None], takes_paths: bool = False) -> None:
     """Parses the command line, calls `main()` and exits with the status described above.
 
+    With `takes_paths`, `main` is given the list of arguments that are no flags; without, such arguments are wrong use.
     `main` reads its flags itself. Binaries import TensorFlow inside `main`, so that `--help`
     and wrong use answer at once.
     """
     # Before TensorFlow is imported: its start-up messages on stderr would bury the run's own.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     app.define_help_flags()
-    _parse(sys.argv)
+    paths = _parse(sys.argv)
+    if paths and not takes_paths:
+        _fail(f"Unexpected arguments: {' '.join(paths)}. Flags are written --name=value. Try --help.", 2)
     logging.use_absl_handler()
     # TensorFlow reports its housekeeping at INFO through the same logger; the runs speak by print.
     logging.set_verbosity(logging.WARNING)
     sys.unraisablehook = _interrupt_again
     try:
-        main()
+        main(*([paths] if takes_paths else []))
     except UserError as error:
         for clean_up in _CLEAN_UPS:
             clean_up()
@@ -63,15 +66,14 @@ def _interrupt_again(ignored: Any) -> None:
         sys.__unraisablehook__(ignored)
 
 
-def _parse(argv: list[str]) -> None:
+def _parse(argv: list[str]) -> list[str]:
+    """The arguments that are no flags."""
     try:
-        rest = flags.FLAGS(argv)
+        return flags.FLAGS(argv)[1:]
     except (flags.Error, UsageError) as error:
         _fail(f"{error}\nTry --help.", 2)
     except SystemExit:  # only the help flags leave from inside the parser
         sys.exit(0)
-    if len(rest) > 1:
-        _fail(f"Unexpected arguments: {' '.join(rest[1:])}. Flags are written --name=value. Try --help.", 2)
 
 
 def _fail(message: str, status: int) -> None:

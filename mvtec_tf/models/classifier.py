@@ -6,6 +6,7 @@ from keras import layers
 from mvtec_tf.models.backbone import BATCH_NORM_MOMENTUM, Backbone
 
 LOGITS = "logits"
+POOLED = "pooled"
 
 
 def build_classifier(backbone: Backbone, classes: int = 2) -> keras.Model:
@@ -18,7 +19,7 @@ def build_classifier(backbone: Backbone, classes: int = 2) -> keras.Model:
     Returns:
       uint8 [B, S, S, 3] -> float32 logits [B, classes].
     """
-    x = layers.GlobalAveragePooling2D(name="pooled")(backbone.model.output)
+    x = layers.GlobalAveragePooling2D(name=POOLED)(backbone.model.output)
     x = layers.Dropout(0.5, name="head_dropout_1")(x)
     x = layers.Dense(512, name="head_dense")(x)
     x = layers.ReLU(name="head_relu")(x)

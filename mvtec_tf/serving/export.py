@@ -1,85 +1,137 @@
 """From a finished run to `saved_models/NAME/VERSION/`: the judged graph with its threshold beside it."""
 
+import contextlib
+import dataclasses
+import fcntl
 import json
+import os
 import pathlib
+import re
 import shutil
+from collections.abc import Iterator
 from typing import Any
 
 import tensorflow as tf
 
 from mvtec_tf import atomic
 from mvtec_tf.errors import UserError
-from mvtec_tf.serving import saved_model
+from mvtec_tf.serving import configs, model_card, saved_model, warmup
+from mvtec_tf.serving.model_card import Statements
+from mvtec_tf.serving.thresholded import ThresholdedModel, Thresholds
+
+# Of the run, kept with the export: the evaluation's scores, its figures, and the flags that repeat it.
+_KEPT = ("predictions.csv", "metrics.json", "flags.txt")
 
 
-class ThresholdedModel(tf.Module):
-    """A scoring SavedModel, read back, that also says what it calls defective.
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What an export adds to a run.
 
-    Args:
-      scoring: path of a SavedModel with `anomaly_score` and perhaps `probability`.
-      threshold: a score that reaches it is called defective.
+    Attributes:
+      threshold: overrides the one that the run's evaluation used; meaningless for an encoder.
+      labels: that the new version gets in `models.config`.
+      server_root: the folder of all models as the server sees it.
+      statements: for the model card.
     """
 
-    def __init__(self, scoring: atomic.PathLike, threshold: float) -> None:
-        super().__init__()
-        self._scoring = saved_model.load(scoring)
-        self._threshold = tf.Variable(threshold, trainable=False, dtype=tf.float32)
-
-    @tf.function(input_signature=[saved_model.IMAGE_BYTES])
-    def serve(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
-        """string [B] -> `anomaly_score`, `threshold` float32 [B], `label` int64 [B], perhaps `probability`."""
-        outputs = self._scoring.signatures["serving_default"](image_bytes=image_bytes)
-        score = outputs["anomaly_score"]
-        threshold = tf.fill(tf.shape(score), self._threshold.read_value())
-        return outputs | {"threshold": threshold, "label": tf.cast(score >= threshold, tf.int64)}
+    threshold: float | None = None
+    labels: tuple[str, ...] = (configs.CANARY,)
+    server_root: str = configs.SERVER_ROOT
+    statements: Statements = dataclasses.field(default_factory=Statements)
 
 
 def export_run(
-    run_dir: atomic.PathLike, name: str, root: atomic.PathLike, threshold: float | None = None
+    run_dir: atomic.PathLike, name: str, root: atomic.PathLike, options: Options | None = None
 ) -> pathlib.Path:
     """Writes the next version of `name` below `root`, whole or not at all; older ones stay untouched.
+
+    The version is read back and answers its own warm-up requests before it gets its name. Then the server's
+    configuration files in `root` are brought up to date.
 
     Args:
       run_dir: a finished run with a SavedModel in it.
       name: of the model.
       root: folder of all models.
-      threshold: overrides the one that the run's evaluation used; meaningless for an encoder.
+      options: see there.
 
     Returns:
       The new directory.
 
     Raises:
-      UserError: the run is not finished or has no model or no threshold.
+      UserError: the run is not finished or has no model or no threshold, or its thresholds cannot be served.
     """
-    run_dir = pathlib.Path(run_dir)
+    run_dir, folder, options = pathlib.Path(run_dir), pathlib.Path(root) / name, options or Options()
     source = run_dir / "saved_model"
     card = saved_model.read_card(source)
-    target = _next_version(pathlib.Path(root) / name)
-    if card["kind"] == "encoder":
-        with atomic.new_directory(target) as directory:
-            shutil.copytree(source, directory, dirs_exist_ok=True)
-        return target
-    value, origin = _threshold(run_dir, threshold)
-    model = ThresholdedModel(source, value)
-    card |= {"name": name, "version": int(target.name), "threshold": value, "threshold_origin": origin}
-    saved_model.write_module(target, model, model.serve, card)
-    return target
+    thresholds = None if card["kind"] == "encoder" else _thresholds(run_dir, options.threshold)
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder}: a file of this name is in the way. Choose another --name.")
+    with _alone_in(folder):
+        version = max(configs.versions(folder), default=0) + 1
+        card |= {"name": name, "version": version}
+        with atomic.new_directory(folder / str(version)) as directory:
+            if thresholds is None:
+                shutil.copytree(source, directory, dirs_exist_ok=True)
+            else:
+                card = _write_thresholded(directory, source, card, thresholds)
+            _write_extra(directory, run_dir, card, options)
+        configs.write(root, (name, version), options.labels, options.server_root)
+    return folder / str(version)
 
 
-def _threshold(run_dir: pathlib.Path, given: float | None) -> tuple[float, str]:
+def _write_thresholded(
+    directory: pathlib.Path, source: pathlib.Path, card: dict[str, Any], thresholds: Thresholds
+) -> dict[str, Any]:
+    """Writes the model with its thresholds; returns the card with what is new in it."""
+    model = ThresholdedModel(saved_model.load(source), thresholds, tuple(card.get("categories", ())))
+    tf.saved_model.save(model, str(directory), signatures=model.signatures())
+    return card | {
+        "threshold": thresholds.value,
+        "threshold_origin": thresholds.origin,
+        "thresholds": dataclasses.asdict(thresholds),
+    }
+
+
+def _write_extra(directory: pathlib.Path, run_dir: pathlib.Path, card: dict[str, Any], options: Options) -> None:
+    """Fills `assets.extra`, and sends the warm-up requests through the model as it lies on the disk."""
+    extra = directory / saved_model.EXTRA
+    extra.mkdir(exist_ok=True)
+    model = saved_model.load(directory)
+    card = card | {"signatures": sorted(model.signatures)}
+    for name in _KEPT:
+        if (run_dir / name).is_file():
+            shutil.copyfile(run_dir / name, extra / name)
+    warmup.write(extra / warmup.FILE, model.signatures, card["name"], card["image_size"])
+    answers = list(warmup.replay(model, extra / warmup.FILE))
+    if card["kind"] != "encoder":
+        card |= {"gives_probability": any("probability" in answer for _, answer in answers)}
+    atomic.write_json(extra / saved_model.CARD, card)
+    model_card.write(extra, model_card.build(run_dir, card, options.statements))
+
+
+def _thresholds(run_dir: pathlib.Path, given: float | None) -> Thresholds:
     if given is not None:
-        return given, "given on the command line"
+        return Thresholds(given, "given on the command line")
     file = run_dir / "metrics.json"
     if not file.is_file():
         raise UserError(f"{run_dir}: the run is not finished (no metrics.json). Repeat its command to finish it.")
     threshold: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))["threshold"]
     if threshold["value"] is None:
         raise UserError(f"{file}: the run has no threshold ({threshold['reason']}). Give one with --threshold.")
-    return threshold["value"], threshold["reason"]
+    own = {category: chosen["value"] for category, chosen in threshold.get("categories", {}).items()}
+    return Thresholds(threshold["value"], threshold["reason"], own)
 
 
-def _next_version(folder: pathlib.Path) -> pathlib.Path:
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"{folder}: a file of this name is in the way. Choose another --name.")
-    versions = [int(child.name) for child in folder.glob("*") if child.name.isdigit()] if folder.exists() else []
-    return folder / str(max(versions, default=0) + 1)
+@contextlib.contextmanager
+def _alone_in(folder: pathlib.Path) -> Iterator[None]:
+    """One export at a time writes into `folder`; what killed ones left half-written is removed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        for child in folder.iterdir():
+            if re.fullmatch(r"\.\d+\.partial\..*", child.name):
+                shutil.rmtree(child)
+        yield
+    finally:
+        os.close(handle)

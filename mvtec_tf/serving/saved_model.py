@@ -17,38 +17,40 @@ from mvtec_tf.data import pixels
 from mvtec_tf.errors import UsageError, UserError
 from mvtec_tf.models import architecture
 from mvtec_tf.models.backbone import Backbone
-from mvtec_tf.models.classifier import log_odds
+from mvtec_tf.models.fold import fold_batch_norm
 from mvtec_tf.models.heads import PerCategoryHead
 from mvtec_tf.models.simclr import EMBEDDING
+from mvtec_tf.serving import signatures
+from mvtec_tf.serving.signatures import IMAGE_BYTES, Signature
 
 # TensorFlow Serving leaves the contents of this folder alone.
 EXTRA = "assets.extra"
 CARD = "mvtec_tf.json"
-IMAGE_BYTES = tf.TensorSpec([None], tf.string, name="image_bytes")
 
 
 def write_classifier(path: atomic.PathLike, model: keras.Model, card: Mapping[str, Any]) -> None:
-    """Writes a classifier: `image_bytes` [B] -> `anomaly_score` [B] (log-odds), `probability` [B].
+    """Writes a classifier with its batch norm folded and the signatures of `signatures.of_classifier`.
 
     Args:
       path: a new directory.
       model: uint8 [B, S, S, 3] -> float32 logits [B, 2].
       card: what a reader needs to know of it, JSON.
     """
-    size = model.input_shape[1]
-
-    def serve(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
-        score = log_odds(model(pixels.decode_batch(image_bytes, size), training=False))
-        return {"anomaly_score": score, "probability": tf.sigmoid(score)}
-
-    endpoints = {"serving_default": (serve, IMAGE_BYTES)}
-    _write_keras(path, [model], endpoints, dict(card, kind="classifier", image_size=size))
+    folded = fold_batch_norm(model)
+    card = dict(
+        card,
+        kind="classifier",
+        image_size=model.input_shape[1],
+        batch_norm={"folded": len(folded.folded), "kept": list(folded.kept)},
+    )
+    _write_keras(path, [folded.model], signatures.of_classifier(folded.model), card)
 
 
 def write_encoder(
     path: atomic.PathLike, backbone: Backbone, card: Mapping[str, Any], layers: Sequence[str] = ()
 ) -> None:
-    """Writes a frozen encoder. Its outputs are named like layers: the last one of every stage, and `layers`.
+    """Writes a frozen encoder with its batch norm folded. Its outputs are named like layers: the last one of every
+    stage, and `layers`.
 
     Signatures:
       embed (and serving_default): `image_bytes` string [B] -> each layer's global average, float32
@@ -66,10 +68,11 @@ def write_encoder(
       UsageError: the network has no such layer, or its output is no map.
     """
     names = tuple(dict.fromkeys((*backbone.stages, *layers)))
-    maps = {name: _map_of(backbone.model, name) for name in names}
+    network = fold_batch_norm(backbone.model).model
+    maps = {name: _map_of(network, name) for name in names}
     outputs = {name: keras.layers.GlobalAveragePooling2D()(value) for name, value in maps.items()}
-    outputs[EMBEDDING] = keras.layers.GlobalAveragePooling2D()(backbone.model.output)
-    averages, mapper = keras.Model(backbone.model.inputs, outputs), keras.Model(backbone.model.inputs, maps)
+    outputs[EMBEDDING] = keras.layers.GlobalAveragePooling2D()(network.output)
+    averages, mapper = keras.Model(network.inputs, outputs), keras.Model(network.inputs, maps)
     size = backbone.model.input_shape[1]
 
     def embed(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -85,10 +88,10 @@ def write_encoder(
     card["architecture"] = architecture.describe(backbone.model, backbone.stages, trained=False)
     image = tf.TensorSpec([None, size, size, 3], tf.uint8, name="image")
     endpoints = {
-        "serving_default": (embed, IMAGE_BYTES),
-        "embed": (embed, IMAGE_BYTES),
-        "embed_maps": (embed_maps, IMAGE_BYTES),
-        "embed_pixels": (embed_pixels, image),
+        "serving_default": Signature(embed, IMAGE_BYTES),
+        "embed": Signature(embed, IMAGE_BYTES),
+        "embed_maps": Signature(embed_maps, IMAGE_BYTES),
+        "embed_pixels": Signature(embed_pixels, image),
     }
     _write_keras(path, [averages, mapper], endpoints, dict(card, layers=names))
 
@@ -170,16 +173,13 @@ def _map_of(model: keras.Model, name: str) -> keras.KerasTensor:
 
 
 def _write_keras(
-    path: atomic.PathLike,
-    models: Sequence[keras.Model],
-    endpoints: Mapping[str, tuple[Callable, tf.TensorSpec]],
-    card: Mapping[str, Any],
+    path: atomic.PathLike, models: Sequence[keras.Model], endpoints: Mapping[str, Signature], card: Mapping[str, Any]
 ) -> None:
     archive = keras.export.ExportArchive()
     for model in models:
         archive.track(model)
-    for name, (function, argument) in endpoints.items():
-        archive.add_endpoint(name, function, input_signature=[argument])
+    for name, endpoint in endpoints.items():
+        archive.add_endpoint(name, endpoint.function, input_signature=[endpoint.takes])
     with atomic.new_directory(path) as directory:
         archive.write_out(str(directory), verbose=False)
         _write_card(directory, card)

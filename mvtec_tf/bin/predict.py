@@ -1,0 +1,126 @@
+"""Judges image files with an exported model, here or on a server, and writes one row for each.
+
+python -m mvtec_tf.bin.predict --model=saved_models/NAME/VERSION --out=FILE.csv PATH...
+python -m mvtec_tf.bin.predict --server=grpc://HOST:8500/NAME --out=FILE.jsonl PATH...
+python -m mvtec_tf.bin.predict --model=saved_models/NAME/VERSION --out=FILE.csv --watch=FOLDER
+
+PATH is a file, a folder or a pattern in quotes. The columns are those that evaluate reads, path,category,defect,
+label,split,score, and probability,threshold,verdict,error; what is not known is empty. A file that cannot be judged is
+listed with its reason and does not stop the rest. Exit status: 0 all were judged, 1 some could not be, 2 wrong use.
+The same command goes on with a table that was interrupted.
+"""
+
+import hashlib
+import pathlib
+import signal
+import threading
+import time
+
+from absl import flags
+
+from mvtec_tf.bin import entry
+from mvtec_tf.errors import UsageError, UserError
+
+_MODEL = flags.DEFINE_string("model", None, "SavedModel of an export, saved_models/NAME/VERSION.")
+_SERVER = flags.DEFINE_string(
+    "server",
+    None,
+    "Instead of --model: grpc://HOST:PORT/NAME or http://HOST:PORT/NAME, then perhaps /VERSION or /LABEL.",
+)
+_OUT = flags.DEFINE_string("out", None, "Table to write, FILE.csv or FILE.jsonl.", required=True)
+_LIST = flags.DEFINE_string("list", None, "File with one path a line, - for standard input; besides the paths given.")
+_WATCH = flags.DEFINE_string(
+    "watch",
+    None,
+    "Folder to watch: every file that comes is judged once, also across restarts; until SIGTERM or Ctrl-C.",
+)
+_OVERLAYS = flags.DEFINE_string("overlays", None, "Folder for a picture of each image under its heat map.")
+_RELATIVE_TO = flags.DEFINE_string("relative_to", "", "Write paths relative to this folder. Unset: as they were given.")
+_BATCH = flags.DEFINE_integer("batch_size", 8, "Images in one request.", 1)
+_CONCURRENCY = flags.DEFINE_integer("concurrency", 1, "Requests at a time; for servers.", 1)
+_TIMEOUT = flags.DEFINE_float("timeout", 60.0, "Seconds that a server may take for one request.", 0.001)
+_POLL = flags.DEFINE_float("poll_seconds", 1.0, "Between two looks into the watched folder.", 0.001)
+_PATIENCE = flags.DEFINE_integer(
+    "patience",
+    10,
+    "Looks without change after which a file in the watched folder that cannot be read is called bad.",
+    2,
+)
+
+
+def main(paths: list[str]) -> None:
+    _check(paths)
+
+    from mvtec_tf.serving import batch, client, inputs, journal
+    from mvtec_tf.serving.journal import Journal
+
+    form = journal.form_of(_OUT.value)
+    files = [] if _WATCH.value else inputs.expand([*paths, *(inputs.read_list(_LIST.value) if _LIST.value else [])])
+    if not files and not _WATCH.value:
+        raise UserError("No image file among the paths given. Expected files, folders with images, or patterns.")
+    if _MODEL.value:
+        model, splits = client.LocalModel(_MODEL.value), batch.read_splits(_MODEL.value)
+    else:
+        model, splits = client.open_server(_SERVER.value, _TIMEOUT.value), None
+    overlays = pathlib.Path(_OVERLAYS.value) if _OVERLAYS.value else None
+    judge = batch.Judge(model, splits, _RELATIVE_TO.value, overlays)
+    out = pathlib.Path(_OUT.value)
+    if _WATCH.value:
+        with Journal(out, batch.COLUMNS, form) as table:
+            _watch(judge, table)
+            failed, count = table.failed, len(table.names)
+    else:
+        with batch.finished_as(out, _partial(out)) as partial, Journal(partial, batch.COLUMNS, form) as table:
+            start = time.monotonic()
+            verdicts = batch.judge_files(judge, files, table, _BATCH.value, _CONCURRENCY.value)
+            seconds = time.monotonic() - start
+            failed, count = table.failed, len(table.names)
+        print(batch.summary(verdicts, seconds, judge.seconds, _BATCH.value))
+    print(out, flush=True)
+    if failed:
+        raise UserError(f"{failed} of {count} images could not be judged; the column error of {out} says why.")
+
+
+def _check(paths: list[str]) -> None:
+    if bool(_MODEL.value) == bool(_SERVER.value):
+        raise UsageError("Give either --model=saved_models/NAME/VERSION or --server=grpc://HOST:PORT/NAME. Try --help.")
+    if _WATCH.value and (paths or _LIST.value):
+        raise UsageError("--watch judges what comes into its folder; leave the paths and --list out.")
+    if _WATCH.value and not pathlib.Path(_WATCH.value).is_dir():
+        raise UserError(f"--watch={_WATCH.value}: no such folder. Make it first.")
+    if not _WATCH.value and not paths and not _LIST.value:
+        raise UsageError(
+            "Nothing to judge: give files, folders or patterns, --list=FILE or --watch=FOLDER. Try --help."
+        )
+
+
+def _watch(judge: object, table: object) -> None:
+    """Until SIGTERM or SIGINT; a batch that has begun is finished."""
+    from mvtec_tf.serving.watch import DropBox, watch
+
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    print(f"Watching {_WATCH.value}; {len(table.names)} files are in {_OUT.value} already.", flush=True)
+    box = DropBox(_WATCH.value, judge.name, _PATIENCE.value)
+    watch(box, judge, table, _BATCH.value, lambda: not stop.wait(_POLL.value))
+
+
+def _partial(out: pathlib.Path) -> pathlib.Path:
+    """Where the table grows: another one for another model, so that no table mixes two."""
+    if _MODEL.value:
+        graph = pathlib.Path(_MODEL.value)
+        parts = [str(graph.resolve()).encode()]
+        parts += [
+            file.read_bytes()
+            for file in (graph / "fingerprint.pb", graph / "assets.extra" / "mvtec_tf.json")
+            if file.is_file()
+        ]
+        key = hashlib.sha256(b"\0".join(parts)).hexdigest()[:8]
+    else:
+        key = hashlib.sha256(_SERVER.value.encode()).hexdigest()[:8]
+    return out.with_name(f".{out.name}.{key}.partial")
+
+
+if __name__ == "__main__":
+    entry.run(main, takes_paths=True)

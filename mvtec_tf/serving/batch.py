@@ -1,0 +1,263 @@
+"""Verdicts on many image files: one row each, also of a file that cannot be judged."""
+
+import collections
+import contextlib
+import csv
+import dataclasses
+import math
+import os
+import pathlib
+import stat
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+
+from mvtec_tf import atomic
+from mvtec_tf.data.records import GOOD
+from mvtec_tf.errors import UserError
+from mvtec_tf.serving.client import BadImageError, Model
+from mvtec_tf.serving.journal import Journal
+
+COLUMNS = (
+    "path",
+    "category",
+    "defect",
+    "label",
+    "split",
+    "score",
+    "probability",
+    "threshold",
+    "verdict",
+    "error",
+)
+EVALUATE = "evaluate"
+_NEEDED = ("anomaly_score", "threshold", "label")
+_DEFECTIVE = "defective"
+# No camera's encoded photograph is as large; a file that is would fill the memory before it is refused.
+_LARGEST_FILE = 512 * 2**20
+_SPEAK_EVERY_SECONDS = 10
+
+Row = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Facts:
+    """What an image's place in the MVTec layout says of it: CATEGORY/test/DEFECT/NAME.
+
+    Attributes:
+      record: its name in the tables of every run; "" outside of the layout, and so on.
+      category, defect: "" if unknown.
+      label: 1 defective, 0 good, None if unknown.
+    """
+
+    record: str = ""
+    category: str = ""
+    defect: str = ""
+    label: int | None = None
+
+    @classmethod
+    def of(cls, path: str) -> "Facts":
+        """Of an image's path."""
+        parts = pathlib.PurePath(os.path.abspath(path)).parts
+        if len(parts) < 5 or parts[-3] not in ("train", "test"):
+            return cls()
+        return cls("/".join(parts[-4:]), parts[-4], parts[-2], int(parts[-2] != GOOD))
+
+
+class Judge:
+    """Asks a model about image files and makes rows of its answers. May be called from several threads.
+
+    Args:
+      model: that is asked.
+      splits: record name -> how the model's run used the image; None if that is unknown.
+      relative_to: a folder; names in the table are relative to it. "": as they were given.
+      overlays: folder for a picture of each image under its heat map; None: no pictures.
+
+    Attributes:
+      seconds: of each request.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        splits: dict[str, str] | None = None,
+        relative_to: str = "",
+        overlays: pathlib.Path | None = None,
+    ) -> None:
+        self.seconds: list[float] = []
+        self._model = model
+        self._splits = splits
+        self._relative_to = relative_to
+        self._overlays = overlays
+        self._signature = "explain" if overlays else "serving_default"
+
+    def name(self, file: str) -> str:
+        """What a file is called in the table, in characters that UTF-8 has."""
+        name = os.path.relpath(file, self._relative_to) if self._relative_to else file
+        return name.encode("utf-8", "backslashreplace").decode("utf-8")
+
+    def __call__(self, files: Sequence[str]) -> list[Row]:
+        """One row for each file, in their order."""
+        contents: list[bytes | str] = [read_image_file(file) for file in files]
+        readable = [i for i, content in enumerate(contents) if isinstance(content, bytes)]
+        answers = dict(zip(readable, self._ask([contents[i] for i in readable]), strict=True))
+        return [self._row(file, answers.get(i, contents[i])) for i, file in enumerate(files)]
+
+    def _ask(self, images: list[bytes]) -> list[dict[str, Any] | str]:
+        """Each image's outputs, or why there are none."""
+        if not images:
+            return []
+        start = time.monotonic()
+        try:
+            answer = self._model(self._signature, images)
+        except BadImageError as error:
+            if len(images) == 1:
+                return [f"not a readable image: {error}"]
+            return [answer for image in images for answer in self._ask([image])]
+        self.seconds.append(time.monotonic() - start)
+        missing = [name for name in _NEEDED if name not in answer]
+        if missing:
+            raise UserError(
+                f"{self._model.name}: {self._signature} answers no {', '.join(missing)}. Expected an export of a "
+                "classifier or a probe, saved_models/NAME/VERSION."
+            )
+        return [{name: values[i] for name, values in answer.items()} for i in range(len(images))]
+
+    def _row(self, file: str, answer: dict[str, Any] | str) -> Row:
+        facts, name = Facts.of(file), self.name(file)
+        row = {
+            "path": name,
+            "category": facts.category,
+            "defect": facts.defect,
+            "label": facts.label,
+            "split": self._split(facts),
+        }
+        if not isinstance(answer, str) and not math.isfinite(answer["anomaly_score"]):
+            answer = f"the model's score is {answer['anomaly_score']}"
+        if isinstance(answer, str):
+            return row | dict.fromkeys(("score", "probability", "threshold")) | {"verdict": "", "error": answer}
+        if self._overlays:
+            self._write_overlay(name, answer["overlay_bytes"])
+        return row | {
+            "score": float(answer["anomaly_score"]),
+            "probability": float(answer["probability"]) if "probability" in answer else None,
+            "threshold": float(answer["threshold"]),
+            "verdict": _DEFECTIVE if answer["label"] else GOOD,
+            "error": "",
+        }
+
+    def _split(self, facts: Facts) -> str:
+        if self._splits is None or facts.label is None:
+            return ""
+        return self._splits.get(facts.record, EVALUATE)
+
+    def _write_overlay(self, name: str, png: bytes) -> None:
+        steps = [step if step != ".." else "__" for step in pathlib.PurePosixPath(name).parts if step != "/"]
+        with atomic.replacing(self._overlays.joinpath(*steps[:-1], f"{steps[-1]}.png")) as temporary:
+            temporary.write_bytes(png)
+
+
+def judge_files(
+    judge: Judge, files: Sequence[str], journal: Journal, batch_size: int, concurrency: int = 1
+) -> collections.Counter:
+    """Judges all files that the journal does not have yet, and writes each batch down as it comes.
+
+    Args:
+      judge: of one batch.
+      files: all of them.
+      journal: takes the rows, in the order of the files.
+      batch_size: files in one request.
+      concurrency: requests at a time.
+
+    Returns:
+      How many of the files that were judged now got which verdict; "" counts those that could not be judged.
+    """
+    left = [file for file in files if judge.name(file) not in journal.names]
+    if len(left) < len(files):
+        print(f"{len(files) - len(left)} of {len(files)} images are in the table already.", flush=True)
+    batches = [left[i : i + batch_size] for i in range(0, len(left), batch_size)]
+    verdicts: collections.Counter = collections.Counter()
+    start = spoke = time.monotonic()
+    with ThreadPoolExecutor(concurrency) as workers:
+        for rows in _in_order(workers, judge, batches, ahead=concurrency):
+            journal.append(rows)
+            verdicts.update(row["verdict"] for row in rows)
+            now = time.monotonic()
+            if now - spoke > _SPEAK_EVERY_SECONDS:
+                done = verdicts.total()
+                print(f"judged {done} of {len(left)} images, {done / (now - start):.1f} images/s", flush=True)
+                spoke = now
+    return verdicts
+
+
+def summary(verdicts: collections.Counter, seconds: float, requests: Sequence[float], batch_size: int) -> str:
+    """What was found, and how fast: throughput over all, latency of single requests."""
+    count = verdicts.total()
+    text = (
+        f"{count} images: {verdicts[GOOD]} good, {verdicts[_DEFECTIVE]} defective, {verdicts['']} could not be judged. "
+        f"{count / max(seconds, 1e-9):.1f} images/s."
+    )
+    if not requests:
+        return text
+    median, late = 1000 * np.percentile(requests, [50, 95])
+    size = f"up to {batch_size} images" if batch_size > 1 else "one image"
+    return f"{text} {len(requests)} requests of {size}: median {median:.1f} ms, 95th percentile {late:.1f} ms."
+
+
+def read_splits(model: atomic.PathLike) -> dict[str, str] | None:
+    """How the run of an exported SavedModel used each image: record name -> split; None if the export has no table."""
+    file = pathlib.Path(model) / "assets.extra" / "predictions.csv"
+    if not file.is_file():
+        return None
+    splits: dict[str, str] = {}
+    with file.open(newline="", encoding="utf-8") as content:
+        for row in csv.DictReader(content):
+            # An image may have been used twice; what it was fitted on says most.
+            if row["split"] == "fit" or row["path"] not in splits:
+                splits[row["path"]] = row["split"]
+    return splits
+
+
+def read_image_file(file: str) -> bytes | str:
+    """A file's contents, or in words why they are not to be had."""
+    try:
+        facts = os.stat(file)
+        if not stat.S_ISREG(facts.st_mode):
+            return "not a file"
+        if facts.st_size > _LARGEST_FILE:
+            return f"the file has {facts.st_size} bytes; no more than {_LARGEST_FILE} are read"
+        content = pathlib.Path(file).read_bytes()
+    except (OSError, ValueError) as error:
+        return f"cannot be read: {getattr(error, 'strerror', None) or error}"
+    return content or "the file is empty"
+
+
+@contextlib.contextmanager
+def finished_as(out: pathlib.Path, partial: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Yields `partial`, which a later call goes on with if this one is interrupted; on success it becomes `out`.
+
+    Raises:
+      UserError: `out` is there already.
+    """
+    if out.exists():
+        raise UserError(f"--out={out}: exists already. Give another name, or remove it.")
+    yield partial
+    os.replace(partial, out)
+
+
+def _in_order(workers: Executor, function: Callable[[Any], Any], items: Iterable[Any], ahead: int) -> Iterator[Any]:
+    """`map`, with at most `ahead` + 1 results waiting: a million images must not pile up in memory."""
+    waiting: collections.deque = collections.deque()
+    try:
+        for item in items:
+            waiting.append(workers.submit(function, item))
+            if len(waiting) > ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        for future in waiting:
+            future.cancel()

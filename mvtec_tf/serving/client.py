@@ -1,0 +1,287 @@
+"""One way to ask a model, wherever it runs: a SavedModel here, or a TensorFlow Serving over gRPC or REST.
+
+    model(signature, [file contents, ...]) -> {output: array [B, ...]}
+
+Asking over REST needs no TensorFlow on this side.
+"""
+
+import base64
+import dataclasses
+import http.client
+import json
+import pathlib
+import threading
+import time
+import urllib.parse
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from mvtec_tf import atomic
+from mvtec_tf.errors import UsageError, UserError
+
+# The name that a server gives its model when it is started without one.
+_DEFAULT_NAME = "default"
+_TRY_AGAIN_AFTER_SECONDS = (0.2, 1.0)
+_INPUT = "image_bytes"
+# What TensorFlow reports of an image it cannot decode, with the place in the graph after it.
+_NOISE = ("\n", " [Op:", "\t [[", " [[{{")
+
+
+class BadImageError(Exception):
+    """The model refused an image of the batch; the message says why."""
+
+
+class UnavailableError(UserError):
+    """The server cannot be reached or is too busy."""
+
+
+class Model(Protocol):
+    """A model that can be asked.
+
+    Attributes:
+      name: in words, for messages.
+    """
+
+    name: str
+
+    def __call__(self, signature: str, images: Sequence[bytes]) -> dict[str, np.ndarray]:
+        """The answer of a signature to B encoded images: each output [B, ...]; strings as object arrays.
+
+        Raises:
+          BadImageError: an image of the batch cannot be decoded.
+          UserError: the model or the signature is not there.
+          UnavailableError: the server does not answer.
+        """
+
+
+class LocalModel:
+    """A SavedModel in this process.
+
+    Args:
+      path: of the SavedModel.
+    """
+
+    def __init__(self, path: atomic.PathLike) -> None:
+        from mvtec_tf.serving import saved_model
+
+        self.name = str(pathlib.Path(path))
+        self._model = saved_model.load(path)
+
+    def __call__(self, signature: str, images: Sequence[bytes]) -> dict[str, np.ndarray]:
+        """See `Model`."""
+        import tensorflow as tf
+
+        if signature not in self._model.signatures:
+            raise UserError(f"{self.name}: no signature {signature!r}; it has {', '.join(self._model.signatures)}.")
+        try:
+            answer = self._model.signatures[signature](**{_INPUT: tf.constant(list(images), tf.string)})
+        except (tf.errors.InvalidArgumentError, tf.errors.ResourceExhaustedError) as error:
+            raise BadImageError(_short(error.message)) from error
+        return {key: value.numpy() for key, value in answer.items()}
+
+
+@dataclasses.dataclass(frozen=True)
+class Address:
+    """Where a served model is.
+
+    Attributes:
+      scheme: grpc, http or https.
+      host, port: of the server.
+      model: its name there.
+      version: number or label; "": the server's choice, its newest.
+    """
+
+    scheme: str
+    host: str
+    port: int
+    model: str = _DEFAULT_NAME
+    version: str = ""
+
+    @classmethod
+    def parse(cls, url: str) -> "Address":
+        """Of grpc://host:port[/MODEL[/VERSION_OR_LABEL]], or the same with http:// or https://.
+
+        The longer form of REST addresses, http://host:port/v1/models/MODEL[/versions/3], is understood too.
+
+        Raises:
+          UsageError: it is none of these.
+        """
+        try:
+            parts = urllib.parse.urlsplit(url)
+            port = parts.port or {"grpc": 8500, "http": 8501, "https": 443}[parts.scheme]
+        except (ValueError, KeyError):
+            parts = None
+        if parts is None or not parts.hostname or parts.query or parts.fragment or parts.username:
+            raise UsageError(
+                f"--server={url}: expected grpc://host:port/MODEL or http://host:port/MODEL, with /VERSION or /LABEL "
+                "after the model's name if it is not to be the server's choice."
+            )
+        path = parts.path.removesuffix(":predict").strip("/").removeprefix("v1/models/")
+        steps = [step for step in path.split("/") if step not in ("", "versions", "labels")]
+        if len(steps) > 2:
+            raise UsageError(f"--server={url}: expected at most MODEL/VERSION after the port, found {path!r}.")
+        return cls(parts.scheme, parts.hostname, port, *map(urllib.parse.unquote, steps))
+
+    def __str__(self) -> str:
+        """The short form."""
+        version = f"/{self.version}" if self.version else ""
+        return f"{self.scheme}://{self.host}:{self.port}/{self.model}{version}"
+
+
+class RestModel:
+    """A model behind TensorFlow Serving's REST interface.
+
+    Args:
+      address: where.
+      timeout: seconds for one request.
+    """
+
+    def __init__(self, address: Address, timeout: float = 60.0) -> None:
+        self.name = str(address)
+        version = ""
+        if address.version:
+            kind = "versions" if address.version.isdigit() else "labels"
+            version = f"/{kind}/{urllib.parse.quote(address.version)}"
+        self._path = f"/v1/models/{urllib.parse.quote(address.model)}{version}:predict"
+        self._address = address
+        self._timeout = timeout
+        # A connection is kept for the next request, one for each thread.
+        self._mine = threading.local()
+
+    def __call__(self, signature: str, images: Sequence[bytes]) -> dict[str, np.ndarray]:
+        """See `Model`."""
+        instances = [{_INPUT: {"b64": base64.b64encode(image).decode()}} for image in images]
+        body = json.dumps({"signature_name": signature, "instances": instances})
+        status, content = _patiently(lambda: self._post(body), self.name)
+        try:
+            answer = json.loads(content)
+        except ValueError as error:
+            raise UserError(f"--server={self.name}: status {status} and no JSON. Is it TensorFlow Serving?") from error
+        words = _short(str(answer.get("error", "")))
+        # A signature that is not there is refused in the same way as an image that is none.
+        if status == 400 and "signature" not in words.lower():
+            raise BadImageError(words or "the server refused the request")
+        if status != 200 or len(answer.get("predictions", ())) != len(images):
+            raise UserError(f"--server={self.name}: status {status}: {words or content[:200]!r}")
+        return _columns(answer["predictions"])
+
+    def _post(self, body: str) -> tuple[int, bytes]:
+        kind = http.client.HTTPSConnection if self._address.scheme == "https" else http.client.HTTPConnection
+        connection = getattr(self._mine, "connection", None)
+        if connection is None:
+            connection = kind(self._address.host, self._address.port, timeout=self._timeout)
+        self._mine.connection = None
+        try:
+            connection.request("POST", self._path, body, {"Content-Type": "application/json"})
+            response = connection.getresponse()
+            status, content = response.status, response.read()
+        except (OSError, http.client.HTTPException) as error:
+            connection.close()
+            raise _TryAgain(f"{type(error).__name__}: {error}") from error
+        self._mine.connection = connection
+        if status in (429, 503, 504):
+            raise _TryAgain(f"status {status}: {content[:200].decode(errors='replace')}")
+        return status, content
+
+
+class GrpcModel:
+    """A model behind TensorFlow Serving's gRPC interface, without encryption.
+
+    Args:
+      address: where.
+      timeout: seconds for one request.
+    """
+
+    def __init__(self, address: Address, timeout: float = 60.0) -> None:
+        import grpc
+        from tensorflow_serving.apis import prediction_service_pb2_grpc
+
+        self.name = str(address)
+        self._address = address
+        self._timeout = timeout
+        # gRPC stops at 4 MiB unless told otherwise; heat maps and photographs are larger.
+        options = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
+        channel = grpc.insecure_channel(f"{address.host}:{address.port}", options)
+        self._stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+
+    def __call__(self, signature: str, images: Sequence[bytes]) -> dict[str, np.ndarray]:
+        """See `Model`."""
+        import tensorflow as tf
+        from tensorflow_serving.apis import predict_pb2
+
+        request = predict_pb2.PredictRequest()
+        request.model_spec.name = self._address.model
+        request.model_spec.signature_name = signature
+        if self._address.version.isdigit():
+            request.model_spec.version.value = int(self._address.version)
+        elif self._address.version:
+            request.model_spec.version_label = self._address.version
+        request.inputs[_INPUT].CopyFrom(tf.make_tensor_proto(list(images), tf.string, (len(images),)))
+        answer = _patiently(lambda: self._predict(request), self.name)
+        return {key: tf.make_ndarray(value) for key, value in answer.outputs.items()}
+
+    def _predict(self, request: Any) -> Any:
+        import grpc
+
+        try:
+            return self._stub.Predict(request, timeout=self._timeout)
+        except grpc.RpcError as error:
+            code, words = error.code(), _short(error.details() or "")
+            if code is grpc.StatusCode.INVALID_ARGUMENT and "signature" not in words.lower():
+                raise BadImageError(words) from error
+            if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+                raise _TryAgain(f"{code.name}: {words}") from error
+            raise UserError(f"--server={self.name}: {code.name}: {words}") from error
+
+
+def open_server(url: str, timeout: float = 60.0) -> Model:
+    """The model at an address, see `Address.parse`; nothing is sent yet.
+
+    Raises:
+      UsageError: the address makes no sense.
+    """
+    address = Address.parse(url)
+    return GrpcModel(address, timeout) if address.scheme == "grpc" else RestModel(address, timeout)
+
+
+class _TryAgain(Exception):
+    """A failure that may pass."""
+
+
+def _patiently(ask: Callable[[], Any], name: str) -> Any:
+    for pause in (*_TRY_AGAIN_AFTER_SECONDS, None):
+        try:
+            return ask()
+        except _TryAgain as error:
+            if pause is None:
+                raise UnavailableError(
+                    f"--server={name}: no answer ({error}). Is the server up, is it the right port, and does it "
+                    "have the model?"
+                ) from error
+            time.sleep(pause)
+    raise AssertionError("the last try ends the loop")
+
+
+def _short(message: str) -> str:
+    """The first line of a message of TensorFlow, without the place in the graph."""
+    message = message.strip().rsplit("}} ", 1)[-1] if message.lstrip().startswith("{{") else message.strip()
+    for noise in _NOISE:
+        message = message.split(noise, 1)[0]
+    return message.strip()
+
+
+def _columns(predictions: list[Any]) -> dict[str, np.ndarray]:
+    """Arrays of the outputs from one JSON object for each image."""
+    if not isinstance(predictions[0], dict):
+        raise UserError("The server's model has one output only; expected those of an export of this program.")
+    return {name: _column([one[name] for one in predictions]) for name in predictions[0]}
+
+
+def _column(values: list[Any]) -> np.ndarray:
+    if isinstance(values[0], dict):
+        return np.array([base64.b64decode(value["b64"]) for value in values], object)
+    if isinstance(values[0], str):
+        return np.array(values, object)
+    return np.array(values, np.int64 if isinstance(values[0], int) else np.float32)

@@ -1,0 +1,154 @@
+"""A table that grows by whole rows, on the disk before anybody hears of them, and survives being killed.
+
+Each append ends with fsync. A process killed in the middle of one leaves a torn last row; the next one that opens the
+file cuts it off, and the rows before it say what has been done.
+"""
+
+import csv
+import fcntl
+import io
+import json
+import os
+import pathlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import TracebackType
+from typing import Any
+
+from mvtec_tf import atomic
+from mvtec_tf.errors import UsageError, UserError
+
+FORMS = (".csv", ".jsonl")
+
+
+class Journal:
+    """One table, open for one process.
+
+    Args:
+      file: is made, or gone on with.
+      columns: names of the columns; the first one names the row, the last one says what went wrong with it.
+      form: ".csv" or ".jsonl".
+
+    Attributes:
+      names: of all rows.
+      failed: number of rows with which something went wrong.
+
+    Raises:
+      UserError: another process has it open, it is another table, or it cannot be written.
+    """
+
+    def __init__(self, file: atomic.PathLike, columns: Sequence[str], form: str) -> None:
+        self.file = pathlib.Path(file)
+        self._columns = tuple(columns)
+        self._form = form
+        self.names: set[str] = set()
+        self.failed = 0
+        try:
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            self._handle = self.file.open("a+b")
+        except OSError as error:
+            raise UserError(f"{self.file}: cannot be written ({error.strerror}).") from error
+        try:
+            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self._handle.close()
+            raise UserError(
+                f"{self.file}: another process is writing it. Wait for it, or give another --out."
+            ) from error
+        try:
+            self._recover()
+        except UserError:
+            self._handle.close()
+            raise
+
+    def append(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Writes rows; they are on the disk when this returns."""
+        rows = list(rows)
+        self._write("".join(self._line([row[name] for name in self._columns]) for row in rows))
+        for row in rows:
+            self._note(row)
+
+    def close(self) -> None:
+        """Lets other processes have it."""
+        self._handle.close()
+
+    def __enter__(self) -> "Journal":
+        """Itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Closes it."""
+        self.close()
+
+    def _write(self, text: str) -> None:
+        self._handle.write(text.encode("utf-8"))
+        self._handle.flush()
+        os.fsync(self._handle.fileno())
+
+    def _line(self, values: Sequence[Any]) -> str:
+        if self._form == ".jsonl":
+            named = {name: value for name, value in zip(self._columns, values, strict=True)}
+            return json.dumps(named, ensure_ascii=False, allow_nan=False) + "\n"
+        buffer = io.StringIO(newline="")
+        csv.writer(buffer, lineterminator="\n").writerow(["" if value is None else value for value in values])
+        return buffer.getvalue()
+
+    def _recover(self) -> None:
+        """Notes the whole rows that are there; a torn one behind them is cut off."""
+        self._handle.seek(0)
+        content = self._handle.read()
+        whole = content[: _end_of_last_whole_line(content, quoted=self._form == ".csv")]
+        if len(whole) < len(content):
+            self._handle.truncate(len(whole))
+        text = whole.decode("utf-8")
+        try:
+            for row in self._parse(text) if text else ():
+                if not isinstance(row, dict) or set(row) != set(self._columns):
+                    raise ValueError(f"a row of it is {row!r}")
+                self._note(row)
+        except (ValueError, csv.Error) as error:
+            raise UserError(
+                f"{self.file}: not a table of this program ({error}). Expected the columns {','.join(self._columns)}. "
+                "Give another --out."
+            ) from error
+        if not text and self._form == ".csv":
+            self._write(self._line(self._columns))
+
+    def _parse(self, text: str) -> Iterator[Any]:
+        if self._form == ".jsonl":
+            # Not splitlines: it also splits at characters that JSON may hold.
+            yield from (json.loads(line) for line in text.split("\n") if line)
+            return
+        reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+        if tuple(reader.fieldnames or ()) != self._columns:
+            raise ValueError(f"its columns are {','.join(reader.fieldnames or ())}")
+        yield from reader
+
+    def _note(self, row: Mapping[str, Any]) -> None:
+        self.names.add(row[self._columns[0]])
+        self.failed += bool(row[self._columns[-1]])
+
+
+def form_of(file: atomic.PathLike) -> str:
+    """The form that a file's name asks for.
+
+    Raises:
+      UsageError: neither CSV nor JSON lines.
+    """
+    suffix = pathlib.Path(file).suffix.lower()
+    if suffix not in FORMS:
+        raise UsageError(f"--out={file}: expected a name that ends in {' or '.join(FORMS)}.")
+    return suffix
+
+
+def _end_of_last_whole_line(content: bytes, quoted: bool) -> int:
+    """Where the last line ends that is whole: in CSV, one whose quotes are closed."""
+    end, open_quote, position = 0, False, 0
+    while (newline := content.find(b"\n", position)) >= 0:
+        if quoted and content.count(b'"', position, newline) % 2:
+            open_quote = not open_quote
+        position = newline + 1
+        if not open_quote:
+            end = position
+    return end

@@ -1,0 +1,273 @@
+"""What goes with every export: which data, how good, which threshold, whose weights, what it cannot do.
+
+After Mitchell et al., "Model cards for model reporting", FAT* 2019. Everything in it is read from the run; what the run
+does not know is said to be unknown.
+"""
+
+import dataclasses
+import hashlib
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mvtec_tf import atomic
+from mvtec_tf.errors import UserError
+
+NOT_STATED = "not stated"
+_KERAS_WEIGHTS = (
+    "The ImageNet weights that Keras distributes with keras.applications; the documentation of Keras names the licence "
+    "of each network's weights, and ImageNet gives its images for non-commercial research only."
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Statements:
+    """What only a person can say.
+
+    Attributes:
+      data_licence: of the photographs.
+      weights_licence: of the weights that training started from.
+    """
+
+    data_licence: str = NOT_STATED
+    weights_licence: str = NOT_STATED
+
+
+def build(run_dir: pathlib.Path, card: Mapping[str, Any], statements: Statements) -> dict[str, Any]:
+    """The card of an export, as JSON.
+
+    Args:
+      run_dir: the run; an encoder's has no metrics.json.
+      card: the export's facts of itself, see `export.export_run`.
+      statements: of the person who exports.
+
+    Raises:
+      UserError: the run's own record cannot be read.
+    """
+    run = read_json(run_dir / "run.json")
+    metrics_file = run_dir / "metrics.json"
+    metrics = read_json(metrics_file) if metrics_file.exists() else None
+    settings = run.get("settings", {})
+    return {
+        "model": {key: card[key] for key in _MODEL_KEYS if key in card},
+        "data": _data(run, metrics, statements),
+        "metrics": _metrics(metrics),
+        "threshold": card.get("thresholds"),
+        "weights": _weights(settings, run, statements),
+        "limits": _limits(card, run, metrics),
+        "repeat": {
+            "program": run.get("binary"),
+            "command": f"python -m mvtec_tf.bin.{run.get('binary')} --flagfile=flags.txt",
+            "flags": (run_dir / "flags.txt").read_text(encoding="utf-8").splitlines(),
+        },
+        "versions": run.get("versions", {}),
+    }
+
+
+def render(card: Mapping[str, Any]) -> str:
+    """The card as Markdown."""
+    model, data, repeat = card["model"], card["data"], card["repeat"]
+    name = f"{model['name']}, version {model['version']}" if "name" in model else "Model"
+    parts = [
+        f"# Model card: {name}",
+        "## Model",
+        _list(model),
+        "## Data and protocol",
+        _list(data),
+        "## Metrics",
+        _metrics_text(card["metrics"]),
+        "## Threshold",
+        _threshold_text(card["threshold"]),
+        "## Weights",
+        _list(card["weights"]),
+        "## Known limits",
+        "\n".join(f"- {limit}" for limit in card["limits"]),
+        "## The command that repeats it",
+        f"`flags.txt` lies beside this card; give it the folder of your data and a new run directory.\n\n"
+        f"```sh\n{repeat['command']}\n```",
+        "```\n" + "\n".join(repeat["flags"]) + "\n```",
+        "## Versions",
+        _list(card["versions"]),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def read_json(file: pathlib.Path) -> dict[str, Any]:
+    """A JSON object from a file.
+
+    Raises:
+      UserError: no such file, or it is not JSON.
+    """
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"{file}: no such file. Is {file.parent} a finished run?") from error
+    except json.JSONDecodeError as error:
+        raise UserError(f"{file}: not readable as JSON ({error}).") from error
+
+
+_MODEL_KEYS = ("name", "version", "kind", "image_size", "categories", "signatures", "stages", "batch_norm")
+
+
+def _data(run: Mapping[str, Any], metrics: Mapping[str, Any] | None, statements: Statements) -> dict[str, Any]:
+    settings, data = run.get("settings", {}), run.get("data", {})
+    found = {
+        "categories": data.get("categories"),
+        "images": data.get("images"),
+        "fingerprint": data.get("fingerprint"),
+        "protocol": settings.get("protocol"),
+        "label_budget": settings.get("label_budget"),
+        "labelled_test_images": run.get("labels_used"),
+        "defective_among_them": run.get("labelled_defects"),
+        "seed": settings.get("seed"),
+        "licence": statements.data_licence,
+    }
+    if metrics:
+        counts = {split: count for split, count in metrics.get("counts", {}).items() if count["images"]}
+        found["images_by_use"] = {
+            split: f"{count['images']} images, {count['defective']} of them defective"
+            for split, count in counts.items()
+        }
+    return {key: value for key, value in found.items() if value is not None}
+
+
+def _metrics(metrics: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    if metrics is None:
+        return None
+    idle = metrics["trivial"]["always_defective"]
+    return {
+        "summary": metrics["summary"],
+        "verdict": metrics["verdict"],
+        "intervals": metrics.get("intervals"),
+        "overall": _forms(metrics["overall"]),
+        "always_defective": _forms(idle["overall"]),
+        "categories": {name: _forms(found) for name, found in metrics["categories"].items()},
+    }
+
+
+def _forms(found: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: {end: metric.get(end) for end in ("value", "low", "high")}
+        for name, metric in found.items()
+        if metric["value"] is not None
+    }
+
+
+def _weights(settings: Mapping[str, Any], run: Mapping[str, Any], statements: Statements) -> dict[str, Any]:
+    weights = settings.get("weights")
+    found: dict[str, Any] = {"loaded": run.get("network", {}).get("weights", NOT_STATED)}
+    if settings.get("encoder"):
+        return found | _encoder(pathlib.Path(settings["encoder"]), statements)
+    licence = statements.weights_licence
+    if weights == "imagenet":
+        found["origin"] = _KERAS_WEIGHTS
+    elif weights in (None, "none"):
+        found["origin"] = "a random start; no weights of others are in this model"
+        licence = "none needed" if licence == NOT_STATED else licence
+    else:
+        found["origin"] = f"the file {pathlib.Path(weights).name}"
+        found["sha256"] = sha256(pathlib.Path(weights)) or "unknown: the file was not there at the time of the export"
+    return found | {"licence": licence}
+
+
+def _encoder(path: pathlib.Path, statements: Statements) -> dict[str, Any]:
+    """Of a probe: what its encoder's run says of the encoder's weights."""
+    if not (path / "run.json").is_file():
+        return {"origin": f"the encoder {path.name}, whose run was not there", "licence": statements.weights_licence}
+    run = read_json(path / "run.json")
+    own = {key: value for key, value in run.get("settings", {}).items() if key != "encoder"}
+    return {"encoder": f"{path.name}, a run of {run.get('binary')}"} | _weights(own, run, statements)
+
+
+def sha256(file: pathlib.Path) -> str | None:
+    """Of the file's contents, hex; None if there is no such file."""
+    if not file.is_file():
+        return None
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+def _limits(card: Mapping[str, Any], run: Mapping[str, Any], metrics: Mapping[str, Any] | None) -> list[str]:
+    size = card.get("image_size")
+    categories = run.get("data", {}).get("categories") or card.get("categories") or []
+    limits = []
+    if categories:
+        limits.append(
+            f"It knows {', '.join(categories)}. An image of anything else, or in another light, gets a score too, "
+            "and that score means nothing."
+        )
+    if size:
+        limits.append(f"Every image is resized to {size} x {size} pixels: what cannot be seen there is not found.")
+    if card["kind"] == "encoder":
+        return [*limits, "It gives features, not verdicts: a head has to be fitted on them."]
+    if not card.get("gives_probability", True):
+        limits.append("Its score is a distance, not a probability, so it answers none.")
+    limits.append("A heat map shows which parts of the image the score rests on, not the outline of a defect.")
+    if "RANDOM" in run.get("network", {}).get("weights", ""):
+        limits.append(f"Not all layers started from the weights file. {run['network']['weights']}")
+    if metrics is None:
+        return [*limits, "It was not judged."]
+    evaluated = metrics.get("counts", {}).get("evaluate")
+    if evaluated:
+        limits.append(
+            f"It was judged on {evaluated['images']} images ({evaluated['defective']} defective) of one training run; "
+            "the intervals say nothing of another seed, another draw of labels or another camera."
+        )
+    if metrics.get("not_judged"):
+        limits.append(f"Not judged: {', '.join(metrics['not_judged'])}.")
+    for name, own in [("", metrics["threshold"]), *metrics["threshold"].get("categories", {}).items()]:
+        if own.get("warning"):
+            limits.append(f"The threshold{f' of {name}' if name else ''} is not to be relied on: {own['warning']}.")
+    return limits
+
+
+def _list(facts: Mapping[str, Any]) -> str:
+    return "\n".join(f"- {key.replace('_', ' ')}: {_text(value)}" for key, value in facts.items())
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "; ".join(f"{key}: {_text(own)}" for key, own in value.items())
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return ", ".join(map(str, value)) or "none"
+    return str(value)
+
+
+def _metrics_text(metrics: Mapping[str, Any] | None) -> str:
+    if metrics is None:
+        return "None: this model gives features, not verdicts."
+    columns = [("all images", metrics["overall"])]
+    if len(metrics["categories"]) > 1:
+        columns += list(metrics["categories"].items())
+    columns.append(("call everything defective", metrics["always_defective"]))
+    lines = [
+        "| | " + " | ".join(title for title, _ in columns) + " |",
+        "|---" * (len(columns) + 1) + "|",
+    ]
+    for name in metrics["overall"]:
+        cells = (_figure(found.get(name)) for _, found in columns)
+        lines.append(f"| {name.replace('_', ' ')} | " + " | ".join(cells) + " |")
+    return f"{metrics['summary']}\n\n" + "\n".join(lines) + "\n\nIn brackets: 95 % intervals."
+
+
+def _figure(found: Mapping[str, Any] | None) -> str:
+    if found is None:
+        return "-"
+    if found["low"] is None or found["high"] is None:
+        return f"{found['value']:.3f}"
+    return f"{found['value']:.3f} [{found['low']:.3f}, {found['high']:.3f}]"
+
+
+def _threshold_text(threshold: Mapping[str, Any] | None) -> str:
+    if threshold is None:
+        return "None."
+    text = f"A score of {threshold['value']:.6g} or more is called defective: {threshold['origin']}."
+    own = "\n".join(f"- {name}: {value:.6g}" for name, value in threshold["categories"].items())
+    return text if not own else f"Each category has its own; the model tells the category from the image.\n\n{own}"
+
+
+def write(directory: pathlib.Path, card: Mapping[str, Any]) -> None:
+    """Writes `model_card.json` and `model_card.md`."""
+    atomic.write_json(directory / "model_card.json", dict(card))
+    atomic.write_text(directory / "model_card.md", render(card))

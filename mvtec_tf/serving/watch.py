@@ -1,0 +1,125 @@
+"""A camera's drop box: each file that comes into a folder is judged once, also across restarts.
+
+What has been judged stands in the journal and nowhere else. A file is read when its size and time of change are the
+same at two looks in a row and still after it was read; a camera that writes elsewhere and moves the whole file in, or
+writes to a name that starts with a dot, needs no such luck.
+"""
+
+import dataclasses
+import os
+from collections.abc import Callable, Container, Iterable
+from typing import Any
+
+from mvtec_tf.serving.client import UnavailableError
+from mvtec_tf.serving.inputs import below
+from mvtec_tf.serving.journal import Journal
+
+# A file that cannot be decoded may be one whose writer has paused: it is called bad after so many looks without change.
+PATIENCE = 10
+
+
+@dataclasses.dataclass
+class _Candidate:
+    """A file that has not been judged.
+
+    Attributes:
+      state: its size, time of change and inode at the last look; None if it was gone.
+      looks: how often it has been the same since.
+    """
+
+    state: tuple[int, int, int] | None
+    looks: int = 0
+
+
+class DropBox:
+    """The files of a folder that are to be judged.
+
+    Args:
+      folder: also with folders in it.
+      name: of a file in the journal.
+      patience: looks without change after which an unreadable file is called bad.
+    """
+
+    def __init__(self, folder: str, name: Callable[[str], str], patience: int = PATIENCE) -> None:
+        self._folder = folder
+        self._name = name
+        self._patience = patience
+        self._candidates: dict[str, _Candidate] = {}
+
+    def look(self, judged: Container[str]) -> list[str]:
+        """Looks once; returns the files that have not changed since the look before, by name.
+
+        Args:
+          judged: names in the journal.
+        """
+        seen = {file for file in below(self._folder) if self._name(file) not in judged}
+        for gone in self._candidates.keys() - seen:
+            del self._candidates[gone]
+        ready = []
+        for file in sorted(seen):
+            state = _state(file)
+            candidate = self._candidates.get(file)
+            if candidate is None or candidate.state != state or state is None:
+                self._candidates[file] = _Candidate(state)
+                continue
+            candidate.looks += 1
+            # An unreadable file is read again only when its patience is at an end, or it has changed.
+            if candidate.looks in (1, self._patience):
+                ready.append(file)
+        return ready
+
+    def forget(self, files: Iterable[str]) -> None:
+        """Starts again with these files."""
+        for file in files:
+            self._candidates.pop(file, None)
+
+    def settled(self, file: str, readable: bool) -> bool:
+        """Whether a verdict counts: the file has not changed meanwhile, and if it is unreadable, for long."""
+        candidate = self._candidates[file]
+        if _state(file) != candidate.state:
+            candidate.looks = 0
+            return False
+        return readable or candidate.looks >= self._patience
+
+
+def watch(
+    box: DropBox,
+    judge: Callable[[list[str]], list[dict[str, Any]]],
+    journal: Journal,
+    batch_size: int,
+    pause: Callable[[], bool],
+) -> None:
+    """Judges what comes until `pause` says to stop.
+
+    Args:
+      box: the folder.
+      judge: files -> one row each.
+      journal: what has been judged; takes the rows.
+      batch_size: files in one request.
+      pause: waits until the next look; False: stop.
+    """
+    while pause():
+        ready = box.look(journal.names)
+        for start in range(0, len(ready), batch_size):
+            files = ready[start : start + batch_size]
+            try:
+                rows = judge(files)
+            except UnavailableError as error:
+                # The files stay where they are; a line does not stop because a server is restarted.
+                print(f"{error} Trying again.", flush=True)
+                box.forget(ready[start:])
+                break
+            settled = [
+                row for file, row in zip(files, rows, strict=True) if box.settled(file, readable=not row["error"])
+            ]
+            journal.append(settled)
+            for row in settled:
+                print(f"{row['path']}: {row['error'] or row['verdict']}", flush=True)
+
+
+def _state(file: str) -> tuple[int, int, int] | None:
+    try:
+        facts = os.stat(file)
+    except FileNotFoundError:
+        return None
+    return facts.st_size, facts.st_mtime_ns, facts.st_ino

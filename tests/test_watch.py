@@ -1,0 +1,251 @@
+"""A watched folder: every file once, none too early, whatever happens to the process."""
+
+import collections
+import csv
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from mvtec_tf.serving import inputs, saved_model
+from mvtec_tf.serving.batch import COLUMNS, Judge
+from mvtec_tf.serving.client import BadImageError, LocalModel, UnavailableError
+from mvtec_tf.serving.journal import Journal
+from mvtec_tf.serving.watch import PATIENCE, DropBox, watch
+from tests.standin_server import Served, serving
+
+_WHOLE = b"image, whole"
+_FILES = 200
+_KILLS = 5
+
+
+class _Fake:
+    """A model that can read what ends in "whole" and remembers what it was shown."""
+
+    name = "fake"
+
+    def __init__(self):
+        self.shown = []
+        self.away = False
+
+    def __call__(self, signature, images):
+        if self.away:
+            raise UnavailableError("away")
+        self.shown += images
+        if not all(image.endswith(b"whole") for image in images):
+            raise BadImageError("torn")
+        return {name: [0.5] * len(images) for name in ("anomaly_score", "threshold", "label")}
+
+
+class _Line:
+    """A watched folder whose looks are counted, not timed."""
+
+    def __init__(self, folder, out):
+        self.folder, self.out, self.model = folder, out, _Fake()
+        folder.mkdir(exist_ok=True)
+
+    def look(self, *steps):
+        """One look before each step, as a new process would begin, and one after the last."""
+        judge = Judge(self.model)
+        left = list(steps)
+
+        def pause():
+            if self.first:
+                self.first = False
+                return True
+            if not left:
+                return False
+            left.pop(0)()
+            return True
+
+        self.first = True
+        with Journal(self.out, COLUMNS, ".csv") as table:
+            watch(DropBox(str(self.folder), judge.name), judge, table, 8, pause)
+
+    def rows(self):
+        with self.out.open(newline="") as content:
+            return {pathlib.Path(row["path"]).name: row["error"] for row in csv.DictReader(content)}
+
+
+@pytest.fixture
+def line(tmp_path):
+    return _Line(tmp_path / "box", tmp_path / "judged.csv")
+
+
+def _nothing():
+    """A look later."""
+
+
+def test_a_file_is_judged_at_the_second_look_that_finds_it_unchanged(line):
+    (line.folder / "a.png").write_bytes(_WHOLE)
+    line.look()
+    assert line.rows() == {}
+    line.look(_nothing)
+    assert line.rows() == {"a.png": ""}
+    line.look(_nothing, _nothing, _nothing)
+    assert line.model.shown == [_WHOLE]
+
+
+def test_a_file_that_is_being_written_is_not_read(line):
+    file = line.folder / "a.png"
+    parts = [_WHOLE[:3], _WHOLE[3:6], _WHOLE[6:]]
+
+    def grow():
+        with file.open("ab") as content:
+            content.write(parts.pop(0))
+
+    grow()
+    line.look(grow, grow)
+    assert line.model.shown == []
+    line.look(_nothing)
+    assert line.model.shown == [_WHOLE]
+
+
+def test_a_writer_that_pauses_loses_nothing(line):
+    file = line.folder / "a.png"
+    file.write_bytes(_WHOLE[:5])
+    pauses = [_nothing] * (PATIENCE - 2)
+    line.look(*pauses, lambda: file.write_bytes(_WHOLE), _nothing)
+    assert line.rows() == {"a.png": ""}
+
+
+def test_a_file_that_stays_unreadable_is_called_bad_once(line):
+    (line.folder / "a.png").write_bytes(b"rubbish")
+    line.look(*[_nothing] * (PATIENCE - 1))
+    assert line.rows() == {}
+    line.look(*[_nothing] * PATIENCE)
+    assert line.rows() == {"a.png": "not a readable image: torn"}
+    shown = len(line.model.shown)
+    line.look(*[_nothing] * 2 * PATIENCE)
+    assert len(line.model.shown) == shown
+
+
+def test_a_file_that_changes_while_it_is_judged_is_judged_again(line):
+    file = line.folder / "a.png"
+    file.write_bytes(b"first, whole")
+    line.model = _Changing(file)
+    line.look(_nothing, _nothing, _nothing)
+    assert line.rows() == {"a.png": ""}
+    assert line.model.shown == [b"first, whole", b"second, whole"]
+
+
+class _Changing(_Fake):
+    def __init__(self, file):
+        super().__init__()
+        self._file = file
+
+    def __call__(self, signature, images):
+        answer = super().__call__(signature, images)
+        self._file.write_bytes(b"second, whole")
+        os.utime(self._file, ns=(0, 0))
+        return answer
+
+
+def test_a_server_that_is_away_stops_nothing(line):
+    (line.folder / "a.png").write_bytes(_WHOLE)
+    line.model.away = True
+    line.look(_nothing, _nothing, lambda: setattr(line.model, "away", False), _nothing)
+    assert line.rows() == {"a.png": ""}
+
+
+def test_files_of_a_writer_that_uses_a_dot_and_files_that_are_no_images_are_left_alone(line):
+    for name in (".a.png.tmp", ".b.png", "notes.txt"):
+        (line.folder / name).write_bytes(_WHOLE)
+    line.look(_nothing, lambda: (line.folder / ".b.png").rename(line.folder / "b.png"), _nothing)
+    assert line.rows() == {"b.png": ""}
+
+
+def test_two_hundred_files_and_five_kills_give_two_hundred_verdicts(exported, toy, tmp_path):
+    """The binary itself, killed in the middle of requests while files keep coming, against a served model.
+
+    Half of the files are moved in whole; the others are written in two pieces, with time for many looks between them.
+    After three of the kills the table ends in a torn row.
+    """
+    sources = inputs.expand([str(toy)])
+    box, out, staging = tmp_path / "box", tmp_path / "judged.csv", tmp_path / "staging"
+    box.mkdir()
+    staging.mkdir()
+    served = Served(saved_model.load(exported))
+    # A kill after so many images have reached the server: spread over the whole of it, all in mid-request.
+    kill_at = [(number + 1) * _FILES // (_KILLS + 2) for number in range(_KILLS)]
+    dropper = _Dropper(sources, box, staging)
+    with serving(served) as (_, port):
+        command = [sys.executable, "-m", "mvtec_tf.bin.predict", f"--server=http://127.0.0.1:{port}/small"]
+        command += [f"--watch={box}", f"--out={out}", "--batch_size=3", "--poll_seconds=0.01"]
+        command.append("--patience=1000000")
+        finished = threading.Event()
+
+        def before():
+            dropper.drop(served.images + 12)
+            if kill_at and served.images >= kill_at[0]:
+                kill_at.pop(0)
+                process.kill()
+
+        served.before = before
+        dropper.drop(12)
+        deaths = []
+        while not finished.is_set():
+            with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+                for _ in process.stdout:
+                    dropper.drop(_count(out) + 12)
+                    if _count(out) == _FILES:
+                        process.send_signal(signal.SIGTERM)
+                        finished.set()
+                errors = process.stderr.read()
+            deaths.append(process.returncode)
+            assert deaths[-1] in (0, -signal.SIGKILL), errors
+            if deaths[-1] and len(deaths) % 2:
+                _tear(out)
+    assert deaths == [-signal.SIGKILL] * _KILLS + [0]
+    with out.open(newline="") as content:
+        rows = list(csv.DictReader(content))
+    assert collections.Counter(row["path"] for row in rows) == {str(path): 1 for path in box.iterdir()}
+    assert len(rows) == _FILES
+    judge = Judge(LocalModel(exported))
+    expected = {row["path"]: row["score"] for row in judge([str(path) for path in box.iterdir()])}
+    for row in rows:
+        assert row["error"] == ""
+        assert float(row["score"]) == pytest.approx(expected[row["path"]], abs=1e-5)
+
+
+class _Dropper:
+    """Drops files into a folder: moved in whole, or in two pieces."""
+
+    def __init__(self, sources, box, staging):
+        self._sources, self._box, self._staging = sources, box, staging
+        self._dropped = 0
+        self._half: list[tuple[pathlib.Path, bytes]] = []
+        self._lock = threading.Lock()
+
+    def drop(self, up_to):
+        with self._lock:
+            while self._half:
+                file, rest = self._half.pop()
+                with file.open("ab") as content:
+                    content.write(rest)
+            while self._dropped < min(up_to, _FILES):
+                source = self._sources[self._dropped % len(self._sources)]
+                file = self._box / f"{self._dropped:03d}.png"
+                if self._dropped % 2:
+                    shutil.copyfile(source, self._staging / file.name)
+                    (self._staging / file.name).rename(file)
+                else:
+                    content = pathlib.Path(source).read_bytes()
+                    file.write_bytes(content[: len(content) // 2])
+                    self._half.append((file, content[len(content) // 2 :]))
+                self._dropped += 1
+
+
+def _count(out):
+    return max(out.read_bytes().count(b"\n") - 1, 0) if out.exists() else 0
+
+
+def _tear(out):
+    """What a kill in the middle of an append leaves behind."""
+    with out.open("ab") as content:
+        content.write(b'/some/path.png,,,,,"0.1')
