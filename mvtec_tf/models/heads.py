@@ -4,6 +4,7 @@ Each fitted head is a handful of arrays (`arrays()`), and `score` computes the s
 TensorFlow ops, so that a head is exported as plain graph and nothing is ever pickled.
 """
 
+import functools
 from typing import Any, Protocol
 
 import numpy as np
@@ -11,9 +12,10 @@ import tensorflow as tf
 
 from mvtec_tf.models.category_head import PerCategoryHead
 from mvtec_tf.models.global_heads import MahalanobisHead, NearestNeighboursHead, RbfSvmHead
-from mvtec_tf.models.head_settings import HeadSettings
+from mvtec_tf.models.head_settings import NEED_MAPS, HeadSettings
 from mvtec_tf.models.linear_heads import LinearSvmHead, LogisticHead, StudyHead
 from mvtec_tf.models.patch_heads import PadimHead, PatchCoreHead
+from mvtec_tf.models.tiled_head import TiledHead
 
 __all__ = [
     "Head",
@@ -26,6 +28,7 @@ __all__ = [
     "PerCategoryHead",
     "RbfSvmHead",
     "StudyHead",
+    "TiledHead",
     "make_head",
 ]
 
@@ -59,9 +62,15 @@ class Head(Protocol):
         """`decision_function` in TensorFlow ops on the state of `arrays`: float32 [N]."""
 
 
-def make_head(settings: HeadSettings) -> Head:
-    """An unfitted head."""
-    return _MAKERS[settings.name](settings)
+def make_head(settings: HeadSettings, tiled: bool = False) -> Head:
+    """An unfitted head.
+
+    Args:
+      settings: which, and its numbers.
+      tiled: whether a head on global features is to look at every tile; patch heads do without being told.
+    """
+    make = functools.partial(_MAKERS[settings.name], settings)
+    return TiledHead(make) if tiled and settings.name not in NEED_MAPS else make()
 
 
 _MAKERS = {
