@@ -41,7 +41,7 @@ def main() -> None:
     if is_study and run_flags.FLAGS["head"].present:
         raise UsageError("--head: --protocol=study fits the study's own head. Leave it out.")
     settings = head_flags.head_settings(_SEED.value)
-    maps = settings.name in NEED_MAPS
+    maps = settings.needs_maps
     if _HEATMAPS.value and not maps:
         raise UsageError(f"--heatmaps: --head={settings.name} looks at no patches. Use {', '.join(sorted(NEED_MAPS))}.")
 

@@ -18,6 +18,7 @@ def define_head_flags() -> None:
     flags.DEFINE_integer("memory_bank", 2000, "Patches that patchcore keeps.", 1)
     flags.DEFINE_integer("coreset_candidates", 50_000, "Random patches among which patchcore chooses its memory.", 1)
     flags.DEFINE_integer("padim_channels", 100, "Random channels of a patch that padim looks at.", 1)
+    flags.DEFINE_list("hybrid_of", ["lda", "mahalanobis", "patchcore"], "Heads that the hybrid weighs.")
 
 
 def head_settings(seed: int) -> HeadSettings:
@@ -29,5 +30,6 @@ def head_settings(seed: int) -> HeadSettings:
         memory_bank=FLAGS.memory_bank,
         coreset_candidates=FLAGS.coreset_candidates,
         padim_channels=FLAGS.padim_channels,
+        hybrid_of=tuple(FLAGS.hybrid_of),
         seed=seed,
     )

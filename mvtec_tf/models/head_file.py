@@ -71,6 +71,7 @@ def load_head(path: atomic.PathLike, key: Mapping[str, Any]) -> PerCategoryHead:
             f"{path}: the head was fitted on other features. {'; '.join(differences)}. Extract the features as they "
             "were for the fit, or fit a head on these."
         )
-    settings = HeadSettings(**header["settings"])
+    found = header["settings"]
+    settings = HeadSettings(**found | {"hybrid_of": tuple(found["hybrid_of"])})
     heads = {category: make_head(settings, header["tiled"]) for category in header["categories"]}
     return PerCategoryHead.restored(heads, arrays)

@@ -4,6 +4,7 @@ Each fitted head is a handful of arrays (`arrays()`), and `score` computes the s
 TensorFlow ops, so that a head is exported as plain graph and nothing is ever pickled.
 """
 
+import dataclasses
 import functools
 from typing import Any, Protocol
 
@@ -13,12 +14,15 @@ import tensorflow as tf
 from mvtec_tf.models.category_head import PerCategoryHead
 from mvtec_tf.models.global_heads import MahalanobisHead, NearestNeighboursHead, RbfSvmHead
 from mvtec_tf.models.head_settings import NEED_MAPS, HeadSettings
-from mvtec_tf.models.linear_heads import LinearSvmHead, LogisticHead, StudyHead
+from mvtec_tf.models.hybrid_head import HybridHead
+from mvtec_tf.models.linear_heads import LdaHead, LinearSvmHead, LogisticHead, StudyHead
 from mvtec_tf.models.patch_heads import PadimHead, PatchCoreHead
 from mvtec_tf.models.tiled_head import TiledHead
 
 __all__ = [
     "Head",
+    "HybridHead",
+    "LdaHead",
     "LinearSvmHead",
     "LogisticHead",
     "MahalanobisHead",
@@ -69,6 +73,12 @@ def make_head(settings: HeadSettings, tiled: bool = False) -> Head:
       settings: which, and its numbers.
       tiled: whether a head on global features is to look at every tile; patch heads do without being told.
     """
+    if settings.name == "hybrid":
+        bases = {
+            name: functools.partial(make_head, dataclasses.replace(settings, name=name), tiled)
+            for name in settings.hybrid_of
+        }
+        return HybridHead(bases, seed=settings.seed)
     make = functools.partial(_MAKERS[settings.name], settings)
     return TiledHead(make) if tiled and settings.name not in NEED_MAPS else make()
 
@@ -76,6 +86,7 @@ def make_head(settings: HeadSettings, tiled: bool = False) -> Head:
 _MAKERS = {
     "logistic": lambda s: LogisticHead(s.c),
     "linear_svm": lambda s: LinearSvmHead(s.c, s.seed),
+    "lda": lambda s: LdaHead(),
     "rbf_svm": lambda s: RbfSvmHead(s.c),
     "mahalanobis": lambda s: MahalanobisHead(),
     "nearest_neighbours": lambda s: NearestNeighboursHead(s.neighbours),
