@@ -10,6 +10,7 @@ BINARIES = (
     "evaluate",
     "explore_data",
     "export",
+    "extract_features",
     "fetch_mvtec",
     "fit_baseline",
     "fit_probe",
@@ -74,6 +75,25 @@ def test_a_probe_wants_either_an_encoder_or_weights(toy, tmp_path):
         done = run_binary("fit_probe", *flags, *more, check=False)
         assert done.returncode == 2
         assert "either --encoder or --weights" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--label_budget=0", "--head=rbf_svm"], "--head=rbf_svm needs labels"),
+        (["--heatmaps", "--head=logistic"], "--head=logistic looks at no patches"),
+        (["--tiles=2by2"], "--tiles=2by2"),
+        (["--neighbourhood=2", "--head=padim"], "--neighbourhood=2"),
+        (["--head=oracle"], "--head"),
+        (["--features=somewhere", "--tiles=2x2", "--image_size=448"], "Leave out --tiles, --weights, --image_size"),
+    ],
+)
+def test_flags_of_a_probe_that_do_not_go_together_are_status_2(flags, words, tmp_path):
+    where = (f"--data_dir={tmp_path}", f"--run_dir={tmp_path / 'run'}", "--weights=none")
+    done = run_binary("fit_probe", *where, *flags, check=False)
+    assert done.returncode == 2, done.stderr
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_an_encoder_that_is_none_is_a_clear_message(toy, tmp_path):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from scipy.spatial.distance import mahalanobis
+from scipy.stats import multivariate_normal
 from sklearn.covariance import LedoitWolf
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -13,6 +14,8 @@ from sklearn.svm import SVC, LinearSVC
 from mvtec_tf.errors import UsageError, UserError
 from mvtec_tf.models.head_settings import HEADS, NEED_LABELS, NEED_MAPS, HeadSettings, check_budget
 from mvtec_tf.models.heads import (
+    HybridHead,
+    LdaHead,
     LinearSvmHead,
     LogisticHead,
     MahalanobisHead,
@@ -22,6 +25,7 @@ from mvtec_tf.models.heads import (
     StudyHead,
     make_head,
 )
+from mvtec_tf.models.hybrid_head import inner_folds
 
 
 @pytest.fixture
@@ -55,7 +59,7 @@ def test_the_mahalanobis_head_is_the_distance_to_the_good_images_alone(data):
 
 
 @pytest.mark.parametrize(
-    "make", [LogisticHead, LinearSvmHead, RbfSvmHead, MahalanobisHead, NearestNeighboursHead, StudyHead]
+    "make", [LogisticHead, LinearSvmHead, LdaHead, RbfSvmHead, MahalanobisHead, NearestNeighboursHead, StudyHead]
 )
 def test_exported_ops_give_the_fitted_heads_scores(data, make):
     features, labels = data
@@ -168,3 +172,62 @@ def test_a_head_that_there_is_not_and_numbers_without_sense_are_refused():
         HeadSettings("oracle")
     with pytest.raises(UsageError, match="--memory_bank=0"):
         HeadSettings("patchcore", memory_bank=0)
+
+
+def test_the_discriminant_is_the_log_odds_of_two_gaussians_with_the_good_images_covariance(data):
+    features, labels = data
+    scaler = StandardScaler().fit(features[labels == 0].astype(np.float64))
+    scaled = scaler.transform(features.astype(np.float64))
+    covariance = LedoitWolf().fit(scaled[labels == 0]).covariance_
+    gaussians = [multivariate_normal(scaled[labels == label].mean(axis=0), covariance) for label in (0, 1)]
+    expected = gaussians[1].logpdf(scaled) - gaussians[0].logpdf(scaled)
+    np.testing.assert_allclose(LdaHead().fit(features, labels).decision_function(features), expected, atol=1e-3)
+
+
+def _hybrid():
+    return HybridHead({"lda": LdaHead, "mahalanobis": MahalanobisHead})
+
+
+def test_the_hybrid_weighs_heads_on_scores_of_images_that_they_were_not_fitted_on(data):
+    features, labels = data
+    head = _hybrid().fit(features, labels)
+    folds = inner_folds(labels, None, 0)
+    columns = np.empty((60, 2))
+    for fold in range(3):
+        held = folds == fold
+        for number, make in enumerate((LdaHead, MahalanobisHead)):
+            columns[held, number] = make().fit(features[~held], labels[~held]).decision_function(features[held])
+    columns[:, 1] = np.log(columns[:, 1])
+    scaler = StandardScaler().fit(columns[labels == 0])
+    model = LogisticRegression(class_weight="balanced").fit(scaler.transform(columns), labels)
+    whole = [make().fit(features, labels).decision_function(features) for make in (LdaHead, MahalanobisHead)]
+    evidence = scaler.transform(np.stack([whole[0], np.log(whole[1])], axis=1))
+    np.testing.assert_allclose(head.decision_function(features), model.decision_function(evidence), atol=1e-3)
+    np.testing.assert_allclose(_by_ops(head, features), head.decision_function(features), rtol=1e-5, atol=1e-5)
+
+
+def test_with_a_single_defect_the_hybrid_trusts_only_heads_that_need_no_labels(data):
+    features, labels = data
+    rows = np.concatenate([np.flatnonzero(labels == 0), np.flatnonzero(labels == 1)[:1]])
+    head = _hybrid().fit(features[rows], labels[rows])
+    assert head.weights_[0] == 0
+    assert head.weights_[1] > 0
+
+
+def test_inner_folds_keep_an_objects_images_together_and_spread_each_class():
+    labels = np.array([0] * 12 + [1] * 6)
+    groups = np.array([i // 2 for i in range(12)] + [50, 50, 51, 51, 52, 52])
+    folds = inner_folds(labels, groups, seed=1)
+    assert all(len(set(folds[groups == group])) == 1 for group in groups)
+    for label in (0, 1):
+        assert set(folds[labels == label]) == {0, 1, 2}
+    alone = inner_folds(np.array([0, 0, 0, 1, 1]), np.array([0, 1, 2, 9, 9]), seed=0)
+    assert alone[3:].tolist() == [-1, -1]
+
+
+def test_a_hybrid_of_nothing_or_of_itself_is_refused():
+    for wrong in ((), ("lda", "lda"), ("hybrid",), ("oracle",)):
+        with pytest.raises(UsageError, match="--hybrid_of"):
+            HeadSettings("hybrid", hybrid_of=wrong)
+    assert HeadSettings("hybrid").needs_maps
+    assert not HeadSettings("hybrid", hybrid_of=("lda", "mahalanobis")).needs_maps

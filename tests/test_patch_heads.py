@@ -11,7 +11,8 @@ from mvtec_tf.errors import UserError
 from mvtec_tf.models import coreset, patch_maps
 from mvtec_tf.models.category_head import PerCategoryHead, as_tensors
 from mvtec_tf.models.frozen import FrozenFeatures
-from mvtec_tf.models.heads import PadimHead, PatchCoreHead
+from mvtec_tf.models.head_settings import HeadSettings
+from mvtec_tf.models.heads import PadimHead, PatchCoreHead, make_head
 
 SPOT = (6, 1)
 
@@ -35,11 +36,12 @@ def _heads():
         PatchCoreHead(memory_bank=50, candidates=300),
         PatchCoreHead(memory_bank=50, candidates=300, neighbours=3),
         PatchCoreHead(memory_bank=30, layers=("coarse",)),
+        make_head(HeadSettings("hybrid", memory_bank=50, coreset_candidates=300)),
     ]
 
 
 def _names(head):
-    return f"{type(head).__name__}-{getattr(head, 'neighbours', '')}-{'+'.join(head.layers)}"
+    return f"{type(head).__name__}-{getattr(head, 'neighbours', '')}-{'+'.join(getattr(head, 'layers', ()))}"
 
 
 def _constants(head):

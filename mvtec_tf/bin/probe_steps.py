@@ -1,126 +1,44 @@
-"""The steps of fit_probe: which encoder, its features, a head on them, its judgement."""
+"""The steps of fit_probe after the features: a head on them, its export, its judgement, its heat maps."""
 
-import dataclasses
 import pathlib
 from collections.abc import Sequence
 
 import numpy as np
 
+from mvtec_tf import atomic
 from mvtec_tf.bin import run_steps
-from mvtec_tf.data import leaks, protocol
-from mvtec_tf.data.protocol import Cut, SplitRow
+from mvtec_tf.bin.probe_features import Features
+from mvtec_tf.data.protocol import Cut
 from mvtec_tf.data.records import Record
-from mvtec_tf.errors import UserError
 from mvtec_tf.evaluation.rows import rows
 from mvtec_tf.evaluation.table import Row
-from mvtec_tf.features import extract
+from mvtec_tf.models.head_file import save_head
 from mvtec_tf.models.head_settings import HeadSettings
 from mvtec_tf.models.heads import PerCategoryHead, make_head
-from mvtec_tf.models.simclr import EMBEDDING
 from mvtec_tf.serving import saved_model, scoring
-from mvtec_tf.training.contrastive import starting_encoder
+from mvtec_tf.serving.probe_model import HEAT_MAP, Probe, write_probe
 from mvtec_tf.training.probe import fit_probe
-from mvtec_tf.training.recipes import ContrastiveSettings
-from mvtec_tf.training.run_directory import RunDirectory, read_run
+from mvtec_tf.training.run_directory import RunDirectory
 
 # float32 features through one matrix product, by two roads.
 _ROADS_AGREE = 1e-4
-
-
-@dataclasses.dataclass(frozen=True)
-class Features:
-    """Frozen features of a cut.
-
-    Attributes:
-      encoder: SavedModel that they came from.
-      layers: outputs that were joined.
-      cut: who is who.
-      joined: float32 [N, D], of train_good, labelled and evaluate, in this order.
-      embedding: float32 [N, C], the encoder's last output alone.
-    """
-
-    encoder: pathlib.Path
-    layers: tuple[str, ...]
-    cut: Cut
-    joined: np.ndarray
-    embedding: np.ndarray
-
-    @classmethod
-    def of(cls, run: RunDirectory, encoder: pathlib.Path, cut: Cut, layers: Sequence[str]) -> "Features":
-        """Reads them from the run, or computes and keeps them."""
-        card = saved_model.read_card(encoder)
-        _check_pretraining(card, cut, encoder)
-        layers = tuple(layers or card["middle_stages"])
-        print(f"Features: {', '.join(layers)} of {encoder}, at {card['image_size']} px.", flush=True)
-        run.note(
-            architecture=card.get("architecture", []),
-            encoder={
-                "image_size": card["image_size"],
-                "layers": layers,
-                "pretrain_images": len(card["pretrain_images"]),
-                "settings": card["run"],
-            },
-        )
-        records = (*cut.train_good, *cut.labelled, *cut.evaluate)
-        with run.timed("features"):
-            outputs = extract.encoder_features(encoder, records, run.path / "features.npz")
-        return cls(encoder, layers, cut, extract.join(outputs, layers), outputs[EMBEDDING])
-
-    @property
-    def fit_records(self) -> tuple[Record, ...]:
-        """train_good and labelled, the first rows of the features."""
-        return (*self.cut.train_good, *self.cut.labelled)
-
-
-def resolve_encoder(name: str) -> pathlib.Path:
-    """The SavedModel of a run of train_simclr, or the SavedModel itself.
-
-    Raises:
-      UserError: neither is there, the run is not finished, or the model is no encoder.
-    """
-    path = pathlib.Path(name)
-    if (path / "run.json").is_file():
-        if read_run(path)["status"] != "finished":
-            raise UserError(f"--encoder={name}: that run is not finished. Repeat its command to finish it.")
-        path = path / "saved_model"
-    if not path.is_dir():
-        raise UserError(f"--encoder={name}: no run directory and no SavedModel there.")
-    kind = saved_model.read_card(path)["kind"]
-    if kind != "encoder":
-        raise UserError(f"--encoder={name}: the SavedModel is a {kind}. Name a run of train_simclr or its export.")
-    return path
-
-
-def export_starting_encoder(
-    run: RunDirectory, backbone: str, image_size: int, weights: str, partial: bool, seed: int
-) -> pathlib.Path:
-    """Writes a backbone as it is, without pretraining here, into the run."""
-    path = run.path / "encoder"
-    if not path.exists():
-        settings = ContrastiveSettings(
-            backbone=backbone, image_size=image_size, weights=weights, weights_partial=partial, seed=seed
-        )
-        built = starting_encoder(settings)
-        words = built.weights.describe() if built.weights else f"weights: {weights}."
-        print(words, flush=True)
-        run.note(network={"weights": words})
-        saved_model.write_encoder(path, built, {"run": run.record["settings"], "pretrain_images": []})
-    return path
+_HEAT_MAP_BATCH = 16
 
 
 def fit_and_judge(run: RunDirectory, features: Features, settings: HeadSettings) -> None:
     """Fits the head on train_good and labelled, exports it, and judges the exported graph."""
     cut, records = features.cut, features.fit_records
     with run.timed("fit"):
-        probe = fit_probe(lambda: make_head(settings), features.joined[: len(records)], records, settings.seed)
+        probe = fit_probe(lambda: make_head(settings, features.tiled), features.fit_rows, records, settings.seed)
+    save_head(run.path / "head.npz", probe.head, settings, features.key.as_json(), features.tiled)
     for warning in probe.warnings:
         print(f"Note: {warning}", flush=True)
     if not run.saved_model.exists():
-        graph = saved_model.Probe(features.encoder, features.layers, probe.head)
-        saved_model.write_probe(run.saved_model, graph, {"run": run.record["settings"]})
+        graph = Probe(features.encoder, features.settings, probe.head)
+        write_probe(run.saved_model, graph, {"run": run.record["settings"], "head": settings.name})
     with run.timed("score"):
         served = scoring.score_files(run.saved_model, [record.file for record in cut.evaluate])
-    scores = probe.head.decision_function(features.joined)
+    scores = probe.head.decision_function(features.frozen)
     check_roads(served.score, scores[len(records) :])
     calibrate = [records[i] for i in probe.calibrate]
     pretrained = [record for record in cut.train_good if record.path in _pretrain_paths(features.encoder)]
@@ -137,9 +55,21 @@ def fit_and_judge(run: RunDirectory, features: Features, settings: HeadSettings)
     run_steps.judge_run(run, table, f"Frozen encoder with a {settings.name} head", [("Labels", labels)])
 
 
-def _check_pretraining(card: dict, cut: Cut, encoder: pathlib.Path) -> None:
-    seen = [SplitRow(image["path"], image["group"], image["category"], "pretrain") for image in card["pretrain_images"]]
-    leaks.check_leaks(seen + protocol.split_rows(cut.evaluate, "evaluate"), source=str(encoder))
+def write_heat_maps(run: RunDirectory, cut: Cut) -> None:
+    """Writes the heat map of every evaluated image by the exported graph, float32 [height, width], to
+    `heatmaps/PATH.npy` in the run."""
+    signature = saved_model.load(run.saved_model).signatures[HEAT_MAP]
+    targets = [run.path / "heatmaps" / f"{record.path}.npy" for record in cut.evaluate]
+    missing = [i for i, target in enumerate(targets) if not target.exists()]
+    files = [cut.evaluate[i].file for i in missing]
+    done = 0
+    with run.timed("heat_maps"):
+        for outputs in scoring.stream_signature(signature, files, _HEAT_MAP_BATCH):
+            for values in outputs[HEAT_MAP]:
+                with atomic.replacing(targets[missing[done]]) as temporary:
+                    np.save(temporary, values, allow_pickle=False)
+                done += 1
+            print(f"heat maps: {done} of {len(files)}", flush=True)
 
 
 def _pretrain_paths(encoder: pathlib.Path) -> set[str]:

@@ -1,13 +1,18 @@
 """The original study's head: beside a better one under `clean`, or as the study itself fitted and judged it."""
 
+import dataclasses
+
 import numpy as np
 
 from mvtec_tf.bin import probe_steps, run_steps
-from mvtec_tf.bin.probe_steps import Features, sigmoid
+from mvtec_tf.bin.probe_features import Features
+from mvtec_tf.bin.probe_steps import sigmoid
 from mvtec_tf.evaluation.rows import rows
-from mvtec_tf.models.heads import StudyHead
+from mvtec_tf.models.heads import PerCategoryHead, StudyHead
+from mvtec_tf.models.platt import Platt
 from mvtec_tf.models.simclr import EMBEDDING
-from mvtec_tf.serving import saved_model, scoring
+from mvtec_tf.serving import scoring
+from mvtec_tf.serving.probe_model import Probe, write_probe
 from mvtec_tf.training.run_directory import RunDirectory
 
 # The likelier class is called, which is a threshold of 0 on the log-odds.
@@ -28,8 +33,12 @@ def fit_and_judge_by_the_study(run: RunDirectory, features: Features, labels_use
     cut = features.cut
     head = _fit(features, seed)
     if not run.saved_model.exists():
-        graph = saved_model.Probe(features.encoder, (EMBEDDING,), head)
-        saved_model.write_probe(run.saved_model, graph, {"run": run.record["settings"]})
+        seen = dataclasses.replace(features.settings, layers=(EMBEDDING,), maps=False)
+        # Its score is a log-odds, and its probability is reported as it is: not calibrated.
+        graph = Probe(
+            features.encoder, seen, PerCategoryHead.of_one(head, features.embedding.shape[1], Platt(1.0, 0.0))
+        )
+        write_probe(run.saved_model, graph, {"run": run.record["settings"], "head": "study"})
     with run.timed("score"):
         served = scoring.score_files(run.saved_model, [record.file for record in cut.evaluate])
     scores = head.decision_function(features.embedding[len(cut.train_good) :])

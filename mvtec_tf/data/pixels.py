@@ -19,6 +19,8 @@ MAX_PIXELS = 100_000_000
 _SIGNATURES = [[*form.SIGNATURE, *[-1] * (8 - len(form.SIGNATURE))] for form in (png, jpeg, bmp)]
 # Bytes at the beginning that the decoders of PNG and BMP look at.
 _HEAD = 66
+# Side of a square in pixels, or (height, width).
+Size = int | tuple[int, int]
 # Beginnings of what is found in the wild under an image's name.
 _STRANGERS = {
     b"GIF8": "a GIF image",
@@ -52,8 +54,8 @@ def decode(image_bytes: tf.Tensor, max_pixels: int = MAX_PIXELS) -> tf.Tensor:
     return _decoder(max_pixels)(image_bytes)
 
 
-def decode_and_resize(image_bytes: tf.Tensor, image_size: int, max_pixels: int = MAX_PIXELS) -> tf.Tensor:
-    """Decodes one encoded image and resizes it to a square.
+def decode_and_resize(image_bytes: tf.Tensor, image_size: Size, max_pixels: int = MAX_PIXELS) -> tf.Tensor:
+    """Decodes one encoded image and resizes it.
 
     The resize is antialiased, because a defect a few pixels wide is otherwise lost or invented
     between the sampling points. The result is rounded to uint8, so that a cache of it holds
@@ -61,11 +63,11 @@ def decode_and_resize(image_bytes: tf.Tensor, image_size: int, max_pixels: int =
 
     Args:
       image_bytes: string scalar, a PNG, JPEG or BMP file's contents, see `decode`.
-      image_size: side of the result in pixels.
+      image_size: side of the result in pixels, or its (height, width).
       max_pixels: see `decode`.
 
     Returns:
-      uint8 [image_size, image_size, 3], RGB; a grey image has three equal channels.
+      uint8 [height, width, 3], RGB; a grey image has three equal channels.
 
     Raises:
       InvalidArgumentError: see `decode`.
@@ -73,20 +75,25 @@ def decode_and_resize(image_bytes: tf.Tensor, image_size: int, max_pixels: int =
     return resize(decode(image_bytes, max_pixels), image_size)
 
 
-def resize(image: tf.Tensor, image_size: int) -> tf.Tensor:
-    """uint8 [H, W, 3] -> uint8 [image_size, image_size, 3]: bilinear, antialiased, rounded."""
-    size = (image_size, image_size)
+def resize(image: tf.Tensor, image_size: Size) -> tf.Tensor:
+    """uint8 [H, W, 3] -> uint8 [height, width, 3]: bilinear, antialiased, rounded."""
+    size = height_and_width(image_size)
     resized = tf.image.resize(tf.cast(image, tf.float32), size, method="bilinear", antialias=True)
     resized = tf.ensure_shape(resized, (*size, 3))
     return tf.cast(tf.clip_by_value(tf.round(resized), 0.0, 255.0), tf.uint8)
 
 
-def decode_batch(image_bytes: tf.Tensor, image_size: int, max_pixels: int = MAX_PIXELS) -> tf.Tensor:
-    """string [B] -> uint8 [B, image_size, image_size, 3]; one file after the other."""
+def height_and_width(image_size: Size) -> tuple[int, int]:
+    """A size in its long form."""
+    return (image_size, image_size) if isinstance(image_size, int) else (int(image_size[0]), int(image_size[1]))
+
+
+def decode_batch(image_bytes: tf.Tensor, image_size: Size, max_pixels: int = MAX_PIXELS) -> tf.Tensor:
+    """string [B] -> uint8 [B, height, width, 3]; one file after the other."""
     return tf.map_fn(
         lambda one: decode_and_resize(one, image_size, max_pixels),
         image_bytes,
-        fn_output_signature=tf.TensorSpec((image_size, image_size, 3), tf.uint8),
+        fn_output_signature=tf.TensorSpec((*height_and_width(image_size), 3), tf.uint8),
     )
 
 

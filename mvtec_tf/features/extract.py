@@ -1,59 +1,109 @@
-"""Features of records by an exported encoder, computed once and kept beside the run."""
+"""Features of records by an exported encoder, computed once, shard by shard."""
 
-import hashlib
 import pathlib
-from collections.abc import Sequence
+import shutil
+import time
+from collections.abc import Callable, Sequence
 
 import numpy as np
+import tensorflow as tf
 
 from mvtec_tf import atomic
-from mvtec_tf.data.records import Record, fingerprint
-from mvtec_tf.errors import UsageError
-from mvtec_tf.serving import saved_model
-from mvtec_tf.serving.scoring import run_signature
+from mvtec_tf.data import pixels
+from mvtec_tf.data.records import Record
+from mvtec_tf.features import store
+from mvtec_tf.features.store import FeatureKey, FeatureStore
+from mvtec_tf.models.simclr import EMBEDDING
+from mvtec_tf.serving.feature_graph import FeatureGraph, FeatureSettings
+from mvtec_tf.serving.scoring import stream_signature
+
+PER_SHARD = 128
+# Tiles that go through the encoder together.
+_BATCH = 32
 
 
-def encoder_features(
-    encoder: atomic.PathLike, records: Sequence[Record], store: atomic.PathLike, batch_size: int = 32
-) -> dict[str, np.ndarray]:
-    """Every output of the encoder for every record, read from `store` if it holds them already.
+def extract(
+    encoder: atomic.PathLike,
+    records: Sequence[Record],
+    settings: FeatureSettings,
+    out: atomic.PathLike,
+    per_shard: int = PER_SHARD,
+) -> FeatureStore:
+    """Writes the features of every record to the folder `out`, or what is missing of them there.
 
     Args:
-      encoder: SavedModel with the signature `embed`.
-      records: in the order of the result.
-      store: an `.npz` file; written if it is missing or holds other images or another encoder.
-      batch_size: images at a time.
-
-    Returns:
-      layer name -> float32 [N, C].
-    """
-    store = pathlib.Path(store)
-    key = _key(encoder, records)
-    if store.exists():
-        with np.load(store, allow_pickle=False) as kept:
-            if str(kept["key"]) == key:
-                return {name: kept[name] for name in kept.files if name != "key"}
-    signature = saved_model.load(encoder).signatures["embed"]
-    features = run_signature(signature, [record.file for record in records], batch_size, "encoded")
-    with atomic.replacing(store) as temporary:
-        np.savez(temporary, key=np.array(key), **features)
-    return features
-
-
-def join(features: dict[str, np.ndarray], layers: Sequence[str]) -> np.ndarray:
-    """Concatenates layers: float32 [N, sum of their widths].
+      encoder: SavedModel of an encoder.
+      records: in the order of the rows.
+      settings: which features.
+      out: folder of a feature store; made if missing.
+      per_shard: images a shard. Memory does not depend on it: rows go to the disk batch by batch.
 
     Raises:
+      UserError: the folder holds features of something else, or a file cannot be read as an image.
       UsageError: the encoder has no such layer.
     """
-    missing = [layer for layer in layers if layer not in features]
+    graph = FeatureGraph(encoder, settings)
+    shards = store.begin(out, key_of(encoder, graph), records, per_shard)
+    missing = [number for number, shard in enumerate(shards) if not shard.exists()]
     if missing:
-        raise UsageError(f"--feature_layers: the encoder has no {', '.join(missing)}; it has {', '.join(features)}.")
-    return np.concatenate([features[layer] for layer in layers], axis=1)
+        function = _function(graph)
+        batch = max(1, _BATCH // (settings.tiles[0] * settings.tiles[1]))
+        started = time.monotonic()
+        for done, number in enumerate(missing):
+            part = records[number * per_shard : (number + 1) * per_shard]
+            _write_shard(shards[number], function, part, batch)
+            _report(done + 1, len(missing), number * per_shard + len(part), len(records), started)
+    return FeatureStore(out)
 
 
-def _key(encoder: atomic.PathLike, records: Sequence[Record]) -> str:
-    digest = hashlib.sha256(fingerprint(records).encode())
-    for file in sorted((pathlib.Path(encoder) / "variables").iterdir()):
-        digest.update(file.read_bytes())
-    return digest.hexdigest()
+def keep_encoder(encoder: atomic.PathLike, out: atomic.PathLike) -> None:
+    """Copies the encoder into the store, unless it is there."""
+    target = pathlib.Path(out) / store.ENCODER
+    if not target.exists():
+        with atomic.new_directory(target) as directory:
+            shutil.copytree(encoder, directory, dirs_exist_ok=True)
+
+
+def key_of(encoder: atomic.PathLike, graph: FeatureGraph) -> FeatureKey:
+    """What features of this graph are of."""
+    settings = graph.settings
+    # Without maps no neighbourhood was averaged: features that are equal have equal keys.
+    neighbourhood = settings.neighbourhood if settings.maps else 1
+    return FeatureKey(
+        store.encoder_digest(encoder), graph.image_size, settings.layers, settings.maps, neighbourhood, settings.tiles
+    )
+
+
+def _function(graph: FeatureGraph) -> Callable:
+    """image_bytes string [B] -> the arrays of a shard."""
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
+    def embed(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+        images = pixels.decode_batch(image_bytes, graph.image_size)
+        features, embedding = graph.features_and_average(images, EMBEDDING)
+        pooled = features.pooled[:, None] if features.tiled is None else features.tiled
+        maps = {f"map_{number}": value for number, value in enumerate(features.maps.values())}
+        return {"pooled": pooled, "embedding": embedding} | maps
+
+    return embed
+
+
+def _write_shard(shard: pathlib.Path, function: Callable, records: Sequence[Record], batch: int) -> None:
+    with atomic.new_directory(shard) as directory:
+        files: dict[str, np.ndarray] = {}
+        filled = 0
+        for outputs in stream_signature(function, [record.file for record in records], batch):
+            for name, values in outputs.items():
+                if name not in files:
+                    shape = (len(records), *values.shape[1:])
+                    path = directory / f"{name}.npy"
+                    files[name] = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
+                files[name][filled : filled + len(values)] = values
+            filled += len(values)
+        for array in files.values():
+            array.flush()
+
+
+def _report(done: int, of: int, images: int, all_images: int, started: float) -> None:
+    left = (time.monotonic() - started) / done * (of - done)
+    print(f"features: {images} of {all_images} images, about {left / 60:.1f} minutes left", flush=True)

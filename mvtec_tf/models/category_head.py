@@ -30,6 +30,29 @@ class PerCategoryHead:
         self.needs_maps = first.needs_maps
         self.gives_heat_maps = first.gives_heat_maps
         self.platt_: dict[str, Platt] = {}
+        self._restored: dict[str, np.ndarray] = {}
+
+    @classmethod
+    def restored(cls, heads: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> "PerCategoryHead":
+        """A fitted head from the `arrays` of one: scores, heat maps and probabilities by the exported ops.
+
+        Args:
+          heads: category -> unfitted head, with the settings of those that were fitted.
+          arrays: the learned state.
+        """
+        head = cls(heads)
+        head._restored = dict(arrays)
+        curves = dict(zip(head.heads, arrays.get("platt", ()), strict=False))
+        head.platt_ = {name: Platt(float(slope), float(intercept)) for name, (slope, intercept) in curves.items()}
+        return head
+
+    @classmethod
+    def of_one(cls, head: Any, width: int, platt: Platt) -> "PerCategoryHead":
+        """One fitted head, on `width` global features, for images of any category."""
+        whole = cls({"all": head})
+        whole.means_, whole.scale_ = np.zeros((1, width)), np.ones(width)
+        whole.calibrate({"all": platt})
+        return whole
 
     @property
     def gives_probability(self) -> bool:
@@ -59,6 +82,8 @@ class PerCategoryHead:
     def arrays(self) -> dict[str, np.ndarray]:
         """means [K, D] and scale [D] of the choice, platt [K, 2] (slope, intercept) where calibrated,
         and each head's arrays under `CATEGORY_NUMBER/`."""
+        if self._restored:
+            return self._restored
         state = {"means": self.means_.astype(np.float32), "scale": self.scale_.astype(np.float32)}
         if self.gives_probability:
             state["platt"] = np.array([dataclasses.astuple(self.platt_[name]) for name in self.heads], np.float32)

@@ -10,13 +10,16 @@ HEADS = {
     "logistic": "logistic regression on global features",
     "linear_svm": "linear support vector machine on global features",
     "rbf_svm": "support vector machine with a Gaussian kernel on global features",
+    "lda": "linear discriminant of global features with the good images' covariance",
     "mahalanobis": "distance of the global features to a Gaussian of the good images; needs no labels",
     "nearest_neighbours": "distance of the global features to the nearest good images; needs no labels",
     "padim": "distance of each patch to a Gaussian of its position in the good images; needs no labels",
     "patchcore": "distance of each patch to the nearest in a memory of good patches; needs no labels",
+    "hybrid": "the heads of --hybrid_of weighed by a logistic regression",
 }
-NEED_LABELS = frozenset({"logistic", "linear_svm", "rbf_svm"})
-NEED_MAPS = frozenset({"padim", "patchcore"})
+NEED_LABELS = frozenset({"logistic", "linear_svm", "rbf_svm", "lda", "hybrid"})
+# The hybrid looks at patches if one of its heads does, see HeadSettings.needs_maps.
+NEED_MAPS = frozenset({"padim", "patchcore", "hybrid"})
 LABEL_FREE = tuple(name for name in HEADS if name not in NEED_LABELS)
 
 
@@ -31,6 +34,7 @@ class HeadSettings:
       memory_bank: patches that the patch memory keeps.
       coreset_candidates: random patches among which the greedy choice picks the memory.
       padim_channels: random channels of a patch that its Gaussian is made of.
+      hybrid_of: the heads that the hybrid weighs.
       seed: of everything that is drawn.
     """
 
@@ -40,7 +44,14 @@ class HeadSettings:
     memory_bank: int = 2000
     coreset_candidates: int = 50_000
     padim_channels: int = 100
+    hybrid_of: tuple[str, ...] = ("lda", "mahalanobis", "patchcore")
     seed: int = 0
+
+    @property
+    def needs_maps(self) -> bool:
+        """Whether patch maps must be there."""
+        names = self.hybrid_of if self.name == "hybrid" else (self.name,)
+        return any(name in NEED_MAPS for name in names)
 
     def __post_init__(self) -> None:
         """Raises UsageError for a head that there is not, or a number that makes no sense."""
@@ -48,6 +59,12 @@ class HeadSettings:
             raise UsageError(f"--head={self.name}: unknown. Known are {', '.join(HEADS)}.")
         if not 0 < self.c < math.inf:
             raise UsageError(f"--head_c={self.c}: must be above 0.")
+        wrong = [name for name in self.hybrid_of if name not in HEADS or name == "hybrid"]
+        if wrong or not self.hybrid_of or len(set(self.hybrid_of)) < len(self.hybrid_of):
+            raise UsageError(
+                f"--hybrid_of={','.join(self.hybrid_of)}: expected different heads out of "
+                f"{', '.join(name for name in HEADS if name != 'hybrid')}."
+            )
         for field in ("neighbours", "memory_bank", "coreset_candidates", "padim_channels"):
             if getattr(self, field) < 1:
                 raise UsageError(f"--{field}={getattr(self, field)}: must be 1 or more.")

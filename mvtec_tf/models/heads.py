@@ -4,6 +4,8 @@ Each fitted head is a handful of arrays (`arrays()`), and `score` computes the s
 TensorFlow ops, so that a head is exported as plain graph and nothing is ever pickled.
 """
 
+import dataclasses
+import functools
 from typing import Any, Protocol
 
 import numpy as np
@@ -11,12 +13,16 @@ import tensorflow as tf
 
 from mvtec_tf.models.category_head import PerCategoryHead
 from mvtec_tf.models.global_heads import MahalanobisHead, NearestNeighboursHead, RbfSvmHead
-from mvtec_tf.models.head_settings import HeadSettings
-from mvtec_tf.models.linear_heads import LinearSvmHead, LogisticHead, StudyHead
+from mvtec_tf.models.head_settings import NEED_MAPS, HeadSettings
+from mvtec_tf.models.hybrid_head import HybridHead
+from mvtec_tf.models.linear_heads import LdaHead, LinearSvmHead, LogisticHead, StudyHead
 from mvtec_tf.models.patch_heads import PadimHead, PatchCoreHead
+from mvtec_tf.models.tiled_head import TiledHead
 
 __all__ = [
     "Head",
+    "HybridHead",
+    "LdaHead",
     "LinearSvmHead",
     "LogisticHead",
     "MahalanobisHead",
@@ -26,6 +32,7 @@ __all__ = [
     "PerCategoryHead",
     "RbfSvmHead",
     "StudyHead",
+    "TiledHead",
     "make_head",
 ]
 
@@ -59,14 +66,27 @@ class Head(Protocol):
         """`decision_function` in TensorFlow ops on the state of `arrays`: float32 [N]."""
 
 
-def make_head(settings: HeadSettings) -> Head:
-    """An unfitted head."""
-    return _MAKERS[settings.name](settings)
+def make_head(settings: HeadSettings, tiled: bool = False) -> Head:
+    """An unfitted head.
+
+    Args:
+      settings: which, and its numbers.
+      tiled: whether a head on global features is to look at every tile; patch heads do without being told.
+    """
+    if settings.name == "hybrid":
+        bases = {
+            name: functools.partial(make_head, dataclasses.replace(settings, name=name), tiled)
+            for name in settings.hybrid_of
+        }
+        return HybridHead(bases, seed=settings.seed)
+    make = functools.partial(_MAKERS[settings.name], settings)
+    return TiledHead(make) if tiled and settings.name not in NEED_MAPS else make()
 
 
 _MAKERS = {
     "logistic": lambda s: LogisticHead(s.c),
     "linear_svm": lambda s: LinearSvmHead(s.c, s.seed),
+    "lda": lambda s: LdaHead(),
     "rbf_svm": lambda s: RbfSvmHead(s.c),
     "mahalanobis": lambda s: MahalanobisHead(),
     "nearest_neighbours": lambda s: NearestNeighboursHead(s.neighbours),

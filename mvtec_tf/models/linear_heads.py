@@ -6,6 +6,7 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from sklearn.covariance import LedoitWolf
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
@@ -83,6 +84,31 @@ class LinearSvmHead(_LinearHead):
         # The dual has a variable an image, the primal one a feature: few images, many features.
         model = LinearSVC(C=self.c, class_weight="balanced", dual=True, max_iter=_MAX_SVM_STEPS, random_state=self.seed)
         return _converged(lambda: self._fit_standardised(model, features, labels), "linear SVM", _MAX_SVM_STEPS)
+
+
+class LdaHead(_LinearHead):
+    """Fisher's linear discriminant with the good images' Ledoit-Wolf covariance.
+
+    The many good images say which directions vary anyway; the few defective ones only which way to look. The
+    score is the log-odds of two Gaussians of that one covariance and equal shares.
+    """
+
+    def fit(self, features: Any, labels: np.ndarray) -> "LdaHead":
+        """Raises UserError when one class is missing or there are fewer than two good images."""
+        frozen.check(frozen.frozen(features), labels, both_classes=True)
+        labels = np.asarray(labels)
+        pooled = np.asarray(pooled_of(features), np.float64)
+        good = pooled[labels == 0]
+        if len(good) < 2:
+            raise UserError(f"--head=lda needs at least two good images, found {len(good)}.")
+        scaler = StandardScaler().fit(good)
+        covariance = LedoitWolf().fit(scaler.transform(good)).covariance_
+        # The good images' mean is the origin here.
+        shift = scaler.transform(pooled[labels == 1]).mean(axis=0)
+        direction = np.linalg.solve(covariance, shift)
+        self.weights_ = direction / scaler.scale_
+        self.bias_ = float(-scaler.mean_ @ self.weights_ - shift @ direction / 2)
+        return self
 
 
 class StudyHead(_LinearHead):

@@ -18,7 +18,6 @@ from mvtec_tf.errors import UsageError, UserError
 from mvtec_tf.models import architecture
 from mvtec_tf.models.backbone import Backbone
 from mvtec_tf.models.fold import fold_batch_norm
-from mvtec_tf.models.heads import PerCategoryHead
 from mvtec_tf.models.simclr import EMBEDDING
 from mvtec_tf.serving import signatures
 from mvtec_tf.serving.signatures import IMAGE_BYTES, Signature
@@ -54,9 +53,10 @@ def write_encoder(
 
     Signatures:
       embed (and serving_default): `image_bytes` string [B] -> each layer's global average, float32
-        [B, C]; `embedding` is the average of the network's end.
+        [B, C].
       embed_maps: `image_bytes` string [B] -> each layer's map, float32 [B, h, w, C].
-      embed_pixels: `image` uint8 [B, S, S, 3] -> the same maps, for whoever cuts tiles out of images.
+      embed_pixels: `images` uint8 [B, S, S, 3] -> the same maps, for whoever has pixels or cuts tiles.
+    `embedding` is the network's end.
 
     Args:
       path: a new directory.
@@ -69,9 +69,8 @@ def write_encoder(
     """
     names = tuple(dict.fromkeys((*backbone.stages, *layers)))
     network = fold_batch_norm(backbone.model).model
-    maps = {name: _map_of(network, name) for name in names}
+    maps = {name: _map_of(network, name) for name in names} | {EMBEDDING: network.output}
     outputs = {name: keras.layers.GlobalAveragePooling2D()(value) for name, value in maps.items()}
-    outputs[EMBEDDING] = keras.layers.GlobalAveragePooling2D()(network.output)
     averages, mapper = keras.Model(network.inputs, outputs), keras.Model(network.inputs, maps)
     size = backbone.model.input_shape[1]
 
@@ -81,57 +80,35 @@ def write_encoder(
     def embed_maps(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
         return mapper(pixels.decode_batch(image_bytes, size), training=False)
 
-    def embed_pixels(image: tf.Tensor) -> dict[str, tf.Tensor]:
-        return mapper(image, training=False)
+    def embed_pixels(images: tf.Tensor) -> dict[str, tf.Tensor]:
+        return mapper(images, training=False)
 
     card = dict(card, kind="encoder", image_size=size, stages=backbone.stages, middle_stages=backbone.middle_stages)
     card["architecture"] = architecture.describe(backbone.model, backbone.stages, trained=False)
-    image = tf.TensorSpec([None, size, size, 3], tf.uint8, name="image")
+    images = tf.TensorSpec([None, size, size, 3], tf.uint8, name="images")
     endpoints = {
         "serving_default": Signature(embed, IMAGE_BYTES),
         "embed": Signature(embed, IMAGE_BYTES),
         "embed_maps": Signature(embed_maps, IMAGE_BYTES),
-        "embed_pixels": Signature(embed_pixels, image),
+        "embed_pixels": Signature(embed_pixels, images),
     }
     _write_keras(path, [averages, mapper], endpoints, dict(card, layers=names))
 
 
-class Probe(tf.Module):
-    """An encoder, read back from its SavedModel, with a fitted head: the graph of a probe.
+def write_module(
+    path: atomic.PathLike, module: tf.Module, signatures: Callable | Mapping[str, Callable], card: Mapping[str, Any]
+) -> None:
+    """Writes a module of plain variables and loaded SavedModels.
 
     Args:
-      encoder: path of the encoder's SavedModel.
-      layers: its outputs that are joined to the features.
-      head: fitted.
+      path: a new directory.
+      module: holds everything that the signatures use.
+      signatures: name -> tf.function, or the only one, `serving_default`.
+      card: what a reader needs to know of it, JSON.
     """
-
-    def __init__(self, encoder: atomic.PathLike, layers: tuple[str, ...], head: PerCategoryHead) -> None:
-        super().__init__()
-        self._encoder = load(encoder)
-        self._layers = layers
-        self._head = head
-        self._arrays = {name: tf.Variable(value, trainable=False) for name, value in head.arrays().items()}
-
-    @tf.function(input_signature=[IMAGE_BYTES])
-    def serve(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
-        """string [B] -> `anomaly_score` [B] and, where the head gives one, `probability` [B]."""
-        outputs = self._encoder.signatures["serving_default"](image_bytes=image_bytes)
-        features = tf.concat([outputs[layer] for layer in self._layers], axis=1)
-        score = self._head.score(features, self._arrays)
-        if not self._head.gives_probability:
-            return {"anomaly_score": score}
-        return {"anomaly_score": score, "probability": self._head.probability(score, features, self._arrays)}
-
-
-def write_probe(path: atomic.PathLike, probe: Probe, card: Mapping[str, Any]) -> None:
-    """Writes a probe: `image_bytes` [B] -> `anomaly_score` [B] and, if the head gives one, `probability` [B]."""
-    write_module(path, probe, probe.serve, dict(card, kind="probe"))
-
-
-def write_module(path: atomic.PathLike, module: tf.Module, serve: Callable, card: Mapping[str, Any]) -> None:
-    """Writes a module of plain variables and loaded SavedModels with `serve` as its only signature."""
+    named = dict(signatures) if isinstance(signatures, Mapping) else {"serving_default": signatures}
     with atomic.new_directory(path) as directory:
-        tf.saved_model.save(module, str(directory), signatures={"serving_default": serve})
+        tf.saved_model.save(module, str(directory), signatures=named)
         _write_card(directory, card)
 
 

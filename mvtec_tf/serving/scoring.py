@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -42,6 +42,23 @@ def run_signature(signature: Callable, files: Sequence[str], batch_size: int, ve
     """All outputs of a signature that takes `image_bytes`, each [N, ...], with a line of progress now and then."""
     parts: dict[str, list[np.ndarray]] = {}
     spoke = time.monotonic()
+    done = 0
+    for outputs in stream_signature(signature, files, batch_size):
+        for name, value in outputs.items():
+            parts.setdefault(name, []).append(value)
+        done += min(batch_size, len(files) - done)
+        if time.monotonic() - spoke > _SPEAK_EVERY_SECONDS:
+            print(f"{verb} {done} of {len(files)} images", flush=True)
+            spoke = time.monotonic()
+    return {name: np.concatenate(values) for name, values in parts.items()}
+
+
+def stream_signature(signature: Callable, files: Sequence[str], batch_size: int) -> Iterator[dict[str, np.ndarray]]:
+    """The outputs of a signature that takes `image_bytes`, batch by batch, in the order of the files.
+
+    Raises:
+      UserError: a file cannot be read as an image; the message names it.
+    """
     dataset = tf.data.Dataset.from_tensor_slices(list(files)).map(tf.io.read_file, num_parallel_calls=2)
     done = 0
     for batch in dataset.batch(batch_size).prefetch(2):
@@ -49,13 +66,8 @@ def run_signature(signature: Callable, files: Sequence[str], batch_size: int, ve
             outputs = signature(image_bytes=batch)
         except tf.errors.InvalidArgumentError as error:
             raise UserError(_name_the_bad_file(signature, files[done : done + batch_size], error)) from error
-        for name, value in outputs.items():
-            parts.setdefault(name, []).append(value.numpy())
+        yield {name: value.numpy() for name, value in outputs.items()}
         done += len(batch)
-        if time.monotonic() - spoke > _SPEAK_EVERY_SECONDS:
-            print(f"{verb} {done} of {len(files)} images", flush=True)
-            spoke = time.monotonic()
-    return {name: np.concatenate(values) for name, values in parts.items()}
 
 
 def _name_the_bad_file(signature: Callable, files: Sequence[str], error: Exception) -> str:

@@ -1,0 +1,266 @@
+"""A folder of features: shards of `.npy` files with their records, written once and read row by row.
+
+    features.json           what these features are of: encoder, layers, image size, ...
+    encoder/                the SavedModel that they came from
+    records.csv             one line an image, in the order of the rows
+    shard_00000/pooled.npy  float32 [n, T, D], averages of each of T tiles, layers joined
+                embedding.npy  float32 [n, C], the encoder's end
+                map_0.npy   float32 [n, h, w, C], one file a layer, where maps were asked for
+
+A shard is there as a whole or not at all, so that a killed extraction goes on with the next one.
+Rows are read from the disk when they are asked for; no file stays mapped, so that memory is flat.
+"""
+
+import csv
+import dataclasses
+import hashlib
+import io
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from mvtec_tf import atomic
+from mvtec_tf.data.records import Record
+from mvtec_tf.errors import UserError
+from mvtec_tf.models.frozen import FrozenFeatures
+
+DESCRIPTION = "features.json"
+RECORDS = "records.csv"
+ENCODER = "encoder"
+_FORMAT = 1
+_COLUMNS = ("path", "category", "defect", "label", "split", "group", "sha256")
+
+
+@dataclasses.dataclass(frozen=True)
+class FeatureKey:
+    """What features are of. Equal keys: numbers that may meet in one head.
+
+    Attributes:
+      encoder: SHA-256 (hex) of the encoder's SavedModel.
+      image_size: (height, width) in pixels that images were resized to.
+      layers: that were joined.
+      maps: whether there are patch maps.
+      neighbourhood: side over which patches were averaged.
+      tiles: (rows, columns).
+    """
+
+    encoder: str
+    image_size: tuple[int, int]
+    layers: tuple[str, ...]
+    maps: bool
+    neighbourhood: int
+    tiles: tuple[int, int]
+
+    def as_json(self) -> dict[str, Any]:
+        """Lists instead of tuples, as JSON gives them back."""
+        return json.loads(json.dumps(dataclasses.asdict(self)))
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> "FeatureKey":
+        """The inverse of `as_json`."""
+        return cls(**{name: tuple(part) if isinstance(part, list) else part for name, part in value.items()})
+
+
+def encoder_digest(encoder: atomic.PathLike) -> str:
+    """SHA-256 (hex) of the graph and the numbers of a SavedModel."""
+    digest = hashlib.sha256()
+    folder = pathlib.Path(encoder)
+    for file in [folder / "saved_model.pb", *sorted((folder / "variables").iterdir())]:
+        digest.update(hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+class FeatureStore:
+    """A finished store, opened for reading.
+
+    Args:
+      path: the folder.
+
+    Raises:
+      UserError: there is none, or it is not finished.
+    """
+
+    def __init__(self, path: atomic.PathLike) -> None:
+        self.path = pathlib.Path(path)
+        description = _describe(self.path)
+        self.key = FeatureKey.from_json(description["key"])
+        self._shards = _shards(self.path, description)
+        missing = [shard.name for shard in self._shards if not shard.is_dir()]
+        if missing:
+            raise UserError(
+                f"{self.path}: {len(missing)} of {len(self._shards)} shards are missing (the first: {missing[0]}). "
+                "Repeat the command that wrote it; it goes on there."
+            )
+        self._counts = _counts(description)
+        with (self.path / RECORDS).open(newline="", encoding="utf-8") as file:
+            self._rows = {line["path"]: (number, line) for number, line in enumerate(csv.DictReader(file))}
+
+    def describe(self) -> str:
+        """What is in it, in a line."""
+        size = sum(file.stat().st_size for shard in self._shards for file in shard.iterdir())
+        maps = "with maps" if self.key.maps else "global averages"
+        return (
+            f"{len(self._rows)} images, {', '.join(self.key.layers)} at {self.key.image_size[0]} x "
+            f"{self.key.image_size[1]} px, {maps}, {size / 1e6:.0f} MB."
+        )
+
+    def features_of(self, records: Sequence[Record]) -> FrozenFeatures:
+        """Features of these images in this order; maps are read later, row by row.
+
+        Raises:
+          UserError: an image is not in the store, or is not the one whose features it holds.
+        """
+        rows = self._rows_of(records)
+        tiled = ShardedRows([shard / "pooled.npy" for shard in self._shards], self._counts)[rows]
+        maps = {
+            name: ShardedRows([shard / f"map_{number}.npy" for shard in self._shards], self._counts)
+            for number, name in enumerate(self.key.layers if self.key.maps else ())
+        }
+        everything = FrozenFeatures(
+            pooled=np.empty((len(self._rows), 0)), maps=maps, image_size=self.key.image_size
+        ).select(rows)
+        groups = np.array([record.group for record in records])
+        return dataclasses.replace(
+            everything,
+            pooled=tiled.mean(axis=1, dtype=np.float32),
+            tiled=None if self.key.tiles == (1, 1) else tiled,
+            groups=groups,
+        )
+
+    def embeddings_of(self, records: Sequence[Record]) -> np.ndarray:
+        """float32 [N, C], the encoder's end, averaged. Raises as `features_of`."""
+        rows = self._rows_of(records)
+        return ShardedRows([shard / "embedding.npy" for shard in self._shards], self._counts)[rows]
+
+    def _rows_of(self, records: Sequence[Record]) -> np.ndarray:
+        missing = [record.path for record in records if record.path not in self._rows]
+        if missing:
+            raise UserError(
+                f"{self.path}: holds no features of {missing[0]} and {len(missing) - 1} more of the {len(records)} "
+                "images that are needed. Extract the features of the same --data_dir again, into a new folder."
+            )
+        for record in records:
+            _, line = self._rows[record.path]
+            if line["sha256"] != file_digest(record.file):
+                raise UserError(
+                    f"{record.file}: has changed since its features were written to {self.path}. Extract them again, "
+                    "into a new folder."
+                )
+        return np.array([self._rows[record.path][0] for record in records], np.int64)
+
+
+class ShardedRows:
+    """Rows of several `.npy` files as one source (see `frozen.RowSource`).
+
+    Args:
+      files: one a shard.
+      counts: rows of each.
+    """
+
+    def __init__(self, files: Sequence[pathlib.Path], counts: Sequence[int]) -> None:
+        self._files = files
+        self._starts = np.concatenate([[0], np.cumsum(counts)])
+        self.shape = (int(self._starts[-1]), *np.load(files[0], mmap_mode="r", allow_pickle=False).shape[1:])
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        return self.shape[0]
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        """int [M] -> float32 [M, ...], read now."""
+        rows = np.asarray(rows)
+        result = np.empty((len(rows), *self.shape[1:]), np.float32)
+        shards = np.searchsorted(self._starts, rows, side="right") - 1
+        for shard in np.unique(shards):
+            wanted = shards == shard
+            # Mapped for this read only: pages of a file that stays mapped count as the process' memory.
+            values = np.load(self._files[shard], mmap_mode="r", allow_pickle=False)
+            result[wanted] = values[rows[wanted] - self._starts[shard]]
+        return result
+
+
+def begin(path: atomic.PathLike, key: FeatureKey, records: Sequence[Record], per_shard: int) -> list[pathlib.Path]:
+    """Makes the folder, or finds what an earlier call left in it.
+
+    Returns:
+      The shards' folders in order; those that exist are whole.
+
+    Raises:
+      UserError: the folder holds features of something else.
+    """
+    path = pathlib.Path(path)
+    description = {"format": _FORMAT, "images": len(records), "per_shard": per_shard, "key": key.as_json()}
+    text = _records_csv(records)
+    if (path / DESCRIPTION).exists():
+        _refuse_others(path, description, text)
+    else:
+        if path.is_dir() and any(_is_strange(child) for child in path.iterdir()):
+            raise UserError(f"{path}: not empty, and holds no features. Choose a new folder, or empty this one.")
+        atomic.write_text(path / RECORDS, text)
+        # Written last: where it lies, the records are there.
+        atomic.write_json(path / DESCRIPTION, description)
+    return _shards(path, description)
+
+
+def _is_strange(child: pathlib.Path) -> bool:
+    """Whether it is nothing that a call killed at its very beginning leaves behind."""
+    return child.name not in (RECORDS, ENCODER) and not child.name.startswith(".")
+
+
+def file_digest(file: atomic.PathLike) -> str:
+    """SHA-256 (hex) of a file's contents."""
+    return hashlib.sha256(pathlib.Path(file).read_bytes()).hexdigest()
+
+
+def _refuse_others(path: pathlib.Path, description: Mapping[str, Any], records: str) -> None:
+    there = _describe(path)
+    differences = [
+        f"{name}: {there['key'].get(name)} there, {value} here"
+        for name, value in description["key"].items()
+        if there["key"].get(name) != value
+    ]
+    if (path / RECORDS).read_text(encoding="utf-8") != records or there["images"] != description["images"]:
+        differences.append("the images are not the same")
+    if there["per_shard"] != description["per_shard"]:
+        differences.append(f"images a shard: {there['per_shard']} there, {description['per_shard']} here")
+    if differences:
+        raise UserError(f"{path}: holds other features. {'; '.join(differences)}. Choose a new folder.")
+
+
+def _describe(path: pathlib.Path) -> dict[str, Any]:
+    file = path / DESCRIPTION
+    try:
+        description = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(
+            f"{path}: no features there ({DESCRIPTION} is missing). Write them with extract_features."
+        ) from error
+    except json.JSONDecodeError as error:
+        raise UserError(f"{file}: not readable as JSON ({error}). Remove the folder and extract again.") from error
+    if description.get("format") != _FORMAT:
+        raise UserError(
+            f"{file}: features of format {description.get('format')}, expected {_FORMAT}. Extract them again."
+        )
+    return description
+
+
+def _counts(description: Mapping[str, Any]) -> list[int]:
+    images, per_shard = description["images"], description["per_shard"]
+    return [min(per_shard, images - start) for start in range(0, images, per_shard)]
+
+
+def _shards(path: pathlib.Path, description: Mapping[str, Any]) -> list[pathlib.Path]:
+    return [path / f"shard_{number:05d}" for number in range(len(_counts(description)))]
+
+
+def _records_csv(records: Sequence[Record]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(_COLUMNS)
+    for record in records:
+        values = [getattr(record, name) for name in _COLUMNS[:-1]]
+        writer.writerow([*values, file_digest(record.file)])
+    return text.getvalue()

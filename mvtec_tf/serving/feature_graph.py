@@ -1,0 +1,118 @@
+"""From pixels to what a head sees, as ops around a frozen encoder: one graph for extraction and for serving."""
+
+import dataclasses
+from typing import Any
+
+import tensorflow as tf
+
+from mvtec_tf import atomic
+from mvtec_tf.errors import UsageError, UserError
+from mvtec_tf.models import patch_maps
+from mvtec_tf.models.frozen import FrozenFeatures
+from mvtec_tf.serving import saved_model
+
+PIXELS_SIGNATURE = "embed_pixels"
+IMAGES_ARGUMENT = "images"
+
+
+@dataclasses.dataclass(frozen=True)
+class FeatureSettings:
+    """Which features of an encoder.
+
+    Attributes:
+      layers: outputs of the encoder that are joined.
+      maps: whether patch maps are kept beside the global averages.
+      neighbourhood: side of the neighbourhood over which each patch is averaged; odd, 1 is none.
+      tiles: (rows, columns) into which an image is cut; each tile fills the encoder's input.
+    """
+
+    layers: tuple[str, ...]
+    maps: bool = False
+    neighbourhood: int = 3
+    tiles: tuple[int, int] = (1, 1)
+
+    def __post_init__(self) -> None:
+        """Raises UsageError for numbers that make no sense."""
+        if not self.layers:
+            raise UsageError("--feature_layers: at least one layer is needed.")
+        if self.neighbourhood < 1 or self.neighbourhood % 2 == 0:
+            raise UsageError(f"--neighbourhood={self.neighbourhood}: expected an odd number, 1 or more.")
+        if min(self.tiles) < 1:
+            raise UsageError(f"--tiles={self.tiles[0]}x{self.tiles[1]}: expected 1 or more rows and columns.")
+
+
+class FeatureGraph(tf.Module):
+    """An encoder, read back from its SavedModel, that looks at whole images or tile by tile.
+
+    Args:
+      encoder: path of the encoder's SavedModel.
+      settings: which features.
+
+    Raises:
+      UserError: the encoder was exported without maps.
+      UsageError: it has no such layer.
+    """
+
+    def __init__(self, encoder: atomic.PathLike, settings: FeatureSettings) -> None:
+        super().__init__()
+        card = saved_model.read_card(encoder)
+        self._encoder = saved_model.load(encoder)
+        if PIXELS_SIGNATURE not in self._encoder.signatures:
+            raise UserError(
+                f"{encoder}: this encoder was exported by an older version, without its maps. Repeat the run that made "
+                "it, or use --weights."
+            )
+        self._embed = self._encoder.signatures[PIXELS_SIGNATURE]
+        missing = [name for name in settings.layers if name not in self._embed.structured_outputs]
+        if missing:
+            raise UsageError(
+                f"--feature_layers: the encoder has no {', '.join(missing)}; "
+                f"it has {', '.join(sorted(self._embed.structured_outputs))}."
+            )
+        self.settings = settings
+        self._side = int(card["image_size"])
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(height, width) in pixels that images are resized to."""
+        return self.settings.tiles[0] * self._side, self.settings.tiles[1] * self._side
+
+    def features(self, images: tf.Tensor) -> FrozenFeatures:
+        """uint8 [B, height, width, 3] -> features as tensors; maps of tiles are stitched."""
+        return self._features(self._maps_of_tiles(images))
+
+    def features_and_average(self, images: tf.Tensor, layer: str) -> tuple[FrozenFeatures, tf.Tensor]:
+        """`features`, and the global average of one more layer, float32 [B, C]."""
+        found = self._maps_of_tiles(images)
+        average = tf.reduce_mean(self._by_tile(tf.reduce_mean(found[layer], axis=[1, 2])), axis=1)
+        return self._features(found), average
+
+    def _features(self, found: dict[str, tf.Tensor]) -> FrozenFeatures:
+        maps = {name: found[name] for name in self.settings.layers}
+        averages = [tf.reduce_mean(value, axis=[1, 2]) for value in maps.values()]
+        tiled = self._by_tile(tf.concat(averages, axis=1))
+        return FrozenFeatures(
+            pooled=tf.reduce_mean(tiled, axis=1),
+            maps={name: self._stitched(value) for name, value in maps.items()} if self.settings.maps else {},
+            tiled=None if self.settings.tiles == (1, 1) else tiled,
+            image_size=self.image_size,
+        )
+
+    def _maps_of_tiles(self, images: tf.Tensor) -> dict[str, Any]:
+        """[B, height, width, 3] -> layer -> [B * T, h, w, C]."""
+        rows, columns = self.settings.tiles
+        side = self._side
+        tiles = tf.reshape(images, [-1, rows, side, columns, side, 3])
+        tiles = tf.reshape(tf.transpose(tiles, [0, 1, 3, 2, 4, 5]), [-1, side, side, 3])
+        return self._embed(**{IMAGES_ARGUMENT: tiles})
+
+    def _by_tile(self, values: tf.Tensor) -> tf.Tensor:
+        return tf.reshape(values, [-1, self.settings.tiles[0] * self.settings.tiles[1], values.shape[-1]])
+
+    def _stitched(self, maps: tf.Tensor) -> tf.Tensor:
+        """[B * T, h, w, C] -> [B, rows * h, columns * w, C], averaged over neighbours also across seams."""
+        rows, columns = self.settings.tiles
+        _, height, width, depth = maps.shape
+        grid = tf.reshape(maps, [-1, rows, columns, height, width, depth])
+        whole = tf.reshape(tf.transpose(grid, [0, 1, 3, 2, 4, 5]), [-1, rows * height, columns * width, depth])
+        return patch_maps.average_neighbours(whole, self.settings.neighbourhood)

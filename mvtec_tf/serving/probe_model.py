@@ -1,0 +1,87 @@
+"""The graph of a probe: an encoder, read back from its SavedModel, with a fitted head."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import tensorflow as tf
+
+from mvtec_tf import atomic
+from mvtec_tf.data import pixels
+from mvtec_tf.models.category_head import PerCategoryHead
+from mvtec_tf.serving import saved_model
+from mvtec_tf.serving.feature_graph import FeatureGraph, FeatureSettings
+
+HEAT_MAP = "heat_map"
+
+
+class Probe(tf.Module):
+    """Encoder and head as functions of pixels.
+
+    Args:
+      encoder: path of the encoder's SavedModel.
+      settings: the features that the head was fitted on.
+      head: fitted.
+    """
+
+    def __init__(self, encoder: atomic.PathLike, settings: FeatureSettings, head: PerCategoryHead) -> None:
+        super().__init__()
+        self._graph = FeatureGraph(encoder, settings)
+        self._head = head
+        self._arrays = {name: tf.Variable(value, trainable=False) for name, value in head.arrays().items()}
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(height, width) in pixels of what `judge`, `embed` and `explain` take."""
+        return self._graph.image_size
+
+    @property
+    def gives_heat_maps(self) -> bool:
+        """Whether there is an `explain`."""
+        return self._head.gives_heat_maps
+
+    @property
+    def categories(self) -> tuple[str, ...]:
+        """The names behind the numbers of `category`."""
+        return tuple(self._head.heads)
+
+    def judge(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
+        """uint8 [B, height, width, 3] -> `anomaly_score` [B], `category` int64 [B], perhaps `probability` [B]."""
+        return self._answer(self._graph.features(images))
+
+    def embed(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
+        """uint8 [B, height, width, 3] -> `embedding` float32 [B, D], the global averages of the joined layers."""
+        return {"embedding": self._graph.features(images).pooled}
+
+    def explain(self, images: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
+        """uint8 [B, height, width, 3] -> what `judge` answers, and a heat map, float32 [B, height, width]."""
+        features = self._graph.features(images)
+        return self._answer(features), self._head.heat_map(features, self._arrays)
+
+    def signatures(self) -> dict[str, Callable]:
+        """name -> tf.function of `image_bytes` string [B]."""
+
+        @tf.function(input_signature=[saved_model.IMAGE_BYTES])
+        def serve(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+            return self.judge(pixels.decode_batch(image_bytes, self.image_size))
+
+        @tf.function(input_signature=[saved_model.IMAGE_BYTES])
+        def heat_map(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+            answer, maps = self.explain(pixels.decode_batch(image_bytes, self.image_size))
+            return answer | {HEAT_MAP: maps}
+
+        return {"serving_default": serve} | ({HEAT_MAP: heat_map} if self.gives_heat_maps else {})
+
+    def _answer(self, features: Any) -> dict[str, tf.Tensor]:
+        score = self._head.score(features, self._arrays)
+        answer = {"anomaly_score": score, "category": self._head.choose(features, self._arrays)}
+        if self._head.gives_probability:
+            answer["probability"] = self._head.probability(score, features, self._arrays)
+        return answer
+
+
+def write_probe(path: atomic.PathLike, probe: Probe, card: Mapping[str, Any]) -> None:
+    """Writes a probe with its `signatures`."""
+    height, width = probe.image_size
+    facts = {"kind": "probe", "image_size": height if height == width else [height, width]}
+    facts["categories"] = list(probe.categories)
+    saved_model.write_module(path, probe, probe.signatures(), dict(card) | facts)
