@@ -51,6 +51,7 @@ def test_wrong_use_exits_with_2_and_wrong_tables_with_1(tables):
         (("--runs=a.csv", "--out=out"), 2, "at least two"),
         (("--runs=a.csv,b.csv", "--out=out", "--cost_miss=0", "--cost_false_alarm=0"), 2, "--cost_miss"),
         (("--runs=a.csv,other.csv", "--out=out"), 1, "evaluate3.png"),
+        (("--runs=a.csv,b.csv", "--out=out", "--study"), 1, "--study: a.csv is no run directory"),
         (("--runs=a.csv,b.csv", "--out=file"), 1, "--out=file"),
     ):
         done = _compare(*arguments, cwd=tables)

@@ -7,6 +7,9 @@ predictions, as `evaluate` reads it. The first is the one that the others are me
 NAME=PATH gives a method a name, NAME=PATH+PATH+... are several seeds of one method, and methods
 named NAME@1, NAME@2, ... are points of one label-efficiency curve. Neither models nor images are
 needed. Runs that were judged on different images, labels or categories are refused.
+
+--study also writes study.html, the page of methodology and findings: what few labels can do beside
+a supervised network with all of them, from the records of the runs, which must be run directories.
 """
 
 from absl import flags
@@ -16,6 +19,7 @@ from mvtec_tf.errors import UsageError, UserError
 
 _RUNS = flags.DEFINE_list("runs", None, "Run directories or CSV files, as described above; at least two.")
 _OUT = flags.DEFINE_string("out", None, "Folder for comparison.json, comparison.csv, figures/ and report.html.")
+_STUDY = flags.DEFINE_boolean("study", False, "Also write study.html, study.json and study.csv: methodology, findings.")
 _TITLE = flags.DEFINE_string("title", "Comparison", "Heading of the report.")
 _COST_MISS = flags.DEFINE_float("cost_miss", 1.0, "What a defective image that is called good costs.", 0)
 _COST_FALSE_ALARM = flags.DEFINE_float("cost_false_alarm", 1.0, "What a good image that is stopped costs.", 0)
@@ -33,7 +37,7 @@ def main() -> None:
         if not flag.value:
             raise UsageError(f"--{flag.name} is missing. Expected --runs=A,B,... --out=DIR. Try --help.")
 
-    from mvtec_tf.evaluation import comparison_report, comparison_summary
+    from mvtec_tf.evaluation import comparison_report, comparison_summary, study_report
     from mvtec_tf.evaluation.contenders import read_methods
     from mvtec_tf.evaluation.intervals import Bootstrap
     from mvtec_tf.evaluation.metrics import Costs
@@ -45,11 +49,16 @@ def main() -> None:
     methods = read_methods(_RUNS.value, _ALLOW_LEAK.value)
     try:
         bootstrap = Bootstrap(_RESAMPLES.value, _SEED.value)
+        if _STUDY.value:
+            # First: it refuses bare tables, and nothing half-written should stay behind.
+            found = study_report.write(methods, _OUT.value, _TITLE.value, costs, bootstrap)
         compared = comparison_report.write(methods, _OUT.value, _TITLE.value, costs, bootstrap)
     except OSError as error:
         raise UserError(
             f"--out={_OUT.value}: {error.filename} cannot be written ({error.strerror}). Name a folder that can."
         ) from error
+    if _STUDY.value:
+        print("\n".join(study_report.sentences(found)))
     print("\n".join(comparison_summary.sentences(compared)))
     print(comparison_summary.text_table(compared))
     print(_OUT.value)

@@ -71,7 +71,7 @@ def judge_run(
         threshold,
         title,
         notes,
-        run.record,
+        run.record | ({"part": part} if part else {}),
         allow_leak=allow_leak,
         tensorboard=run.tensorboard / f"evaluation_{part}".rstrip("_"),
         **threshold_flags.rule_and_costs(),

@@ -32,6 +32,8 @@ class Contender:
       threshold: by which it calls an image defective.
       labels_used: labelled test images that it learned or chose anything from; None if not recorded.
       leak: how many of its evaluated images it had seen before; None if none.
+      record: content of its `run.json`, with "part" if it is a second model of that run; None of a table.
+      splits: (images, defective ones) of each split of its table.
     """
 
     source: str
@@ -40,6 +42,8 @@ class Contender:
     threshold: Chosen
     labels_used: int | None
     leak: Seen | None = None
+    record: Mapping[str, Any] | None = None
+    splits: Mapping[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -139,14 +143,17 @@ def _read(text: str, allow_leak: bool) -> Contender:
     evaluate = table.part(leaks.EVALUATE)
     keys = [leaks.same_file_key(name) for name in evaluate.path]
     order = sorted(range(len(keys)), key=keys.__getitem__)
-    labels_used = _labels_used(path) if path.is_dir() else None
+    record = _record(path) if path.is_dir() else None
+    labels = {split: table.label[table.split == split] for split in leaks.SPLITS}
     return Contender(
         text,
         evaluate.select(np.array(order)),
         tuple(keys[i] for i in order),
         threshold,
-        labels_used,
+        record.get("labels_used") if record else None,
         seen_before(table),
+        record,
+        {split: (len(each), int(each.sum())) for split, each in labels.items()},
     )
 
 
@@ -164,14 +171,15 @@ def _recorded_threshold(file: pathlib.Path) -> Chosen:
 
 def _threshold(recorded: Mapping[str, Any]) -> Threshold:
     value = recorded["value"]
-    return Threshold(None if value is None else float(value), recorded["method"], recorded["reason"])
+    more = {name: recorded[name] for name in ("images", "defects", "low", "high", "warning") if name in recorded}
+    return Threshold(None if value is None else float(value), recorded["method"], recorded["reason"], **more)
 
 
-def _labels_used(path: pathlib.Path) -> int | None:
+def _record(path: pathlib.Path) -> dict[str, Any] | None:
     # A second model beside a run's main one lies in a folder of the run and used the same labels.
-    for folder in (path, path.resolve().parent):
+    for folder, part in ((path, {}), (path.resolve().parent, {"part": path.name})):
         if (folder / "run.json").is_file():
-            return _json(folder / "run.json").get("labels_used")
+            return _json(folder / "run.json") | part
     return None
 
 

@@ -1,7 +1,8 @@
 """What a run did, drawn from its own record: its workflow, the way of its pixels, its network.
 
-A record is the content of `run.json`. What it does not say is not drawn; of a table of somebody
-else's model there is no record, and so no diagram.
+A record is the content of `run.json`, with the "part" of the run if it is of a second model in it.
+What it does not say is not drawn; of a table of somebody else's model there is no record, and so
+no diagram.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -20,6 +21,11 @@ Splits = Mapping[str, tuple[int, int]]
 SUPERVISED, PROBE, BASELINE, PRETRAINING = "train_cnn", "fit_probe", "fit_baseline", "train_simclr"
 # A head's layers that only matter while it is trained, or do no more than bend a number.
 _MINOR = ("Dropout", "ReLU")
+# Heads that look at each position of the maps, not at their average.
+_OF_POSITIONS = ("padim", "patchcore")
+# Heads whose score is a distance to good images; the others' is the log-odds.
+_DISTANCES = ("mahalanobis", "nearest neighbours", *_OF_POSITIONS)
+STUDY_HEAD = "study_head"
 
 
 def pictures(record: Record | None, splits: Splits, threshold: Chosen) -> Iterator[Picture]:
@@ -47,7 +53,7 @@ def workflow(record: Record, splits: Splits, threshold: Chosen) -> list[Box]:
         stop = f"{_images(splits, leaks.CALIBRATE)} stop the training"
         boxes.append(Box(TRAINED, f"Train {settings['backbone']} with a classifying head", (fit, stop)))
     elif record["binary"] == PROBE:
-        boxes += [_encoder(record), Box(TRAINED, f"Fit a head: {_head(settings)}", (fit,))]
+        boxes += [_encoder(record), Box(TRAINED, f"Fit a head: {_head(record)}", (fit,))]
     else:
         seen = str(settings["features"]).replace("_", " ")
         boxes.append(Box(TRAINED, f"Fit a logistic regression on {seen}", (fit,)))
@@ -72,7 +78,7 @@ def data_pipeline(record: Record, splits: Splits, threshold: Chosen) -> list[Box
     elif record["binary"] == PROBE:
         layers = ", ".join(record.get("encoder", {}).get("layers", [])) or "the two stages before the last"
         boxes.append(Box(STEP, "Frozen encoder, once for each image, no augmentation", (f"outputs of {layers}",)))
-        boxes.append(Box(STEP, "Average over the image, join, keep as features"))
+        boxes.append(Box(STEP, f"{_pooling(record)}, keep as features"))
     else:
         boxes.append(Box(STEP, f"Reduce to {str(settings['features']).replace('_', ' ')}"))
     into = {SUPERVISED: "Into the network", PROBE: "Into the head", BASELINE: "Into the regression"}[record["binary"]]
@@ -90,9 +96,10 @@ def architecture(record: Record, splits: Splits, threshold: Chosen) -> list[Box]
     boxes = [_block(block) for block in blocks]
     if record["binary"] == PROBE:
         layers = ", ".join(record["encoder"]["layers"])
-        boxes.append(Box(STEP, "Average over the image, join", (layers,)))
-        boxes.append(Box(TRAINED, f"Head: {_head(record['settings'])}", ("fitted here; one for each category",)))
-    score = "log-odds of defective" if record["settings"].get("head") != "mahalanobis" else "distance to the good"
+        boxes.append(Box(STEP, _pooling(record), (layers,)))
+        boxes.append(Box(TRAINED, f"Head: {_head(record)}", ("fitted here",)))
+    of_distance = record["binary"] == PROBE and _head(record) in _DISTANCES
+    score = "distance from good images" if of_distance else "log-odds of defective"
     return [*boxes, Box(ANSWER, f"Score: {score}")]
 
 
@@ -141,8 +148,15 @@ def _encoder(record: Record) -> Box:
     return Box(TRAINED, f"Encoder: {backbone}, pretrained, then frozen", tuple(filter(None, [words, start])))
 
 
-def _head(settings: Record) -> str:
-    return str(settings.get("head", "linear")) if settings.get("protocol") != "study" else "the study's own"
+def _head(record: Record) -> str:
+    settings = record["settings"]
+    if settings.get("protocol") == "study" or record.get("part") == STUDY_HEAD:
+        return "the original study's"
+    return str(settings.get("head", "")).replace("_", " ")
+
+
+def _pooling(record: Record) -> str:
+    return "Keep every position, join" if _head(record) in _OF_POSITIONS else "Average over the image, join"
 
 
 def _threshold(splits: Splits, threshold: Chosen) -> Box:

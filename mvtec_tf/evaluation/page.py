@@ -48,6 +48,7 @@ h3 { font-size: 1.05rem; margin: 24px 0 4px; }
 p { margin: 4px 0 8px; max-width: 75ch; }
 .answer { border-left: 6px solid #0072B2; background: #f2f7fb; padding: 10px 16px; font-size: 1.08rem; }
 .answer.no_better, .answer.unproven, .answer.leak { border-left-color: #D55E00; background: #fdf3ec; }
+.answer + p { margin-top: 14px; }
 .answer p:first-child { font-weight: 600; }
 .scroll { overflow-x: auto; max-width: 100%; margin: 8px 0; }
 table { border-collapse: collapse; font-size: 0.92rem; font-variant-numeric: tabular-nums; }
@@ -67,6 +68,7 @@ td .trivial, .limits { display: block; font-size: 0.85em; }
 .limits { color: #555555; }
 .swatch { display: inline-block; width: 0.8em; height: 0.8em; margin-right: 0.4em; }
 sup { line-height: 0; }
+.plain { padding-left: 1.2em; max-width: 75ch; }
 .notes { font-size: 0.88rem; color: #444444; padding-left: 0; list-style: none; margin: 4px 0; max-width: 90ch; }
 .panels { display: grid; gap: 20px; grid-template-columns: repeat(auto-fill, minmax(min(100%, 300px), 1fr)); }
 .panels.large { grid-template-columns: repeat(auto-fill, minmax(min(100%, 420px), 1fr)); max-width: 1000px; }
