@@ -23,6 +23,7 @@ from mvtec_tf.errors import UsageError, UserError
 
 # The name that a server gives its model when it is started without one.
 _DEFAULT_NAME = "default"
+_PORTS = {"grpc": 8500, "http": 8501, "https": 443}
 _TRY_AGAIN_AFTER_SECONDS = (0.2, 1.0)
 _INPUT = "image_bytes"
 # What TensorFlow reports of an image it cannot decode, with the place in the graph after it.
@@ -110,10 +111,10 @@ class Address:
         """
         try:
             parts = urllib.parse.urlsplit(url)
-            port = parts.port or {"grpc": 8500, "http": 8501, "https": 443}[parts.scheme]
+            port = parts.port or _PORTS[parts.scheme]
         except (ValueError, KeyError):
             parts = None
-        if parts is None or not parts.hostname or parts.query or parts.fragment or parts.username:
+        if parts is None or parts.scheme not in _PORTS or not parts.hostname or parts.query or parts.fragment or parts.username:
             raise UsageError(
                 f"--server={url}: expected grpc://host:port/MODEL or http://host:port/MODEL, with /VERSION or /LABEL "
                 "after the model's name if it is not to be the server's choice."
