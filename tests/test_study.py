@@ -136,3 +136,18 @@ def test_the_studys_head_is_exported_and_scores_all_test_images(runs, toy_record
     assert len(table) == sum(record.split == "test" for record in toy_records)
     assert (runs / "probe" / "saved_model" / "saved_model.pb").is_file()
     assert read_run(runs / "probe")["labels_used"] == 12  # a quarter of 26, twice, rounded to even
+
+
+def test_evaluate_lets_a_leak_pass_only_in_a_run_of_the_study(runs, tmp_path):
+    table = runs / "probe" / "predictions.csv"
+    judged = run_binary(
+        "evaluate", f"--predictions={table}", f"--out={tmp_path / 'out'}", "--allow_leak", "--threshold=0"
+    )
+    assert judged.stdout.startswith("These figures are no evidence: labelled images are among the evaluated ones")
+    for flags, status, words in (((), 1, "is also in fit"), (("--allow_leak",), 2, "no run.json")):
+        bare = tmp_path / "bare.csv"
+        bare.write_bytes(table.read_bytes())
+        done = run_binary("evaluate", f"--predictions={bare}", f"--out={tmp_path / 'no'}", *flags, check=False)
+        assert done.returncode == status
+        assert words in done.stderr
+        assert not (tmp_path / "no").exists()

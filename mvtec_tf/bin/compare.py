@@ -6,7 +6,8 @@ Each of A, B, ... is a run directory (with predictions.csv and metrics.json) or 
 predictions, as `evaluate` reads it. The first is the one that the others are measured against.
 NAME=PATH gives a method a name, NAME=PATH+PATH+... are several seeds of one method, and methods
 named NAME@1, NAME@2, ... are points of one label-efficiency curve. Neither models nor images are
-needed. Runs that were judged on different images, labels or categories are refused.
+needed. Runs that were judged on different images, labels or categories are refused, and so is a table whose
+evaluated images were used before; a run that repeats the study is set beside the others as no evidence.
 
 --study also writes study.html, the page of methodology and findings: what few labels can do beside
 a supervised network with all of them, from the records of the runs, which must be run directories.
@@ -24,11 +25,6 @@ _TITLE = flags.DEFINE_string("title", "Comparison", "Heading of the report.")
 _COST_MISS = flags.DEFINE_float("cost_miss", 1.0, "What a defective image that is called good costs.", 0)
 _COST_FALSE_ALARM = flags.DEFINE_float("cost_false_alarm", 1.0, "What a good image that is stopped costs.", 0)
 _RESAMPLES = flags.DEFINE_integer("resamples", 1000, "Resamples for the 95 % intervals; 0: no intervals.", 0)
-_ALLOW_LEAK = flags.DEFINE_boolean(
-    "allow_leak",
-    False,
-    "Compare also a bare table whose evaluated images were used to make the model, and say that this proves nothing.",
-)
 _SEED = flags.DEFINE_integer("seed", 0, "Seed of the resamples.", 0)
 
 
@@ -46,7 +42,7 @@ def main() -> None:
         costs = Costs(_COST_MISS.value, _COST_FALSE_ALARM.value)
     except ValueError as error:
         raise UsageError(f"--cost_miss, --cost_false_alarm: {error}") from error
-    methods = read_methods(_RUNS.value, _ALLOW_LEAK.value)
+    methods = read_methods(_RUNS.value)
     try:
         bootstrap = Bootstrap(_RESAMPLES.value, _SEED.value)
         if _STUDY.value:

@@ -10,6 +10,7 @@ with --features the embedding is drawn.
 """
 
 import hashlib
+import json
 import pathlib
 
 from absl import flags
@@ -28,7 +29,8 @@ _SEED = flags.DEFINE_integer("seed", 0, "Seed of the resamples.", 0)
 _ALLOW_LEAK = flags.DEFINE_boolean(
     "allow_leak",
     False,
-    "Judge also a table whose evaluated images were used to make the model, and say first that this proves nothing.",
+    "Judge also the table of a run of --protocol=study, whose evaluated images were used to make the model, and say "
+    "first that this proves nothing.",
 )
 _TENSORBOARD = flags.DEFINE_string("tensorboard", None, "Folder for the same as a TensorBoard log. Unset: none.")
 _TITLE = flags.DEFINE_string("title", None, "Heading of the report. Unset: the name of the predictions file.")
@@ -46,6 +48,8 @@ def main() -> None:
     from mvtec_tf.evaluation.table import read_predictions
 
     path = pathlib.Path(_PREDICTIONS.value)
+    if _ALLOW_LEAK.value:
+        _check_study(path)
     predictions = read_predictions(path, _ALLOW_LEAK.value)
     content = hashlib.sha256(path.read_bytes()).hexdigest()
     notes = [("Predictions", f"{path.name}, SHA-256 {content}.")]
@@ -74,6 +78,21 @@ def main() -> None:
     print(document["summary"])
     print(summary.text_table(document))
     print(_OUT.value)
+
+
+def _check_study(predictions: pathlib.Path) -> None:
+    """A leak is let pass only where a run says of itself that it repeats the study."""
+    record = predictions.parent / "run.json"
+    found = "no run.json beside the table"
+    if record.is_file():
+        protocol = json.loads(record.read_text(encoding="utf-8"))["settings"].get("protocol")
+        if protocol == "study":
+            return
+        found = f"a run of --protocol={protocol}"
+    raise UsageError(
+        f"--allow_leak: expected the predictions.csv of a run of --protocol=study, found {found}. "
+        "Of any other table a leak is an error."
+    )
 
 
 if __name__ == "__main__":

@@ -114,7 +114,8 @@ class Address:
             port = parts.port or _PORTS[parts.scheme]
         except (ValueError, KeyError):
             parts = None
-        if parts is None or parts.scheme not in _PORTS or not parts.hostname or parts.query or parts.fragment or parts.username:
+        known = parts is not None and parts.scheme in _PORTS and parts.hostname
+        if not known or parts.query or parts.fragment or parts.username:
             raise UsageError(
                 f"--server={url}: expected grpc://host:port/MODEL or http://host:port/MODEL, with /VERSION or /LABEL "
                 "after the model's name if it is not to be the server's choice."
