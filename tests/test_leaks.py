@@ -1,10 +1,11 @@
 """What was seen before is not evaluated."""
 
 import dataclasses
+import posixpath
 
 import pytest
 
-from mvtec_tf.data.leaks import check_leaks
+from mvtec_tf.data.leaks import check_leaks, same_file_key
 from mvtec_tf.errors import LeakError
 
 
@@ -82,3 +83,12 @@ def test_an_unknown_split_is_not_taken_for_a_clean_one():
 def test_an_iterator_is_enough():
     with pytest.raises(LeakError):
         check_leaks(iter([Use("a", "fit"), Use("a", "evaluate")]))
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["a", "a/b.png", "./a", "a//b", "a/./b", "a/../b", "../a", ".a", "a/.b", "a/b/", "/a", "//a", "", "a..b", "a/.."],
+)
+def test_the_key_of_a_path_is_its_shortest_spelling(path):
+    assert same_file_key(path) == posixpath.normpath(path)
+    assert same_file_key(path.replace("/", "\\")) == posixpath.normpath(path)

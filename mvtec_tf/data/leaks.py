@@ -38,7 +38,11 @@ class ImageUse(Protocol):
 
 def same_file_key(path: str) -> str:
     """One key for all spellings of one relative path: `./a/b.png`, `a//b.png` and `a\\b.png`."""
-    return posixpath.normpath(path.replace("\\", "/"))
+    path = path.replace("\\", "/")
+    # Nearly all paths are in their shortest spelling already, and tables have very many of them.
+    if path and "//" not in path and "/." not in path and path[0] not in "./" and path[-1] != "/":
+        return path
+    return posixpath.normpath(path)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -71,12 +71,12 @@ class Sample:
             self._calls = np.stack(kinds, axis=1).astype(float)
         has_parts = threshold is not None and parts is not None
         self._parts = Shares(parts, scores >= threshold) if has_parts else None
-        self._errors = None
+        self._errors = self._bins = None
         if probabilities is not None:
             gap = probabilities - defective
             inside = np.eye(calibration.BINS)[calibration.bin_of(probabilities)]
-            columns = (gap[:, None] ** 2, inside * gap[:, None], inside * defective[:, None], inside)
-            self._errors = np.hstack(columns)
+            self._errors = np.hstack([gap[:, None] ** 2, inside * gap[:, None]])
+            self._bins = np.hstack([inside * defective[:, None], inside])
 
     def points(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Found defects and false alarms at every threshold, from above all scores downwards.
@@ -106,7 +106,7 @@ class Sample:
         if self._errors is not None:
             errors, images = weights @ self._errors, weights.sum(1)
             found["brier"] = share(errors[:, 0], images)
-            gaps = np.abs(errors[:, 1 : 1 + calibration.BINS]).sum(1)
+            gaps = np.abs(errors[:, 1:]).sum(1)
             found["expected_calibration_error"] = share(gaps, images)
         return found
 
@@ -115,10 +115,9 @@ class Sample:
         found = {"roc": _roc(*points), "precision_recall": _precision_recall(*points)} if self._both_classes else {}
         if self._parts is not None:
             found["parts"] = self._parts.of(weights)
-        if self._errors is not None:
-            errors = weights @ self._errors
-            bins = calibration.BINS
-            found["reliability"] = share(errors[:, 1 + bins : 1 + 2 * bins], errors[:, 1 + 2 * bins :])
+        if self._bins is not None:
+            bins = weights @ self._bins
+            found["reliability"] = share(bins[:, : calibration.BINS], bins[:, calibration.BINS :])
         return found
 
 
