@@ -3,6 +3,7 @@
 import pytest
 
 from mvtec_tf.data import protocol, records
+from mvtec_tf.data.explore import explore
 from mvtec_tf.errors import UserError
 
 
@@ -111,6 +112,18 @@ def test_the_fingerprint_follows_what_only_the_list_says(table):
         header + "images/g00.png,0,,p,train\nimages/g01.png,0,,,test\nimages/d0.jpg,1,bent,,test\n",
     ]
     assert len({records.fingerprint(records.scan([table(text)])) for text in lists}) == len(lists)
+
+
+def test_the_exploration_takes_listed_images_and_masks_for_what_they_are(table, tmp_path):
+    """All in one folder, as many tools write them."""
+    path = table("path,label,mask\nimages/g00.png,0,\nimages/d0.jpg,1,images/g01.png\n")
+    for image in (tmp_path / "images").glob("[gd]*"):
+        if image.name not in ("g00.png", "g01.png", "d0.jpg"):
+            image.unlink()
+    _image(tmp_path / "images" / "d1.jpg")
+    found = explore(records.scan([path]))
+    assert found.ignored == (str(tmp_path / "images" / "d1.jpg"),)
+    assert found.orphan_masks == (str(tmp_path / "images" / "d1.jpg"),)
 
 
 def test_several_lists_and_folders_are_read_together_but_no_category_twice(table, tmp_path):

@@ -72,3 +72,28 @@ def test_a_failed_command_stops_the_quickstart(tmp_path):
     step = quickstart.Step("Fail", "export", ("--no_such_flag",))
     with pytest.raises(UserError, match="status 2"):
         quickstart.run([step, quickstart.Step("Never", "export", ())])
+
+
+def test_ctrl_c_waits_for_the_command_to_clean_up(monkeypatch):
+    waited = []
+
+    class Command:
+        def __init__(self, *_):
+            pass
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+        def wait(self):
+            waited.append(1)
+            if len(waited) == 1:
+                raise KeyboardInterrupt
+            return 130
+
+    monkeypatch.setattr(quickstart.subprocess, "Popen", Command)
+    with pytest.raises(KeyboardInterrupt):
+        quickstart.run([quickstart.Step("Stop", "export", ())])
+    assert len(waited) == 2

@@ -82,6 +82,30 @@ def test_timings_add_up_over_calls(tmp_path):
     assert list(read_run(tmp_path / "run")["timings_seconds"]) == ["train"]
 
 
+def test_a_run_that_was_refused_at_once_is_as_if_it_had_never_been(tmp_path):
+    run = _open(tmp_path / "run")
+    (run.tensorboard / "images").mkdir(parents=True)
+    run.discard_if_unused()
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "run").mkdir()
+    _open(tmp_path / "run").discard_if_unused()
+    assert list((tmp_path / "run").iterdir()) == []
+
+
+@pytest.mark.parametrize("work", ["checkpoints", "saved_model", "predictions.csv"])
+def test_a_run_that_came_to_something_is_kept(tmp_path, work):
+    run = _open(tmp_path / "run")
+    (run.path / work).mkdir()
+    run.discard_if_unused()
+    assert (run.path / "run.json").exists()
+
+
+def test_a_resumed_run_is_kept(tmp_path):
+    _open(tmp_path / "run")
+    _open(tmp_path / "run").discard_if_unused()
+    assert read_run(tmp_path / "run")["status"] == "running"
+
+
 def test_a_failed_write_leaves_the_old_file(tmp_path):
     target = tmp_path / "metrics.json"
     atomic.write_json(target, {"f1": 1})

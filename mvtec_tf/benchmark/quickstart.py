@@ -91,9 +91,19 @@ def run(commands: list[Step]) -> None:
         command = [sys.executable, "-m", f"mvtec_tf.bin.{step.binary}", *step.arguments]
         print(f"\n[{number}/{len(commands)}] {step.title}", flush=True)
         print(f"$ python {' '.join(command[1:])}", flush=True)
-        status = subprocess.run(command, check=False).returncode
+        status = _status(command)
         if status:
             raise UserError(f"{step.title}: the command above ended with status {status}. Repeat it, or all, to go on.")
+
+
+def _status(command: list[str]) -> int:
+    with subprocess.Popen(command) as process:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            # The command got the same Ctrl-C: it is given the time to remove what is half-written.
+            process.wait()
+            raise
 
 
 def judged(run_dir: pathlib.Path) -> list[Judged]:

@@ -40,7 +40,7 @@ def describe(name: str, records: Sequence[Record]) -> str:
     tests = sum(record.split == TEST for record in good)
     return (
         f"{name}: nothing says which good images are for testing, so {tests} of {len(good)} are, chosen by their names "
-        f"(about {TEST_SHARE:.0%}, the same in every run), and all {len(records) - len(good)} defective ones."
+        f"(about {100 * TEST_SHARE:.0f} %, the same in every run), and all {len(records) - len(good)} defective ones."
     )
 
 

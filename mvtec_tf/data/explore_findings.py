@@ -167,7 +167,7 @@ def _of_masks(found: Exploration) -> Iterator[Finding]:
     yield Finding(
         "masks_without_image",
         f"{counted(len(found.orphan_masks), 'mask belongs', 'masks belong')} to no image",
-        "A mask is found by its image's name: ground_truth/DEFECT/IMAGE_mask.png.",
+        "A mask is found by its image's name, ground_truth/DEFECT/IMAGE_mask.png, or named by a CSV file.",
         found.orphan_masks,
     )
 

@@ -57,8 +57,8 @@ def look_at_masks(looks: Iterable[Look]) -> tuple[MaskLook, ...]:
 
 
 def orphans(records: Sequence[Record]) -> tuple[str, ...]:
-    """Files below the `ground_truth/DEFECT` folders in use that are the mask of no image, sorted."""
-    known = {record.mask for record in records}
+    """Files in the folders of masks in use that are the mask of no image, and no image themselves, sorted."""
+    known = {file for record in records for file in (record.mask, record.file)}
     folders = {pathlib.Path(record.mask).parent for record in records if record.mask}
     files = (str(file) for folder in folders for file in folder.iterdir() if not file.name.startswith("."))
     return tuple(sorted(file for file in files if file not in known))

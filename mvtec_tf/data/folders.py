@@ -35,7 +35,7 @@ def categories(data_dir: pathlib.Path) -> list[Category]:
         raise UserError(f"--data_dir={data_dir}: expected a folder or a .csv file, found {found}. {_HINT}")
     found = [_category(folder) for folder in _category_folders(data_dir)]
     if not found:
-        raise UserError(f"--data_dir={data_dir}: no category in it; {_contents(data_dir)}. {_HINT}")
+        raise UserError(f"--data_dir={data_dir}: no category folder in it; {_contents(data_dir)}. {_HINT}")
     return found
 
 

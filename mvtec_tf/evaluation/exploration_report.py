@@ -251,7 +251,7 @@ def _light_cells(name: str, category: Sequence[Look], ones: Sequence[Look], good
 
 def _areas(found: Exploration) -> str:
     if not found.masks:
-        return "<section><h2>Defect area</h2><p>No category has masks below ground_truth.</p></section>"
+        return "<section><h2>Defect area</h2><p>No category has masks.</p></section>"
     classes: dict[tuple[str, str], list[MaskLook]] = collections.defaultdict(list)
     for mask in found.masks:
         classes[mask.record.category, mask.record.defect].append(mask)
