@@ -28,13 +28,21 @@ def define() -> None:
     )
     flags.DEFINE_list("data_dir", [], "Where the table's images and masks are, as for training. Unset: no images.")
     flags.DEFINE_list("categories", [], "Only these categories of --data_dir; default: all that are found.")
-    flags.DEFINE_string(
-        "masks", None, "Folder of masks instead of those of --data_dir: PATH, or PATH with the suffix _mask.png or any."
-    )
+    define_masks()
     flags.DEFINE_string(
         "features", None, "Embedding of the images: .npz with paths, str [N], and features, float32 [N, D]."
     )
     define_tsne()
+
+
+def define_masks() -> None:
+    """--masks."""
+    flags.DEFINE_string(
+        "masks",
+        None,
+        "Folder of masks instead of those of --data_dir. That of the image PATH is PATH, or PATH with _mask.png or any "
+        "other suffix of images in place of its own.",
+    )
 
 
 def define_tsne() -> None:

@@ -60,7 +60,7 @@ def section(
     notes = [] if groups else ["There are no photographs under heat maps, because the images are not known."]
     for one in figures:
         notes += _notes(one)
-    document = {one.name: one.as_json() for one in figures}
+    document = {one.name: {"summary": sentence_of(one)} | one.as_json() for one in figures}
     title = "Where the heat maps point"
     return Section(KEY, title, document, lead, groups, tuple(dict.fromkeys(notes)))
 

@@ -43,6 +43,22 @@ def save_head(
         np.savez(temporary, **{_HEADER: np.array(json.dumps(header))}, **head.arrays())
 
 
+def read_head(path: atomic.PathLike) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """What a head's file says of itself (settings, categories, key, tiled), and the head's arrays.
+
+    Raises:
+      UserError: no such file, or no head.
+    """
+    try:
+        with np.load(pathlib.Path(path), allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        return json.loads(str(arrays.pop(_HEADER))), arrays
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no head there.") from error
+    except (KeyError, ValueError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path}: no head written by this program ({error}).") from error
+
+
 def load_head(path: atomic.PathLike, key: Mapping[str, Any]) -> PerCategoryHead:
     """Reads a fitted head, for features of the same kind.
 
@@ -53,14 +69,7 @@ def load_head(path: atomic.PathLike, key: Mapping[str, Any]) -> PerCategoryHead:
     Raises:
       UserError: no such file, no head, or one that was fitted on features of something else.
     """
-    try:
-        with np.load(pathlib.Path(path), allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-        header = json.loads(str(arrays.pop(_HEADER)))
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: no head there.") from error
-    except (KeyError, ValueError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path}: no head written by this program ({error}).") from error
+    header, arrays = read_head(path)
     differences = [
         f"{name}: {header['key'].get(name)} when it was fitted, {key.get(name)} here"
         for name in sorted({*header["key"], *key})

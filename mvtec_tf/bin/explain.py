@@ -1,0 +1,70 @@
+"""Shows where a run's network looks: Grad-CAM maps against the masks, its worst mistakes, its embedding.
+
+Example:
+  python -m mvtec_tf.bin.explain --run=results/cnn --data_dir=DATA
+
+For a finished run of train_cnn or fit_probe. Writes heatmaps/, embedding.npz and tensorboard/projector
+into the run, and its figures/, metrics.json and report.html anew, with pixel AUROC, per-region overlap
+and the pointing game where there are masks. A stopped call goes on where it stopped.
+"""
+
+import pathlib
+
+from absl import flags
+
+from mvtec_tf.bin import entry, extra_flags
+from mvtec_tf.errors import UsageError
+
+_METHODS = ("gradcam", "gradcam++")
+_RUN = flags.DEFINE_string("run", None, "Run directory of a finished run of train_cnn or fit_probe.")
+_DATA_DIR = flags.DEFINE_list("data_dir", [], "The images of that run, as they were named for it.")
+_METHOD = flags.DEFINE_list("method", list(_METHODS), f"Which maps, in the order of the report: {', '.join(_METHODS)}.")
+_ENCODER = flags.DEFINE_string("encoder", None, "Where the encoder of a probe lies, if it is no longer where it was.")
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", 16, "Images at a time.", 1)
+_SEED = flags.DEFINE_integer("seed", 0, "Of t-SNE, and of the sample of more than 5,000 images.", 0)
+extra_flags.define_masks()
+extra_flags.define_tsne()
+
+
+def main() -> None:
+    for flag in (_RUN, _DATA_DIR):
+        if not flag.value:
+            raise UsageError(f"--{flag.name} is missing. Expected --run=DIR --data_dir=DATA. Try --help.")
+    unknown = [method for method in _METHOD.value if method not in _METHODS]
+    if unknown or not _METHOD.value:
+        raise UsageError(f"--method={','.join(_METHOD.value)}: expected one or both of {', '.join(_METHODS)}.")
+
+    from mvtec_tf.bin import explain_steps
+    from mvtec_tf.data import leaks
+    from mvtec_tf.data import records as records_lib
+    from mvtec_tf.evaluation import again, image_files
+    from mvtec_tf.evaluation.extras import Extras
+
+    run = pathlib.Path(_RUN.value)
+    record = explain_steps.read_explainable(run)
+    evaluate = again.predictions_of(run).part(leaks.EVALUATE)
+    records = records_lib.scan(_DATA_DIR.value, record["settings"].get("categories", []), say=print)
+    files = image_files.from_records(records, evaluate, f"--data_dir={','.join(_DATA_DIR.value)}")
+    if flags.FLAGS.masks is not None:
+        files = image_files.with_masks(flags.FLAGS.masks, evaluate, files)
+    own = explain_steps.records_of(evaluate, records)
+    methods = list(dict.fromkeys(_METHOD.value))
+    found = explain_steps.explain_run(run, record, evaluate, own, methods, _BATCH_SIZE.value, _ENCODER.value)
+    extras = Extras(
+        files=files,
+        maps=found.maps,
+        features=found.features,
+        tsne=flags.FLAGS.tsne,
+        seed=_SEED.value,
+        projector=run / "tensorboard" / "projector",
+        say=lambda text: print(text, flush=True),
+    )
+    document = again.judge_again(run, extras, f"Run of {record['binary']}", record)
+    for figures in document["pixels"].values():
+        print(figures["summary"])
+    print(f"Report: {run / 'report.html'}")
+    print(run)
+
+
+if __name__ == "__main__":
+    entry.run(main)

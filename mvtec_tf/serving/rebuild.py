@@ -1,0 +1,166 @@
+"""The network behind an exported model, rebuilt as one flat Keras graph in float32, for what needs its gradients.
+
+The numbers come from the SavedModel itself: what is explained is what was judged.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import layers
+
+from mvtec_tf import atomic
+from mvtec_tf.errors import UserError
+from mvtec_tf.models.backbone import build_backbone
+from mvtec_tf.models.classifier import POOLED, build_classifier, log_odds
+from mvtec_tf.models.fold import fold_batch_norm
+from mvtec_tf.models.simclr import EMBEDDING
+from mvtec_tf.serving import saved_model
+
+# Of a linear head; every other array makes a score that is no sum over features.
+_LINEAR = {"weights", "bias"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Rebuilt:
+    """A network and the parts of its score.
+
+    Attributes:
+      parts: float32 [B, S, S, 3], RGB, 0 to 255 -> one float32 [B] for each of `layers`; their sum is
+        the score.
+      layers: names of the layers whose global averages the parts are made of.
+      score_and_embedding: the same images -> score [B] and embedding [B, D], what the head sees.
+    """
+
+    parts: keras.Model
+    layers: tuple[str, ...]
+    score_and_embedding: keras.Model
+
+    @property
+    def image_size(self) -> int:
+        """Side in pixels."""
+        return self.parts.input_shape[1]
+
+
+def rebuild_classifier(path: atomic.PathLike, settings: Mapping[str, Any]) -> Rebuilt:
+    """The supervised network: its whole score is one part, made of its last convolutional stage.
+
+    Args:
+      path: SavedModel of a classifier.
+      settings: of the run that wrote it: backbone, image_size, backbone_stages.
+
+    Raises:
+      UserError: the SavedModel is not of such a network.
+    """
+    backbone = build_backbone(
+        settings["backbone"], settings["image_size"], cut_after_stage=settings.get("backbone_stages", 0)
+    )
+    network = _restored(build_classifier(backbone), path)
+    pooled = network.get_layer(POOLED)
+    score = log_odds(network.output)
+    # The layer before the average, whatever the backbone calls it.
+    last = pooled.input._keras_history.operation.name
+    return Rebuilt(
+        keras.Model(network.inputs[0], [score]), (last,), keras.Model(network.inputs[0], [score, pooled.output])
+    )
+
+
+def rebuild_probe(
+    encoder: atomic.PathLike, feature_layers: Sequence[str], arrays: Mapping[str, np.ndarray]
+) -> Rebuilt:
+    """Encoder, global averages and a linear head for each category; each feature layer has a part of the score.
+
+    Args:
+      encoder: SavedModel of the encoder.
+      feature_layers: whose averages the head was fitted on.
+      arrays: of the fitted head, see `PerCategoryHead.arrays`.
+
+    Raises:
+      UserError: the head is not linear, or the SavedModel not of such a network.
+    """
+    heads = _linear_heads(arrays)
+    card = saved_model.read_card(encoder)
+    settings = card["run"]
+    backbone = build_backbone(
+        settings["backbone"], card["image_size"], cut_after_stage=settings.get("backbone_stages", 0)
+    )
+    network = _restored(backbone.model, encoder)
+    names = tuple(backbone.stages[-1] if name == EMBEDDING else name for name in feature_layers)
+    averages = [layers.GlobalAveragePooling2D(name=f"pooled_{name}")(network.get_layer(name).output) for name in names]
+    parts = _LinearParts(*heads, means=arrays["means"], scale=arrays["scale"], name="score_parts")(averages)
+    score = parts[0] if len(parts) == 1 else layers.Add(name="score")(parts)
+    embedding = averages[0] if len(averages) == 1 else layers.Concatenate(name="joined")(averages)
+    return Rebuilt(
+        keras.Model(network.inputs[0], list(parts)), names, keras.Model(network.inputs[0], [score, embedding])
+    )
+
+
+def _linear_heads(arrays: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """weights float32 [K, D] and bias [K] of the categories' heads."""
+    count = len(arrays["means"])
+    for number in range(count):
+        found = {name.partition("/")[2] for name in arrays if name.startswith(f"{number}/")}
+        if found != _LINEAR:
+            raise UserError(
+                "Grad-CAM explains a score that is a sum over features, and this head's is not (it holds "
+                f"{', '.join(sorted(found))}). Fit a linear head (--head=logistic), or one that draws heat maps of its "
+                "own (--head=patchcore)."
+            )
+    weights, bias = ([arrays[f"{number}/{name}"] for number in range(count)] for name in ("weights", "bias"))
+    return np.stack(weights).astype(np.float32), np.array(bias, np.float32)
+
+
+class _LinearParts(layers.Layer):
+    """Splits the score of each image's own linear head into what each layer's averages add to it.
+
+    The head's bias goes to the first part. Which head is an image's own is a choice, through which no
+    gradient flows.
+    """
+
+    def __init__(
+        self, weights: np.ndarray, bias: np.ndarray, means: np.ndarray, scale: np.ndarray, name: str
+    ) -> None:
+        super().__init__(name=name)
+        self._weights, self._bias = weights, bias
+        self._scaled_means, self._scale = means / scale, scale
+
+    def compute_output_shape(self, input_shape: list[tuple]) -> list[tuple]:
+        return [shape[:1] for shape in input_shape]
+
+    def call(self, averages: list) -> list:
+        ops = keras.ops
+        scaled = ops.concatenate(averages, axis=1) / self._scale
+        distances = ops.sum(ops.square(scaled[:, None] - self._scaled_means[None]), axis=-1)
+        own = ops.argmin(distances, axis=-1)
+        weights = ops.take(ops.convert_to_tensor(self._weights), own, axis=0)
+        parts, start = [], 0
+        for average in averages:
+            width = average.shape[-1]
+            parts.append(ops.sum(average * weights[:, start : start + width], axis=-1))
+            start += width
+        parts[0] = parts[0] + ops.take(ops.convert_to_tensor(self._bias), own)
+        return parts
+
+
+def _restored(network: keras.Model, path: atomic.PathLike) -> keras.Model:
+    """The network with folded batch norm and the SavedModel's weights, on float32 images.
+
+    Gradients do not pass an image of whole numbers, so the graph begins with floats, of the same values.
+    """
+    folded = fold_batch_norm(network).model
+    image = keras.Input(folded.input_shape[1:], dtype="float32", name="image")
+    # A model's input is one tensor or a list of one, as it was made; a clone wants the same.
+    restored = keras.models.clone_model(folded, input_tensors=keras.tree.pack_sequence_as(folded.input, [image]))
+    stored = {variable.name.removesuffix(":0"): variable for variable in saved_model.load(path).variables}
+    for weight in restored.weights:
+        value = stored.get(weight.path)
+        if value is None or tuple(value.shape) != tuple(weight.shape):
+            found = "nothing" if value is None else f"shape {tuple(value.shape)}"
+            raise UserError(
+                f"{path}: not the network of its run's settings: expected {weight.path} of shape "
+                f"{tuple(weight.shape)}, found {found}. Was it written by another version?"
+            )
+        weight.assign(value)
+    return restored
