@@ -82,6 +82,8 @@ def test_a_probe_wants_either_an_encoder_or_weights(toy, tmp_path):
     [
         (["--label_budget=0", "--head=rbf_svm"], "--head=rbf_svm needs labels"),
         (["--heatmaps", "--head=logistic"], "--head=logistic looks at no patches"),
+        (["--task=defect_type", "--head=mahalanobis"], "--head=mahalanobis names no defects"),
+        (["--head=hybrid", "--hybrid_of=hybrid"], "--hybrid_of=hybrid"),
         (["--tiles=2by2"], "--tiles=2by2"),
         (["--neighbourhood=2", "--head=padim"], "--neighbourhood=2"),
         (["--head=oracle"], "--head"),

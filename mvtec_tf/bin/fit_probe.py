@@ -14,7 +14,7 @@ from absl import flags
 
 from mvtec_tf.bin import entry, feature_flags, head_flags, run_flags, threshold_flags
 from mvtec_tf.errors import UsageError
-from mvtec_tf.models.head_settings import NEED_MAPS, check_budget
+from mvtec_tf.models.head_settings import NEED_MAPS, TYPE_HEADS, check_budget
 
 run_flags.define_data_flags((run_flags.CLEAN, run_flags.STUDY))
 run_flags.define_allow_leak()
@@ -26,6 +26,9 @@ _FEATURES = flags.DEFINE_string(
     "features", None, "Instead of --weights: a folder of extract_features. Its encoder is used."
 )
 _BUDGET = flags.DEFINE_string("label_budget", "0.1", "Share of all test images whose labels may be used, or all.")
+_TASK = flags.DEFINE_enum(
+    "task", "defect", ["defect", "defect_type"], "defect_type: also name the defect, by linear heads of many classes."
+)
 _HEATMAPS = flags.DEFINE_boolean(
     "heatmaps", False, "Write a heat map of every evaluated image to RUN_DIR/heatmaps; patch heads only."
 )
@@ -41,6 +44,11 @@ def main() -> None:
     if is_study and run_flags.FLAGS["head"].present:
         raise UsageError("--head: --protocol=study fits the study's own head. Leave it out.")
     settings = head_flags.head_settings(_SEED.value)
+    of_types = _TASK.value == "defect_type"
+    if of_types and settings.name not in TYPE_HEADS:
+        raise UsageError(f"--task=defect_type: --head={settings.name} names no defects. Use {', '.join(TYPE_HEADS)}.")
+    if of_types and is_study:
+        raise UsageError("--task=defect_type: --protocol=study tells good from defective only.")
     maps = settings.needs_maps
     if _HEATMAPS.value and not maps:
         raise UsageError(f"--heatmaps: --head={settings.name} looks at no patches. Use {', '.join(sorted(NEED_MAPS))}.")
@@ -52,7 +60,7 @@ def main() -> None:
         raise UsageError(f"--label_budget={_BUDGET.value}: --protocol=study needs a share above 0, such as 0.1.")
     check_budget(settings.name, budget)
 
-    from mvtec_tf.bin import probe_features, probe_steps, run_steps, study_steps
+    from mvtec_tf.bin import probe_features, probe_steps, run_steps, study_steps, type_steps
     from mvtec_tf.data import study
 
     records = run_steps.scan()
@@ -71,6 +79,8 @@ def main() -> None:
     if is_study:
         run.note(labels_used=labels_used)
         study_steps.fit_and_judge_by_the_study(run, features, labels_used, _SEED.value)
+    elif of_types:
+        type_steps.fit_and_judge_types(run, features, settings)
     else:
         probe_steps.fit_and_judge(run, features, settings)
         if _HEATMAPS.value:

@@ -45,9 +45,9 @@ def fit_and_judge(run: RunDirectory, features: Features, settings: HeadSettings)
     good_scores = dict(zip((record.path for record in cut.train_good), scores, strict=False))
     seen = np.array([good_scores[record.path] for record in pretrained], np.float32)
     table = [
-        *_rows(probe.head, pretrained, "pretrain", seen),
-        *_rows(probe.head, records, "fit", scores[: len(records)]),
-        *_rows(probe.head, calibrate, "calibrate", probe.calibrate_scores),
+        *rows_of(probe.head, pretrained, "pretrain", seen),
+        *rows_of(probe.head, records, "fit", scores[: len(records)]),
+        *rows_of(probe.head, calibrate, "calibrate", probe.calibrate_scores),
         *rows(cut.evaluate, "evaluate", served.score, served.probability),
     ]
     run.note(labels_used=len(cut.labelled), labelled_defects=sum(record.label for record in cut.labelled))
@@ -88,7 +88,8 @@ def sigmoid(values: np.ndarray) -> np.ndarray:
     return 1 / (1 + np.exp(-np.asarray(values, np.float64)))
 
 
-def _rows(head: PerCategoryHead, records: Sequence[Record], split: str, scores: np.ndarray) -> list[Row]:
+def rows_of(head: PerCategoryHead, records: Sequence[Record], split: str, scores: np.ndarray) -> list[Row]:
+    """Rows of the table, each with the probability that its own category's calibration gives the score."""
     categories = np.array([record.category for record in records])
     return rows(records, split, scores, head.probability_of(scores, categories))
 

@@ -23,6 +23,9 @@ class PerCategoryHead:
       heads: category -> unfitted head, all of one kind.
     """
 
+    # Whether it also names the defect, see `type_heads`.
+    gives_types = False
+
     def __init__(self, heads: Mapping[str, Any]) -> None:
         self.heads = dict(sorted(heads.items()))
         first = next(iter(self.heads.values()))

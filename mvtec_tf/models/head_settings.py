@@ -20,6 +20,8 @@ HEADS = {
 NEED_LABELS = frozenset({"logistic", "linear_svm", "rbf_svm", "lda", "hybrid"})
 # The hybrid looks at patches if one of its heads does, see HeadSettings.needs_maps.
 NEED_MAPS = frozenset({"padim", "patchcore", "hybrid"})
+# Those that can be fitted to more than two classes.
+TYPE_HEADS = ("logistic", "linear_svm")
 LABEL_FREE = tuple(name for name in HEADS if name not in NEED_LABELS)
 
 

@@ -1,6 +1,7 @@
 """Heads that are one matrix product in the end: logistic regression, linear SVM, and the study's own."""
 
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -16,9 +17,9 @@ from mvtec_tf.errors import UserError
 from mvtec_tf.models import frozen
 from mvtec_tf.models.frozen import pooled_of
 
-_MAX_STEPS = 5000
+MAX_STEPS = 5000
 # liblinear's coordinate steps are cheap; separable data at a weak penalty take tens of thousands.
-_MAX_SVM_STEPS = 200_000
+MAX_SVM_STEPS = 200_000
 
 
 class _LinearHead:
@@ -64,8 +65,8 @@ class LogisticHead(_LinearHead):
 
     def fit(self, features: Any, labels: np.ndarray) -> "LogisticHead":
         """Raises UserError when one class is missing or the solver did not converge."""
-        model = LogisticRegression(C=self.c, class_weight="balanced", max_iter=_MAX_STEPS)
-        return _converged(lambda: self._fit_standardised(model, features, labels), "logistic regression", _MAX_STEPS)
+        model = LogisticRegression(C=self.c, class_weight="balanced", max_iter=MAX_STEPS)
+        return converged(lambda: self._fit_standardised(model, features, labels), "logistic regression", MAX_STEPS)
 
 
 class LinearSvmHead(_LinearHead):
@@ -82,8 +83,8 @@ class LinearSvmHead(_LinearHead):
     def fit(self, features: Any, labels: np.ndarray) -> "LinearSvmHead":
         """Raises UserError when one class is missing or the solver did not converge."""
         # The dual has a variable an image, the primal one a feature: few images, many features.
-        model = LinearSVC(C=self.c, class_weight="balanced", dual=True, max_iter=_MAX_SVM_STEPS, random_state=self.seed)
-        return _converged(lambda: self._fit_standardised(model, features, labels), "linear SVM", _MAX_SVM_STEPS)
+        model = LinearSVC(C=self.c, class_weight="balanced", dual=True, max_iter=MAX_SVM_STEPS, random_state=self.seed)
+        return converged(lambda: self._fit_standardised(model, features, labels), "linear SVM", MAX_SVM_STEPS)
 
 
 class LdaHead(_LinearHead):
@@ -156,7 +157,12 @@ class StudyHead(_LinearHead):
         return self
 
 
-def _converged(fit: Any, name: str, steps: int) -> Any:
+def converged(fit: Callable[[], Any], name: str, steps: int) -> Any:
+    """What `fit` returns.
+
+    Raises:
+      UserError: scikit-learn warned that it did not converge.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("error", ConvergenceWarning)
         try:

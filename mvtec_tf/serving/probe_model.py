@@ -12,6 +12,8 @@ from mvtec_tf.serving import saved_model
 from mvtec_tf.serving.feature_graph import FeatureGraph, FeatureSettings
 
 HEAT_MAP = "heat_map"
+DEFECT_TYPE = "defect_type"
+TYPE_SCORES = "type_scores"
 
 
 class Probe(tf.Module):
@@ -44,8 +46,16 @@ class Probe(tf.Module):
         """The names behind the numbers of `category`."""
         return tuple(self._head.heads)
 
+    @property
+    def types(self) -> tuple[str, ...]:
+        """The names behind the columns of `type_scores`, none if the head names no defects."""
+        return self._head.types if self._head.gives_types else ()
+
     def judge(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
-        """uint8 [B, height, width, 3] -> `anomaly_score` [B], `category` int64 [B], perhaps `probability` [B]."""
+        """uint8 [B, height, width, 3] -> `anomaly_score` [B], `category` int64 [B], perhaps `probability` [B].
+
+        A head that names defects also answers `type_scores` float32 [B, T] and `defect_type` string [B].
+        """
         return self._answer(self._graph.features(images))
 
     def embed(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -76,6 +86,9 @@ class Probe(tf.Module):
         answer = {"anomaly_score": score, "category": self._head.choose(features, self._arrays)}
         if self._head.gives_probability:
             answer["probability"] = self._head.probability(score, features, self._arrays)
+        if self._head.gives_types:
+            answer[TYPE_SCORES] = self._head.type_scores(features, self._arrays)
+            answer[DEFECT_TYPE] = tf.gather(tf.constant(self._head.types), tf.argmax(answer[TYPE_SCORES], axis=1))
         return answer
 
 
@@ -83,5 +96,5 @@ def write_probe(path: atomic.PathLike, probe: Probe, card: Mapping[str, Any]) ->
     """Writes a probe with its `signatures`."""
     height, width = probe.image_size
     facts = {"kind": "probe", "image_size": height if height == width else [height, width]}
-    facts["categories"] = list(probe.categories)
+    facts |= {"categories": list(probe.categories), "types": list(probe.types)}
     saved_model.write_module(path, probe, probe.signatures(), dict(card) | facts)

@@ -12,6 +12,7 @@ from mvtec_tf.errors import UserError
 from mvtec_tf.models.frozen import FrozenFeatures, frozen
 from mvtec_tf.models.heads import Head, PerCategoryHead
 from mvtec_tf.models.platt import Platt, fit_platt, line_weights
+from mvtec_tf.models.type_heads import PerCategoryTypeHead
 
 # Five folds leave four fifths of a handful of labels to each fit.
 FOLDS = 5
@@ -35,7 +36,9 @@ class FittedProbe:
     warnings: tuple[str, ...] = ()
 
 
-def fit_probe(make_head: Callable[[], Head], features: Any, records: Sequence[Record], seed: int) -> FittedProbe:
+def fit_probe(
+    make_head: Callable[[], Any], features: Any, records: Sequence[Record], seed: int, of_types: bool = False
+) -> FittedProbe:
     """Fits one head a category, and again without each fold; calibrates on what the latter say.
 
     Args:
@@ -43,6 +46,7 @@ def fit_probe(make_head: Callable[[], Head], features: Any, records: Sequence[Re
       features: `FrozenFeatures` of the N images, or their global features, float32 [N, D].
       records: the N images; their labels and groups are used.
       seed: of the folds.
+      of_types: whether the heads are `TypeHead`s, fitted on the defects' names.
 
     Raises:
       UserError: a category lacks a class that the head needs.
@@ -50,10 +54,11 @@ def fit_probe(make_head: Callable[[], Head], features: Any, records: Sequence[Re
     labels = np.array([record.label for record in records])
     categories = np.array([record.category for record in records])
     features = dataclasses.replace(frozen(features), groups=np.array([record.group for record in records]))
+    targets = np.array([record.defect for record in records]) if of_types else labels
     heads = {str(category): make_head() for category in np.unique(categories)}
-    head = PerCategoryHead(heads).fit(features, labels, categories)
+    head = (PerCategoryTypeHead if of_types else PerCategoryHead)(heads).fit(features, targets, categories)
     folds = protocol.folds(records, FOLDS, seed)
-    scores = _out_of_fold(make_head, features, labels, categories, folds)
+    scores = _out_of_fold(make_head, features, targets, categories, folds)
     calibrate = np.flatnonzero(folds >= 0)
     head.calibrate(_calibrations([records[i] for i in calibrate], scores[calibrate]))
     return FittedProbe(head, calibrate, scores[calibrate], tuple(_warnings(records, folds)))
@@ -62,19 +67,19 @@ def fit_probe(make_head: Callable[[], Head], features: Any, records: Sequence[Re
 def _out_of_fold(
     make_head: Callable[[], Head],
     features: FrozenFeatures,
-    labels: np.ndarray,
+    targets: np.ndarray,
     categories: np.ndarray,
     folds: np.ndarray,
 ) -> np.ndarray:
     """float32 [N], NaN where the fold is -1."""
-    scores = np.full(len(labels), np.nan, np.float32)
+    scores = np.full(len(targets), np.nan, np.float32)
     for fold in range(FOLDS):
         held_out = folds == fold
         for category in np.unique(categories[held_out]):
             # A head of the image's own category: the choice among categories is not what is calibrated.
             own = categories == category
             try:
-                part = make_head().fit(features.select(~held_out & own), labels[~held_out & own])
+                part = make_head().fit(features.select(~held_out & own), targets[~held_out & own])
             except UserError as error:
                 raise type(error)(f"category {category!r}, without fold {fold + 1} of {FOLDS}: {error}") from error
             scores[held_out & own] = part.decision_function(features.select(held_out & own))
