@@ -50,7 +50,9 @@ p { margin: 4px 0 8px; max-width: 75ch; }
 .answer.no_better, .answer.unproven, .answer.leak { border-left-color: #D55E00; background: #fdf3ec; }
 .answer + p { margin-top: 14px; }
 .answer p:first-child { font-weight: 600; }
-.scroll { overflow-x: auto; max-width: 100%; margin: 8px 0; }
+.scroll { overflow-x: auto; max-width: 100%; margin: 8px 0; /* a shadow where there is more to the right */
+  background: linear-gradient(to left, #ffffff 40%, #ffffff00) right / 40px 100% no-repeat local,
+    linear-gradient(to left, #00000040, #00000000) right / 14px 100% no-repeat scroll; }
 table { border-collapse: collapse; font-size: 0.92rem; font-variant-numeric: tabular-nums; }
 th, td { padding: 5px 8px; text-align: right; border-bottom: 1px solid #e3e3e3; vertical-align: top; }
 td { white-space: nowrap; }

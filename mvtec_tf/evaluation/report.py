@@ -47,10 +47,10 @@ def render(
         page.answer(sentences, judged.verdict),
         _overall_table(judged),
         _category_table(judged) if len(judged.categories) > 1 else "",
+        _thresholds(judged),
         _picture_sections(judged, pictures),
     ]
     last = [
-        _thresholds(judged),
         _how_sure(judged),
         page.diagrams(drawn),
         _origin(judged, notes, provenance),
