@@ -4,6 +4,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mvtec_tf.data.pixels import MAX_PIXELS
 from mvtec_tf.errors import UserError
 from mvtec_tf.models.simclr import EMBEDDING
 from mvtec_tf.serving import saved_model
@@ -39,7 +40,11 @@ def starting_settings(backbone: str, image_size: int, weights: str, partial: boo
 
 
 def export_starting_encoder(
-    path: pathlib.Path, settings: ContrastiveSettings, provenance: Mapping[str, Any], layers: Sequence[str] = ()
+    path: pathlib.Path,
+    settings: ContrastiveSettings,
+    provenance: Mapping[str, Any],
+    layers: Sequence[str] = (),
+    max_pixels: int = MAX_PIXELS,
 ) -> str:
     """Writes a backbone as it is, without pretraining here, unless it is there already.
 
@@ -52,5 +57,5 @@ def export_starting_encoder(
     words = built.weights.describe() if built.weights else f"weights: {settings.weights}."
     print(words, flush=True)
     card = {"run": dict(provenance), "weights": words, "pretrain_images": []}
-    saved_model.write_encoder(path, built, card, [layer for layer in layers if layer != EMBEDDING])
+    saved_model.write_encoder(path, built, card, [layer for layer in layers if layer != EMBEDDING], max_pixels)
     return words

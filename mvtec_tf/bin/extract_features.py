@@ -33,7 +33,7 @@ def main() -> None:
     from mvtec_tf.features.store import ENCODER
     from mvtec_tf.serving import saved_model
 
-    records = run_steps.scan()
+    records, _ = run_steps.usable_by_file(run_steps.scan(), feature_flags.max_pixels())
     out = pathlib.Path(_OUT.value)
     encoder, _ = feature_flags.encoder(out / ENCODER)
     settings = feature_flags.feature_settings(saved_model.read_card(encoder)["middle_stages"], _MAPS.value)

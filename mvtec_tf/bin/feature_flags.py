@@ -91,8 +91,20 @@ def encoder(folder: pathlib.Path) -> tuple[pathlib.Path, str]:
         return encoders.resolve_encoder(FLAGS.encoder), ""
     seed = FLAGS["seed"].value if "seed" in FLAGS else 0
     settings = encoders.starting_settings(FLAGS.backbone, FLAGS.image_size, FLAGS.weights, FLAGS.weights_partial, seed)
-    words = encoders.export_starting_encoder(folder, settings, run_flags.settings_of(), FLAGS.feature_layers)
+    provenance = run_flags.settings_of()
+    words = encoders.export_starting_encoder(folder, settings, provenance, FLAGS.feature_layers, FLAGS.max_pixels)
     return folder, words
+
+
+def max_pixels() -> int:
+    """--max_pixels, or the limit in the graph of --encoder where that is lower."""
+    from mvtec_tf.bin import encoders
+    from mvtec_tf.serving import saved_model
+
+    if FLAGS.encoder is None:
+        return FLAGS.max_pixels
+    card = saved_model.read_card(encoders.resolve_encoder(FLAGS.encoder))
+    return min(FLAGS.max_pixels, card.get("max_pixels", FLAGS.max_pixels))
 
 
 def _features() -> str | None:

@@ -25,18 +25,20 @@ def main() -> None:
     import numpy as np
 
     from mvtec_tf.bin import run_steps
-    from mvtec_tf.data import pipeline, protocol
+    from mvtec_tf.data import protocol
+    from mvtec_tf.data.image_store import ImageStore
     from mvtec_tf.evaluation.rows import rows
     from mvtec_tf.models import baselines
     from mvtec_tf.models.heads import LogisticHead
     from mvtec_tf.training.probe import fit_probe
 
-    records = run_steps.scan()
+    store = ImageStore(_IMAGE_SIZE.value, max_pixels=run_flags.FLAGS.max_pixels)
+    records, skipped = run_steps.usable(run_steps.scan(), store.readable)
     cut = protocol.clean(records, protocol.parse_budget(_BUDGET.value), _SEED.value)
-    run = run_steps.open_run("fit_baseline", records)
+    run = run_steps.open_run("fit_baseline", records, skipped)
     fit = (*cut.train_good, *cut.labelled)
     everything = (*fit, *cut.evaluate)
-    features = getattr(baselines, _FEATURES.value)(pipeline.load_images(everything, _IMAGE_SIZE.value))
+    features = getattr(baselines, _FEATURES.value)(store.load(everything))
     probe = fit_probe(LogisticHead, features[: len(fit)], fit, _SEED.value)
     # Told the category, because it could not be read from so little: the baseline gets every help.
     scores = probe.head.decision_function_of(features, np.array([record.category for record in everything]))

@@ -63,14 +63,14 @@ def main() -> None:
     from mvtec_tf.bin import probe_features, probe_steps, run_steps, study_steps, type_steps
     from mvtec_tf.data import study
 
-    records = run_steps.scan()
+    records, skipped = run_steps.usable_by_file(run_steps.scan(), feature_flags.max_pixels())
     if is_study:
         cut, labels_used = study.probe_cut(records, budget, _SEED.value, run_flags.FLAGS.allow_leak)
     else:
         cut = protocol.clean(records, budget, _SEED.value)
     # Before the run directory is made: a wrong name leaves nothing behind.
     source = probe_features.find_source(feature_flags.FLAGS.encoder, _FEATURES.value, maps)
-    run = run_steps.open_run("fit_probe", records)
+    run = run_steps.open_run("fit_probe", records, skipped)
     if source is None:
         encoder, words = feature_flags.encoder(run.path / "encoder")
         run.note(network={"weights": words})

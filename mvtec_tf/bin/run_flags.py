@@ -14,6 +14,9 @@ FLAGS = flags.FLAGS
 # The flags defined here belong to the binary that asks for them, and show in its --help.
 flags.disclaim_key_flags()
 CLEAN, STUDY = "clean", "study"
+ERROR, SKIP = "error", "skip"
+# mvtec_tf.data.pixels has it too, but importing it costs the seconds that TensorFlow takes.
+_MAX_PIXELS = 100_000_000
 _CHOICES = {
     "precision": ("auto", "float32", "mixed_bfloat16"),
     "jit": ("auto", "on", "off"),
@@ -22,7 +25,7 @@ _CHOICES = {
 
 
 def define_data_flags(protocols: tuple[str, ...] = (CLEAN,)) -> None:
-    """--data_dir, --categories, --protocol (one of `protocols`, the first by default)."""
+    """--data_dir, --categories, --protocol (one of `protocols`, the first by default), and the two of images."""
     flags.DEFINE_list(
         "data_dir",
         None,
@@ -31,6 +34,23 @@ def define_data_flags(protocols: tuple[str, ...] = (CLEAN,)) -> None:
     )
     flags.DEFINE_list("categories", [], "Only these categories; default: all that are found.")
     flags.DEFINE_enum("protocol", protocols[0], protocols, "Who may see which image.")
+    define_image_flags()
+
+
+def define_image_flags() -> None:
+    """--max_pixels, --on_bad_image."""
+    flags.DEFINE_integer(
+        "max_pixels",
+        _MAX_PIXELS,
+        "Images of more pixels are refused before they are decoded, also by the exported model.",
+        1,
+    )
+    flags.DEFINE_enum(
+        "on_bad_image",
+        ERROR,
+        (ERROR, SKIP),
+        "What to do about an image that cannot be used: stop and name it, or leave it out, count it and list it.",
+    )
 
 
 def define_allow_leak() -> None:
@@ -99,8 +119,14 @@ def recipe_from_flags(recipe: type) -> Any:
 
 def settings_of(*left_out: str) -> dict[str, Any]:
     """All of the program's own flags but those that do not decide the outcome, as JSON values."""
-    away = {"run_dir", "data_dir", "cache", *left_out}
+    # What an image that cannot be used leads to shows in which images are used: the data's fingerprint.
+    away = {"run_dir", "data_dir", "cache", "on_bad_image", *left_out}
     return {flag.name: flag.value for flag in _own_flags() if flag.name not in away}
+
+
+def defaults() -> dict[str, Any]:
+    """The defaults of all of the program's own flags, as JSON values."""
+    return {flag.name: flag.default for flag in _own_flags()}
 
 
 def flagfile() -> str:

@@ -34,29 +34,32 @@ def main() -> None:
     import numpy as np
 
     from mvtec_tf.bin import run_steps, supervised_parts
-    from mvtec_tf.data import pipeline, protocol
+    from mvtec_tf.data import protocol
+    from mvtec_tf.data.image_store import ImageStore
     from mvtec_tf.evaluation.rows import rows
     from mvtec_tf.serving import saved_model, scoring
     from mvtec_tf.training.supervised import train_classifier
 
     budget = protocol.parse_budget(_BUDGET.value)
-    records = run_steps.scan()
+    store = ImageStore(settings.image_size, run_flags.FLAGS.cache, run_flags.FLAGS.max_pixels)
+    records, skipped = run_steps.usable(run_steps.scan(), store.readable)
     if is_study:
         parts = supervised_parts.of_the_study(records, settings.seed, run_flags.FLAGS.allow_leak)
     else:
         parts = supervised_parts.clean(records, budget, _VALIDATION.value, settings.seed)
-    run = run_steps.open_run("train_cnn", records)
+    run = run_steps.open_run("train_cnn", records, skipped)
     run.note(labels_used=len(parts.labelled), labelled_defects=sum(record.label for record in parts.labelled))
     print(parts.words, flush=True)
 
     def pixels_and_labels(part: list) -> tuple[np.ndarray, np.ndarray]:
-        images = pipeline.load_images(part, settings.image_size, run_flags.FLAGS.cache)
-        return images, np.array([record.label for record in part])
+        return store.load(part), np.array([record.label for record in part])
 
     if not run.saved_model.exists():
         with run.timed("train"):
             network = train_classifier(run, settings, pixels_and_labels(parts.fit), pixels_and_labels(parts.calibrate))
-        saved_model.write_classifier(run.saved_model, network, {"run": run.record["settings"]})
+        card = {"run": run.record["settings"]}
+        saved_model.write_classifier(run.saved_model, network, card, run_flags.FLAGS.max_pixels)
+    store.forget()  # those that only the exported graph will read
     with run.timed("score"):
         files = [record.file for part in parts.by_split.values() for record in part]
         scores = scoring.score_files(run.saved_model, files)

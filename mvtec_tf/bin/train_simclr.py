@@ -17,22 +17,25 @@ def main() -> None:
     settings = run_flags.recipe_from_flags(ContrastiveSettings)
 
     from mvtec_tf.bin import run_steps
-    from mvtec_tf.data import pipeline, study
+    from mvtec_tf.data import study
+    from mvtec_tf.data.image_store import ImageStore
     from mvtec_tf.serving import saved_model
     from mvtec_tf.training.contrastive import train_simclr
 
-    good = [record for record in run_steps.scan() if record.split == "train"]
+    store = ImageStore(settings.image_size, run_flags.FLAGS.cache, run_flags.FLAGS.max_pixels)
+    good = tuple(record for record in run_steps.scan() if record.split == "train")
+    good, skipped = run_steps.usable(good, store.readable)
     if run_flags.FLAGS.protocol == run_flags.STUDY:
         good = study.pretrain_part(good, settings.seed)
-    run = run_steps.open_run("train_simclr", good)
+    run = run_steps.open_run("train_simclr", good, skipped)
     print(f"{len(good)} good training images; test images are not looked at.", flush=True)
-    images = pipeline.load_images(good, settings.image_size, run_flags.FLAGS.cache)
+    images = store.load(good)
     if not run.saved_model.exists():
         with run.timed("train"):
             encoder = train_simclr(run, settings, images)
         seen = [{"path": record.path, "group": record.group, "category": record.category} for record in good]
         card = {"run": run.record["settings"], "pretrain_images": seen}
-        saved_model.write_encoder(run.saved_model, encoder, card)
+        saved_model.write_encoder(run.saved_model, encoder, card, max_pixels=run_flags.FLAGS.max_pixels)
     run.finish()
     print(f"Encoder: {run.saved_model}")
     print(run.path)

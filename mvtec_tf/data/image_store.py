@@ -20,7 +20,6 @@ from mvtec_tf import atomic
 from mvtec_tf.data import pixels, unreadable
 from mvtec_tf.data.records import Record
 from mvtec_tf.data.unreadable import Unreadable
-from mvtec_tf.errors import UserError
 
 MEMORY = "memory"
 Verdict = tuple[tuple[Record, ...], tuple[Unreadable, ...]]
@@ -76,7 +75,8 @@ class ImageStore:
           uint8 [N, image_size, image_size, 3]; a read-only memory map if the cache is a folder.
 
         Raises:
-          UserError: a file cannot be decoded, the message names it; or the folder cannot be written.
+          UserError: a file cannot be decoded, the message names it.
+          OSError: the folder cannot be written.
         """
         if self._folder is None:
             images = np.empty((len(records), self._image_size, self._image_size, 3), np.uint8)
@@ -88,6 +88,10 @@ class ImageStore:
             self._write(path, self._rows_of(records))
         unreadable.refuse(_verdict(records, _reasons_beside(path))[1], len(records))
         return np.load(path, mmap_mode="r", allow_pickle=False)
+
+    def forget(self) -> None:
+        """Lets go of the pixels that were decoded and not asked for."""
+        self._rows.clear()
 
     def _rows_of(self, records: Sequence[Record]) -> Iterator[np.ndarray]:
         missing = self._decoded([record for record in records if record.file not in self._rows])
@@ -118,14 +122,8 @@ class ImageStore:
         self._write(path, rows())
 
     def _write(self, path: pathlib.Path, rows: Iterator[np.ndarray]) -> None:
-        try:
-            with atomic.replacing(path) as temporary, open(temporary, "wb") as file:
-                self._write_array(file, rows)
-        except OSError as error:
-            raise UserError(
-                f"--cache={self._folder}: {path.name} cannot be written ({error.strerror or error}). "
-                "Name a folder that can, or use --cache=memory."
-            ) from error
+        with atomic.replacing(path) as temporary, open(temporary, "wb") as file:
+            self._write_array(file, rows)
 
     def _write_array(self, file: BinaryIO, rows: Iterator[np.ndarray]) -> None:
         """The format of `np.save`; the number of rows is written last, since it is known last."""

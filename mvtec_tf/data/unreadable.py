@@ -53,18 +53,23 @@ def refuse(unreadable: Sequence[Unreadable], images: int) -> None:
     """
     if not unreadable:
         return
+    if len(unreadable) == 1:
+        raise UserError(message(unreadable[0].record.file, unreadable[0].reason))
     lines = [f"{one.record.file}: {one.reason}." for one in unreadable[:_NAMED]]
     if len(unreadable) > _NAMED:
         lines.append(f"... and {len(unreadable) - _NAMED} more.")
-    count = f"{len(unreadable)} of {images} images cannot be used. " if images > 1 else ""
-    hint = f"{count}Repair or remove them, or leave them out by --on_bad_image=skip."
-    raise UserError("\n".join([*lines, hint]))
+    count = f"{len(unreadable)} of {images} images cannot be used."
+    raise UserError("\n".join([*lines, f"{count} Repair or remove them, or leave them out by --on_bad_image=skip."]))
 
 
-def listing(unreadable: Sequence[Unreadable]) -> str:
-    """One sentence on images that were left out, for a person; "" if there are none."""
-    if not unreadable:
-        return ""
-    named = "; ".join(f"{one.record.path} ({one.reason})" for one in unreadable[:_NAMED])
-    more = f"; and {len(unreadable) - _NAMED} more, listed in run.json" if len(unreadable) > _NAMED else ""
-    return f"{len(unreadable)} images cannot be used and were left out: {named}{more}."
+def message(file: str, reason: str) -> str:
+    """What to say of one image that cannot be used."""
+    return f"{file}: {reason}. Repair or remove it, or leave it out by --on_bad_image=skip."
+
+
+def listing(skipped: Sequence[tuple[str, str]]) -> str:
+    """A sentence for a person on images that were left out: (path, reason) each."""
+    named = "; ".join(f"{path} ({reason})" for path, reason in skipped[:_NAMED])
+    more = f"; and {len(skipped) - _NAMED} more, listed in run.json" if len(skipped) > _NAMED else ""
+    count = "1 image" if len(skipped) == 1 else f"{len(skipped)} images"
+    return f"Left out because it cannot be used: {count}: {named}{more}."

@@ -79,7 +79,7 @@ def _function(graph: FeatureGraph) -> Callable:
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
     def embed(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
-        images = pixels.decode_batch(image_bytes, graph.image_size)
+        images = pixels.decode_batch(image_bytes, graph.image_size, graph.max_pixels)
         features, embedding = graph.features_and_average(images, EMBEDDING)
         pooled = features.pooled[:, None] if features.tiled is None else features.tiled
         maps = {f"map_{number}": value for number, value in enumerate(features.maps.values())}

@@ -10,6 +10,7 @@ import dataclasses
 import http.client
 import json
 import pathlib
+import re
 import threading
 import time
 import urllib.parse
@@ -268,6 +269,9 @@ def _patiently(ask: Callable[[], Any], name: str) -> Any:
 
 def _short(message: str) -> str:
     """The first line of a message of TensorFlow, without the place in the graph."""
+    refused = re.search(r"assertion failed: \[(.*?)\]", message, re.DOTALL)
+    if refused:
+        return refused[1]
     message = message.strip().rsplit("}} ", 1)[-1] if message.lstrip().startswith("{{") else message.strip()
     for noise in _NOISE:
         message = message.split(noise, 1)[0]

@@ -6,6 +6,7 @@ from typing import Any
 import tensorflow as tf
 
 from mvtec_tf import atomic
+from mvtec_tf.data.pixels import MAX_PIXELS
 from mvtec_tf.errors import UsageError, UserError
 from mvtec_tf.models import patch_maps
 from mvtec_tf.models.frozen import FrozenFeatures
@@ -48,6 +49,10 @@ class FeatureGraph(tf.Module):
       encoder: path of the encoder's SavedModel.
       settings: which features.
 
+    Attributes:
+      settings: as given.
+      max_pixels: the encoder's own limit of what it decodes, which holds for what is made of it too.
+
     Raises:
       UserError: the encoder was exported without maps.
       UsageError: it has no such layer.
@@ -71,6 +76,8 @@ class FeatureGraph(tf.Module):
             )
         self.settings = settings
         self._side = int(card["image_size"])
+        # Encoders of older versions have no limit of their own.
+        self.max_pixels = int(card.get("max_pixels", MAX_PIXELS))
 
     @property
     def image_size(self) -> tuple[int, int]:

@@ -37,6 +37,11 @@ class Probe(tf.Module):
         return self._graph.image_size
 
     @property
+    def max_pixels(self) -> int:
+        """Encoded images that are larger are refused: the encoder's own limit."""
+        return self._graph.max_pixels
+
+    @property
     def gives_heat_maps(self) -> bool:
         """Whether there is an `explain`."""
         return self._head.gives_heat_maps
@@ -72,11 +77,11 @@ class Probe(tf.Module):
 
         @tf.function(input_signature=[saved_model.IMAGE_BYTES])
         def serve(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
-            return self.judge(pixels.decode_batch(image_bytes, self.image_size))
+            return self.judge(pixels.decode_batch(image_bytes, self.image_size, self._graph.max_pixels))
 
         @tf.function(input_signature=[saved_model.IMAGE_BYTES])
         def heat_map(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
-            answer, maps = self.explain(pixels.decode_batch(image_bytes, self.image_size))
+            answer, maps = self.explain(pixels.decode_batch(image_bytes, self.image_size, self._graph.max_pixels))
             return answer | {HEAT_MAP: maps}
 
         return {"serving_default": serve} | ({HEAT_MAP: heat_map} if self.gives_heat_maps else {})
@@ -96,5 +101,5 @@ def write_probe(path: atomic.PathLike, probe: Probe, card: Mapping[str, Any]) ->
     """Writes a probe with its `signatures`."""
     height, width = probe.image_size
     facts = {"kind": "probe", "image_size": height if height == width else [height, width]}
-    facts |= {"categories": list(probe.categories), "types": list(probe.types)}
+    facts |= {"categories": list(probe.categories), "types": list(probe.types), "max_pixels": probe.max_pixels}
     saved_model.write_module(path, probe, probe.signatures(), dict(card) | facts)

@@ -27,26 +27,34 @@ EXTRA = "assets.extra"
 CARD = "mvtec_tf.json"
 
 
-def write_classifier(path: atomic.PathLike, model: keras.Model, card: Mapping[str, Any]) -> None:
+def write_classifier(
+    path: atomic.PathLike, model: keras.Model, card: Mapping[str, Any], max_pixels: int = pixels.MAX_PIXELS
+) -> None:
     """Writes a classifier with its batch norm folded and the signatures of `signatures.of_classifier`.
 
     Args:
       path: a new directory.
       model: uint8 [B, S, S, 3] -> float32 logits [B, 2].
       card: what a reader needs to know of it, JSON.
+      max_pixels: images that are larger are refused, see `pixels.decode`.
     """
     folded = fold_batch_norm(model)
     card = dict(
         card,
         kind="classifier",
         image_size=model.input_shape[1],
+        max_pixels=max_pixels,
         batch_norm={"folded": len(folded.folded), "kept": list(folded.kept)},
     )
-    _write_keras(path, [folded.model], signatures.of_classifier(folded.model), card)
+    _write_keras(path, [folded.model], signatures.of_classifier(folded.model, max_pixels), card)
 
 
 def write_encoder(
-    path: atomic.PathLike, backbone: Backbone, card: Mapping[str, Any], layers: Sequence[str] = ()
+    path: atomic.PathLike,
+    backbone: Backbone,
+    card: Mapping[str, Any],
+    layers: Sequence[str] = (),
+    max_pixels: int = pixels.MAX_PIXELS,
 ) -> None:
     """Writes a frozen encoder with its batch norm folded. Its outputs are named like layers: the last one of every
     stage, and `layers`.
@@ -63,6 +71,7 @@ def write_encoder(
       backbone: uint8 [B, S, S, 3] -> maps.
       card: what a reader needs to know of it, JSON.
       layers: more layers than the stages' last ones.
+      max_pixels: images that are larger are refused, see `pixels.decode`.
 
     Raises:
       UsageError: the network has no such layer, or its output is no map.
@@ -75,15 +84,16 @@ def write_encoder(
     size = backbone.model.input_shape[1]
 
     def embed(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
-        return averages(pixels.decode_batch(image_bytes, size), training=False)
+        return averages(pixels.decode_batch(image_bytes, size, max_pixels), training=False)
 
     def embed_maps(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
-        return mapper(pixels.decode_batch(image_bytes, size), training=False)
+        return mapper(pixels.decode_batch(image_bytes, size, max_pixels), training=False)
 
     def embed_pixels(images: tf.Tensor) -> dict[str, tf.Tensor]:
         return mapper(images, training=False)
 
     card = dict(card, kind="encoder", image_size=size, stages=backbone.stages, middle_stages=backbone.middle_stages)
+    card["max_pixels"] = max_pixels
     card["architecture"] = architecture.describe(backbone.model, backbone.stages, trained=False)
     images = tf.TensorSpec([None, size, size, 3], tf.uint8, name="images")
     endpoints = {

@@ -1,6 +1,7 @@
 """Scores of image files by a SavedModel: the road that evaluation and batch prediction share."""
 
 import dataclasses
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 
@@ -59,21 +60,25 @@ def stream_signature(signature: Callable, files: Sequence[str], batch_size: int)
     Raises:
       UserError: a file cannot be read as an image; the message names it.
     """
-    dataset = tf.data.Dataset.from_tensor_slices(list(files)).map(tf.io.read_file, num_parallel_calls=2)
+    # As the file system has them: a name need not be valid UTF-8.
+    names = [os.fsencode(file) for file in files]
+    dataset = tf.data.Dataset.from_tensor_slices(names).map(tf.io.read_file, num_parallel_calls=2)
     done = 0
     for batch in dataset.batch(batch_size).prefetch(2):
         try:
             outputs = signature(image_bytes=batch)
         except tf.errors.InvalidArgumentError as error:
-            raise UserError(_name_the_bad_file(signature, files[done : done + batch_size], error)) from error
+            raise UserError(_name_the_bad_file(signature, names[done : done + batch_size], error)) from error
         yield {name: value.numpy() for name, value in outputs.items()}
         done += len(batch)
 
 
-def _name_the_bad_file(signature: Callable, files: Sequence[str], error: Exception) -> str:
+def _name_the_bad_file(signature: Callable, files: Sequence[bytes], error: Exception) -> str:
     for file in files:
         try:
             signature(image_bytes=tf.io.read_file(file)[None])
         except tf.errors.InvalidArgumentError as own:
-            return f"{file}: {unreadable.reason(own)}."
-    return f"{files[0]} and the {len(files) - 1} files after it: the model failed on them together ({error})."
+            return unreadable.message(os.fsdecode(file), unreadable.reason(own))
+    return (
+        f"{os.fsdecode(files[0])} and the {len(files) - 1} files after it: the model failed on them together ({error})."
+    )

@@ -51,6 +51,7 @@ def of_pixels(
     judge: Callable[[tf.Tensor], Answer],
     embed: Callable[[tf.Tensor], Answer],
     explain: Callable[[tf.Tensor], tuple[Answer, tf.Tensor]],
+    max_pixels: int = pixels.MAX_PIXELS,
 ) -> dict[str, Signature]:
     """The four signatures of a model, from what it makes of pixels uint8 [B, image_size, image_size, 3].
 
@@ -59,19 +60,20 @@ def of_pixels(
       judge: pixels -> `anomaly_score` and what goes with it.
       embed: pixels -> `embedding`.
       explain: pixels -> what `judge` answers, and a heat map, float32 [B, h, w], not negative.
+      max_pixels: encoded images that are larger are refused before they are decoded.
     """
 
     def serving_default(image_bytes: tf.Tensor) -> Answer:
-        return judge(pixels.decode_batch(image_bytes, image_size))
+        return judge(pixels.decode_batch(image_bytes, image_size, max_pixels))
 
     def predict_images(images: tf.Tensor) -> Answer:
         return judge(resize_batch(images, image_size))
 
     def embed_bytes(image_bytes: tf.Tensor) -> Answer:
-        return embed(pixels.decode_batch(image_bytes, image_size))
+        return embed(pixels.decode_batch(image_bytes, image_size, max_pixels))
 
     def explain_bytes(image_bytes: tf.Tensor) -> Answer:
-        images = pixels.decode_batch(image_bytes, image_size)
+        images = pixels.decode_batch(image_bytes, image_size, max_pixels)
         answer, heat_map = explain(images)
         heat_map = heat_maps.enlarge(heat_map, image_size)
         return answer | {"heat_map": heat_map, "overlay_bytes": heat_maps.overlay_png(images, heat_map)}
@@ -84,7 +86,7 @@ def of_pixels(
     }
 
 
-def of_classifier(model: keras.Model) -> dict[str, Signature]:
+def of_classifier(model: keras.Model, max_pixels: int = pixels.MAX_PIXELS) -> dict[str, Signature]:
     """The signatures of a network uint8 [B, S, S, 3] -> float32 logits [B, 2] with a layer `pooled`."""
     pooled = model.get_layer(POOLED)
     to_maps = keras.Model(model.inputs, pooled.input)
@@ -105,7 +107,7 @@ def of_classifier(model: keras.Model) -> dict[str, Signature]:
         score, heat_map = heat_maps.grad_cam(maps, lambda values: log_odds(from_maps(values, training=False)))
         return answer(score), heat_map
 
-    return of_pixels(model.input_shape[1], judge, embed, explain)
+    return of_pixels(model.input_shape[1], judge, embed, explain, max_pixels)
 
 
 def resize_batch(images: tf.Tensor, image_size: int) -> tf.Tensor:

@@ -26,19 +26,26 @@ class RunDirectory:
       settings: everything that decides the run's outcome but the data, JSON values.
       data: description of the data; its "fingerprint" decides whether it is the same.
       flagfile: text of a flagfile that repeats the run.
+      defaults: of the settings, for a run that an earlier version began, which knew fewer of them.
 
     Raises:
       UserError: the directory belongs to another recipe or other data, or is no run directory.
     """
 
     def __init__(
-        self, path: atomic.PathLike, binary: str, settings: Mapping[str, Any], data: Mapping[str, Any], flagfile: str
+        self,
+        path: atomic.PathLike,
+        binary: str,
+        settings: Mapping[str, Any],
+        data: Mapping[str, Any],
+        flagfile: str,
+        defaults: Mapping[str, Any] | None = None,
     ) -> None:
         self.path = pathlib.Path(path)
         self._was_there = self.path.exists()
         self.resumed = self._record_file.exists()
         if self.resumed:
-            self.record = self._read(binary, settings, data)
+            self.record = self._read(binary, settings, data, defaults or {})
             self._remove_partial_writes()
         else:
             self._refuse_strangers()
@@ -128,12 +135,16 @@ class RunDirectory:
         except OSError as error:
             raise UserError(f"--run_dir={self.path}: cannot be written ({error}). Choose another directory.") from error
 
-    def _read(self, binary: str, settings: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:
+    def _read(
+        self, binary: str, settings: Mapping[str, Any], data: Mapping[str, Any], defaults: Mapping[str, Any]
+    ) -> dict[str, Any]:
         record = read_run(self.path)
+        # A run that was begun before a setting existed has it at its default.
+        there = {name: defaults.get(name) for name in settings} | record["settings"]
         differences = [
-            f"--{name}: {record['settings'].get(name)!r} there, {settings.get(name)!r} here"
-            for name in sorted({*record["settings"], *settings})
-            if record["settings"].get(name) != settings.get(name)
+            f"--{name}: {there.get(name)!r} there, {settings.get(name)!r} here"
+            for name in sorted({*there, *settings})
+            if there.get(name) != settings.get(name)
         ]
         if record["binary"] != binary:
             differences.insert(0, f"program: {record['binary']} there, {binary} here")
