@@ -99,7 +99,7 @@ def test_weights_of_another_network_leave_no_run_behind(good_only, tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "flag"),
-    [("train_simclr", "cache"), ("train_simclr", "run_dir"), ("explore_data", "out"), ("make_toy", "out")],
+    [("train_simclr", "cache"), ("explore_data", "out"), ("make_toy", "out")],
 )
 def test_a_place_that_cannot_be_written_is_named(good_only, tmp_path, name, flag):
     (tmp_path / "file").touch()

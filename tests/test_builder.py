@@ -143,11 +143,16 @@ def test_good_images_alone_odd_formats_and_names_and_a_list_are_handed_out_too(t
     noise.save(folder / "Bilder" / "a b.png")
     noise.convert("L").save(folder / "Bilder" / "grau.jpg")
     noise.save(folder / "Bilder" / "gedreht.jpg", exif=exif)
-    lines = [f"Bilder/{name},good,train" for name in ("a b.png", "grau.jpg", "gedreht.jpg")]
+    noise.quantize(16).save(folder / "Bilder" / "Palette.bmp")
+    lines = [f"Bilder/{file.name},good,train" for file in (folder / "Bilder").iterdir()]
     (folder / "Liste.csv").write_text("\n".join(["path,label,split", *lines]) + "\n", encoding="utf-8")
     made = _prepare("mvtec_ad/folder", folder, tmp_path / "prepared")
     assert list(made.info.splits) == ["train"]
-    _assert_same(_examples(tmp_path / "prepared"), records.scan([folder / "Liste.csv"]))
+    examples = _examples(tmp_path / "prepared")
+    _assert_same(examples, records.scan([folder / "Liste.csv"]))
+    assert examples["Liste/Bilder/gedreht.jpg"]["image"].shape == (30, 20, 3)
+    palette = np.asarray(Image.open(folder / "Bilder" / "Palette.bmp").convert("RGB"))
+    np.testing.assert_array_equal(examples["Liste/Bilder/Palette.bmp"]["image"], palette)
 
 
 def test_a_file_that_is_no_image_is_named(tmp_path):

@@ -165,7 +165,12 @@ def test_ctrl_c_is_not_lost_while_an_object_is_thrown_away(monkeypatch, capsys, 
         reached.append(2)
 
     reached = []
-    assert _run(main, monkeypatch, capsys, values)[0] == 130
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job starts with it ignored
+    try:
+        status, _ = _run(main, monkeypatch, capsys, values)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert status == 130
     assert reached == [1]
 
 
