@@ -13,6 +13,10 @@ import tensorflow as tf
 from PIL import Image
 
 from mvtec_tf.data import pixels
+from mvtec_tf.evaluation import study_report
+from mvtec_tf.evaluation.contenders import read_methods
+from mvtec_tf.evaluation.intervals import Bootstrap
+from mvtec_tf.evaluation.study_roles import SELF_SUPERVISED, SUPERVISED, role
 from mvtec_tf.evaluation.table import read_predictions
 from mvtec_tf.models.backbone import build_backbone
 from mvtec_tf.models.classifier import build_classifier, log_odds
@@ -74,6 +78,22 @@ def test_a_run_directory_has_its_form(runs):
     assert record["labels_used"] == 26
     assert len(record["history"]) <= 4
     assert {path.name for path in (runs / "cnn" / "checkpoints").iterdir()} == {"best.weights.h5", "epoch_0004"}
+
+
+def test_runs_record_their_networks_and_are_drawn_compared_and_studied_from_their_records(runs, tmp_path):
+    cnn, probe = read_run(runs / "cnn"), read_run(runs / "probe")
+    assert cnn["architecture"][-1]["shape"] == [2]
+    assert sum(block["trained"] for block in cnn["architecture"]) > 0
+    assert probe["architecture"] == saved_model.read_card(runs / "simclr" / "saved_model")["architecture"]
+    assert probe["encoder"]["pretrain_images"] == 32
+    for name in ("cnn", "probe"):
+        assert len(list((runs / name / "figures").glob("diagram_*.png"))) == 3
+        assert list((runs / name / "tensorboard" / "evaluation").glob("*tfevents*"))
+    methods = read_methods([f"{name}={runs / name}" for name in ("probe", "cnn")])
+    found = study_report.write(methods, tmp_path, bootstrap=Bootstrap(20))
+    assert [each.method.name for each in found.compared.standings] == ["cnn", "probe"]
+    assert [role(each.method) for each in found.compared.standings] == [SUPERVISED, SELF_SUPERVISED]
+    assert "How probe was made" in (tmp_path / "study.html").read_text()
 
 
 def test_tensorboard_gets_scalars_and_images(runs):
