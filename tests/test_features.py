@@ -17,9 +17,9 @@ from mvtec_tf.models.head_file import load_head, save_head
 from mvtec_tf.models.head_settings import NEED_MAPS, HeadSettings
 from mvtec_tf.models.heads import PerCategoryHead, make_head
 from mvtec_tf.models.platt import Platt
-from mvtec_tf.serving import saved_model
+from mvtec_tf.serving import heat_maps, saved_model
 from mvtec_tf.serving.feature_graph import FeatureSettings
-from mvtec_tf.serving.probe_model import HEAT_MAP, Probe, write_probe
+from mvtec_tf.serving.probe_model import Probe, write_probe
 
 SIDE = 64
 
@@ -215,11 +215,46 @@ def test_a_served_probe_answers_what_the_fitted_head_says(name, kept, encoder, r
     card = saved_model.read_card(tmp_path / "probe")
     named = [card["categories"][number] for number in answer["category"].numpy()]
     assert np.mean([a == record.category for a, record in zip(named, records, strict=True)]) > 0.9
-    assert (HEAT_MAP in signatures) == (name in NEED_MAPS)
+    explained = signatures["explain"](image_bytes=given)
+    np.testing.assert_allclose(explained["anomaly_score"], expected, rtol=1e-5, atol=1e-5)
+    maps = explained["heat_map"].numpy()
+    assert maps.shape == (20, SIDE, SIDE)
     if name in NEED_MAPS:
-        maps = signatures[HEAT_MAP](image_bytes=given)[HEAT_MAP]
         np.testing.assert_allclose(maps, head.heat_maps(features), rtol=1e-4, atol=1e-4)
-        assert maps.shape == (20, SIDE, SIDE)
+    decoded = [pixels.decode(one).numpy() for one in given[:3]]
+    for i, image in enumerate(decoded):
+        by_pixels = signatures["predict_images"](images=image[None])
+        np.testing.assert_allclose(by_pixels["anomaly_score"], expected[i : i + 1], rtol=1e-5, atol=1e-5)
+    embedding = signatures["embed"](image_bytes=given)["embedding"]
+    np.testing.assert_allclose(embedding, features.pooled, rtol=1e-5, atol=1e-5)
+
+
+def test_a_linear_heads_heat_map_adds_up_to_its_score(encoder, records, kept, layers):
+    """Before negative values are cut off: the mean of every layer's map, and the head's bias."""
+    features = kept.features_of(records)
+    head, _ = _fitted("logistic", features, records)
+    probe = Probe(encoder, FeatureSettings(layers), head)
+    images = _images(records, (SIDE, SIDE))
+    maps = probe._graph.maps(images)
+    score, parts = heat_maps.contributions(
+        maps, lambda values: head.score(probe._graph.features_of(values), probe._arrays)
+    )
+    heads = list(head.heads.values())
+    bias = np.array([heads[number].bias_ for number in probe.judge(images)["category"].numpy()])
+    total = sum(part.numpy().mean(axis=(1, 2), dtype=np.float64) for part in parts) + bias
+    np.testing.assert_allclose(total, score, rtol=1e-4, atol=1e-4)
+    weights = heads[0].weights_
+    by_hand = np.concatenate([values.numpy().mean(axis=(1, 2)) for values in maps], axis=1) @ weights + heads[0].bias_
+    first = probe.judge(images)["category"].numpy() == 0
+    assert first.any()
+    np.testing.assert_allclose(total[first], by_hand[first], rtol=1e-3, atol=1e-3)
+
+
+def test_a_distance_of_zero_explains_nothing_and_is_no_nan(encoder, records, kept, layers):
+    features = kept.features_of(records)
+    head, _ = _fitted("nearest_neighbours", features, records)
+    _, maps = Probe(encoder, FeatureSettings(layers), head).explain(_images(records, (SIDE, SIDE)))
+    assert np.isfinite(maps).all()
 
 
 def test_a_probe_on_tiles_answers_what_the_fitted_head_says(encoder, records, layers, tmp_path):

@@ -16,7 +16,8 @@ from mvtec_tf.models.head_file import save_head
 from mvtec_tf.models.head_settings import HeadSettings
 from mvtec_tf.models.heads import PerCategoryHead, make_head
 from mvtec_tf.serving import saved_model, scoring
-from mvtec_tf.serving.probe_model import HEAT_MAP, Probe, write_probe
+from mvtec_tf.serving.probe_model import Probe, write_probe
+from mvtec_tf.serving.signatures import EXPLAIN, HEAT_MAP
 from mvtec_tf.training.probe import fit_probe
 from mvtec_tf.training.run_directory import RunDirectory
 
@@ -58,7 +59,7 @@ def fit_and_judge(run: RunDirectory, features: Features, settings: HeadSettings)
 def write_heat_maps(run: RunDirectory, cut: Cut) -> None:
     """Writes the heat map of every evaluated image by the exported graph, float32 [height, width], to
     `heatmaps/PATH.npy` in the run."""
-    signature = saved_model.load(run.saved_model).signatures[HEAT_MAP]
+    signature = saved_model.load(run.saved_model).signatures[EXPLAIN]
     targets = [run.path / "heatmaps" / f"{record.path}.npy" for record in cut.evaluate]
     missing = [i for i, target in enumerate(targets) if not target.exists()]
     files = [cut.evaluate[i].file for i in missing]

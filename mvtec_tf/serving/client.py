@@ -27,8 +27,10 @@ _DEFAULT_NAME = "default"
 _PORTS = {"grpc": 8500, "http": 8501, "https": 443}
 _TRY_AGAIN_AFTER_SECONDS = (0.2, 1.0)
 _INPUT = "image_bytes"
-# What TensorFlow reports of an image it cannot decode, with the place in the graph after it.
-_NOISE = ("\n", " [Op:", "\t [[", " [[{{")
+# The words of the decoder in the graph, what TensorFlow puts around an op's own, and what the server puts before both.
+_REFUSED = re.compile(r"assertion failed: \[(.*?)\]", re.DOTALL)
+_BEHIND = re.compile(r"\s*(\n|\[\[|\[Op:).*", re.DOTALL)
+_BEFORE = re.compile(r".*\{\{.*?\}\} ?", re.DOTALL)
 
 
 class BadImageError(Exception):
@@ -268,14 +270,11 @@ def _patiently(ask: Callable[[], Any], name: str) -> Any:
 
 
 def _short(message: str) -> str:
-    """The first line of a message of TensorFlow, without the place in the graph."""
-    refused = re.search(r"assertion failed: \[(.*?)\]", message, re.DOTALL)
+    """What a message of TensorFlow says of the image, without the place in the graph that says it."""
+    refused = _REFUSED.search(message)
     if refused:
         return refused[1]
-    message = message.strip().rsplit("}} ", 1)[-1] if message.lstrip().startswith("{{") else message.strip()
-    for noise in _NOISE:
-        message = message.split(noise, 1)[0]
-    return message.strip()
+    return _BEFORE.sub("", _BEHIND.sub("", message)).strip()
 
 
 def _columns(predictions: list[Any]) -> dict[str, np.ndarray]:

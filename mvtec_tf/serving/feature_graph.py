@@ -1,6 +1,7 @@
 """From pixels to what a head sees, as ops around a frozen encoder: one graph for extraction and for serving."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -88,6 +89,19 @@ class FeatureGraph(tf.Module):
         """uint8 [B, height, width, 3] -> features as tensors; maps of tiles are stitched."""
         return self._features(self._maps_of_tiles(images))
 
+    def maps(self, images: tf.Tensor) -> list[tf.Tensor]:
+        """uint8 [B, height, width, 3] -> the maps of `settings.layers`, tile by tile, float32 [B * T, h, w, C] each."""
+        found = self._maps_of_tiles(images)
+        return [found[name] for name in self.settings.layers]
+
+    def features_of(self, maps: Sequence[tf.Tensor]) -> FrozenFeatures:
+        """What `features` makes of an image with these `maps`."""
+        return self._features(dict(zip(self.settings.layers, maps, strict=True)))
+
+    def whole(self, values: tf.Tensor) -> tf.Tensor:
+        """Values at the positions of tiles, float32 [B * T, h, w], set together: [B, rows * h, columns * w]."""
+        return self._set_together(values[..., None])[..., 0]
+
     def features_and_average(self, images: tf.Tensor, layer: str) -> tuple[FrozenFeatures, tf.Tensor]:
         """`features`, and the global average of one more layer, float32 [B, C]."""
         found = self._maps_of_tiles(images)
@@ -117,9 +131,12 @@ class FeatureGraph(tf.Module):
         return tf.reshape(values, [-1, self.settings.tiles[0] * self.settings.tiles[1], values.shape[-1]])
 
     def _stitched(self, maps: tf.Tensor) -> tf.Tensor:
-        """[B * T, h, w, C] -> [B, rows * h, columns * w, C], averaged over neighbours also across seams."""
+        """`_set_together`, averaged over neighbours also across seams."""
+        return patch_maps.average_neighbours(self._set_together(maps), self.settings.neighbourhood)
+
+    def _set_together(self, maps: tf.Tensor) -> tf.Tensor:
+        """[B * T, h, w, C] -> [B, rows * h, columns * w, C]."""
         rows, columns = self.settings.tiles
         _, height, width, depth = maps.shape
         grid = tf.reshape(maps, [-1, rows, columns, height, width, depth])
-        whole = tf.reshape(tf.transpose(grid, [0, 1, 3, 2, 4, 5]), [-1, rows * height, columns * width, depth])
-        return patch_maps.average_neighbours(whole, self.settings.neighbourhood)
+        return tf.reshape(tf.transpose(grid, [0, 1, 3, 2, 4, 5]), [-1, rows * height, columns * width, depth])

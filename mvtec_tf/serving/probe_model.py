@@ -6,12 +6,11 @@ from typing import Any
 import tensorflow as tf
 
 from mvtec_tf import atomic
-from mvtec_tf.data import pixels
 from mvtec_tf.models.category_head import PerCategoryHead
-from mvtec_tf.serving import saved_model
+from mvtec_tf.serving import heat_maps, saved_model, signatures
 from mvtec_tf.serving.feature_graph import FeatureGraph, FeatureSettings
+from mvtec_tf.serving.signatures import Answer
 
-HEAT_MAP = "heat_map"
 DEFECT_TYPE = "defect_type"
 TYPE_SCORES = "type_scores"
 
@@ -42,11 +41,6 @@ class Probe(tf.Module):
         return self._graph.max_pixels
 
     @property
-    def gives_heat_maps(self) -> bool:
-        """Whether there is an `explain`."""
-        return self._head.gives_heat_maps
-
-    @property
     def categories(self) -> tuple[str, ...]:
         """The names behind the numbers of `category`."""
         return tuple(self._head.heads)
@@ -56,37 +50,42 @@ class Probe(tf.Module):
         """The names behind the columns of `type_scores`, none if the head names no defects."""
         return self._head.types if self._head.gives_types else ()
 
-    def judge(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
+    def judge(self, images: tf.Tensor) -> Answer:
         """uint8 [B, height, width, 3] -> `anomaly_score` [B], `category` int64 [B], perhaps `probability` [B].
 
         A head that names defects also answers `type_scores` float32 [B, T] and `defect_type` string [B].
         """
         return self._answer(self._graph.features(images))
 
-    def embed(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
+    def embed(self, images: tf.Tensor) -> Answer:
         """uint8 [B, height, width, 3] -> `embedding` float32 [B, D], the global averages of the joined layers."""
         return {"embedding": self._graph.features(images).pooled}
 
-    def explain(self, images: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
-        """uint8 [B, height, width, 3] -> what `judge` answers, and a heat map, float32 [B, height, width]."""
-        features = self._graph.features(images)
-        return self._answer(features), self._head.heat_map(features, self._arrays)
+    def explain(self, images: tf.Tensor) -> tuple[Answer, tf.Tensor]:
+        """uint8 [B, height, width, 3] -> what `judge` answers, and a heat map, float32 [B, height, width].
+
+        The map is the head's own where it has one, the distances of the patches. Of a head on global averages it is
+        what each position of the encoder's maps adds to the score, see `heat_maps.contributions`, the layers together.
+        """
+        if self._head.gives_heat_maps:
+            features = self._graph.features(images)
+            return self._answer(features), self._head.heat_map(features, self._arrays)
+        maps = self._graph.maps(images)
+        _, parts = heat_maps.contributions(
+            maps, lambda values: self._head.score(self._graph.features_of(values), self._arrays)
+        )
+        enlarged = [heat_maps.enlarge(self._graph.whole(part), self.image_size) for part in parts]
+        return self._answer(self._graph.features_of(maps)), tf.nn.relu(tf.add_n(enlarged))
 
     def signatures(self) -> dict[str, Callable]:
-        """name -> tf.function of `image_bytes` string [B]."""
+        """name -> tf.function, see `signatures.of_pixels`."""
+        named = signatures.of_pixels(self.image_size, self.judge, self.embed, self.explain, self.max_pixels)
+        return {
+            name: tf.function(signature.function, input_signature=[signature.takes])
+            for name, signature in named.items()
+        }
 
-        @tf.function(input_signature=[saved_model.IMAGE_BYTES])
-        def serve(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
-            return self.judge(pixels.decode_batch(image_bytes, self.image_size, self._graph.max_pixels))
-
-        @tf.function(input_signature=[saved_model.IMAGE_BYTES])
-        def heat_map(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
-            answer, maps = self.explain(pixels.decode_batch(image_bytes, self.image_size, self._graph.max_pixels))
-            return answer | {HEAT_MAP: maps}
-
-        return {"serving_default": serve} | ({HEAT_MAP: heat_map} if self.gives_heat_maps else {})
-
-    def _answer(self, features: Any) -> dict[str, tf.Tensor]:
+    def _answer(self, features: Any) -> Answer:
         score = self._head.score(features, self._arrays)
         answer = {"anomaly_score": score, "category": self._head.choose(features, self._arrays)}
         if self._head.gives_probability:

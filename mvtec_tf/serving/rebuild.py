@@ -67,9 +67,7 @@ def rebuild_classifier(path: atomic.PathLike, settings: Mapping[str, Any]) -> Re
     )
 
 
-def rebuild_probe(
-    encoder: atomic.PathLike, feature_layers: Sequence[str], arrays: Mapping[str, np.ndarray]
-) -> Rebuilt:
+def rebuild_probe(encoder: atomic.PathLike, feature_layers: Sequence[str], arrays: Mapping[str, np.ndarray]) -> Rebuilt:
     """Encoder, global averages and a linear head for each category; each feature layer has a part of the score.
 
     Args:
@@ -119,9 +117,7 @@ class _LinearParts(layers.Layer):
     gradient flows.
     """
 
-    def __init__(
-        self, weights: np.ndarray, bias: np.ndarray, means: np.ndarray, scale: np.ndarray, name: str
-    ) -> None:
+    def __init__(self, weights: np.ndarray, bias: np.ndarray, means: np.ndarray, scale: np.ndarray, name: str) -> None:
         super().__init__(name=name)
         self._weights, self._bias = weights, bias
         self._scaled_means, self._scale = means / scale, scale

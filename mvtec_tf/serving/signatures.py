@@ -26,6 +26,7 @@ SERVING_DEFAULT = "serving_default"
 PREDICT_IMAGES = "predict_images"
 EMBED = "embed"
 EXPLAIN = "explain"
+HEAT_MAP = "heat_map"
 
 IMAGE_BYTES = tf.TensorSpec([None], tf.string, name="image_bytes")
 IMAGES = tf.TensorSpec([None, None, None, 3], tf.uint8, name="images")
@@ -47,16 +48,16 @@ class Signature:
 
 
 def of_pixels(
-    image_size: int,
+    image_size: pixels.Size,
     judge: Callable[[tf.Tensor], Answer],
     embed: Callable[[tf.Tensor], Answer],
     explain: Callable[[tf.Tensor], tuple[Answer, tf.Tensor]],
     max_pixels: int = pixels.MAX_PIXELS,
 ) -> dict[str, Signature]:
-    """The four signatures of a model, from what it makes of pixels uint8 [B, image_size, image_size, 3].
+    """The four signatures of a model, from what it makes of pixels uint8 [B, height, width, 3].
 
     Args:
-      image_size: side of what the network sees.
+      image_size: of those pixels.
       judge: pixels -> `anomaly_score` and what goes with it.
       embed: pixels -> `embedding`.
       explain: pixels -> what `judge` answers, and a heat map, float32 [B, h, w], not negative.
@@ -76,7 +77,7 @@ def of_pixels(
         images = pixels.decode_batch(image_bytes, image_size, max_pixels)
         answer, heat_map = explain(images)
         heat_map = heat_maps.enlarge(heat_map, image_size)
-        return answer | {"heat_map": heat_map, "overlay_bytes": heat_maps.overlay_png(images, heat_map)}
+        return answer | {HEAT_MAP: heat_map, "overlay_bytes": heat_maps.overlay_png(images, heat_map)}
 
     return {
         SERVING_DEFAULT: Signature(serving_default, IMAGE_BYTES),
@@ -110,10 +111,10 @@ def of_classifier(model: keras.Model, max_pixels: int = pixels.MAX_PIXELS) -> di
     return of_pixels(model.input_shape[1], judge, embed, explain, max_pixels)
 
 
-def resize_batch(images: tf.Tensor, image_size: int) -> tf.Tensor:
-    """uint8 [B, H, W, 3] -> uint8 [B, image_size, image_size, 3], each as a decoded file of these pixels would be."""
+def resize_batch(images: tf.Tensor, image_size: pixels.Size) -> tf.Tensor:
+    """uint8 [B, H, W, 3] -> uint8 [B, height, width, 3], each as a decoded file of these pixels would be."""
     return tf.map_fn(
         lambda one: pixels.resize(one, image_size),
         images,
-        fn_output_signature=tf.TensorSpec((image_size, image_size, 3), tf.uint8),
+        fn_output_signature=tf.TensorSpec((*pixels.height_and_width(image_size), 3), tf.uint8),
     )
