@@ -53,6 +53,7 @@ def main() -> None:
     extras = Extras(
         files=files,
         maps=found.maps,
+        about_maps=found.about,
         features=found.features,
         tsne=flags.FLAGS.tsne,
         seed=_SEED.value,

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import keras
 import numpy as np
 
 from mvtec_tf import atomic
@@ -41,10 +42,12 @@ class Explained:
     Attributes:
       maps: folders of heat maps of every evaluated image.
       features: float32 [N, D], its embedding; None if there is none to be had.
+      about: what must be known to read the maps, a sentence each.
     """
 
     maps: tuple[HeatMaps, ...]
     features: np.ndarray | None
+    about: tuple[str, ...] = ()
 
 
 def read_explainable(run_dir: pathlib.Path) -> dict[str, Any]:
@@ -122,22 +125,38 @@ def _gradcam(
     folders = {method: run_dir / MAPS_DIR / method for method in methods}
     for method, folder in folders.items():
         _begin(folder, {"method": method, "layers": list(rebuilt.layers), "saved_model": digest})
-    print(f"Explained with respect to {', '.join(rebuilt.layers)}.", flush=True)
+    about = _about(rebuilt)
+    print(about[0], flush=True)
     found, spoken = [], 0
     for start in range(0, len(records), batch_size):
         part = records[start : start + batch_size]
-        images = pipeline.load_images(part, rebuilt.image_size).astype(np.float32)
-        score, features = (np.asarray(value) for value in rebuilt.score_and_embedding(images, training=False))
-        _check_scores(run_dir, evaluate, start, score)
-        found.append(features)
+        maps = rebuilt.run(pipeline.load_images(part, rebuilt.image_size))
+        _check_scores(run_dir, evaluate, start, rebuilt.score(maps))
+        found.append(np.concatenate([one.mean(axis=(1, 2)) for one in maps], axis=1))
         for method, folder in folders.items():
-            _write_missing(folder, part, images, rebuilt, method)
+            _write_missing(folder, part, maps, rebuilt.parts, method)
         if start + len(part) - spoken >= _SPEAK_EVERY:
             spoken = start + len(part)
             print(f"explained {spoken:,} of {len(records):,} images", flush=True)
     features = np.concatenate(found)
     embedding.write(run_dir / EMBEDDING_FILE, evaluate.path.tolist(), features)
-    return Explained(tuple(HeatMaps(folder, explain.NAMES[method]) for method, folder in folders.items()), features)
+    maps = tuple(HeatMaps(folder, explain.NAMES[method]) for method, folder in folders.items())
+    return Explained(maps, features, about)
+
+
+def _about(rebuilt: Rebuilt) -> tuple[str, ...]:
+    sizes = [f"{name} ({shape[1]} x {shape[2]})" for name, shape in zip(rebuilt.layers, rebuilt.shapes, strict=True)]
+    about = (
+        f"The maps are taken at {' and '.join(sizes)} and show what speaks for a defect, whatever the image was "
+        "called.",
+    )
+    if len(sizes) == 1:
+        return about
+    return (
+        *about,
+        "The layers' maps are added in the unit of the score. What all images share, such as a background, a linear "
+        "head takes off again by its bias, of which a map knows nothing: it may be the hottest and mean nothing.",
+    )
 
 
 def _begin(folder: pathlib.Path, key: Mapping[str, Any]) -> None:
@@ -152,12 +171,12 @@ def _begin(folder: pathlib.Path, key: Mapping[str, Any]) -> None:
 
 
 def _write_missing(
-    folder: pathlib.Path, records: Sequence[Record], images: np.ndarray, rebuilt: Rebuilt, method: str
+    folder: pathlib.Path, records: Sequence[Record], maps: Sequence[np.ndarray], parts: keras.Model, method: str
 ) -> None:
     missing = [i for i, record in enumerate(records) if not heatmaps.place(folder, record.path).is_file()]
     if not missing:
         return
-    found = explain.heat(rebuilt.parts, rebuilt.layers, images[missing], method)
+    found = explain.heat(parts, [one[missing] for one in maps], method)
     for i, heat in zip(missing, found, strict=True):
         heatmaps.write(folder, records[i].path, heat)
 

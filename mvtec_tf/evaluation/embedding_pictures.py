@@ -49,7 +49,7 @@ def section(points: Points, where: str = "") -> Section:
 
     Args:
       points: of the evaluated images.
-      where: where the projector's files are, "" if none were written.
+      where: name of the run in TensorBoard whose projector shows the same points, "" if there is none.
     """
     colourings = _colourings(points)
     panels = {method: tuple(_panels(points, method, colourings)) for method in _NAMES}
@@ -58,7 +58,7 @@ def section(points: Points, where: str = "") -> Section:
     if len({colouring.name for colouring in colourings}) < 3:
         notes.append("Not coloured by category, because there is only one.")
     if where:
-        notes.append(f"The same points with thumbnails, to be turned and searched in TensorBoard's projector: {where}.")
+        notes.append(f"TensorBoard's projector shows the same points with thumbnails, under the name {where}.")
     agreement = {colouring.name: _agreement(points, colouring.kinds) for colouring in colourings}
     document = {
         "images": len(points.table),

@@ -23,7 +23,7 @@ GRADCAM, GRADCAM_PLUS_PLUS = "gradcam", "gradcam++"
 NAMES = {GRADCAM: "Grad-CAM", GRADCAM_PLUS_PLUS: "Grad-CAM++"}
 
 
-def heat(parts: keras.Model, layers: Sequence[str], images: np.ndarray, method: str) -> np.ndarray:
+def heat(parts: keras.Model, maps: Sequence[np.ndarray], method: str) -> np.ndarray:
     """Heat maps of a score that is a sum of parts, one for each of several layers.
 
     Always of the evidence for a defect, also of images that were called good: only so can maps be
@@ -38,16 +38,15 @@ def heat(parts: keras.Model, layers: Sequence[str], images: np.ndarray, method: 
       pixels, is left out: it would overflow, and set images apart by their score alone.
 
     Args:
-      parts: flat functional float32 network, float32 [B, S, S, 3] -> one float32 [B] a layer.
-      layers: names, in the order of the outputs.
-      images: [B, S, S, 3], RGB, 0 to 255.
+      parts: flat functional float32 network, the layers' maps -> one float32 [B] for each.
+      maps: float32 [B, h, w, C] of each layer.
       method: "gradcam" or "gradcam++".
 
     Returns:
       float32 [B, h, w], 0 or more, of the finest layer's size.
     """
-    images = tf.constant(np.asarray(images, np.float32))
-    found = [_of_layer(parts, index, layer, images, method) for index, layer in enumerate(layers)]
+    tensors = [tf.constant(one) for one in maps]
+    found = [_of_layer(parts, index, tensors, method) for index in range(len(tensors))]
     height, width = max((cam.shape[1:] for cam in found), key=lambda size: size[0] * size[1])
     # What a position says is its share of the average: a coarse layer's speaks for many fine ones.
     total = sum(
@@ -57,21 +56,22 @@ def heat(parts: keras.Model, layers: Sequence[str], images: np.ndarray, method: 
     return np.maximum(total, 0.0).astype(np.float32)
 
 
-def _of_layer(parts: keras.Model, index: int, layer: str, images: tf.Tensor, method: str) -> np.ndarray:
-    """float32 [B, h, w], of one part with respect to its layer."""
+def _of_layer(parts: keras.Model, index: int, maps: list[tf.Tensor], method: str) -> np.ndarray:
+    """float32 [B, h, w], of one part with respect to its own layer's map."""
     explainer, rest = {GRADCAM: (Gradcam, {"activation_modifier": None}), GRADCAM_PLUS_PLUS: (GradcamPlusPlus, {})}[
         method
     ]
     cam = explainer(parts, clone=False)(
         [_centred if other == index else _nothing for other in range(len(parts.outputs))],
-        images,
-        penultimate_layer=layer,
+        maps,
+        penultimate_layer=parts.inputs[index]._keras_history.operation,
         seek_penultimate_conv_layer=False,
         expand_cam=False,
         normalize_cam=False,
         **rest,
     )
-    return np.asarray(cam, np.float32)
+    # Of Grad-CAM++ the library adds up exp(score) of all parts, each of which is exp(0) here.
+    return np.asarray(cam, np.float32) / (len(parts.outputs) if method == GRADCAM_PLUS_PLUS else 1)
 
 
 def _centred(score: tf.Tensor) -> tf.Tensor:

@@ -28,6 +28,7 @@ class Extras:
     Attributes:
       files: image and mask of every evaluate row, by path; empty if unknown.
       maps: folders of heat maps.
+      about_maps: what must be known to read the maps, a sentence each.
       features: float32 [N, D], of the evaluate rows in their order; None if there is no embedding.
       tsne: whether t-SNE of the features is wanted.
       seed: of t-SNE and of the sample.
@@ -37,6 +38,7 @@ class Extras:
 
     files: Mapping[str, ImageFiles] = dataclasses.field(default_factory=dict)
     maps: tuple[HeatMaps, ...] = ()
+    about_maps: tuple[str, ...] = ()
     features: np.ndarray | None = None
     tsne: bool = True
     seed: int = 0
@@ -55,7 +57,7 @@ class Extras:
                 pixel_metrics.measure(evaluate, self.files, maps, judged.bootstrap, self._progress(maps.name))
                 for maps in self.maps
             ]
-            found.append(pixel_section.section(judged, evaluate, figures, self.files, self.maps))
+            found.append(pixel_section.section(judged, evaluate, figures, self.files, self.maps, self.about_maps))
         found.append(gallery.section(judged, evaluate, self.files, self.maps))
         if self.features is not None:
             found.append(self._embedding(evaluate))

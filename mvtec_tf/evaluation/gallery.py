@@ -97,7 +97,10 @@ def _reading(maps: Sequence[HeatMaps]) -> str:
     text = "The true mask, where there is one, is outlined in pink."
     if not maps:
         return text
-    return f"{text} Beside it {maps[0].name}, from dark blue (lowest value of this image) to yellow (its highest)."
+    return (
+        f"{text} Beside it {maps[0].name}, from uncoloured (the lowest value of this image) through blue and green to "
+        "yellow (its highest)."
+    )
 
 
 def _panel(

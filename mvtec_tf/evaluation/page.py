@@ -64,7 +64,7 @@ tbody th { font-weight: 600; }
 .told thead th { text-align: left; }
 .name { display: block; width: max-content; max-width: 220px; overflow-wrap: break-word; }
 .text td, td.words { text-align: left; white-space: normal; min-width: 260px; max-width: 75ch; }
-.says { display: block; font-weight: 400; color: #555555; font-size: 0.85em; }
+.says { display: block; min-width: 120px; font-weight: 400; color: #555555; font-size: 0.85em; }
 .trivial { color: #555555; }
 td .trivial, .limits { display: block; font-size: 0.85em; }
 .limits { color: #555555; }

@@ -158,7 +158,7 @@ def draw_categories(figure: Figure, scope: Scope) -> None:
 def draw_defects(figure: Figure, scope: Scope) -> None:
     """Recall of each defect type, a bar with its interval each."""
     parts = scope.parts[:MOST_BARS]
-    axes = _bars(figure, [part.name for part in parts], "share of the defective images that were found")
+    axes = _bars(figure, [part.name for part in parts], "share of them that was found")
     _draw_bars(axes, [part.recall for part in parts], 0, 0.6, canvas.DEFECTIVE_COLOUR, "")
     for row, part in enumerate(parts):
         style = {"fontsize": canvas.SMALL, "color": canvas.INK, "va": "center"}

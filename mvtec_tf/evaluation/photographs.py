@@ -19,10 +19,12 @@ _GAP = 6
 _QUALITY = 82
 # Seen on metal, cloth, wood and glass alike, and no colour of the heat maps.
 _OUTLINE = (255, 0, 200)
-# From dark blue to yellow through green, told apart by lightness alone.
+# Shown half as large on most screens.
+_OUTLINE_WIDTH = 2
+# From blue through green to yellow, told apart by lightness alone.
 _COLOURS = colormaps["viridis"]
-# The hottest place hides half of the photograph, the coldest a tenth.
-_OPACITY = (0.10, 0.60)
+# The coldest place shows the photograph as it is; the hottest hides most of it, but it stands beside.
+_OPACITY = (0.0, 0.75)
 
 
 def panes(path: str, files: ImageFiles, maps: Sequence[HeatMaps]) -> bytes:
@@ -42,7 +44,7 @@ def panes(path: str, files: ImageFiles, maps: Sequence[HeatMaps]) -> bytes:
         mask = image_files.read_mask(files)
     except MaskError:
         mask = None
-    return jpeg(found if mask is None else [outlined(pane, mask) for pane in found])
+    return jpeg(found if mask is None else [outlined(pane, mask, _OUTLINE_WIDTH) for pane in found])
 
 
 def jpeg(images: Sequence[Image.Image]) -> bytes:
@@ -73,18 +75,19 @@ def photograph(files: ImageFiles) -> Image.Image:
     return image
 
 
-def outlined(image: Image.Image, mask: np.ndarray) -> Image.Image:
+def outlined(image: Image.Image, mask: np.ndarray, width: int = 1) -> Image.Image:
     """The image with a line around its mask, outside of it, so that the defect itself stays visible.
 
     Args:
       image: RGB.
       mask: bool [H, W], of any size.
+      width: of the line in pixels.
     """
     # Averaged, so that a scratch thinner than a pixel of the small image is not lost.
     whole = Image.fromarray(np.where(mask, 255, 0).astype(np.uint8))
     small = np.asarray(whole.resize(image.size, Image.Resampling.BOX)) > 0
     spaced = Image.fromarray(np.where(small, 255, 0).astype(np.uint8)).filter(ImageFilter.MaxFilter(5))
-    line = np.asarray(spaced.filter(ImageFilter.MaxFilter(3))) > np.asarray(spaced)
+    line = np.asarray(spaced.filter(ImageFilter.MaxFilter(2 * width + 1))) > np.asarray(spaced)
     pixels = np.asarray(image).copy()
     pixels[line] = _OUTLINE
     return Image.fromarray(pixels)

@@ -44,6 +44,7 @@ def section(
     figures: Sequence[PixelFigures],
     files: Mapping[str, ImageFiles],
     maps: Sequence[HeatMaps],
+    about: Sequence[str] = (),
 ) -> Section:
     """The section, with photographs where there are images.
 
@@ -53,9 +54,11 @@ def section(
       figures: of each folder of heat maps, in the order of `maps`; empty where there are no masks to look for.
       files: of every row, by path.
       maps: the heat maps.
+      about: what must be known to read them, a sentence each.
     """
     lead = "".join(f"<p>{escape(sentence)}</p>" for sentence in map(sentence_of, figures))
     lead += _overall_table(figures) + _category_tables(figures) + _how(figures)
+    lead += f"<p>{escape(' '.join(about))}</p>" if about else ""
     groups = tuple(_groups(judged, evaluate, files, maps)) if any(one.image for one in files.values()) else ()
     notes = [] if groups else ["There are no photographs under heat maps, because the images are not known."]
     for one in figures:
@@ -80,6 +83,8 @@ def sentence_of(figures: PixelFigures) -> str:
         return f"{text}."
     if gain.low > 0:
         return f"{text}, so it points to the defects oftener than chance."
+    if gain.high < 0:
+        return f"{text}, so it points elsewhere, and oftener than chance would."
     return f"{text}, so it is not shown to point to the defects any better than chance."
 
 
@@ -197,7 +202,8 @@ def _reading(maps: Sequence[HeatMaps]) -> str:
     places = "the second" if len(names) == 1 else "the others"
     return (
         f"First the photograph, with its true mask outlined in pink where it has one; on {places} "
-        f"{' and '.join(names)}, from dark blue (lowest value of this image) to yellow (its highest)."
+        f"{' and '.join(names)}, from uncoloured (the lowest value of this image) through blue and green to yellow "
+        "(its highest)."
     )
 
 

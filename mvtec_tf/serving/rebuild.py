@@ -1,4 +1,4 @@
-"""The network behind an exported model, rebuilt as one flat Keras graph in float32, for what needs its gradients.
+"""The network behind an exported model, rebuilt in Keras, for what needs the gradients of its score.
 
 The numbers come from the SavedModel itself: what is explained is what was judged.
 """
@@ -25,23 +25,36 @@ _LINEAR = {"weights", "bias"}
 
 @dataclasses.dataclass(frozen=True)
 class Rebuilt:
-    """A network and the parts of its score.
+    """A network in two halves, cut where it is explained, so that the long first one runs once for all explanations.
 
     Attributes:
-      parts: float32 [B, S, S, 3], RGB, 0 to 255 -> one float32 [B] for each of `layers`; their sum is
-        the score.
-      layers: names of the layers whose global averages the parts are made of.
-      score_and_embedding: the same images -> score [B] and embedding [B, D], what the head sees.
+      maps: uint8 [B, S, S, 3], RGB -> a list with one map float32 [B, h, w, C] for each of `layers`.
+      parts: these maps -> a list with one float32 [B] for each; their sum is the score.
+      layers: names of the layers whose maps these are.
     """
 
+    maps: keras.Model
     parts: keras.Model
     layers: tuple[str, ...]
-    score_and_embedding: keras.Model
 
     @property
     def image_size(self) -> int:
         """Side in pixels."""
-        return self.parts.input_shape[1]
+        return self.maps.input_shape[1]
+
+    @property
+    def shapes(self) -> list[tuple]:
+        """Of the maps, [B, h, w, C] each."""
+        return [output.shape for output in self.maps.outputs]
+
+    def run(self, images: np.ndarray) -> list[np.ndarray]:
+        """The maps of uint8 [B, S, S, 3], float32 each."""
+        return keras.tree.flatten(self.maps.predict_on_batch(images))
+
+    def score(self, maps: Sequence[np.ndarray]) -> np.ndarray:
+        """float32 [B] of these maps."""
+        inputs = list(maps) if len(maps) > 1 else maps[0]
+        return sum(np.asarray(part) for part in keras.tree.flatten(self.parts(inputs, training=False)))
 
 
 def rebuild_classifier(path: atomic.PathLike, settings: Mapping[str, Any]) -> Rebuilt:
@@ -58,13 +71,12 @@ def rebuild_classifier(path: atomic.PathLike, settings: Mapping[str, Any]) -> Re
         settings["backbone"], settings["image_size"], cut_after_stage=settings.get("backbone_stages", 0)
     )
     network = _restored(build_classifier(backbone), path)
-    pooled = network.get_layer(POOLED)
-    score = log_odds(network.output)
-    # The layer before the average, whatever the backbone calls it.
-    last = pooled.input._keras_history.operation.name
-    return Rebuilt(
-        keras.Model(network.inputs[0], [score]), (last,), keras.Model(network.inputs[0], [score, pooled.output])
-    )
+    last = network.get_layer(POOLED).input
+    head = keras.Model(last, [log_odds(network.output)])
+    # Layers of its own: Grad-CAM asks each layer for its output, and a shared one answers for its first network.
+    parts = keras.models.clone_model(head)
+    parts.set_weights(head.get_weights())
+    return Rebuilt(keras.Model(network.inputs, [last]), parts, (last._keras_history.operation.name,))
 
 
 def rebuild_probe(encoder: atomic.PathLike, feature_layers: Sequence[str], arrays: Mapping[str, np.ndarray]) -> Rebuilt:
@@ -78,7 +90,7 @@ def rebuild_probe(encoder: atomic.PathLike, feature_layers: Sequence[str], array
     Raises:
       UserError: the head is not linear, or the SavedModel not of such a network.
     """
-    heads = _linear_heads(arrays)
+    weights, bias = _linear_heads(arrays)
     card = saved_model.read_card(encoder)
     settings = card["run"]
     backbone = build_backbone(
@@ -86,13 +98,11 @@ def rebuild_probe(encoder: atomic.PathLike, feature_layers: Sequence[str], array
     )
     network = _restored(backbone.model, encoder)
     names = tuple(backbone.stages[-1] if name == EMBEDDING else name for name in feature_layers)
-    averages = [layers.GlobalAveragePooling2D(name=f"pooled_{name}")(network.get_layer(name).output) for name in names]
-    parts = _LinearParts(*heads, means=arrays["means"], scale=arrays["scale"], name="score_parts")(averages)
-    score = parts[0] if len(parts) == 1 else layers.Add(name="score")(parts)
-    embedding = averages[0] if len(averages) == 1 else layers.Concatenate(name="joined")(averages)
-    return Rebuilt(
-        keras.Model(network.inputs[0], list(parts)), names, keras.Model(network.inputs[0], [score, embedding])
-    )
+    found = [network.get_layer(name).output for name in names]
+    maps = [keras.Input(output.shape[1:], name=f"map_{index}") for index, output in enumerate(found)]
+    averages = [layers.GlobalAveragePooling2D()(one) for one in maps]
+    parts = _LinearParts(weights, bias, arrays["means"], arrays["scale"], name="score_parts")(averages)
+    return Rebuilt(keras.Model(network.inputs, found), keras.Model(maps, list(parts)), names)
 
 
 def _linear_heads(arrays: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
@@ -141,14 +151,8 @@ class _LinearParts(layers.Layer):
 
 
 def _restored(network: keras.Model, path: atomic.PathLike) -> keras.Model:
-    """The network with folded batch norm and the SavedModel's weights, on float32 images.
-
-    Gradients do not pass an image of whole numbers, so the graph begins with floats, of the same values.
-    """
-    folded = fold_batch_norm(network).model
-    image = keras.Input(folded.input_shape[1:], dtype="float32", name="image")
-    # A model's input is one tensor or a list of one, as it was made; a clone wants the same.
-    restored = keras.models.clone_model(folded, input_tensors=keras.tree.pack_sequence_as(folded.input, [image]))
+    """The network with folded batch norm, as it was exported, and the SavedModel's weights."""
+    restored = fold_batch_norm(network).model
     stored = {variable.name.removesuffix(":0"): variable for variable in saved_model.load(path).variables}
     for weight in restored.weights:
         value = stored.get(weight.path)
