@@ -22,8 +22,8 @@ from mvtec_tf.features.store import ENCODER, FeatureStore, encoder_digest
 from mvtec_tf.models.head_file import read_head
 from mvtec_tf.models.head_settings import NEED_MAPS
 from mvtec_tf.serving import rebuild, saved_model, scoring
-from mvtec_tf.serving.probe_model import HEAT_MAP
 from mvtec_tf.serving.rebuild import Rebuilt
+from mvtec_tf.serving.signatures import EXPLAIN, HEAT_MAP
 from mvtec_tf.training.run_directory import read_run
 
 MAPS_DIR = "heatmaps"
@@ -200,7 +200,7 @@ def _own_maps(
     folder.mkdir(exist_ok=True)
     missing = [one for one in records if not heatmaps.place(folder, one.path).is_file()]
     if missing:
-        signature = saved_model.load(run_dir / "saved_model").signatures[HEAT_MAP]
+        signature = saved_model.load(run_dir / "saved_model").signatures[EXPLAIN]
         done = 0
         for outputs in scoring.stream_signature(signature, [one.file for one in missing], batch_size):
             for heat in outputs[HEAT_MAP]:
