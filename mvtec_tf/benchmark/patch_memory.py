@@ -94,7 +94,9 @@ def measure_choice(seed: int, say: Callable[[str], None]) -> Iterator[ChoiceCost
     shares /= shares.sum()
 
     def patches(count: int) -> np.ndarray:
-        return textures[rng.choice(_TEXTURES, count, p=shares)] + 0.35 * rng.normal(size=(count, _WIDTH)).astype(np.float32)
+        return textures[rng.choice(_TEXTURES, count, p=shares)] + 0.35 * rng.normal(size=(count, _WIDTH)).astype(
+            np.float32
+        )
 
     points = patches(_POINTS)
     labels = np.repeat([0, 1], 100)
@@ -146,7 +148,7 @@ class DrawnMaps:
 
 
 def fit_one(images: int, seed: int, answer: str) -> None:
-    """Fits a memory on drawn features and writes what it took to the file `answer`, as JSON: the work of one process."""
+    """Fits a memory on drawn features and writes what it took to `answer`, a JSON file: the work of one process."""
     maps = {name: DrawnMaps(images, shape, seed) for name, shape in _LAYERS.items()}
     pooled = np.random.default_rng(seed).normal(size=(images, 8)).astype(np.float32)
     features = FrozenFeatures(pooled, maps, image_size=_IMAGE_SIZE)
