@@ -17,6 +17,8 @@ from mvtec_tf.evaluation.defect_types import Call, assess_types, judge_types
 from mvtec_tf.evaluation.intervals import Bootstrap
 from mvtec_tf.models.category_head import as_tensors
 from mvtec_tf.models.frozen import FrozenFeatures
+from mvtec_tf.models.head_file import load_head, save_head
+from mvtec_tf.models.head_settings import HeadSettings
 from mvtec_tf.models.type_heads import NEVER, PerCategoryTypeHead, TypeHead
 from mvtec_tf.training.probe import fit_probe
 
@@ -76,6 +78,20 @@ def test_an_image_is_named_in_the_words_of_its_own_category(data):
     assert np.mean(named == np.concatenate([types, other])) > 0.9
     np.testing.assert_allclose(head.decision_function(both)[:90], heads["cap"].decision_function(features), atol=1e-4)
     assert ((head.decision_function(both) > 0) == (named != "good")).all()
+
+
+def test_a_head_that_names_defects_is_saved_without_pickle_and_read_back_as_it_was(data, tmp_path):
+    features, types = data
+    head = PerCategoryTypeHead({"cap": TypeHead()}).fit(features, types, np.full(90, "cap"))
+    save_head(tmp_path / "head.npz", head, HeadSettings("logistic"), {"encoder": "e"})
+    again = load_head(tmp_path / "head.npz", {"encoder": "e"})
+    assert again.types == head.types
+    tensors = as_tensors(FrozenFeatures(features))
+    scores = [
+        one.type_scores(tensors, {name: tf.constant(value) for name, value in one.arrays().items()})
+        for one in (head, again)
+    ]
+    np.testing.assert_array_equal(*scores)
 
 
 def test_labels_without_a_defect_or_without_good_images_are_refused(data):

@@ -1,7 +1,8 @@
 """Measures what this program costs on this machine, by its own commands on drawn data.
 
-Example:
+Examples:
   python -m mvtec_tf.bin.benchmark --what=evaluation --out=results/benchmark
+  python -m mvtec_tf.bin.benchmark --what=patch_memory --out=results/patch_memory
 """
 
 import dataclasses
@@ -13,10 +14,21 @@ from absl import flags
 from mvtec_tf.bin import entry
 from mvtec_tf.errors import UsageError, UserError
 
-_WHAT = flags.DEFINE_enum("what", "evaluation", ["evaluation"], "What is measured: `evaluate` on tables of any size.")
+# What is measured, and on how many images if --sizes does not say.
+_DEFAULT_SIZES = {
+    "evaluation": ["2000", "5000", "10000", "20000", "50000", "100000"],
+    "patch_memory": ["500", "1000", "2000", "5000"],
+}
+_WHAT = flags.DEFINE_enum(
+    "what",
+    "evaluation",
+    list(_DEFAULT_SIZES),
+    "What is measured. evaluation: `evaluate` on tables of any size; patch_memory: the head patchcore on any number of "
+    "training images, and its greedy choice beside a random one.",
+)
 _OUT = flags.DEFINE_string("out", None, "New folder for costs.json and what was judged.")
 _SIZES = flags.DEFINE_list(
-    "sizes", ["2000", "5000", "10000", "20000", "50000", "100000"], "Numbers of evaluated images, ascending."
+    "sizes", [], "Numbers of evaluated (or training) images, ascending. Unset: some that suit what is measured."
 )
 _PICTURES = flags.DEFINE_integer(
     "pictures", 2000, "Images of a report with all pictures but t-SNE: mistakes, heat maps, embedding; 0: none.", 0
@@ -28,12 +40,13 @@ _SEED = flags.DEFINE_integer("seed", 0, "Of what is drawn.", 0)
 def main() -> None:
     if not _OUT.value:
         raise UsageError("--out is missing. Expected --out=DIR. Try --help.")
+    given = _SIZES.value or _DEFAULT_SIZES[_WHAT.value]
     try:
-        sizes = [int(text) for text in _SIZES.value]
+        sizes = [int(text) for text in given]
     except ValueError:
         sizes = []
     if not sizes or sizes != sorted(set(sizes)) or sizes[0] < 2:
-        raise UsageError(f"--sizes={','.join(_SIZES.value)}: expected numbers of images of 2 or more, ascending.")
+        raise UsageError(f"--sizes={','.join(given)}: expected numbers of images of 2 or more, ascending.")
     if 0 < _PICTURES.value < 16:
         raise UsageError(f"--pictures={_PICTURES.value}: expected 16 or more, or 0 for none.")
     folder = pathlib.Path(_OUT.value)
@@ -41,23 +54,46 @@ def main() -> None:
         raise UserError(f"--out={folder}: not an empty folder. Name a new one.")
 
     from mvtec_tf import atomic
-    from mvtec_tf.benchmark import evaluation_cost
-
-    def say(text: str) -> None:
-        print(text, flush=True)
 
     folder.mkdir(parents=True, exist_ok=True)
-    cores, load = os.cpu_count(), os.getloadavg()[0]
-    costs = list(evaluation_cost.measure_tables(sizes, folder, _RESAMPLES.value, _SEED.value, say))
-    if _PICTURES.value:
-        costs.append(evaluation_cost.measure_pictures(_PICTURES.value, folder, _RESAMPLES.value, _SEED.value, say))
-    document = {"cores": cores, "load_at_start": load, "resamples": _RESAMPLES.value, "seed": _SEED.value}
-    document["costs"] = [dataclasses.asdict(cost) for cost in costs]
-    atomic.write_json(folder / "costs.json", document)
-    how = f"{_RESAMPLES.value:,} resamples, seed {_SEED.value}, {cores} cores, load {load:.1f} at the start"
-    print(f"\n`evaluate`, {how}:")
-    print(evaluation_cost.text_table(costs))
+    machine = {"cores": os.cpu_count(), "load_at_start": os.getloadavg()[0]}
+    document, words = _MEASURED[_WHAT.value](sizes, folder)
+    atomic.write_json(folder / "costs.json", machine | document | {"seed": _SEED.value})
+    print(f"\nSeed {_SEED.value}, {machine['cores']} cores, load {machine['load_at_start']:.1f} at the start.\n{words}")
     print(folder)
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
+
+
+def _evaluation(sizes: list[int], folder: pathlib.Path) -> tuple[dict, str]:
+    from mvtec_tf.benchmark import evaluation_cost
+
+    costs = list(evaluation_cost.measure_tables(sizes, folder, _RESAMPLES.value, _SEED.value, _say))
+    if _PICTURES.value:
+        costs.append(evaluation_cost.measure_pictures(_PICTURES.value, folder, _RESAMPLES.value, _SEED.value, _say))
+    document = {"resamples": _RESAMPLES.value, "costs": [dataclasses.asdict(cost) for cost in costs]}
+    return document, f"`evaluate`, {_RESAMPLES.value:,} resamples:\n{evaluation_cost.text_table(costs)}"
+
+
+def _patch_memory(sizes: list[int], folder: pathlib.Path) -> tuple[dict, str]:
+    del folder  # nothing but the costs is kept
+    from mvtec_tf.benchmark import patch_memory
+
+    costs = list(patch_memory.measure_sizes(sizes, _SEED.value, _say))
+    choices = list(patch_memory.measure_choice(_SEED.value, _say))
+    document = {
+        name: [dataclasses.asdict(one) for one in rows] for name, rows in (("costs", costs), ("choices", choices))
+    }
+    words = (
+        f"Patch memory, 2,000 patches:\n{patch_memory.text_table(costs)}\n\n"
+        f"2,000 of 100,000 patches of 512 numbers:\n{patch_memory.text_table(choices)}"
+    )
+    return document, words
+
+
+_MEASURED = {"evaluation": _evaluation, "patch_memory": _patch_memory}
 
 
 if __name__ == "__main__":

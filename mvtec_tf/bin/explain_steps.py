@@ -19,8 +19,7 @@ from mvtec_tf.evaluation import embedding, explain, heatmaps
 from mvtec_tf.evaluation.heatmaps import HeatMaps
 from mvtec_tf.evaluation.table import Predictions
 from mvtec_tf.features.store import ENCODER, FeatureStore, encoder_digest
-from mvtec_tf.models.head_file import read_head
-from mvtec_tf.models.head_settings import NEED_MAPS
+from mvtec_tf.models.head_file import read_head, settings_of
 from mvtec_tf.serving import rebuild, saved_model, scoring
 from mvtec_tf.serving.rebuild import Rebuilt
 from mvtec_tf.serving.signatures import EXPLAIN, HEAT_MAP
@@ -91,7 +90,7 @@ def explain_run(
         rebuilt = rebuild.rebuild_classifier(run_dir / "saved_model", record["settings"])
         return _gradcam(run_dir, rebuilt, evaluate, records, methods, batch_size)
     header, arrays = read_head(run_dir / "head.npz")
-    if header["settings"]["name"] in NEED_MAPS:
+    if settings_of(header).needs_maps:
         return _own_maps(run_dir, record, header["settings"]["name"], records, batch_size)
     if tuple(header["key"]["tiles"]) != (1, 1):
         raise UserError(f"--run={run_dir}: its images were cut into tiles, and Grad-CAM looks at whole ones.")

@@ -10,6 +10,7 @@ from mvtec_tf.bin.probe_features import Features
 from mvtec_tf.evaluation import defect_types
 from mvtec_tf.evaluation.defect_types import Call
 from mvtec_tf.evaluation.rows import rows
+from mvtec_tf.models.head_file import save_head
 from mvtec_tf.models.head_settings import HeadSettings
 from mvtec_tf.models.type_heads import PerCategoryTypeHead, TypeHead
 from mvtec_tf.serving import saved_model, scoring
@@ -30,6 +31,7 @@ def fit_and_judge_types(run: RunDirectory, features: Features, settings: HeadSet
     for warning in probe.warnings:
         print(f"Note: {warning}", flush=True)
     head = probe.head
+    save_head(run.path / "head.npz", head, settings, features.key.as_json(), features.tiled)
     if not run.saved_model.exists():
         graph = Probe(features.encoder, features.settings, head)
         write_probe(run.saved_model, graph, {"run": run.record["settings"], "head": settings.name})

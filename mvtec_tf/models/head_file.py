@@ -17,6 +17,7 @@ from mvtec_tf.errors import UserError
 from mvtec_tf.models.category_head import PerCategoryHead
 from mvtec_tf.models.head_settings import HeadSettings
 from mvtec_tf.models.heads import make_head
+from mvtec_tf.models.type_heads import PerCategoryTypeHead, TypeHead
 
 _HEADER = "header"
 
@@ -39,12 +40,14 @@ def save_head(
         "key": dict(key),
         "tiled": tiled,
     }
+    if head.gives_types:
+        header["types"] = {category: list(own.classes_) for category, own in head.heads.items()}
     with atomic.replacing(path) as temporary:
         np.savez(temporary, **{_HEADER: np.array(json.dumps(header))}, **head.arrays())
 
 
 def read_head(path: atomic.PathLike) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """What a head's file says of itself (settings, categories, key, tiled), and the head's arrays.
+    """What a head's file says of itself (settings, categories, key, tiled, perhaps types), and the head's arrays.
 
     Raises:
       UserError: no such file, or no head.
@@ -57,6 +60,12 @@ def read_head(path: atomic.PathLike) -> tuple[dict[str, Any], dict[str, np.ndarr
         raise UserError(f"{path}: no head there.") from error
     except (KeyError, ValueError, zipfile.BadZipFile) as error:
         raise UserError(f"{path}: no head written by this program ({error}).") from error
+
+
+def settings_of(header: Mapping[str, Any]) -> HeadSettings:
+    """The settings in what a head's file says of itself."""
+    found = header["settings"]
+    return HeadSettings(**found | {"hybrid_of": tuple(found["hybrid_of"])})
 
 
 def load_head(path: atomic.PathLike, key: Mapping[str, Any]) -> PerCategoryHead:
@@ -80,7 +89,9 @@ def load_head(path: atomic.PathLike, key: Mapping[str, Any]) -> PerCategoryHead:
             f"{path}: the head was fitted on other features. {'; '.join(differences)}. Extract the features as they "
             "were for the fit, or fit a head on these."
         )
-    found = header["settings"]
-    settings = HeadSettings(**found | {"hybrid_of": tuple(found["hybrid_of"])})
+    settings = settings_of(header)
+    if "types" in header:
+        own = {category: TypeHead(settings.name, settings.c, settings.seed) for category in header["categories"]}
+        return PerCategoryTypeHead.named(own, arrays, header["types"])
     heads = {category: make_head(settings, header["tiled"]) for category in header["categories"]}
     return PerCategoryHead.restored(heads, arrays)

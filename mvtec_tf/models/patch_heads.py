@@ -206,7 +206,10 @@ class PatchCoreHead(_PatchHead):
 
     def _layer_scale(self, sample: np.ndarray, widths: Sequence[int]) -> np.ndarray:
         """float32 [D]: one number a layer, the deviation of its channels."""
-        variance = sample.var(axis=0, dtype=np.float64)
+        # By parts: the squares of the whole sample in double precision would be the largest thing in memory.
+        starts = range(0, len(sample), _ROWS)
+        squares = [np.square(sample[i : i + _ROWS] - self.mean_).sum(axis=0, dtype=np.float64) for i in starts]
+        variance = np.sum(squares, axis=0) / len(sample)
         means = [part.mean() for part in np.split(variance, np.cumsum(widths)[:-1])]
         return np.repeat(np.sqrt([mean if mean > 0 else 1.0 for mean in means]), widths).astype(np.float32)
 

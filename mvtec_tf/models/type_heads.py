@@ -3,7 +3,7 @@
 A type that was not among the labels is never named: there is no score for it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -85,12 +85,12 @@ class TypeHead:
         return scores[:, 1:].max(axis=1) - scores[:, 0]
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """weights [D, T], bias [T]."""
-        return {"weights": self.weights_.astype(np.float32), "bias": self.bias_.astype(np.float32)}
+        """type_weights [D, T], type_bias [T]."""
+        return {"type_weights": self.weights_.astype(np.float32), "type_bias": self.bias_.astype(np.float32)}
 
     def type_scores(self, features: Any, arrays: dict[str, tf.Tensor]) -> tf.Tensor:
         """float32 [N, T]."""
-        return tf.matmul(pooled_of(features), arrays["weights"]) + arrays["bias"]
+        return tf.matmul(pooled_of(features), arrays["type_weights"]) + arrays["type_bias"]
 
     def score(self, features: Any, arrays: dict[str, tf.Tensor]) -> tf.Tensor:
         """float32 [N]."""
@@ -115,8 +115,19 @@ class PerCategoryTypeHead(PerCategoryHead):
     def fit(self, features: Any, labels: np.ndarray, categories: np.ndarray) -> "PerCategoryTypeHead":
         """As `PerCategoryHead.fit`; `labels` are the types, str [N]."""
         super().fit(features, labels, categories)
-        self.types = (GOOD, *sorted({name for head in self.heads.values() for name in head.classes_} - {GOOD}))
+        self.types = _union(self.heads.values())
         return self
+
+    @classmethod
+    def named(
+        cls, heads: Mapping[str, TypeHead], arrays: Mapping[str, np.ndarray], classes: Mapping[str, Sequence[str]]
+    ) -> "PerCategoryTypeHead":
+        """A fitted head from the `arrays` of one and the `classes_` of its categories, see `restored`."""
+        head = cls.restored(heads, arrays)
+        for category, own in head.heads.items():
+            own.classes_ = tuple(classes[category])
+        head.types = _union(head.heads.values())
+        return head
 
     def type_scores(self, features: Any, arrays: dict[str, tf.Tensor]) -> tf.Tensor:
         """float32 [N, T] in the order of `types`, each by the head of the nearest category."""
@@ -126,3 +137,8 @@ class PerCategoryTypeHead(PerCategoryHead):
             return tf.matmul(head.type_scores(own, state), places) + NEVER * (1 - tf.reduce_sum(places, axis=0))
 
         return self._by_category(features, arrays, spread, (len(self.types),))
+
+
+def _union(heads: Iterable[TypeHead]) -> tuple[str, ...]:
+    """The types of all heads, "good" first."""
+    return (GOOD, *sorted({name for head in heads for name in head.classes_} - {GOOD}))

@@ -1,0 +1,104 @@
+"""What is fitted on few labels says honestly how it does on images that it was not fitted on."""
+
+import numpy as np
+import pytest
+from sklearn.metrics import balanced_accuracy_score
+
+from mvtec_tf.data.records import Record
+from mvtec_tf.errors import UserError
+from mvtec_tf.evaluation.calibration import brier
+from mvtec_tf.evaluation.thresholds import choose_threshold
+from mvtec_tf.models.head_settings import HeadSettings
+from mvtec_tf.models.heads import LogisticHead, make_head
+from mvtec_tf.training.probe import fit_probe
+
+
+def _records(train_good, good, defective, category="cap"):
+    kinds = [("train", "good", 0)] * train_good + [("test", "good", 0)] * good + [("test", "bent", 1)] * defective
+    names = [f"{category}/{split}/{defect}/{i}.png" for i, (split, defect, _) in enumerate(kinds)]
+    return [
+        Record(name, "", category, defect, label, split, name)
+        for name, (split, defect, label) in zip(names, kinds, strict=True)
+    ]
+
+
+def _features(labels, seed, width=60):
+    """A defect moves ten of the features a little."""
+    rng = np.random.default_rng(seed)
+    features = rng.normal(size=(len(labels), width))
+    features[np.asarray(labels) == 1, :10] += 1.2
+    return features.astype(np.float32)
+
+
+def _labels(records):
+    return np.array([record.label for record in records])
+
+
+def test_the_probability_of_new_images_is_better_than_the_sigmoid_of_the_score_and_than_a_constant():
+    """150 good training images; of the line 18 labelled images, 12 of them defective; two in three are, there."""
+    records = _records(150, 6, 12)
+    new_labels = (np.random.default_rng(9).random(3000) < 2 / 3).astype(int)
+    new = _features(new_labels, seed=1)
+    probe = fit_probe(LogisticHead, _features(_labels(records), seed=0), records, seed=0)
+    scores = probe.head.decision_function(new)
+    calibrated = brier(new_labels, probe.head.probability_of(scores, np.full(3000, "cap")))
+    assert calibrated < brier(new_labels, 1 / (1 + np.exp(-scores))) - 0.02
+    assert calibrated < brier(new_labels, np.full(3000, new_labels.mean())) - 0.02
+
+
+@pytest.mark.parametrize("name", ["rbf_svm", "linear_svm", "logistic"])
+def test_many_good_images_do_not_collapse_the_threshold(name):
+    """400 good training images and eight labelled defects: at its own threshold of 0 a support vector machine finds
+    hardly any; the threshold from out-of-fold scores finds most."""
+    records = _records(400, 4, 8)
+    features = _features(_labels(records), seed=0)
+    probe = fit_probe(lambda: make_head(HeadSettings(name)), features, records, seed=0)
+    chosen = choose_threshold(_labels(records)[probe.calibrate], probe.calibrate_scores).value
+    new_labels = np.repeat([0, 1], 500)
+    scores = probe.head.decision_function(_features(new_labels, seed=1))
+    assert balanced_accuracy_score(new_labels, scores >= chosen) > 0.75
+    assert np.mean(scores[new_labels == 1] >= 0) < np.mean(scores[new_labels == 1] >= chosen)
+
+
+def test_out_of_fold_scores_are_those_of_heads_that_have_not_seen_the_image():
+    records = _records(40, 5, 10)
+    features = _features(_labels(records), seed=0)
+    probe = fit_probe(LogisticHead, features, records, seed=0)
+    assert len(probe.calibrate) == 55
+    inside = probe.head.decision_function(features[probe.calibrate])
+    labels = _labels(records)[probe.calibrate]
+    gap = [inside[labels == 1].mean() - inside[labels == 0].mean()]
+    gap.append(probe.calibrate_scores[labels == 1].mean() - probe.calibrate_scores[labels == 0].mean())
+    assert gap[1] < 0.8 * gap[0]
+
+
+def test_a_single_labelled_defect_is_fitted_and_the_report_says_what_it_cannot_do():
+    records = _records(40, 2, 1)
+    probe = fit_probe(LogisticHead, _features(_labels(records), seed=0), records, seed=0)
+    assert not probe.head.gives_probability
+    assert probe.head.probability_of(np.zeros(1, np.float32), np.array(["cap"])) is None
+    assert len(probe.calibrate) == 42
+    assert "single labelled defective object" in probe.warnings[0]
+    assert choose_threshold(_labels(records)[probe.calibrate], probe.calibrate_scores).method == "good_quantile"
+
+
+def test_fewer_labels_than_folds_are_each_held_out_by_themselves_and_it_is_said():
+    records = _records(40, 2, 3)
+    probe = fit_probe(LogisticHead, _features(_labels(records), seed=0), records, seed=0)
+    assert _labels(records)[probe.calibrate].sum() == 3
+    assert "3 labelled defective objects for 5 folds" in probe.warnings[0]
+    assert probe.head.gives_probability
+
+
+def test_without_labels_there_is_no_probability():
+    records = _records(40, 0, 0)
+    head = HeadSettings("mahalanobis")
+    probe = fit_probe(lambda: make_head(head), _features(_labels(records), seed=0), records, seed=0)
+    assert not probe.head.gives_probability
+    assert probe.warnings == ()
+
+
+def test_a_category_with_one_class_only_is_named_with_a_way_out():
+    records = [*_records(20, 2, 4), *_records(20, 2, 0, category="nut")]
+    with pytest.raises(UserError, match=r"category 'nut': .*all 22 given are good.*--label_budget"):
+        fit_probe(LogisticHead, _features(_labels(records), seed=0), records, seed=0)
