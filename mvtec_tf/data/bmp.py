@@ -104,21 +104,21 @@ def _checks_of_form(header: _Header) -> list[ib.Check]:
         name = tf.strings.join(["compression ", tf.strings.as_string(header.compression)])
         for number, known in _COMPRESSIONS.items():
             name = tf.where(header.compression == number, known, name)
-        return tf.strings.join(["a BMP file with ", name, ", which is not supported; save it uncompressed"])
+        return tf.strings.join(["a BMP image with ", name, ", which is not supported; save it uncompressed"])
 
     return [
         (
             tf.reduce_any(header.size == _HEADERS),
-            lambda: _says("a BMP file with a header of ", header.size, " bytes (OS/2 or damaged), not supported"),
+            lambda: _says("a BMP image with a header of ", header.size, " bytes (OS/2 or damaged), not supported"),
         ),
         (plain | masked, what_compression),
         (
             tf.reduce_any(header.bits == (*_PALETTE_BITS, 24, 32)),
-            lambda: _says("a BMP file of ", header.bits, " bits per pixel; supported are 1, 4, 8, 24 and 32"),
+            lambda: _says("a BMP image of ", header.bits, " bits per pixel; supported are 1, 4, 8, 24 and 32"),
         ),
         (
             plain | (header.bits == 32) & tf.reduce_all(_byte_of_masks(header.masks) >= 0),
-            lambda: tf.constant("a BMP file whose colour masks are not whole bytes of 32 bits, which is not supported"),
+            lambda: tf.constant("a BMP image whose colour masks are not whole bytes of 32 bits, not supported"),
         ),
     ]
 
@@ -127,12 +127,12 @@ def _checks_of_length(data: tf.Tensor, header: _Header) -> list[ib.Check]:
     wanted = header.pixels_at + header.row_bytes * (header.height - 1) + header.used_bytes
 
     def cut() -> tf.Tensor:
-        return _says("a truncated BMP file: ", wanted, " bytes expected, ") + _says("", ib.size(data), " found")
+        return _says("a truncated BMP image: ", wanted, " bytes expected, ") + _says("", ib.size(data), " found")
 
     return [
         (
             header.row_bytes * header.height <= _MOST_BYTES,
-            lambda: _says("a BMP file of ", header.row_bytes * header.height, " bytes, more than fit into memory"),
+            lambda: _says("a BMP image of ", header.row_bytes * header.height, " bytes, more than fit into memory"),
         ),
         (ib.size(data) >= wanted, cut),
     ]
@@ -151,7 +151,7 @@ def _by_palette(data: tf.Tensor, header: _Header, rows: tf.Tensor) -> tf.Tensor:
         numbers,
         (
             tf.cast(tf.reduce_max(numbers), tf.int64) < colours,
-            lambda: _says("a damaged BMP file: it uses more colours than the ", colours, " of its palette"),
+            lambda: _says("a damaged BMP image: it uses more colours than the ", colours, " of its palette"),
         ),
     )
     palette = ib.numbers(data, _FILE_HEADER + header.size, 4 * 256)
