@@ -3,12 +3,14 @@
 import dataclasses
 import os
 import pathlib
+import zipfile
 from collections.abc import Callable, Sequence
 
 import numpy as np
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 from sklearn.neighbors import NearestNeighbors
+from threadpoolctl import threadpool_limits
 
 from mvtec_tf import atomic
 from mvtec_tf.data import leaks
@@ -17,7 +19,7 @@ from mvtec_tf.evaluation.table import Predictions
 
 PathLike = str | os.PathLike[str]
 
-# t-SNE takes a second for each hundred points or so, and more dots than this are a carpet.
+# t-SNE of so many takes half a minute, and more dots than this are a carpet.
 MOST_POINTS = 5000
 # Van der Maaten and Hinton, JMLR 2008, section 4.2: 30 components keep what neighbours need, and of
 # 50 the first three quarters of MNIST; here as many as their later implementations take.
@@ -80,7 +82,8 @@ def read(file: PathLike, table: Predictions) -> np.ndarray:
     try:
         with np.load(path, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
-    except (OSError, ValueError, EOFError, AttributeError) as error:
+    # A file of a single array is loaded as one, which is no context.
+    except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile) as error:
         raise UserError(f"--features={file}: not an .npz file without pickled objects ({error}).") from error
     if not {"paths", "features"} <= set(arrays):
         raise UserError(
@@ -163,4 +166,7 @@ def _tsne(components: np.ndarray, seed: int, say: Callable[[str], None]) -> np.n
     say(f"t-SNE of {len(components):,} points")
     # The neighbourhood may hold a third of all points at most, or there is nothing left to be far from.
     perplexity = min(_PERPLEXITY, (len(components) - 1) / 3)
-    return TSNE(2, perplexity=perplexity, init="pca", random_state=seed).fit_transform(components).astype(np.float32)
+    # Threads add up forces in the order in which they come, and a seed would repeat nothing.
+    with threadpool_limits(1):
+        found = TSNE(2, perplexity=perplexity, init="pca", random_state=seed).fit_transform(components)
+    return found.astype(np.float32)
