@@ -104,6 +104,13 @@ def test_the_architecture_marks_the_blocks_that_were_trained():
     assert "conv3_block4_out, conv4_block6_out" in _words(PROBE, "diagram_architecture")
 
 
+def test_of_an_encoder_only_the_stages_that_make_the_features_are_drawn():
+    stages = [BLOCKS[1] | {"name": name} for name in ("conv3_block4_out", "conv4_block6_out", "conv5_block3_out")]
+    words = _words(PROBE | {"architecture": [BLOCKS[0], *stages]}, "diagram_architecture")
+    assert "Stage to conv4_block6_out" in words
+    assert "conv5" not in words
+
+
 def test_without_a_record_nothing_is_drawn_and_what_it_does_not_say_neither(monkeypatch):
     monkeypatch.setattr(canvas, "png", lambda figure: b"")  # which are drawn is asked here, not what they look like
     assert not list(diagrams.pictures(None, SPLITS, CHOSEN))

@@ -121,6 +121,11 @@ def test_the_report_of_the_published_matrices_says_first_which_model_is_no_bette
         first[name] = (box[0], html.unescape(re.findall("<p>(.*?)</p>", box[1])[0]))
         assert len(re.findall("<p>", box[1])) == 3
         assert document["summary"].startswith(first[name][1])
+        printed = {line.split()[0]: line.split()[1] for line in summary.text_table(document).splitlines()[1:]}
+        for metric, percent in _PUBLISHED[counts].items():
+            assert float(printed[metric]) == pytest.approx(percent / 100, abs=5.1e-5)
+            assert f">{printed[metric]}<" in page
+            assert re.fullmatch(r"\d\.\d{4}", printed[metric])
     kind, sentence = first["SimCLR"]
     assert kind == "no_better"
     assert sentence.startswith("At threshold 0.5 this model (SimCLR) is no better than calling every image defective")

@@ -94,7 +94,7 @@ def test_each_question_is_answered_with_figures_and_intervals(tmp_path):
     assert not any("more (60 labels) finds" in text for text in how_well.text)  # 25 % are not few labels
     assert "Beside starting, whose encoder was not pretrained on these images" in how_well.text[1]
     assert "pretraining did harm" in how_well.text[1]
-    assert "so cnn is better" in beside.text[0]
+    assert ": cnn is better" in beside.text[0]
     assert beside.text[0].startswith("On the same images probe (24 labels) has a balanced accuracy of ")
     assert which.text[0].startswith("From 24 labels (probe) to 60 (more) balanced accuracy changes by +0.")
     assert "more labels help" in which.text[0]

@@ -112,8 +112,8 @@ def _mcnemar(each: Standing, first: Standing) -> str:
         return ""
     (result,) = each.calls
     return (
-        f" Only {each.method.name} called {result.only_first:,} images rightly, only {first.method.name} "
-        f"{result.only_second:,} (McNemar's test: p = {result.p_value:.2g})."
+        f" {result.only_first:,} images were called rightly by {each.method.name} alone, {result.only_second:,} by "
+        f"{first.method.name} alone (McNemar's test: p = {result.p_value:.2g})."
     )
 
 

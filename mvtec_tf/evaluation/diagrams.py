@@ -93,6 +93,10 @@ def architecture(record: Record, splits: Splits, threshold: Chosen) -> list[Box]
     blocks = [block for block in record.get("architecture", []) if block["kind"] not in _MINOR]
     if not blocks:
         return []
+    if record["binary"] == PROBE:
+        # What lies behind the last layer that makes the features is never computed.
+        used = [index for index, block in enumerate(blocks) if block["name"] in record["encoder"]["layers"]]
+        blocks = blocks[: max(used, default=len(blocks)) + 1]
     boxes = [_block(block) for block in blocks]
     if record["binary"] == PROBE:
         layers = ", ".join(record["encoder"]["layers"])

@@ -137,13 +137,13 @@ class Footnotes:
     def __init__(self) -> None:
         self._numbers: dict[str, int] = {}
 
-    def cell(self, metric: Metric, sign: str = "") -> str:
+    def cell(self, metric: Metric, sign: str = "", digits: int = 3) -> str:
         """The figure above its interval, with a reference to its footnote; `sign` "+" for differences."""
         # "n/a", because a dash before the number of a footnote reads as minus one.
-        figure = "n/a" if metric.value is None else f"{metric.value:{sign}.3f}"
+        figure = "n/a" if metric.value is None else f"{metric.value:{sign}.{digits}f}"
         limits = ""
         if metric.low is not None and metric.high is not None:
-            limits = f'<span class="limits">{metric.low:{sign}.3f} to {metric.high:{sign}.3f}</span>'
+            limits = f'<span class="limits">{metric.low:{sign}.{digits}f} to {metric.high:{sign}.{digits}f}</span>'
         text = metric.reason or metric.note
         if not text:
             return figure + limits

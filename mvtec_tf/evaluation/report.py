@@ -72,9 +72,10 @@ def _overall_table(judged: Assessment) -> str:
     rows = []
     for name in summary.names_with_values(overall.metrics):
         label, says = METRIC_TEXTS[name]
+        texts = [footnotes.cell(column[name], digits=summary.TABLE_DIGITS) for column in columns]
         cells = [
-            f'<td class="{"model" if title == "model" else "trivial"}">{footnotes.cell(column[name])}</td>'
-            for title, column in zip(titles, columns, strict=True)
+            f'<td class="{"model" if title == "model" else "trivial"}">{text}</td>'
+            for title, text in zip(titles, texts, strict=True)
         ]
         rows.append(f'<tr><th scope="row">{label}<span class="says">{says}</span></th>{"".join(cells)}</tr>')
     second = "".join(

@@ -140,7 +140,13 @@ def _gain_of_pretraining(compared: Comparison, few: Sequence[Standing]) -> tuple
             if label_share(one.method) != label_share(other.method):
                 continue
             finding = _difference(one, other, compared, "roc_auc")
-            words = _said(finding.figure, "roc_auc", "pretraining helped", "pretraining did harm")
+            words = _said(
+                finding.figure,
+                "roc_auc",
+                "pretraining helped",
+                "pretraining did harm",
+                "pretraining is not shown to have helped or harmed",
+            )
             text.append(
                 f"Beside {other.method.name}, whose encoder was not pretrained on these images, the ROC-AUC of "
                 f"{one.method.name} differs by {signed(finding.figure)}: {words}."
@@ -164,12 +170,14 @@ def _beside_supervised(compared: Comparison) -> Answer:
         if each.method.leak or first.method.leak:
             said = "which is no evidence, because one of them had seen images it was judged on"
         else:
-            said = _said(by_name[name], name, f"{each.method.name} is better", f"{first.method.name} is better")
+            neither = "neither is shown to be better, which does not make them equal"
+            ours, theirs = f"{each.method.name} is better", f"{first.method.name} is better"
+            said = _said(by_name[name], name, ours, theirs, neither)
         others = " and ".join(f"{_TITLES[metric]} {signed(by_name[metric])}" for metric in ("f1", "roc_auc"))
         text.append(
             f"On the same images {each.method.name} ({labels(each)}) has a {_TITLES[name]} of "
             f"{summary.figure(each.figures[ALL][name])}, {first.method.name} ({labels(first)}) of "
-            f"{summary.figure(first.figures[ALL][name])}: a difference of {signed(by_name[name])}, so {said}. The "
+            f"{summary.figure(first.figures[ALL][name])}: a difference of {signed(by_name[name])}: {said}. The "
             f"differences in {others}."
         )
         findings += own
@@ -184,7 +192,8 @@ def _which_labels(compared: Comparison) -> Answer:
         name = "balanced_accuracy" if least.figures[ALL]["balanced_accuracy"].value is not None else "roc_auc"
         finding = _difference(most, least, compared, name)
         way = ", ".join(f"{each.method.labels_used:g}: {summary.figure(each.figures[ALL][name])}" for each in series)
-        words = _said(finding.figure, name, "more labels help", "more labels do harm")
+        neither = "more labels are not shown to help or to harm"
+        words = _said(finding.figure, name, "more labels help", "more labels do harm", neither)
         text.append(
             f"From {least.method.labels_used:g} labels ({least.method.name}) to {most.method.labels_used:g} "
             f"({most.method.name}) {_TITLES[name]} changes by {signed(finding.figure)}: {words} ({way})."
@@ -237,7 +246,7 @@ def _difference(one: Standing, other: Standing, compared: Comparison, name: str)
     return Finding(one.method.name, name, other.method.name, pair.standings[1].differences[ALL][name])
 
 
-def _said(difference: Metric, name: str, better: str, worse: str) -> str:
+def _said(difference: Metric, name: str, better: str, worse: str, neither: str) -> str:
     """What the interval of a difference allows to say."""
     if difference.value is None:
         return difference.reason
@@ -246,7 +255,7 @@ def _said(difference: Metric, name: str, better: str, worse: str) -> str:
     shown = direction(difference, name)
     if shown:
         return better if shown == "better" else worse
-    return "the interval holds 0, so neither is shown to be better, which does not make them equal"
+    return f"the interval holds 0, so {neither}"
 
 
 def mark_of(each: Standing) -> Mark:

@@ -10,6 +10,8 @@ from mvtec_tf.evaluation.metrics import Metric
 from mvtec_tf.evaluation.scope import Scope
 from mvtec_tf.evaluation.thresholds import Chosen
 
+# Of the table of all figures: published figures have four digits, and are to be found again in it.
+TABLE_DIGITS = 4
 # So many categories are named in a sentence; beyond that, their number.
 _NAMED = 5
 
@@ -39,16 +41,16 @@ def sentences(judged: Assessment, name: str = "") -> list[str]:
     return [sentence for sentence in [*answer, _categories(judged), _ranking(judged), _not_judged(judged)] if sentence]
 
 
-def figure(metric: Metric) -> str:
-    """A figure as it is printed, with three decimals; a dash if there is none."""
-    return "-" if metric.value is None else f"{metric.value:.3f}"
+def figure(metric: Metric, digits: int = 3) -> str:
+    """A figure as it is printed, with so many decimals; a dash if there is none."""
+    return "-" if metric.value is None else f"{metric.value:.{digits}f}"
 
 
-def with_limits(metric: Metric) -> str:
+def with_limits(metric: Metric, digits: int = 3) -> str:
     """A figure with its interval as it is printed: `0.913 [0.850 to 0.960]`."""
     if metric.low is None or metric.high is None:
-        return figure(metric)
-    return f"{figure(metric)} [{metric.low:.3f} to {metric.high:.3f}]"
+        return figure(metric, digits)
+    return f"{figure(metric, digits)} [{metric.low:.{digits}f} to {metric.high:.{digits}f}]"
 
 
 def number(value: float) -> str:
@@ -94,13 +96,13 @@ def text_table(document: Mapping[str, Any]) -> str:
     if len(document["categories"]) > 1:
         columns.append(("mean over categories", document["mean_over_categories"]))
         columns.append(("always defective", idle["mean_over_categories"]))
-    lines = [f"{'':26}" + "".join(f"  {title:>24}" for title, _ in columns)]
+    lines = [f"{'':26}" + "".join(f"  {title:>28}" for title, _ in columns)]
     for name in names_with_values(document["overall"]):
         cells = (
-            with_limits(Metric(found[name]["value"], low=found[name]["low"], high=found[name]["high"]))
+            with_limits(Metric(found[name]["value"], low=found[name]["low"], high=found[name]["high"]), TABLE_DIGITS)
             for _, found in columns
         )
-        lines.append(f"{name:26}" + "".join(f"  {cell:>24}" for cell in cells))
+        lines.append(f"{name:26}" + "".join(f"  {cell:>28}" for cell in cells))
     return "\n".join(lines)
 
 
