@@ -29,8 +29,8 @@ _TRY_AGAIN_AFTER_SECONDS = (0.2, 1.0)
 _INPUT = "image_bytes"
 # The words of the decoder in the graph, what TensorFlow puts around an op's own, and what the server puts before both.
 _REFUSED = re.compile(r"assertion failed: \[(.*?)\]", re.DOTALL)
-_BEHIND = re.compile(r"\s*(\n|\[\[|\[Op:).*", re.DOTALL)
-_BEFORE = re.compile(r".*\{\{.*?\}\} ?", re.DOTALL)
+_BEHIND = re.compile(r"\s*(\n\s*\[\[|\[Op:).*", re.DOTALL)
+_BEFORE = re.compile(r".*(\{\{.*?\}\} |<stack traces unavailable>\n)", re.DOTALL)
 
 
 class BadImageError(Exception):
@@ -274,7 +274,7 @@ def _short(message: str) -> str:
     refused = _REFUSED.search(message)
     if refused:
         return refused[1]
-    return _BEFORE.sub("", _BEHIND.sub("", message)).strip()
+    return " ".join(_BEFORE.sub("", _BEHIND.sub("", message)).split())
 
 
 def _columns(predictions: list[Any]) -> dict[str, np.ndarray]:
