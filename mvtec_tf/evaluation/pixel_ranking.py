@@ -41,8 +41,13 @@ class ExactRanking:
     def count(self, free: np.ndarray) -> None:
         """Adds the free pixels of an image: float32 [N], ascending."""
         self._free += len(free)
-        _add_counts(self._up_to, np.searchsorted(self._distinct, free, "left"))
-        _add_counts(self._below, np.searchsorted(self._distinct, free, "right"))
+        if not len(self._distinct):
+            return
+        # One search for both sides: a free pixel as hot as a defective one is the only difference.
+        places = np.searchsorted(self._distinct, free, "left")
+        _add_counts(self._up_to, places)
+        tied = self._distinct[np.minimum(places, len(self._distinct) - 1)] == free
+        _add_counts(self._below, places + tied)
 
     @property
     def free(self) -> int:
@@ -121,11 +126,9 @@ def edges_of(defective: np.ndarray, free: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def sample(heat: np.ndarray) -> np.ndarray:
-    """Evenly spaced order statistics of an image's heat: float32 [at most 256]."""
-    ordered = np.sort(heat, axis=None)
-    if len(ordered) <= _SAMPLES_PER_IMAGE:
-        return ordered
-    return ordered[np.linspace(0, len(ordered) - 1, _SAMPLES_PER_IMAGE).round().astype(int)]
+    """Values of an image's heat at even distances: float32 [256 to 511], or all of fewer."""
+    values = heat.ravel()
+    return values[:: max(1, len(values) // _SAMPLES_PER_IMAGE)]
 
 
 def _width_up_to_limit(left: np.ndarray, right: np.ndarray) -> np.ndarray:
