@@ -11,7 +11,7 @@ from scipy import ndimage
 from sklearn import metrics as sklearn_metrics
 
 from mvtec_tf.errors import UserError
-from mvtec_tf.evaluation import heatmaps, image_files, pixel_metrics
+from mvtec_tf.evaluation import heatmaps, image_files, pixel_metrics, pixel_section
 from mvtec_tf.evaluation.heatmaps import HeatMaps
 from mvtec_tf.evaluation.image_files import ImageFiles
 from mvtec_tf.evaluation.intervals import Bootstrap, Resampling
@@ -159,6 +159,18 @@ def test_every_image_hit_has_the_exact_binomial_limit(tmp_path):
     pointing = made.measure(Bootstrap(50)).overall.metrics["pointing_game"]
     assert (pointing.value, pointing.high) == (1.0, 1.0)
     assert pointing.low == pytest.approx(0.025 ** (1 / 5))
+
+
+def test_no_hit_among_few_images_does_not_prove_that_a_map_points_elsewhere(tmp_path):
+    made = _Set(tmp_path)
+    mask = np.eye(8, dtype=bool)
+    for i in range(5):
+        made.add(f"bottle/{i}.png", 1.0 - mask, mask)
+    found = made.measure(Bootstrap(50))
+    gain = found.overall.metrics["pointing_game_gain"]
+    assert gain.value == pytest.approx(-1 / 8)
+    assert gain.low < gain.value < 0 < gain.high
+    assert "not shown" in pixel_section.sentence_of(found)
 
 
 def test_intervals_are_those_of_the_exact_figures_in_the_same_resamples(tmp_path):

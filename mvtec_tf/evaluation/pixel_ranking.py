@@ -128,7 +128,8 @@ def edges_of(defective: np.ndarray, free: Sequence[np.ndarray]) -> np.ndarray:
 def sample(heat: np.ndarray) -> np.ndarray:
     """Values of an image's heat at even distances: float32 [256 to 511], or all of fewer."""
     values = heat.ravel()
-    return values[:: max(1, len(values) // _SAMPLES_PER_IMAGE)]
+    # A copy: a view would keep the whole image.
+    return values[:: max(1, len(values) // _SAMPLES_PER_IMAGE)].copy()
 
 
 def _width_up_to_limit(left: np.ndarray, right: np.ndarray) -> np.ndarray:

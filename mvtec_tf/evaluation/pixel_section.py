@@ -143,6 +143,11 @@ def _how(figures: Sequence[PixelFigures]) -> str:
         "free. Of several hottest pixels an image counts with the share of them in its mask; no distance from the mask "
         "is forgiven."
     )
+    if len(one.categories) > 1:
+        text += (
+            " Over all images the maps of different categories must have one scale to be good; the mean over "
+            "categories asks nothing of the kind."
+        )
     return f"<p>{text}</p>"
 
 
