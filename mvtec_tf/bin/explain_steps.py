@@ -123,7 +123,7 @@ def _gradcam(
     digest = encoder_digest(run_dir / "saved_model")
     folders = {method: run_dir / MAPS_DIR / method for method in methods}
     for method, folder in folders.items():
-        _begin(folder, {"method": method, "layers": list(rebuilt.layers), "saved_model": digest})
+        begin(folder, {"method": method, "layers": list(rebuilt.layers), "saved_model": digest})
     about = _about(rebuilt)
     print(about[0], flush=True)
     found, spoken = [], 0
@@ -158,7 +158,7 @@ def _about(rebuilt: Rebuilt) -> tuple[str, ...]:
     )
 
 
-def _begin(folder: pathlib.Path, key: Mapping[str, Any]) -> None:
+def begin(folder: pathlib.Path, key: Mapping[str, Any]) -> None:
     """Keeps maps of the same network and method, so that a stopped call goes on; removes others."""
     file = folder / _KEY_FILE
     # Written first and whole, so maps without it are nobody's.
