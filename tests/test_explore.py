@@ -2,15 +2,19 @@
 
 import io
 import re
+import struct
 
 import numpy as np
 import pytest
-from PIL import Image, ImageEnhance
+from PIL import Image, ImageEnhance, ImageOps
 from sklearn.metrics import roc_auc_score
 
 from mvtec_tf.data import explore_duplicates, explore_findings, explore_images, records
 from mvtec_tf.data.explore import explore
+from mvtec_tf.data.explore_images import look
+from mvtec_tf.data.records import Record
 from mvtec_tf.errors import UserError
+from tests import image_samples
 
 SIDE = 96
 
@@ -345,3 +349,45 @@ def test_a_folder_that_changes_meanwhile_is_an_error_that_names_the_file(tmp_pat
     copy.unlink()
     with pytest.raises(UserError, match=re.escape(str(copy))):
         explore_duplicates.find(looks, signatures)
+
+
+@pytest.mark.parametrize(
+    "name", ["jpeg turned 6<", "jpeg turned 3>", "png turned 8", "png turned, said behind the pixels"]
+)
+def test_an_image_is_looked_at_upright(tmp_path, name):
+    content = (image_samples.jpegs() | image_samples.good())[name][0]
+    file = tmp_path / "bolt" / "train" / "good" / "0.png"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(content)
+    upright = np.asarray(ImageOps.exif_transpose(Image.open(file)))
+    found, _ = look(Record("bolt/train/good/0.png", str(file), "bolt", "good", 0, "train", "0"))
+    assert (found.height, found.width) == upright.shape[:2]
+    np.testing.assert_array_equal(np.asarray(explore_images.read_rgb(file)), upright)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("gif", "GIF"),
+        ("bmp run-length coded", "BMP, run-length coded"),
+        ("bmp of OS/2", "BMP of OS/2"),
+        ("bmp colour", "BMP"),
+        ("bmp palette of 4 bits", "BMP"),
+    ],
+)
+def test_a_format_that_training_refuses_is_told_from_one_it_takes(name, kind):
+    content = (image_samples.refused() | image_samples.good())[name][0]
+    image = Image.new("RGB", (1, 1))
+    image.format = "GIF" if kind == "GIF" else "BMP"
+    assert explore_images._format(content, image) == kind
+    assert (kind in explore_images.DECODABLE_FORMATS) == (name in image_samples.good())
+
+
+def test_an_image_larger_than_training_takes_is_unreadable(tmp_path):
+    file = tmp_path / "0.png"
+    header = struct.pack(">IIBBBBB", 10_000, 10_001, 8, 2, 0, 0, 0)
+    file.write_bytes(
+        b"\x89PNG\r\n\x1a\n" + image_samples.png_chunk(b"IHDR", header) + image_samples.png_chunk(b"IDAT", b"")
+    )
+    with pytest.raises(explore_images.UnreadableImageError, match="10000 x 10001 pixels, 100010000 in all"):
+        explore_images.read_grey(file)

@@ -8,6 +8,7 @@ from typing import Any
 
 from absl import flags
 
+from mvtec_tf.data.limits import MAX_PIXELS
 from mvtec_tf.errors import UsageError, UserError
 
 FLAGS = flags.FLAGS
@@ -15,8 +16,6 @@ FLAGS = flags.FLAGS
 flags.disclaim_key_flags()
 CLEAN, STUDY = "clean", "study"
 ERROR, SKIP = "error", "skip"
-# mvtec_tf.data.pixels has it too, but importing it costs the seconds that TensorFlow takes.
-_MAX_PIXELS = 100_000_000
 _CHOICES = {
     "precision": ("auto", "float32", "mixed_bfloat16"),
     "jit": ("auto", "on", "off"),
@@ -41,7 +40,7 @@ def define_image_flags() -> None:
     """--max_pixels, --on_bad_image."""
     flags.DEFINE_integer(
         "max_pixels",
-        _MAX_PIXELS,
+        MAX_PIXELS,
         "Images of more pixels are refused before they are decoded, also by the exported model.",
         1,
     )

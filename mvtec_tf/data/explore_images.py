@@ -9,14 +9,27 @@ import hashlib
 import io
 import os
 import pathlib
+import struct
 
 import numpy as np
 from PIL import Image
 
+from mvtec_tf.data.limits import MAX_PIXELS
 from mvtec_tf.data.records import Record
 
 # What the decoder of training and serving understands; Pillow reads more than that.
-DECODABLE_FORMATS = ("PNG", "JPEG", "BMP", "GIF")
+DECODABLE_FORMATS = ("PNG", "JPEG", "BMP")
+# What Exif says of how to turn the stored pixels: CIPA DC-008 (Exif 2.32), section 4.6.4.
+_ORIENTATION = 0x0112
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 HASH_BITS = 64
 DETAIL_SIDE = 128
 # Detail is kept in quarters of a grey level: finer than what a JPEG of good quality disturbs.
@@ -35,10 +48,11 @@ class Look:
 
     Attributes:
       record: which image.
-      width: in pixels.
-      height: in pixels.
+      width: in pixels, of the upright image.
+      height: in pixels, of the upright image.
       mode: of the pixels as stored, Pillow's name: L, RGB, P (palette), RGBA, I;16 (16 bit) ...
-      format: of the file by its content, whatever its name says: PNG, JPEG ...
+      format: of the file by its content, whatever its name says: PNG, JPEG ...; of a BMP that training
+        refuses, with the reason.
       frames: more than 1 in an animation or a multi-page file; only the first is looked at.
       file_bytes: size of the file.
       brightness: mean grey value, 0 to 255; 16-bit images are scaled to it.
@@ -79,15 +93,16 @@ def look(record: Record) -> tuple[Look, Signature]:
     Raises:
       UnreadableImageError: the file is empty, truncated, too large to be decoded or no image.
     """
-    content, image = _open(record.file)
+    content, stored = _open(record.file)
+    image = _upright(stored)
     grey = grey_levels(image)
     found = Look(
         record=record,
         width=image.width,
         height=image.height,
         mode=image.mode,
-        format=image.format or "",
-        frames=getattr(image, "n_frames", 1),
+        format=_format(content, stored),
+        frames=getattr(stored, "n_frames", 1),
         file_bytes=len(content),
         brightness=float(grey.mean(dtype=np.float64)),
         contrast=float(grey.std(dtype=np.float64)),
@@ -99,12 +114,12 @@ def look(record: Record) -> tuple[Look, Signature]:
 
 def read_grey(file: str | os.PathLike[str]) -> np.ndarray:
     """Grey values of an image file, float32 [H, W], 0 to 255. Raises `UnreadableImageError`."""
-    return grey_levels(_open(file)[1])
+    return grey_levels(_upright(_open(file)[1]))
 
 
 def read_rgb(file: str | os.PathLike[str]) -> Image.Image:
     """An image file as Pillow's RGB image, 16 bit scaled to 8. Raises `UnreadableImageError`."""
-    image = _open(file)[1]
+    image = _upright(_open(file)[1])
     return Image.fromarray(np.rint(grey_levels(image)).astype(np.uint8)).convert("RGB") if _deep(image) else _rgb(image)
 
 
@@ -170,13 +185,48 @@ def _open(file: str | os.PathLike[str]) -> tuple[bytes, Image.Image]:
         raise UnreadableImageError("the file is empty")
     try:
         image = Image.open(io.BytesIO(content))
+        _check_size(image)
         image.load()
     except Image.UnidentifiedImageError as error:
         raise UnreadableImageError("its content is no image of a known format") from error
+    except UnreadableImageError:
+        raise
     # Pillow's readers raise whatever a broken file makes them stumble over; the reason is listed.
     except Exception as error:
         raise UnreadableImageError(f"it cannot be decoded ({error})") from error
     return content, image
+
+
+def _check_size(image: Image.Image) -> None:
+    pixels = image.width * image.height
+    if pixels > MAX_PIXELS:
+        raise UnreadableImageError(
+            f"its header says {image.width} x {image.height} pixels, {pixels} in all; training's --max_pixels allows "
+            f"{MAX_PIXELS} unless it is raised"
+        )
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Turned as Exif says, and only Exif, as training does."""
+    exif = Image.Exif()
+    try:
+        exif.load(image.info.get("exif", b""))
+        method = _UPRIGHT.get(exif.get(_ORIENTATION))
+    # A damaged block says nothing; Pillow's reader raises whatever it stumbles over.
+    except Exception:
+        method = None
+    return image if method is None else image.transpose(method)
+
+
+def _format(content: bytes, image: Image.Image) -> str:
+    if image.format != "BMP":
+        return image.format or ""
+    header, bits, compression = struct.unpack_from("<14xI10xHI", content)
+    if header in (12, 64):
+        return "BMP of OS/2"
+    if bits == 16:
+        return "BMP of 16 bits"
+    return "BMP, run-length coded" if compression in (1, 2) else "BMP"
 
 
 def _deep(image: Image.Image) -> bool:

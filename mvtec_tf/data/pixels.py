@@ -11,10 +11,10 @@ import tensorflow as tf
 
 from mvtec_tf.data import bmp, jpeg, png
 from mvtec_tf.data import image_bytes as ib
+from mvtec_tf.data.limits import MAX_PIXELS
 
 # Part of the disk cache's key: raise it when the pixels that this file computes change.
 PIXELS_VERSION = 2
-MAX_PIXELS = 100_000_000
 # Where a byte may be anything, -1.
 _SIGNATURES = [[*form.SIGNATURE, *[-1] * (8 - len(form.SIGNATURE))] for form in (png, jpeg, bmp)]
 # Bytes at the beginning that the decoders of PNG and BMP look at.

@@ -210,7 +210,7 @@ def _storage(found: Exploration) -> str:
         rows.append(((category,), (_sizes(looks), modes, formats, size)))
     text = (
         "Mode is how pixels are stored: L grey, RGB colour, P palette, I;16 grey of 16 bit. Training sees all of them "
-        "as RGB of 8 bit."
+        "as RGB of 8 bit, upright as Exif says, without transparency. Sizes are those of the upright image."
     )
     table = _table(("Category",), ("Width x height", "Mode", "Format", "Files"), rows)
     return f"<section><h2>How they are stored</h2><p>{escape(text)}</p>{table}</section>"
