@@ -93,7 +93,8 @@ def main() -> int:
     arguments = parser.parse_args()
     keep = pathlib.Path(arguments.keep)
     keep.mkdir(parents=True, exist_ok=True)
-    saved_model.write_classifier(keep / "model", small_classifier(), {})
+    if not (keep / "model").exists():
+        saved_model.write_classifier(keep / "model", small_classifier(), {})
     model = LocalModel(keep / "model")
     files, ends, finds = _seeds(), collections.Counter(), []
     end = time.monotonic() + arguments.seconds
