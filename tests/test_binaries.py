@@ -15,6 +15,7 @@ BINARIES = (
     "fit_baseline",
     "fit_probe",
     "make_toy",
+    "predict",
     "quickstart",
     "train_cnn",
     "train_simclr",

@@ -11,6 +11,7 @@ The same command goes on with a table that was interrupted.
 """
 
 import hashlib
+import os
 import pathlib
 import signal
 import threading
@@ -70,7 +71,7 @@ def main(paths: list[str]) -> None:
             _watch(judge, table)
             failed, count = table.failed, len(table.names)
     else:
-        with batch.finished_as(out, _partial(out)) as partial, Journal(partial, batch.COLUMNS, form) as table:
+        with batch.finished_as(out, _partial(out, paths)) as partial, Journal(partial, batch.COLUMNS, form) as table:
             start = time.monotonic()
             verdicts = batch.judge_files(judge, files, table, _BATCH.value, _CONCURRENCY.value)
             seconds = time.monotonic() - start
@@ -106,19 +107,15 @@ def _watch(judge: object, table: object) -> None:
     watch(box, judge, table, _BATCH.value, lambda: not stop.wait(_POLL.value))
 
 
-def _partial(out: pathlib.Path) -> pathlib.Path:
-    """Where the table grows: another one for another model, so that no table mixes two."""
+def _partial(out: pathlib.Path, paths: list[str]) -> pathlib.Path:
+    """Where the table grows: another one for another model or other images, so that no table mixes two."""
+    asked = [_MODEL.value or _SERVER.value, _RELATIVE_TO.value, _LIST.value or "", *paths]
+    parts = [os.fsencode(text) for text in asked]
     if _MODEL.value:
-        graph = pathlib.Path(_MODEL.value)
-        parts = [str(graph.resolve()).encode()]
-        parts += [
-            file.read_bytes()
-            for file in (graph / "fingerprint.pb", graph / "assets.extra" / "mvtec_tf.json")
-            if file.is_file()
-        ]
-        key = hashlib.sha256(b"\0".join(parts)).hexdigest()[:8]
-    else:
-        key = hashlib.sha256(_SERVER.value.encode()).hexdigest()[:8]
+        files = ("fingerprint.pb", "assets.extra/mvtec_tf.json")
+        found = (pathlib.Path(_MODEL.value) / name for name in files)
+        parts += [file.read_bytes() for file in found if file.is_file()]
+    key = hashlib.sha256(b"\0".join(parts)).hexdigest()[:8]
     return out.with_name(f".{out.name}.{key}.partial")
 
 

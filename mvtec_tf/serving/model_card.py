@@ -48,14 +48,14 @@ def build(run_dir: pathlib.Path, card: Mapping[str, Any], statements: Statements
     run = read_json(run_dir / "run.json")
     metrics_file = run_dir / "metrics.json"
     metrics = read_json(metrics_file) if metrics_file.exists() else None
-    settings = run.get("settings", {})
+    weights = _weights(run.get("settings", {}), run, statements)
     return {
         "model": {key: card[key] for key in _MODEL_KEYS if key in card},
         "data": _data(run, metrics, statements),
         "metrics": _metrics(metrics),
         "threshold": card.get("thresholds"),
-        "weights": _weights(settings, run, statements),
-        "limits": _limits(card, run, metrics),
+        "weights": weights,
+        "limits": _limits(card, run, metrics, weights["loaded"]),
         "repeat": {
             "program": run.get("binary"),
             "command": f"python -m mvtec_tf.bin.{run.get('binary')} --flagfile=flags.txt",
@@ -107,7 +107,18 @@ def read_json(file: pathlib.Path) -> dict[str, Any]:
         raise UserError(f"{file}: not readable as JSON ({error}).") from error
 
 
-_MODEL_KEYS = ("name", "version", "kind", "image_size", "categories", "signatures", "stages", "batch_norm")
+_MODEL_KEYS = (
+    "name",
+    "version",
+    "kind",
+    "image_size",
+    "categories",
+    "types",
+    "max_pixels",
+    "signatures",
+    "stages",
+    "batch_norm",
+)
 
 
 def _data(run: Mapping[str, Any], metrics: Mapping[str, Any] | None, statements: Statements) -> dict[str, Any]:
@@ -188,7 +199,9 @@ def sha256(file: pathlib.Path) -> str | None:
         return hashlib.file_digest(content, "sha256").hexdigest()
 
 
-def _limits(card: Mapping[str, Any], run: Mapping[str, Any], metrics: Mapping[str, Any] | None) -> list[str]:
+def _limits(
+    card: Mapping[str, Any], run: Mapping[str, Any], metrics: Mapping[str, Any] | None, loaded: str
+) -> list[str]:
     size = card.get("image_size")
     categories = run.get("data", {}).get("categories") or card.get("categories") or []
     limits = []
@@ -198,14 +211,16 @@ def _limits(card: Mapping[str, Any], run: Mapping[str, Any], metrics: Mapping[st
             "and that score means nothing."
         )
     if size:
-        limits.append(f"Every image is resized to {size} x {size} pixels: what cannot be seen there is not found.")
+        height, width = (size, size) if isinstance(size, int) else size
+        limits.append(f"Every image is resized to {width} x {height} pixels: what cannot be seen there is not found.")
     if card["kind"] == "encoder":
         return [*limits, "It gives features, not verdicts: a head has to be fitted on them."]
     if not card.get("gives_probability", True):
         limits.append("Its score is a distance, not a probability, so it answers none.")
-    limits.append("A heat map shows which parts of the image the score rests on, not the outline of a defect.")
-    if "RANDOM" in run.get("network", {}).get("weights", ""):
-        limits.append(f"Not all layers started from the weights file. {run['network']['weights']}")
+    if "explain" in card.get("signatures", ()):
+        limits.append("A heat map shows which parts of the image the score rests on, not the outline of a defect.")
+    if "RANDOM" in loaded:
+        limits.append(f"Not all layers started from the weights file. {loaded}")
     if metrics is None:
         return [*limits, "It was not judged."]
     evaluated = metrics.get("counts", {}).get("evaluate")

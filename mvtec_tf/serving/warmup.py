@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from mvtec_tf import atomic
+from mvtec_tf.data import pixels
 from mvtec_tf.errors import UserError
 
 # The name that the server looks for in assets.extra.
@@ -20,14 +21,14 @@ FILE = "tf_serving_warmup_requests"
 BATCHES = (1, 8)
 
 
-def write(file: atomic.PathLike, signatures: Mapping[str, Any], name: str, image_size: int) -> None:
+def write(file: atomic.PathLike, signatures: Mapping[str, Any], name: str, image_size: pixels.Size) -> None:
     """Writes one record for each signature and batch size: a drawn picture, no customer's photograph.
 
     Args:
       file: a new file.
       signatures: of the loaded model.
       name: of the model, as the server will know it.
-      image_size: side of the picture in pixels.
+      image_size: of the picture.
     """
     # Imported here: only exports and servers need the protos.
     from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
@@ -66,10 +67,11 @@ def replay(model: Any, file: atomic.PathLike) -> Iterator[tuple[str, dict[str, n
         yield signature, {key: value.numpy() for key, value in answer.items()}
 
 
-def _picture(image_size: int) -> np.ndarray:
-    """uint8 [image_size, image_size, 3]: noise on a gradient, about as hard to decode as a photograph."""
-    ramp = np.linspace(60, 180, image_size)
-    noise = np.random.default_rng(0).normal(0, 12, (image_size, image_size, 3))
+def _picture(image_size: pixels.Size) -> np.ndarray:
+    """uint8 [height, width, 3]: noise on a gradient, about as hard to decode as a photograph."""
+    height, width = pixels.height_and_width(image_size)
+    ramp = np.linspace(60, 180, height)
+    noise = np.random.default_rng(0).normal(0, 12, (height, width, 3))
     return np.clip(ramp[:, None, None] + noise, 0, 255).astype(np.uint8)
 
 
