@@ -200,7 +200,7 @@ def _fitted(name, features, records, tiled=False):
     return head, settings
 
 
-@pytest.mark.parametrize("name", ["logistic", "patchcore"])
+@pytest.mark.parametrize("name", ["padim", "patchcore"])
 def test_a_served_probe_answers_what_the_fitted_head_says(name, kept, encoder, records, layers, tmp_path):
     features = kept.features_of(records)
     head, _ = _fitted(name, features, records)

@@ -17,8 +17,10 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
+from mvtec_tf.data.records import Record
 from mvtec_tf.errors import UserError
-from mvtec_tf.models import coreset
+from mvtec_tf.features.store import FeatureStore
+from mvtec_tf.models import coreset, patch_maps
 from mvtec_tf.models.frozen import FrozenFeatures
 from mvtec_tf.models.patch_heads import PatchCoreHead
 
@@ -32,6 +34,7 @@ _MEMORY = 2000
 # Of the choice: patches, numbers of a patch, kept.
 _POINTS, _WIDTH = 100_000, 512
 _TEXTURES = 200
+_NOISE = 0.35
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,20 +57,37 @@ class MemoryCost:
 
 @dataclasses.dataclass(frozen=True)
 class ChoiceCost:
-    """One way to choose a memory out of many patches.
+    """One way to choose 2,000 out of 100,000 drawn patches.
 
     Attributes:
       how: "greedy" or "random".
       wall_seconds, cpu_seconds: of the choice, the random projection included.
-      roc_auc: of images drawn from the same textures, defective ones with a foreign patch.
       farthest: largest distance of any patch to its nearest in memory.
     """
 
     how: str
     wall_seconds: float
     cpu_seconds: float
-    roc_auc: float
     farthest: float
+
+
+@dataclasses.dataclass(frozen=True)
+class ChoiceWorth:
+    """What one way to choose is worth on photographs.
+
+    Attributes:
+      category: product.
+      how: "greedy" or "random".
+      patches: candidates; 2,000 of them, or all if there are fewer, are kept.
+      fit_cpu_seconds: of the whole fit, reading included.
+      roc_auc: of all test images by a memory of good training images.
+    """
+
+    category: str
+    how: str
+    patches: int
+    fit_cpu_seconds: float
+    roc_auc: float
 
 
 def measure_sizes(sizes: Sequence[int], seed: int, say: Callable[[str], None]) -> Iterator[MemoryCost]:
@@ -84,24 +104,14 @@ def measure_sizes(sizes: Sequence[int], seed: int, say: Callable[[str], None]) -
 def measure_choice(seed: int, say: Callable[[str], None]) -> Iterator[ChoiceCost]:
     """2,000 out of 100,000 patches of 512 numbers, greedily in a random projection, and at random.
 
-    The textures are drawn as photographs have them: a few common ones and many rare ones. A memory chosen at
-    random has no room for the rare ones and takes them for defects.
+    The textures are drawn as photographs have them: a few common ones and many rare ones.
     """
     rng = np.random.default_rng(seed)
     textures = rng.normal(size=(_TEXTURES, _WIDTH)).astype(np.float32)
     # Zipf's law: the k-th texture is 1/k as common as the first.
     shares = 1 / np.arange(1, _TEXTURES + 1)
-    shares /= shares.sum()
-
-    def patches(count: int) -> np.ndarray:
-        return textures[rng.choice(_TEXTURES, count, p=shares)] + 0.35 * rng.normal(size=(count, _WIDTH)).astype(
-            np.float32
-        )
-
-    points = patches(_POINTS)
-    labels = np.repeat([0, 1], 100)
-    tests = patches(200 * 196).reshape(200, 196, _WIDTH)
-    tests[labels == 1, 0] += 0.32 * rng.normal(size=(100, _WIDTH)).astype(np.float32)
+    which = rng.choice(_TEXTURES, _POINTS, p=shares / shares.sum())
+    points = textures[which] + _NOISE * rng.normal(size=(_POINTS, _WIDTH)).astype(np.float32)
     for how in ("greedy", "random"):
         say(f"choosing {_MEMORY:,} of {_POINTS:,} patches, {how} ...")
         wall, cpu = time.perf_counter(), time.process_time()
@@ -110,12 +120,43 @@ def measure_choice(seed: int, say: Callable[[str], None]) -> Iterator[ChoiceCost
         else:
             chosen = rng.choice(_POINTS, _MEMORY, replace=False)
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-        scores = _nearest(tests.reshape(-1, _WIDTH), points[chosen]).reshape(200, -1).max(axis=1)
-        farthest = float(_nearest(points, points[chosen]).max())
-        yield ChoiceCost(how, wall, cpu, float(roc_auc_score(labels, scores)), farthest)
+        yield ChoiceCost(how, wall, cpu, float(_nearest(points, points[chosen]).max()))
 
 
-def text_table(rows: Sequence[MemoryCost] | Sequence[ChoiceCost]) -> str:
+def measure_worth(
+    store: FeatureStore, records: Sequence[Record], seed: int, say: Callable[[str], None]
+) -> Iterator[ChoiceWorth]:
+    """Greedy and random memories of 2,000 patches on photographs, side by side.
+
+    Args:
+      store: features with maps.
+      records: images of one or more categories that it holds features of.
+      seed: of candidates and choice.
+      say: is told what is being measured.
+
+    Raises:
+      UserError: the store holds no maps, or not all of the images.
+    """
+    if not store.key.maps:
+        raise UserError(f"{store.path}: holds no patch maps. Extract the features with --maps.")
+    for category in sorted({record.category for record in records}):
+        own = [record for record in records if record.category == category]
+        train = store.features_of([record for record in own if record.split == "train"])
+        tests = [record for record in own if record.split == "test"]
+        labels = [record.label for record in tests]
+        for how in ("greedy", "random"):
+            say(f"{category}: memory of {_MEMORY:,} patches, {how} ...")
+            cpu = time.process_time()
+            head = PatchCoreHead(_MEMORY, _POINTS, seed=seed, greedy=how == "greedy").fit(
+                train, np.zeros(len(train), int)
+            )
+            cpu = time.process_time() - cpu
+            scores = head.decision_function(store.features_of(tests))
+            patches = min(_POINTS, len(train) * int(np.prod(patch_maps.grid(train.maps))))
+            yield ChoiceWorth(category, how, patches, cpu, float(roc_auc_score(labels, scores)))
+
+
+def text_table(rows: Sequence[MemoryCost | ChoiceCost | ChoiceWorth]) -> str:
     """The costs, a line each."""
     titles = [field.name.replace("_", " ") for field in dataclasses.fields(rows[0])]
     lines = [titles, *([_text(value) for value in dataclasses.astuple(row)] for row in rows)]

@@ -34,6 +34,12 @@ _PICTURES = flags.DEFINE_integer(
     "pictures", 2000, "Images of a report with all pictures but t-SNE: mistakes, heat maps, embedding; 0: none.", 0
 )
 _RESAMPLES = flags.DEFINE_integer("resamples", 1000, "Resamples for the 95 % intervals.", 0)
+_FEATURES = flags.DEFINE_string(
+    "features",
+    None,
+    "For patch_memory: a folder of extract_features --maps, to compare greedy and random on photographs.",
+)
+_DATA = flags.DEFINE_list("data_dir", [], "For --features: where the images are.")
 _SEED = flags.DEFINE_integer("seed", 0, "Of what is drawn.", 0)
 
 
@@ -49,6 +55,8 @@ def main() -> None:
         raise UsageError(f"--sizes={','.join(given)}: expected numbers of images of 2 or more, ascending.")
     if 0 < _PICTURES.value < 16:
         raise UsageError(f"--pictures={_PICTURES.value}: expected 16 or more, or 0 for none.")
+    if bool(_FEATURES.value) != bool(_DATA.value) or (_FEATURES.value and _WHAT.value != "patch_memory"):
+        raise UsageError("--features and --data_dir go together, and with --what=patch_memory.")
     folder = pathlib.Path(_OUT.value)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"--out={folder}: not an empty folder. Name a new one.")
@@ -81,16 +89,19 @@ def _patch_memory(sizes: list[int], folder: pathlib.Path) -> tuple[dict, str]:
     del folder  # nothing but the costs is kept
     from mvtec_tf.benchmark import patch_memory
 
-    costs = list(patch_memory.measure_sizes(sizes, _SEED.value, _say))
-    choices = list(patch_memory.measure_choice(_SEED.value, _say))
-    document = {
-        name: [dataclasses.asdict(one) for one in rows] for name, rows in (("costs", costs), ("choices", choices))
+    tables = {
+        "Patch memory of 2,000 patches": list(patch_memory.measure_sizes(sizes, _SEED.value, _say)),
+        "2,000 of 100,000 patches of 512 numbers": list(patch_memory.measure_choice(_SEED.value, _say)),
     }
-    words = (
-        f"Patch memory, 2,000 patches:\n{patch_memory.text_table(costs)}\n\n"
-        f"2,000 of 100,000 patches of 512 numbers:\n{patch_memory.text_table(choices)}"
-    )
-    return document, words
+    if _FEATURES.value:
+        from mvtec_tf.data import records
+        from mvtec_tf.features.store import FeatureStore
+
+        found = records.scan(_DATA.value)
+        worth = patch_memory.measure_worth(FeatureStore(_FEATURES.value), found, _SEED.value, _say)
+        tables["All test images by 2,000 patches of good training images"] = list(worth)
+    document = {title: [dataclasses.asdict(one) for one in rows] for title, rows in tables.items()}
+    return document, "\n\n".join(f"{title}:\n{patch_memory.text_table(rows)}" for title, rows in tables.items())
 
 
 _MEASURED = {"evaluation": _evaluation, "patch_memory": _patch_memory}

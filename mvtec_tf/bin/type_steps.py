@@ -48,7 +48,11 @@ def fit_and_judge_types(run: RunDirectory, features: Features, settings: HeadSet
     run.note(labels_used=len(cut.labelled), labelled_defects=sum(record.label for record in cut.labelled))
     labels = " ".join([probe_steps.labels_note(cut), *probe.warnings])
     title = f"Frozen encoder with a {settings.name} head that names the defect"
-    run_steps.judge_run(run, table, title, [("Labels", labels)])
+    names = (
+        f"{defect_types.REPORT_FILE} in this folder says how often the defect was named rightly. An image is named "
+        "after its highest score, and so may be called good there and still reach the threshold here."
+    )
+    run_steps.judge_run(run, table, title, [("Labels", labels), ("Names of defects", names)])
     _judge_names(run, features, head, served[TYPE_SCORES], title)
 
 

@@ -56,7 +56,7 @@ class _PatchHead:
     def distance_ops(self, features: FrozenFeatures, arrays: dict[str, tf.Tensor]) -> tf.Tensor:
         """`distances` in TensorFlow ops."""
         maps = self._maps(features)
-        distances = self._distance_ops(patch_maps.join_ops(maps), arrays)
+        distances = self._distance_ops(patch_maps.join_ops(self._used_ops(maps, arrays)), arrays)
         return tf.reshape(distances, [-1, *patch_maps.grid(maps)])
 
     def _maps(self, features: FrozenFeatures) -> dict[str, Any]:
@@ -65,7 +65,16 @@ class _PatchHead:
     def _patches(self, features: FrozenFeatures) -> Iterator[np.ndarray]:
         """float32 [B, patches, D], a few images at a time."""
         for batch in features.batches():
-            yield patch_maps.join(self._maps(batch))
+            yield patch_maps.join(self._used(self._maps(batch)))
+
+    def _used(self, maps: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The channels that the head looks at."""
+        return maps
+
+    def _used_ops(self, maps: dict[str, tf.Tensor], arrays: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """`_used` in TensorFlow ops."""
+        del arrays
+        return maps
 
     def _good(self, features: FrozenFeatures, labels: np.ndarray, name: str) -> FrozenFeatures:
         frozen.check(features, labels, maps=True)
@@ -112,11 +121,28 @@ class PadimHead(_PatchHead):
         """chosen int32 [d], mean [P, d], whitening [P, d, d]; P positions, row by row."""
         return {"chosen": self.chosen_.astype(np.int32), "mean": self.mean_, "whitening": self.whitening_}
 
+    def _used(self, maps: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        # Before coarse maps are interpolated: a tenth of the work.
+        found, first = {}, 0
+        for name, value in maps.items():
+            width = value.shape[-1]
+            own = self.chosen_[(self.chosen_ >= first) & (self.chosen_ < first + width)] - first
+            found[name], first = value[..., own], first + width
+        return found
+
+    def _used_ops(self, maps: dict[str, tf.Tensor], arrays: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        chosen, found, first = arrays["chosen"], {}, 0
+        for name, value in maps.items():
+            width = value.shape[-1]
+            own = tf.boolean_mask(chosen, (chosen >= first) & (chosen < first + width)) - first
+            found[name], first = tf.gather(value, own, axis=-1), first + width
+        return found
+
     def _moments(self, good: FrozenFeatures) -> tuple[np.ndarray, np.ndarray]:
         """float64 mean [P, d] and covariance [P, d, d], of all good images in one pass."""
         shift = total = products = None
         for patches in self._patches(good):
-            values = patches[:, :, self.chosen_].astype(np.float64)
+            values = patches.astype(np.float64)
             if shift is None:
                 # Sums of squares far from zero would cost the covariance its digits.
                 shift = values.mean(axis=0)
@@ -129,11 +155,11 @@ class PadimHead(_PatchHead):
         return mean + shift, covariance
 
     def _distances(self, patches: np.ndarray) -> np.ndarray:
-        centred = patches[:, :, self.chosen_] - self.mean_
+        centred = patches - self.mean_
         return np.linalg.norm(centred.transpose(1, 0, 2) @ self.whitening_, axis=2).T
 
     def _distance_ops(self, patches: tf.Tensor, arrays: dict[str, tf.Tensor]) -> tf.Tensor:
-        centred = tf.gather(patches, arrays["chosen"], axis=2) - arrays["mean"]
+        centred = patches - arrays["mean"]
         return tf.transpose(tf.norm(tf.matmul(tf.transpose(centred, [1, 0, 2]), arrays["whitening"]), axis=2))
 
 

@@ -54,7 +54,8 @@ def join_ops(maps: Mapping[str, tf.Tensor]) -> tf.Tensor:
         for value in maps.values()
     ]
     joined = tf.concat(parts, axis=-1)
-    return tf.reshape(joined, [-1, rows * columns, joined.shape[-1]])
+    # How many channels there are may be known only when the graph runs.
+    return tf.reshape(joined, [-1, rows * columns, joined.shape[-1] or tf.shape(joined)[-1]])
 
 
 def average_neighbours(maps: tf.Tensor, size: int) -> tf.Tensor:
