@@ -77,6 +77,18 @@ def test_the_supervised_network_is_what_the_others_are_measured_against_wherever
     assert (finding.method, finding.against, finding.figure) == ("probe", "cnn", difference)
 
 
+def test_another_head_on_the_encoder_says_nothing_of_what_pretraining_was_worth(tmp_path):
+    patches = PROBE | {"settings": PROBE["settings"] | {"head": "patchcore"}}
+    texts = [
+        _run(tmp_path / "probe", PROBE, 2),
+        _run(tmp_path / "patches", patches, 4, 0.0),
+        _run(tmp_path / "starting", STARTING, 3),
+    ]
+    said = [text for text in _studied(texts).answers[0].text if text.startswith("Beside starting")]
+    assert len(said) == 1
+    assert "ROC-AUC of probe differs" in said[0]
+
+
 def test_each_question_is_answered_with_figures_and_intervals(tmp_path):
     more = PROBE | {"labels_used": 60, "settings": PROBE["settings"] | {"label_budget": "0.25"}}
     texts = [

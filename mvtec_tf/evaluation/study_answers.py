@@ -9,7 +9,7 @@ from mvtec_tf.evaluation.comparison import ALL, Comparison, Standing
 from mvtec_tf.evaluation.comparison_summary import direction, labels, signed
 from mvtec_tf.evaluation.contenders import Method
 from mvtec_tf.evaluation.metrics import Metric
-from mvtec_tf.evaluation.study_roles import SELF_SUPERVISED, STARTING, SUPERVISED, label_share, role
+from mvtec_tf.evaluation.study_roles import SELF_SUPERVISED, STARTING, SUPERVISED, head, label_share, role
 
 # The study's own mark.
 MARK_F1, MARK_SHARE = 0.75, 0.1
@@ -137,7 +137,7 @@ def _gain_of_pretraining(compared: Comparison, few: Sequence[Standing]) -> tuple
     text, findings = [], []
     for one in few:
         for other in starting:
-            if label_share(one.method) != label_share(other.method):
+            if label_share(one.method) != label_share(other.method) or head(one.method) != head(other.method):
                 continue
             finding = _difference(one, other, compared, "roc_auc")
             words = _said(

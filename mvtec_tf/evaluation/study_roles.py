@@ -34,6 +34,12 @@ def label_share(method: Method) -> float | None:
     return max(shares)
 
 
+def head(method: Method) -> tuple[object, ...]:
+    """What was fitted on the encoder: two methods that differ in it do not show what the encoder is worth."""
+    record = method.runs[0].record or {}
+    return record.get("part"), record.get("settings", {}).get("head"), record.get("settings", {}).get("protocol")
+
+
 def arrange(methods: Sequence[Method]) -> tuple[Method, ...]:
     """The supervised method with the most labels first, as the one that the others are measured against."""
     supervised = [method for method in methods if role(method) == SUPERVISED]
