@@ -317,5 +317,5 @@ def test_pooling_and_brightness_of_the_fit_are_those_of_the_served_graph(encoder
     probe = Probe(encoder, settings, head)
     scores = probe.judge(_images(records))["anomaly_score"]
     np.testing.assert_allclose(scores, head.decision_function(features), rtol=1e-5, atol=1e-5)
-    with pytest.raises(UserError, match="pooling: .*mean"):
+    with pytest.raises(UserError, match=r"pooling: .*mean"):
         extract.extract(encoder, records, plain, tmp_path / "features")
