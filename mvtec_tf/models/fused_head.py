@@ -82,7 +82,9 @@ class FusedHead:
         self.weight_ = 0.0
         if labels.any():
             evidence = (held_out - self.mean_) / self.scale_
-            self.weight_ = self._chosen(evidence, labels, folds, features.groups) if self.weight is None else self.weight
+            self.weight_ = self.weight
+            if self.weight is None:
+                self.weight_ = self._chosen(evidence, labels, folds, features.groups)
         self.parts_ = _Parts.fit(pooled, labels)
         return self
 
