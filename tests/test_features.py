@@ -18,7 +18,7 @@ from mvtec_tf.models.head_settings import NEED_MAPS, HeadSettings
 from mvtec_tf.models.heads import PerCategoryHead, make_head
 from mvtec_tf.models.platt import Platt
 from mvtec_tf.serving import heat_maps, saved_model
-from mvtec_tf.serving.feature_graph import FeatureSettings
+from mvtec_tf.serving.feature_graph import FeatureGraph, FeatureSettings
 from mvtec_tf.serving.probe_model import Probe, write_probe
 
 SIDE = 64
@@ -305,3 +305,17 @@ def test_a_store_is_opened_only_if_it_is_one(tmp_path, kept):
     (tmp_path / store.DESCRIPTION).write_text(json.dumps(description | {"format": 99}))
     with pytest.raises(UserError, match="format 99, expected 1"):
         FeatureStore(tmp_path)
+
+
+def test_pooling_and_brightness_of_the_fit_are_those_of_the_served_graph(encoder, records, layers, tmp_path):
+    settings = FeatureSettings(layers, pooling=("mean", "gem8"), centre_brightness=True)
+    found = extract.extract(encoder, records, settings, tmp_path / "features")
+    features, plain = found.features_of(records), FeatureSettings(layers)
+    brighter = np.minimum(_images(records[:4]).astype(int) + 30, 255).astype(np.uint8)
+    assert features.pooled.shape[1] == 2 * FeatureGraph(encoder, plain).features(brighter).pooled.shape[1]
+    head, _ = _fitted("mahalanobis", features, records)
+    probe = Probe(encoder, settings, head)
+    scores = probe.judge(_images(records))["anomaly_score"]
+    np.testing.assert_allclose(scores, head.decision_function(features), rtol=1e-5, atol=1e-5)
+    with pytest.raises(UserError, match=r"pooling: .*mean"):
+        extract.extract(encoder, records, plain, tmp_path / "features")

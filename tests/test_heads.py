@@ -12,6 +12,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC, LinearSVC
 
 from mvtec_tf.errors import UsageError, UserError
+from mvtec_tf.models.gaussian import GoodGaussian
 from mvtec_tf.models.head_settings import HEADS, NEED_LABELS, NEED_MAPS, HeadSettings, check_budget
 from mvtec_tf.models.heads import (
     HybridHead,
@@ -231,3 +232,17 @@ def test_a_hybrid_of_nothing_or_of_itself_is_refused():
             HeadSettings("hybrid", hybrid_of=wrong)
     assert HeadSettings("hybrid").needs_maps
     assert not HeadSettings("hybrid", hybrid_of=("lda", "mahalanobis")).needs_maps
+
+
+def test_the_gaussian_of_few_images_in_many_dimensions_is_ledoit_and_wolfs(data):
+    rng = np.random.default_rng(4)
+    for count, width in ((12, 40), (60, 5)):
+        good, others = rng.normal(size=(count, width)) * 3 + 7, rng.normal(size=(9, width)) * 5
+        good[:, 1] = 2.5  # no spread at all
+        gaussian = GoodGaussian(good)
+        scaler = StandardScaler().fit(good)
+        reference = LedoitWolf().fit(scaler.transform(good))
+        scaled = scaler.transform(others)
+        expected = np.sqrt(np.einsum("ij,jk,ik->i", scaled, reference.precision_, scaled))
+        np.testing.assert_allclose(gaussian.distances(others), expected, rtol=1e-8)
+        np.testing.assert_allclose(gaussian.solve(scaled[0]), reference.precision_ @ scaled[0], rtol=1e-6, atol=1e-9)

@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 FLAGS = flags.FLAGS
 flags.disclaim_key_flags()
 # The flags that decide what features are; a store of features has decided them already.
-_OF_FEATURES = ("feature_layers", "tiles", "neighbourhood", "weights", "weights_partial", "backbone", "image_size")
+_OF_FEATURES = (
+    *("feature_layers", "pooling", "centre_brightness", "tiles", "neighbourhood"),
+    *("weights", "weights_partial", "backbone", "image_size"),
+)
 
 
 def define_encoder_flags() -> None:
@@ -29,6 +32,14 @@ def define_encoder_flags() -> None:
     flags.DEFINE_integer("image_size", 224, "Side in pixels for --weights; an encoder has its own.", 1)
     flags.DEFINE_list(
         "feature_layers", [], "The encoder's outputs that make the features; default: the two stages before the last."
+    )
+    flags.DEFINE_list(
+        "pooling",
+        ["mean"],
+        "How maps become global features: mean, gem8 (generalised mean of power 8: a small defect moves it), or both.",
+    )
+    flags.DEFINE_boolean(
+        "centre_brightness", False, "Shift every image to one mean brightness first: another exposure is no anomaly."
     )
     flags.DEFINE_string(
         "tiles", "1x1", "ROWSxCOLUMNS: cut each image into tiles that fill the encoder's input, for small defects."
@@ -76,7 +87,8 @@ def feature_settings(middle_stages: list[str], maps: bool) -> "FeatureSettings":
     from mvtec_tf.serving.feature_graph import FeatureSettings
 
     layers = tuple(FLAGS.feature_layers or middle_stages)
-    return FeatureSettings(layers, maps, FLAGS.neighbourhood, parse_tiles(FLAGS.tiles))
+    tiles = parse_tiles(FLAGS.tiles)
+    return FeatureSettings(layers, maps, FLAGS.neighbourhood, tiles, tuple(FLAGS.pooling), FLAGS.centre_brightness)
 
 
 def encoder(folder: pathlib.Path) -> tuple[pathlib.Path, str]:

@@ -43,7 +43,9 @@ class Features:
     def of(cls, store: FeatureStore, encoder: pathlib.Path, cut: Cut) -> "Features":
         """Those of the cut's images, from a store that holds them."""
         key = store.key
-        settings = FeatureSettings(key.layers, key.maps, key.neighbourhood, key.tiles)
+        settings = FeatureSettings(
+            key.layers, key.maps, key.neighbourhood, key.tiles, key.pooling, key.centre_brightness
+        )
         records = (*cut.train_good, *cut.labelled, *cut.evaluate)
         return cls(encoder, settings, key, cut, store.features_of(records), store.embeddings_of(records))
 

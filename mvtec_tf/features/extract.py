@@ -70,7 +70,14 @@ def key_of(encoder: atomic.PathLike, graph: FeatureGraph) -> FeatureKey:
     # Without maps no neighbourhood was averaged: features that are equal have equal keys.
     neighbourhood = settings.neighbourhood if settings.maps else 1
     return FeatureKey(
-        store.encoder_digest(encoder), graph.image_size, settings.layers, settings.maps, neighbourhood, settings.tiles
+        store.encoder_digest(encoder),
+        graph.image_size,
+        settings.layers,
+        settings.maps,
+        neighbourhood,
+        settings.tiles,
+        settings.pooling,
+        settings.centre_brightness,
     )
 
 

@@ -3,7 +3,7 @@
     features.json           what these features are of: encoder, layers, image size, ...
     encoder/                the SavedModel that they came from
     records.csv             one line an image, in the order of the rows
-    shard_00000/pooled.npy  float32 [n, T, D], averages of each of T tiles, layers joined
+    shard_00000/pooled.npy  float32 [n, T, D], global features of each of T tiles, layers joined
                 embedding.npy  float32 [n, C], the encoder's end
                 map_0.npy   float32 [n, h, w, C], one file a layer, where maps were asked for
 
@@ -45,6 +45,8 @@ class FeatureKey:
       maps: whether there are patch maps.
       neighbourhood: side over which patches were averaged.
       tiles: (rows, columns).
+      pooling: how maps became global features.
+      centre_brightness: whether images were shifted to one brightness first.
     """
 
     encoder: str
@@ -53,6 +55,8 @@ class FeatureKey:
     maps: bool
     neighbourhood: int
     tiles: tuple[int, int]
+    pooling: tuple[str, ...] = ("mean",)
+    centre_brightness: bool = False
 
     def as_json(self) -> dict[str, Any]:
         """Lists instead of tuples, as JSON gives them back."""

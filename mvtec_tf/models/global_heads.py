@@ -4,13 +4,13 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from sklearn.covariance import LedoitWolf
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
 from mvtec_tf.errors import UserError
 from mvtec_tf.models import frozen
 from mvtec_tf.models.frozen import pooled_of
+from mvtec_tf.models.gaussian import GoodGaussian, distances_by_ops
 
 
 class MahalanobisHead:
@@ -26,27 +26,20 @@ class MahalanobisHead:
 
     def fit(self, features: Any, labels: np.ndarray) -> "MahalanobisHead":
         """Uses the rows labelled good only. Raises UserError on fewer than two."""
-        good = good_rows(features, labels, "mahalanobis", 2).astype(np.float64)
-        scaler = StandardScaler().fit(good)
-        precision = LedoitWolf().fit(scaler.transform(good)).precision_
-        factor = np.linalg.cholesky(precision)
-        self.mean_ = scaler.mean_
-        # |whitening.T (x - mean)| is the distance: one matrix product at serving time.
-        self.whitening_ = factor / scaler.scale_[:, None]
+        self.gaussian_ = GoodGaussian(good_rows(features, labels, "mahalanobis", 2))
         return self
 
     def decision_function(self, features: Any) -> np.ndarray:
         """float32 [N]."""
-        centred = np.asarray(pooled_of(features), np.float64) - self.mean_
-        return np.linalg.norm(centred @ self.whitening_, axis=1).astype(np.float32)
+        return self.gaussian_.distances(pooled_of(features)).astype(np.float32)
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """mean [D], whitening [D, D]."""
-        return {"mean": self.mean_.astype(np.float32), "whitening": self.whitening_.astype(np.float32)}
+        """Those of the Gaussian, see `GoodGaussian.arrays`."""
+        return self.gaussian_.arrays()
 
     def score(self, features: Any, arrays: dict[str, tf.Tensor]) -> tf.Tensor:
         """float32 [N, D] -> [N]."""
-        return tf.norm((pooled_of(features) - arrays["mean"]) @ arrays["whitening"], axis=1)
+        return distances_by_ops(pooled_of(features), arrays)
 
 
 class NearestNeighboursHead:

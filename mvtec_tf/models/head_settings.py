@@ -15,6 +15,8 @@ HEADS = {
     "nearest_neighbours": "distance of the global features to the nearest good images; needs no labels",
     "padim": "distance of each patch to a Gaussian of its position in the good images; needs no labels",
     "patchcore": "distance of each patch to the nearest in a memory of good patches; needs no labels",
+    "fused": "distance to the good images plus ridge regression on the labels, at a fixed weight; also without labels",
+    "auto": "fused, its weight chosen by cross-validation within the labels; also without labels: the recommended head",
     "hybrid": "the heads of --hybrid_of weighed by a logistic regression",
 }
 NEED_LABELS = frozenset({"logistic", "linear_svm", "rbf_svm", "lda", "hybrid"})
@@ -22,7 +24,10 @@ NEED_LABELS = frozenset({"logistic", "linear_svm", "rbf_svm", "lda", "hybrid"})
 NEED_MAPS = frozenset({"padim", "patchcore", "hybrid"})
 # Those that can be fitted to more than two classes.
 TYPE_HEADS = ("logistic", "linear_svm")
+# They learn from labels where there are any, and whole: what they are made of cannot be stacked once more.
+FUSED = frozenset({"fused", "auto"})
 LABEL_FREE = tuple(name for name in HEADS if name not in NEED_LABELS)
+_STACKABLE = tuple(name for name in HEADS if name != "hybrid" and name not in FUSED)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,11 +66,11 @@ class HeadSettings:
             raise UsageError(f"--head={self.name}: unknown. Known are {', '.join(HEADS)}.")
         if not 0 < self.c < math.inf:
             raise UsageError(f"--head_c={self.c}: must be above 0.")
-        wrong = [name for name in self.hybrid_of if name not in HEADS or name == "hybrid"]
+        wrong = [name for name in self.hybrid_of if name not in _STACKABLE]
         if wrong or not self.hybrid_of or len(set(self.hybrid_of)) < len(self.hybrid_of):
             raise UsageError(
                 f"--hybrid_of={','.join(self.hybrid_of)}: expected different heads out of "
-                f"{', '.join(name for name in HEADS if name != 'hybrid')}."
+                f"{', '.join(_STACKABLE)}."
             )
         for field in ("neighbours", "memory_bank", "coreset_candidates", "padim_channels"):
             if getattr(self, field) < 1:

@@ -12,14 +12,16 @@ import numpy as np
 import tensorflow as tf
 
 from mvtec_tf.models.category_head import PerCategoryHead
+from mvtec_tf.models.fused_head import FusedHead
 from mvtec_tf.models.global_heads import MahalanobisHead, NearestNeighboursHead, RbfSvmHead
-from mvtec_tf.models.head_settings import NEED_MAPS, HeadSettings
+from mvtec_tf.models.head_settings import FUSED, NEED_MAPS, HeadSettings
 from mvtec_tf.models.hybrid_head import HybridHead
 from mvtec_tf.models.linear_heads import LdaHead, LinearSvmHead, LogisticHead, StudyHead
 from mvtec_tf.models.patch_heads import PadimHead, PatchCoreHead
 from mvtec_tf.models.tiled_head import TiledHead
 
 __all__ = [
+    "FusedHead",
     "Head",
     "HybridHead",
     "LdaHead",
@@ -71,7 +73,8 @@ def make_head(settings: HeadSettings, tiled: bool = False) -> Head:
 
     Args:
       settings: which, and its numbers.
-      tiled: whether a head on global features is to look at every tile; patch heads do without being told.
+      tiled: whether a head on global features is to look at every tile; patch heads do without being told,
+        and the fused ones look at the average over tiles.
     """
     if settings.name == "hybrid":
         bases = {
@@ -80,13 +83,15 @@ def make_head(settings: HeadSettings, tiled: bool = False) -> Head:
         }
         return HybridHead(bases, seed=settings.seed)
     make = functools.partial(_MAKERS[settings.name], settings)
-    return TiledHead(make) if tiled and settings.name not in NEED_MAPS else make()
+    return TiledHead(make) if tiled and settings.name not in NEED_MAPS | FUSED else make()
 
 
 _MAKERS = {
     "logistic": lambda s: LogisticHead(s.c),
     "linear_svm": lambda s: LinearSvmHead(s.c, s.seed),
     "lda": lambda s: LdaHead(),
+    "fused": lambda s: FusedHead(seed=s.seed),
+    "auto": lambda s: FusedHead(weight=None, seed=s.seed),
     "rbf_svm": lambda s: RbfSvmHead(s.c),
     "mahalanobis": lambda s: MahalanobisHead(),
     "nearest_neighbours": lambda s: NearestNeighboursHead(s.neighbours),

@@ -12,7 +12,7 @@ from mvtec_tf.models.frozen import FrozenFeatures
 
 # A distance of zero is a copy of a training image; its logarithm must be a number.
 _TINY = 1e-6
-_INNER_FOLDS = 3
+INNER_FOLDS = 3
 
 
 class HybridHead:
@@ -97,7 +97,7 @@ class HybridHead:
     def _out_of_fold(self, name: str, features: FrozenFeatures, labels: np.ndarray, folds: np.ndarray) -> np.ndarray:
         """float64 [N]; NaN where the image could not be held out and the head is fitted on its label."""
         column = np.full(len(labels), np.nan)
-        for fold in range(_INNER_FOLDS):
+        for fold in range(INNER_FOLDS):
             held, rest = folds == fold, folds != fold
             if not held.any():
                 continue
@@ -132,7 +132,7 @@ def inner_folds(labels: np.ndarray, groups: np.ndarray | None, seed: int) -> np.
             folds[names == objects[0]] = -1
             continue
         for number, one in enumerate(rng.permutation(objects)):
-            folds[names == one] = number % _INNER_FOLDS
+            folds[names == one] = number % INNER_FOLDS
     return folds
 
 

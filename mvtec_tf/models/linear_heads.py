@@ -7,7 +7,6 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
-from sklearn.covariance import LedoitWolf
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
@@ -16,6 +15,7 @@ from sklearn.svm import LinearSVC
 from mvtec_tf.errors import UserError
 from mvtec_tf.models import frozen
 from mvtec_tf.models.frozen import pooled_of
+from mvtec_tf.models.gaussian import GoodGaussian
 
 MAX_STEPS = 5000
 # liblinear's coordinate steps are cheap; separable data at a weak penalty take tens of thousands.
@@ -102,13 +102,12 @@ class LdaHead(_LinearHead):
         good = pooled[labels == 0]
         if len(good) < 2:
             raise UserError(f"--head=lda needs at least two good images, found {len(good)}.")
-        scaler = StandardScaler().fit(good)
-        covariance = LedoitWolf().fit(scaler.transform(good)).covariance_
+        gaussian = GoodGaussian(good)
         # The good images' mean is the origin here.
-        shift = scaler.transform(pooled[labels == 1]).mean(axis=0)
-        direction = np.linalg.solve(covariance, shift)
-        self.weights_ = direction / scaler.scale_
-        self.bias_ = float(-scaler.mean_ @ self.weights_ - shift @ direction / 2)
+        shift = (pooled[labels == 1].mean(axis=0) - gaussian.mean) / gaussian.scale
+        direction = gaussian.solve(shift)
+        self.weights_ = direction / gaussian.scale
+        self.bias_ = float(-gaussian.mean @ self.weights_ - shift @ direction / 2)
         return self
 
 

@@ -7,9 +7,9 @@ from typing import Any
 import tensorflow as tf
 
 from mvtec_tf import atomic
-from mvtec_tf.data.pixels import MAX_PIXELS
+from mvtec_tf.data import pixels
 from mvtec_tf.errors import UsageError, UserError
-from mvtec_tf.models import patch_maps
+from mvtec_tf.models import patch_maps, pooling
 from mvtec_tf.models.frozen import FrozenFeatures
 from mvtec_tf.serving import saved_model
 
@@ -26,12 +26,17 @@ class FeatureSettings:
       maps: whether patch maps are kept beside the global averages.
       neighbourhood: side of the neighbourhood over which each patch is averaged; odd, 1 is none.
       tiles: (rows, columns) into which an image is cut; each tile fills the encoder's input.
+      pooling: how maps become global features, names of `pooling.POOLINGS`, all joined.
+      centre_brightness: whether every image is first shifted to one mean brightness, so that another
+        exposure or lamp is no anomaly.
     """
 
     layers: tuple[str, ...]
     maps: bool = False
     neighbourhood: int = 3
     tiles: tuple[int, int] = (1, 1)
+    pooling: tuple[str, ...] = (pooling.MEAN,)
+    centre_brightness: bool = False
 
     def __post_init__(self) -> None:
         """Raises UsageError for numbers that make no sense."""
@@ -41,6 +46,11 @@ class FeatureSettings:
             raise UsageError(f"--neighbourhood={self.neighbourhood}: expected an odd number, 1 or more.")
         if min(self.tiles) < 1:
             raise UsageError(f"--tiles={self.tiles[0]}x{self.tiles[1]}: expected 1 or more rows and columns.")
+        known = set(pooling.POOLINGS)
+        if not self.pooling or not set(self.pooling) <= known or len(set(self.pooling)) < len(self.pooling):
+            raise UsageError(
+                f"--pooling={','.join(self.pooling)}: expected different ones of {', '.join(sorted(known))}."
+            )
 
 
 class FeatureGraph(tf.Module):
@@ -78,7 +88,7 @@ class FeatureGraph(tf.Module):
         self.settings = settings
         self._side = int(card["image_size"])
         # Encoders of older versions have no limit of their own.
-        self.max_pixels = int(card.get("max_pixels", MAX_PIXELS))
+        self.max_pixels = int(card.get("max_pixels", pixels.MAX_PIXELS))
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -110,8 +120,7 @@ class FeatureGraph(tf.Module):
 
     def _features(self, found: dict[str, tf.Tensor]) -> FrozenFeatures:
         maps = {name: found[name] for name in self.settings.layers}
-        averages = [tf.reduce_mean(value, axis=[1, 2]) for value in maps.values()]
-        tiled = self._by_tile(tf.concat(averages, axis=1))
+        tiled = self._by_tile(pooling.pool(maps, self.settings.pooling))
         return FrozenFeatures(
             pooled=tf.reduce_mean(tiled, axis=1),
             maps={name: self._stitched(value) for name, value in maps.items()} if self.settings.maps else {},
@@ -123,6 +132,8 @@ class FeatureGraph(tf.Module):
         """[B, height, width, 3] -> layer -> [B * T, h, w, C]."""
         rows, columns = self.settings.tiles
         side = self._side
+        if self.settings.centre_brightness:
+            images = pixels.centre_brightness(images)
         tiles = tf.reshape(images, [-1, rows, side, columns, side, 3])
         tiles = tf.reshape(tf.transpose(tiles, [0, 1, 3, 2, 4, 5]), [-1, side, side, 3])
         return self._embed(**{IMAGES_ARGUMENT: tiles})
