@@ -155,7 +155,7 @@ def _by_palette(data: tf.Tensor, header: _Header, rows: tf.Tensor) -> tf.Tensor:
         ),
     )
     palette = ib.numbers(data, _FILE_HEADER + header.size, 4 * 256)
-    palette = tf.cast(tf.reshape(palette, [256, 4])[:, _RED::-1], tf.uint8)
+    palette = tf.cast(tf.gather(tf.reshape(palette, [256, 4]), [_RED, _GREEN, _BLUE], axis=1), tf.uint8)
     return tf.gather(palette, tf.cast(numbers, tf.int32))
 
 

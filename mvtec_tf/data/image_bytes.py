@@ -31,7 +31,7 @@ def numbers(data: tf.Tensor, start: tf.Tensor | int, count: int) -> tf.Tensor:
 
 def big_endian(values: tf.Tensor) -> tf.Tensor:
     """Bytes int64 [..., B], most significant first, as numbers int64 [...]; B is at most 7."""
-    return tf.reduce_sum(values * _weights(values)[::-1], axis=-1)
+    return little_endian(tf.reverse(values, axis=[-1]))
 
 
 def little_endian(values: tf.Tensor) -> tf.Tensor:

@@ -25,8 +25,8 @@ def decode(data: tf.Tensor, max_pixels: int) -> tf.Tensor:
       uint8 [H, W, 3], RGB, upright.
     """
     # libjpeg's own reading of the header, so that the size checked is the size decoded.
-    height_and_width = tf.cast(tf.io.extract_jpeg_shape(data)[:2], tf.int64)
-    data = ib.checked(data, *ib.within(height_and_width[::-1], max_pixels))
+    width_and_height = tf.cast(tf.gather(tf.io.extract_jpeg_shape(data), [1, 0]), tf.int64)
+    data = ib.checked(data, *ib.within(width_and_height, max_pixels))
     image = tf.io.decode_image(data, channels=3, expand_animations=False)
     image = tf.ensure_shape(image, [None, None, 3])
     # The way through the segments is taken only where there is something to find.
