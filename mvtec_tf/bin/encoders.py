@@ -13,8 +13,12 @@ from mvtec_tf.training.recipes import ContrastiveSettings
 from mvtec_tf.training.run_directory import read_run
 
 
-def resolve_encoder(name: str) -> pathlib.Path:
+def resolve_encoder(name: str, flag: str = "--encoder") -> pathlib.Path:
     """The SavedModel of a run of train_simclr, or the SavedModel itself.
+
+    Args:
+      name: path of either.
+      flag: that it was given to, for the message.
 
     Raises:
       UserError: neither is there, the run is not finished, or the model is no encoder.
@@ -22,13 +26,13 @@ def resolve_encoder(name: str) -> pathlib.Path:
     path = pathlib.Path(name)
     if (path / "run.json").is_file():
         if read_run(path)["status"] != "finished":
-            raise UserError(f"--encoder={name}: that run is not finished. Repeat its command to finish it.")
+            raise UserError(f"{flag}={name}: that run is not finished. Repeat its command to finish it.")
         path = path / "saved_model"
     if not path.is_dir():
-        raise UserError(f"--encoder={name}: no run directory and no SavedModel there.")
+        raise UserError(f"{flag}={name}: no run directory and no SavedModel there.")
     kind = saved_model.read_card(path)["kind"]
     if kind != "encoder":
-        raise UserError(f"--encoder={name}: the SavedModel is a {kind}. Name a run of train_simclr or its export.")
+        raise UserError(f"{flag}={name}: the SavedModel is a {kind}. Name a run of train_simclr or its export.")
     return path
 
 

@@ -22,14 +22,24 @@ _OF_FEATURES = (
 
 
 def define_encoder_flags() -> None:
-    """--encoder, or --weights with --backbone and --image_size; --feature_layers, --tiles, --neighbourhood."""
+    """--encoder, or --weights with --backbone and --image_size; and those of `define_feature_flags`."""
     flags.DEFINE_string("encoder", None, "Run directory of train_simclr, or a SavedModel of an encoder.")
+    define_weights_flags()
+    define_feature_flags()
+
+
+def define_weights_flags() -> None:
+    """--weights with --weights_partial, --backbone and --image_size."""
     flags.DEFINE_string(
         "weights", None, "Instead of --encoder: a backbone as it is, with weights imagenet, none, or of a file."
     )
     flags.DEFINE_boolean("weights_partial", False, "Load what fits of a weights file that is another network's.")
     flags.DEFINE_string("backbone", "resnet50", "Backbone for --weights.")
     flags.DEFINE_integer("image_size", 224, "Side in pixels for --weights; an encoder has its own.", 1)
+
+
+def define_feature_flags() -> None:
+    """--feature_layers, --pooling, --centre_brightness, --tiles, --neighbourhood."""
     flags.DEFINE_list(
         "feature_layers", [], "The encoder's outputs that make the features; default: the two stages before the last."
     )
@@ -61,11 +71,16 @@ def parse_tiles(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def check_encoder_flags() -> None:
-    """Raises UsageError for flags that do not go together, before anything heavy is imported."""
+def check_feature_flags() -> None:
+    """Raises UsageError for a number that makes no sense."""
     parse_tiles(FLAGS.tiles)
     if FLAGS.neighbourhood % 2 == 0:
         raise UsageError(f"--neighbourhood={FLAGS.neighbourhood}: expected an odd number.")
+
+
+def check_encoder_flags() -> None:
+    """Raises UsageError for flags that do not go together, before anything heavy is imported."""
+    check_feature_flags()
     if _features() is None:
         if (FLAGS.encoder is None) == (FLAGS.weights is None):
             raise UsageError("Give either --encoder or --weights.")

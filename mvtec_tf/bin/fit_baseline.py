@@ -17,7 +17,9 @@ _FEATURES = flags.DEFINE_enum(
     "features", "grey_pixels", ["grey_pixels", "mean_brightness"], "What the regression sees."
 )
 _IMAGE_SIZE = flags.DEFINE_integer("image_size", 224, "Side in pixels that images are resized to first.", 16)
-_BUDGET = flags.DEFINE_string("label_budget", "all", "Share of all test images whose labels may be used, or all.")
+_BUDGET = flags.DEFINE_string(
+    "label_budget", "all", "Share of all test images whose labels may be used; all; or 10d: ten defective objects."
+)
 _SEED = flags.DEFINE_integer("seed", 0, "Of the cut, the labels drawn and the folds.", 0)
 
 

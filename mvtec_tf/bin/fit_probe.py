@@ -25,7 +25,9 @@ head_flags.define_head_flags()
 _FEATURES = flags.DEFINE_string(
     "features", None, "Instead of --weights: a folder of extract_features. Its encoder is used."
 )
-_BUDGET = flags.DEFINE_string("label_budget", "0.1", "Share of all test images whose labels may be used, or all.")
+_BUDGET = flags.DEFINE_string(
+    "label_budget", "0.1", "Share of all test images whose labels may be used; all; or 10d: ten defective objects."
+)
 _TASK = flags.DEFINE_enum(
     "task", "defect", ["defect", "defect_type"], "defect_type: also name the defect, by linear heads of many classes."
 )
@@ -56,7 +58,7 @@ def main() -> None:
     from mvtec_tf.data import protocol
 
     budget = protocol.parse_budget(_BUDGET.value)
-    if is_study and not budget:
+    if is_study and not (isinstance(budget, float) and budget):
         raise UsageError(f"--label_budget={_BUDGET.value}: --protocol=study needs a share above 0, such as 0.1.")
     check_budget(settings.name, budget)
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -88,7 +88,7 @@ class Source:
         Raises:
           LeakError: the encoder was trained on an image that is to be evaluated.
         """
-        _check_pretraining(self.encoder, cut)
+        check_pretraining(self.encoder, cut.evaluate)
         store = self.store
         if store is None:
             settings = wanted(saved_model.read_card(self.encoder)["middle_stages"])
@@ -140,8 +140,8 @@ def find_source(encoder: str | None, features: str | None, maps: bool) -> Source
     return Source(found, store)
 
 
-def _check_pretraining(encoder: pathlib.Path, cut: Cut) -> None:
+def check_pretraining(encoder: pathlib.Path, evaluated: Sequence[Record]) -> None:
     """Raises LeakError if the encoder was trained on an image that is to be evaluated."""
     images = saved_model.read_card(encoder)["pretrain_images"]
     seen = [SplitRow(image["path"], image["group"], image["category"], "pretrain") for image in images]
-    leaks.check_leaks(seen + protocol.split_rows(cut.evaluate, "evaluate"), source=str(encoder))
+    leaks.check_leaks(seen + protocol.split_rows(evaluated, "evaluate"), source=str(encoder))

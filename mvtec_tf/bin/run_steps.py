@@ -81,13 +81,16 @@ def _fingerprint_of(skipped: Sequence[Unreadable]) -> str | None:
     return records_lib.fingerprint(one.record for one in skipped) if skipped else None
 
 
-def open_run(binary: str, records: Sequence[Record], skipped: Sequence[Unreadable] = ()) -> RunDirectory:
+def open_run(
+    binary: str, records: Sequence[Record], skipped: Sequence[Unreadable] = (), completes: bool = False
+) -> RunDirectory:
     """The run of --run_dir; ends the program at once if it is finished already.
 
     Args:
       binary: name of the program.
       records: of the images that are used.
       skipped: images that were left out; they are listed in run.json and in the report.
+      completes: whether the program itself finds what is missing of a finished run, and is not ended.
     """
     data = {
         "fingerprint": records_lib.fingerprint(records),
@@ -98,7 +101,7 @@ def open_run(binary: str, records: Sequence[Record], skipped: Sequence[Unreadabl
         data[_SKIPPED] = _fingerprint_of(skipped)
     settings, defaults = run_flags.settings_of(), run_flags.defaults()
     run = RunDirectory(FLAGS.run_dir, binary, settings, data, run_flags.flagfile(), defaults)
-    if run.finished:
+    if run.finished and not completes:
         print("This run is finished; nothing to do. Choose a new --run_dir to repeat it.")
         print(run.path)
         sys.exit(0)

@@ -19,7 +19,9 @@ threshold_flags.define()
 run_flags.define_cache()
 run_flags.define_recipe(SupervisedSettings)
 _BUDGET = flags.DEFINE_string(
-    "label_budget", "all", "Share of all test images whose labels may be used, or all: the whole pool (half)."
+    "label_budget",
+    "all",
+    "Share of all test images whose labels may be used; all: the whole pool (half); or 10d: ten defective objects.",
 )
 _VALIDATION = flags.DEFINE_float(
     "validation_share", 0.2, "Share of the labelled images kept for early stopping and the threshold.", 0.01, 0.9

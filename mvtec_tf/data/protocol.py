@@ -7,6 +7,7 @@ used for anything (fitting, early stopping, model choice, a threshold) counts ag
 """
 
 import dataclasses
+import re
 import zlib
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -20,6 +21,40 @@ from mvtec_tf.errors import UsageError, UserError
 ALL = "all"
 CLEAN = "clean"
 STUDY = "study"
+# Behind a number of defective objects: 10d.
+_DEFECTS = "d"
+
+
+@dataclasses.dataclass(frozen=True)
+class DefectCount:
+    """A label budget of so many defective objects of each category, and of no good test image: the protocol in which
+    the literature counts labelled anomalies (Ding et al., "Catching both gray and black swans", CVPR 2022).
+
+    Attributes:
+      objects: how many; all defective images of each are labelled.
+    """
+
+    objects: int
+
+    def __str__(self) -> str:
+        """As it is written at a command line."""
+        return f"{self.objects}{_DEFECTS}"
+
+
+# A share of all test images, a number of defective objects, or None for the whole pool.
+Budget = float | DefectCount | None
+
+
+class BudgetError(UserError):
+    """A budget does not buy what it must in one category.
+
+    Attributes:
+      reason: the message without the flag.
+    """
+
+    def __init__(self, budget: Budget, reason: str) -> None:
+        super().__init__(f"--label_budget={ALL if budget is None else budget}: {reason}")
+        self.reason = reason
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,36 +82,44 @@ class SplitRow:
     split: str
 
 
-def parse_budget(text: str) -> float | None:
-    """A label budget as a share of all test images, or None for `all`, the whole pool.
+def parse_budget(text: str, flag: str = "--label_budget") -> Budget:
+    """A label budget: a share of all test images, `all` (the whole pool), or `10d` (ten defective objects).
+
+    Args:
+      text: as it is written at a command line.
+      flag: that it was given to, for the message.
 
     Raises:
-      UsageError: neither `all` nor a number from 0 to 0.5 (the pool is half of the test images).
+      UsageError: it is none of these; a share is at most 0.5 (the pool is half of the test images).
     """
     if text == ALL:
         return None
+    if re.fullmatch(rf"[1-9]\d*{_DEFECTS}", text):
+        return DefectCount(int(text.removesuffix(_DEFECTS)))
     try:
         budget = float(text)
     except ValueError:
         budget = -1.0
     if not 0 <= budget <= 0.5:
         raise UsageError(
-            f"--label_budget={text}: expected {ALL!r} or a share of all test images from 0 to 0.5 "
-            "(half of them are kept for evaluation)."
+            f"{flag}={text}: expected {ALL!r}, a share of all test images from 0 to 0.5 (half of them are kept for "
+            "evaluation), or a number of defective objects such as 10d."
         )
     return budget
 
 
-def clean(records: Sequence[Record], budget: float | None, seed: int) -> Cut:
+def clean(records: Sequence[Record], budget: Budget, seed: int) -> Cut:
     """The protocol `clean`.
 
     Args:
       records: images of one or more categories.
-      budget: share of all test images of each category whose labels may be used; None: the pool.
+      budget: share of all test images of each category whose labels may be used, or how many defective objects of
+        each; None: the pool.
       seed: of the cut and of the draw; a category's cut does not depend on the other categories.
 
     Raises:
-      UserError: a category has too few test images, or the budget buys no defective image.
+      BudgetError: in a category the budget buys no defective image, or there are fewer than it says.
+      UserError: a category has too few test images.
       LeakError: one group is both in train/good and among the test images.
     """
     labelled: list[Record] = []
@@ -220,20 +263,16 @@ def _first_defective(groups: Sequence[list[Record]], wanted: int) -> list[Record
 
 
 def _draw(
-    category: str, pool: Sequence[Record], tests: int, budget: float | None, rng: np.random.Generator
+    category: str, pool: Sequence[Record], tests: int, budget: Budget, rng: np.random.Generator
 ) -> list[Record]:
-    """Whole groups of the pool, at most `budget` * `tests` images, each defect type in its share."""
+    """Whole groups of the pool, at most `budget` * `tests` images; or the defective images of so many groups. Each
+    defect type in its share."""
     if budget is None:
         return list(pool)
+    order = _in_random_order(pool, rng)
+    if isinstance(budget, DefectCount):
+        return _draw_defects(category, order, budget)
     wanted = round(budget * tests)
-    # Systematic sampling: the j-th group of a stratum of n stands at (j + u) / n, so that every
-    # beginning of the sorted order holds each stratum in proportion.
-    positions = []
-    for groups in _strata(pool).values():
-        shuffled = [groups[i] for i in rng.permutation(len(groups))]
-        offsets = rng.random(len(groups))
-        positions += [((j + offsets[j]) / len(groups), group) for j, group in enumerate(shuffled)]
-    order = [group for _, group in sorted(positions, key=lambda item: item[0])]
     # A small budget's first purchase is a defect: good images are to be had without labels.
     first = _first_defective(order, wanted)
     order.sort(key=lambda group: group is not first)
@@ -242,8 +281,33 @@ def _draw(
         if len(drawn) + len(group) <= wanted:
             drawn += group
     if budget and not any(record.label for record in drawn):
-        raise UserError(
-            f"--label_budget={budget}: {wanted} of the {tests} test images of category {category!r} may be "
-            "labelled, and no defective one is among them. Raise the budget, or use 0 for none."
+        raise BudgetError(
+            budget,
+            f"{wanted} of the {tests} test images of category {category!r} may be labelled, and no defective one is "
+            "among them. Raise the budget, or use 0 for none.",
         )
     return drawn
+
+
+def _in_random_order(pool: Sequence[Record], rng: np.random.Generator) -> list[list[Record]]:
+    """The groups of the pool, every beginning of the list with each defect type in its share."""
+    # Systematic sampling: the j-th group of a stratum of n stands at (j + u) / n, so that every
+    # beginning of the sorted order holds each stratum in proportion.
+    positions = []
+    for groups in _strata(pool).values():
+        shuffled = [groups[i] for i in rng.permutation(len(groups))]
+        offsets = rng.random(len(groups))
+        positions += [((j + offsets[j]) / len(groups), group) for j, group in enumerate(shuffled)]
+    return [group for _, group in sorted(positions, key=lambda item: item[0])]
+
+
+def _draw_defects(category: str, order: Sequence[list[Record]], budget: DefectCount) -> list[Record]:
+    """The defective images of the first so many defective groups."""
+    defective = [own for group in order if (own := [record for record in group if record.label])]
+    if len(defective) < budget.objects:
+        raise BudgetError(
+            budget,
+            f"the pool of category {category!r} (half of its test images) holds {len(defective)} defective objects. "
+            "Lower the number, or use 'all'.",
+        )
+    return [record for own in defective[: budget.objects] for record in own]

@@ -77,7 +77,7 @@ class HeadSettings:
                 raise UsageError(f"--{field}={getattr(self, field)}: must be 1 or more.")
 
 
-def check_budget(name: str, budget: float | None) -> None:
+def check_budget(name: str, budget: object) -> None:
     """Raises UsageError where a head that needs labels gets none."""
     if budget == 0 and name in NEED_LABELS:
         raise UsageError(

@@ -84,6 +84,11 @@ class RunDirectory:
         """Table of predictions."""
         return self.path / "predictions.csv"
 
+    @property
+    def cells(self) -> pathlib.Path:
+        """Folder of a grid's cells."""
+        return self.path / "cells"
+
     def note(self, **facts: Any) -> None:
         """Adds facts to run.json."""
         self.record.update(facts)
@@ -103,11 +108,12 @@ class RunDirectory:
         self.note(status="finished")
 
     def discard_if_unused(self) -> None:
-        """Removes what this call has made, if it has come to no checkpoint, no model and no prediction.
+        """Removes what this call has made, if it has come to no checkpoint, no model, no prediction and no cell.
 
         For a run that is refused after it was opened. A resumed run is left as it is.
         """
-        if self.resumed or any(path.exists() for path in (self.checkpoints, self.saved_model, self.predictions)):
+        results = (self.checkpoints, self.saved_model, self.predictions, self.cells)
+        if self.resumed or any(path.exists() for path in results):
             return
         for item in self.path.iterdir():
             shutil.rmtree(item) if item.is_dir() else item.unlink()

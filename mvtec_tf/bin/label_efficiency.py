@@ -1,0 +1,113 @@
+"""Finds out which recipe works on your parts with the labels you have: encoders x heads x label budgets x draws.
+
+Every cell of the grid is judged by the protocol clean, and is written when it is done: a stopped call goes on where
+it stopped. RUN_DIR/cells.csv holds all figures, RUN_DIR/report.html says what they prove and what not.
+
+--recipe=auto (the default) adds the recommended recipe, as the head "auto", to those of --heads.
+
+Examples:
+  python -m mvtec_tf.bin.label_efficiency --data_dir=DATA/bottle --weights=imagenet --quick --run_dir=results/quick
+  python -m mvtec_tf.bin.label_efficiency --data_dir=DATA --weights=imagenet --run_dir=results/labels
+  python -m mvtec_tf.bin.label_efficiency --data_dir=DATA --weights=imagenet --encoders=start,results/simclr \
+      --heads=logistic,rbf_svm --budgets=0,0.1,10d --seeds=10 --run_dir=results/encoders
+"""
+
+from absl import flags
+
+from mvtec_tf.bin import entry, feature_flags, head_flags, run_flags, threshold_flags
+from mvtec_tf.errors import UsageError
+from mvtec_tf.features.recipe import RECIPES
+from mvtec_tf.models.head_settings import HEADS
+
+_NO_RECIPE = "none"
+_SEEDS, _QUICK_SEEDS, _QUICK_SIDE = 10, 3, 224
+run_flags.define_data_flags()
+run_flags.define_run_dir()
+threshold_flags.define()
+feature_flags.define_weights_flags()
+feature_flags.define_feature_flags()
+head_flags.define_number_flags()
+_ENCODERS = flags.DEFINE_list(
+    "encoders",
+    ["start"],
+    "start: the backbone of --weights as it is; and run directories of train_simclr, or SavedModels of encoders.",
+)
+_HEADS = flags.DEFINE_list(
+    "heads", ["logistic", "mahalanobis", "nearest_neighbours"], f"Out of {', '.join(HEADS)}; may be empty."
+)
+_RECIPE = flags.DEFINE_enum(
+    "recipe",
+    next(iter(RECIPES)),
+    [*RECIPES, _NO_RECIPE],
+    "Adds rows of its name as head, with features of its own; "
+    + "; ".join(f"{name}: {recipe.words}" for name, recipe in RECIPES.items())
+    + f"; {_NO_RECIPE}: only --heads.",
+)
+_RECIPE_SIDE = flags.DEFINE_integer(
+    "recipe_image_size", None, "Side in pixels of the start encoder for --recipe. Unset: the recipe's own.", 1
+)
+_BUDGETS = flags.DEFINE_list(
+    "budgets",
+    None,
+    "Label budgets: shares of all test images, all (the pool, half of them), or counts of labelled defective objects "
+    "such as 10d. Unset: 0,0.01,0.02,0.05,0.1,0.25,all,1d,10d.",
+)
+_SEED_COUNT = flags.DEFINE_integer(
+    "seeds", None, f"How many draws, each cuts the test images anew. Unset: {_SEEDS}.", 1
+)
+_FIRST_SEED = flags.DEFINE_integer("first_seed", 0, "Seed of the first draw; the others follow.", 0)
+_QUICK = flags.DEFINE_boolean(
+    "quick", False, f"A first look in minutes: 4 budgets, {_QUICK_SEEDS} draws, {_QUICK_SIDE} px, where not given."
+)
+
+
+def main() -> None:
+    from mvtec_tf.benchmark import efficiency_grid
+
+    feature_flags.check_feature_flags()
+    heads = _heads()
+    _settle(efficiency_grid)
+    budgets = efficiency_grid.parse_budgets(_BUDGETS.value)
+
+    from mvtec_tf.bin import efficiency_steps, run_steps
+
+    encoders = efficiency_steps.find_encoders(_ENCODERS.value)
+    records, skipped = run_steps.usable_by_file(run_steps.scan(), efficiency_steps.max_pixels(encoders))
+    seeds = range(_FIRST_SEED.value, _FIRST_SEED.value + _SEED_COUNT.value)
+    methods = [(encoder.name, head) for encoder in encoders for head in heads]
+    grid = efficiency_grid.make_grid(records, methods, budgets, seeds, efficiency_steps.head_names(heads))
+    efficiency_steps.check_encoders(encoders, grid)
+    run = run_steps.open_run("label_efficiency", records, skipped, completes=True)
+    efficiency_steps.run_grid(run, grid, encoders, heads, records)
+    run_steps.finish(run)
+
+
+def _heads() -> dict[str, str]:
+    """Name in the table -> "" for a head with the flags' features, or the recipe that it is of."""
+    names = [name.strip() for name in _HEADS.value if name.strip()]
+    unknown = [name for name in names if name not in HEADS]
+    if unknown:
+        raise UsageError(f"--heads={','.join(names)}: unknown: {', '.join(unknown)}. Known are {', '.join(HEADS)}.")
+    if len(set(names)) < len(names):
+        raise UsageError(f"--heads={','.join(names)}: one of them stands there twice.")
+    recipe = [] if _RECIPE.value == _NO_RECIPE else [_RECIPE.value]
+    if set(names) & set(recipe):
+        raise UsageError(f"--heads={','.join(names)}: the rows {recipe[0]} are those of --recipe={recipe[0]}.")
+    if not names and not recipe:
+        raise UsageError("--heads is empty, and --recipe=none: there is nothing to compute.")
+    return {name: name for name in recipe} | dict.fromkeys(names, "")
+
+
+def _settle(grid: object) -> None:
+    """Puts into the flags what is not given, so that the run's record and its flags.txt say it."""
+    flags_of = run_flags.FLAGS
+    if _BUDGETS.value is None:
+        flags_of["budgets"].value = list(grid.QUICK_BUDGETS if _QUICK.value else grid.BUDGETS)
+    if _SEED_COUNT.value is None:
+        flags_of["seeds"].value = _QUICK_SEEDS if _QUICK.value else _SEEDS
+    if _RECIPE_SIDE.value is None and _RECIPE.value != _NO_RECIPE:
+        flags_of["recipe_image_size"].value = _QUICK_SIDE if _QUICK.value else RECIPES[_RECIPE.value].image_size
+
+
+if __name__ == "__main__":
+    entry.run(main)
