@@ -18,6 +18,8 @@ from scipy import stats
 from mvtec_tf.evaluation.intervals import LEVEL
 from mvtec_tf.evaluation.metrics import Metric
 
+# Figures are ratios of numbers of images: what differs by less differs by rounding.
+_ROUNDING = 1e-12
 NO_INTERVAL = "a single draw has no interval"
 NO_SPREAD = "every draw gives this very figure, so there is no spread to take an interval from"
 
@@ -57,7 +59,7 @@ def estimate(
     note = "" if len(found) == len(values) else f"mean over {len(found)} of {len(values)} draws, which have the figure"
     if len(found) < 2:
         return Estimate(Metric(mean, note=_joined(note, NO_INTERVAL)), None, len(found), None)
-    if np.ptp(found) == 0:
+    if np.ptp(found) < _ROUNDING:
         return Estimate(Metric(mean, note=_joined(note, NO_SPREAD)), 0.0, len(found), 1.0)
     deviation = float(np.std(found, ddof=1))
     error = deviation * math.sqrt(1 / len(found) + ratio)
