@@ -14,6 +14,7 @@ BINARIES = (
     "fetch_mvtec",
     "fit_baseline",
     "fit_probe",
+    "label_efficiency",
     "make_toy",
     "predict",
     "quickstart",

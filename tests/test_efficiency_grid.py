@@ -36,12 +36,15 @@ class _Store:
         return FrozenFeatures(pooled)
 
 
-def _runner(folder, grid, images, say=lambda line: None, heads=("logistic", "mahalanobis")):
+def _runner(folder, grid, images, say=lambda line: None, **broken):
+    """All heads; those that are named give an error when they are fitted."""
     run = RunDirectory(folder, "label_efficiency", {}, {"fingerprint": "f"}, "")
-    methods = {
-        ("start", head): Method(_Store(), lambda seed, name=head: make_head(HeadSettings(name, seed=seed)))
-        for head in heads
-    }
+    methods = {}
+    for _, name in METHODS:
+        if name in broken:
+            methods["start", name] = Method(_Store(), lambda seed, error=broken[name]: _Broken(error))
+        else:
+            methods["start", name] = Method(_Store(), lambda seed, name=name: make_head(HeadSettings(name, seed=seed)))
     return Runner(grid, methods, images, run, Rule(), Costs(), say)
 
 
@@ -188,23 +191,18 @@ class _Broken:
 
 def test_a_cell_that_a_head_refuses_is_listed_and_the_others_go_on(grid, images, tmp_path):
     said = []
-    runner = _runner(tmp_path / "run", grid, images, said.append)
-    broken = Method(_Store(), lambda seed: _Broken(UserError("no two good images")))
-    runner._methods["start", "logistic"] = broken
+    error = UserError("no two good images")
+    runner = _runner(tmp_path / "run", grid, images, said.append, logistic=error)
     assert list(runner.run()) == [0, 1]
     assert len(runner.results) == 6
     refused = [item for item in runner.left_out if "no two good images" in item.reason]
     assert {item.cell.head for item in refused} == {"logistic"}
     assert len(refused) == 4
     assert "left out: category 'cap': no two good images" in said[1]
-    for name in ("logistic", "mahalanobis"):
-        runner._methods["start", name] = Method(_Store(), lambda seed: _Broken(UserError("nothing")))
-    runner._files._folder = tmp_path / "elsewhere"
     with pytest.raises(UserError, match="Not one of 10 cells"):
-        list(runner.run())
-    runner._methods["start", "mahalanobis"] = Method(_Store(), lambda seed: _Broken(LeakError("seen")))
+        list(_runner(tmp_path / "none", grid, images, logistic=error, mahalanobis=error).run())
     with pytest.raises(LeakError, match="seen"):
-        list(runner.run())
+        list(_runner(tmp_path / "leak", grid, images, mahalanobis=LeakError("seen")).run())
 
 
 def test_the_peak_is_of_the_work_and_not_of_what_was_before():

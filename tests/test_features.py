@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from mvtec_tf.bin.probe_features import find_source
 from mvtec_tf.data import pixels
 from mvtec_tf.errors import UsageError, UserError
 from mvtec_tf.features import extract, store
@@ -296,6 +297,14 @@ def test_a_head_refuses_features_of_another_encoder_or_image_size(kept, records,
     (tmp_path / "text.npz").write_text("not a head")
     with pytest.raises(UserError, match="no head written by this program"):
         load_head(tmp_path / "text.npz", kept.key.as_json())
+
+
+def test_features_of_another_encoder_than_the_named_one_are_a_clear_message(kept, encoder, tmp_path):
+    other = tmp_path / "other"
+    saved_model.write_encoder(other, build_backbone("resnet10", SIDE), {"pretrain_images": []})
+    assert find_source(str(encoder), str(kept.path), maps=True).store.key == kept.key
+    with pytest.raises(UserError, match=f"--features={kept.path}: these are features of another encoder than {other}"):
+        find_source(str(other), str(kept.path), maps=False)
 
 
 def test_a_store_is_opened_only_if_it_is_one(tmp_path, kept):

@@ -8,7 +8,7 @@ from mvtec_tf.data.records import Record
 from mvtec_tf.errors import UserError
 from mvtec_tf.evaluation.calibration import brier
 from mvtec_tf.evaluation.thresholds import choose_threshold
-from mvtec_tf.models.head_settings import HeadSettings
+from mvtec_tf.models.head_settings import HEADS, NEED_LABELS, NEED_MAPS, HeadSettings
 from mvtec_tf.models.heads import LogisticHead, make_head
 from mvtec_tf.training.probe import fit_probe
 
@@ -88,6 +88,31 @@ def test_fewer_labels_than_folds_are_each_held_out_by_themselves_and_it_is_said(
     assert _labels(records)[probe.calibrate].sum() == 3
     assert "3 labelled defective objects for 5 folds" in probe.warnings[0]
     assert probe.head.gives_probability
+
+
+@pytest.mark.parametrize("name", sorted(set(HEADS) - NEED_MAPS))
+def test_every_head_copes_with_fewer_labels_than_folds(name):
+    records = _records(40, 1, 2)
+    features = _features(_labels(records), seed=0)
+    probe = fit_probe(lambda: make_head(HeadSettings(name)), features, records, seed=0)
+    assert "2 labelled defective objects for 5 folds" in probe.warnings[0]
+    assert np.isfinite(probe.calibrate_scores).all()
+    assert _labels(records)[probe.calibrate].sum() == 2
+
+
+@pytest.mark.parametrize("name", sorted(set(HEADS) - NEED_MAPS))
+@pytest.mark.parametrize(("good", "defective"), [(6, 0), (0, 6)])
+def test_labels_of_one_class_only_serve_or_are_refused_with_a_way_out(name, good, defective):
+    """Good ones alone leave nothing to learn for heads that need labels; defective ones stand beside train/good."""
+    records = _records(40, good, defective)
+    features = _features(_labels(records), seed=0)
+    if name in NEED_LABELS and not defective:
+        with pytest.raises(UserError, match=r"all 46 given are good\. .*--label_budget"):
+            fit_probe(lambda: make_head(HeadSettings(name)), features, records, seed=0)
+        return
+    probe = fit_probe(lambda: make_head(HeadSettings(name)), features, records, seed=0)
+    assert np.isfinite(probe.calibrate_scores).all()
+    assert choose_threshold(_labels(records)[probe.calibrate], probe.calibrate_scores).value is not None
 
 
 def test_without_labels_there_is_no_probability():

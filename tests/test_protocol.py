@@ -1,11 +1,13 @@
 """Who may see which image: the same evaluation part for all, budgets kept, objects never on both sides."""
 
+import dataclasses
 from collections import Counter
 
 import numpy as np
 import pytest
 
 from mvtec_tf.data import protocol
+from mvtec_tf.data.protocol import BudgetError
 from mvtec_tf.data.records import Record
 from mvtec_tf.errors import LeakError, UsageError, UserError
 
@@ -111,7 +113,7 @@ def test_too_few_test_images_are_refused():
         protocol.clean(_records(defects=(1,)), 0.1, 0)
 
 
-@pytest.mark.parametrize("text", ["0.6", "-0.1", "half", "nan"])
+@pytest.mark.parametrize("text", ["0.6", "-0.1", "half", "nan", "0d", "-1d", "1.5d", "d"])
 def test_a_budget_out_of_range_is_wrong_use(text):
     with pytest.raises(UsageError, match="--label_budget"):
         protocol.parse_budget(text)
@@ -120,6 +122,37 @@ def test_a_budget_out_of_range_is_wrong_use(text):
 def test_budgets_are_parsed():
     assert protocol.parse_budget("all") is None
     assert protocol.parse_budget("0.1") == 0.1
+    assert protocol.parse_budget("10d") == protocol.DefectCount(10)
+    assert str(protocol.parse_budget("10d")) == "10d"
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_number_of_defects_buys_so_many_objects_and_no_good_image(seed):
+    records = _records(group_size=3)
+    # A good photograph of a defective object is not labelled either.
+    mixed = next(record for record in records if record.defect == "d0")
+    records.append(dataclasses.replace(mixed, path="cap/test/good/other_side.png", defect="good", label=0))
+    parts = [protocol.clean(records, protocol.DefectCount(count), seed) for count in (1, 3, 4)]
+    for count, cut in zip((1, 3, 4), parts, strict=True):
+        assert all(record.label for record in cut.labelled)
+        assert len({record.group for record in cut.labelled}) == count
+        pool = _paths(protocol.clean(records, None, seed).labelled)
+        assert _paths(cut.labelled) <= pool
+        # All defective images of each object.
+        groups = {record.group for record in cut.labelled}
+        assert _paths(cut.labelled) == {r.path for r in records if r.group in groups and r.label}
+    assert _paths(parts[0].labelled) < _paths(parts[1].labelled) < _paths(parts[2].labelled)
+    assert len({_paths(part.evaluate) == _paths(parts[0].evaluate) for part in parts}) == 1
+
+
+def test_numbers_of_defects_hold_every_type_in_its_share():
+    drawn = protocol.clean(_records(defects=(24, 12, 12)), protocol.DefectCount(12), 0).labelled
+    assert Counter(record.defect for record in drawn) == {"d0": 6, "d1": 3, "d2": 3}
+
+
+def test_more_defects_than_the_pool_holds_are_refused_with_what_it_holds():
+    with pytest.raises(BudgetError, match=r"--label_budget=15d: the pool of category 'cap' .* holds 14 defective"):
+        protocol.clean(_records(), protocol.DefectCount(15), 0)
 
 
 def test_hold_out_gives_each_defect_type_to_both_sides():

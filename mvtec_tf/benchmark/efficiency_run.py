@@ -67,7 +67,7 @@ class Runner:
         self.left_out: list[LeftOut] = list(grid.left_out)
 
     def run(self) -> Iterator[int]:
-        """Computes what is missing. Yields each seed when its last cell is done.
+        """Computes what is missing. Yields each seed of which there are figures when its last cell is done.
 
         Raises:
           UserError: not a single cell could be computed.
@@ -84,7 +84,8 @@ class Runner:
                     words = self._compute(cell)
                 self._say(f"cell {number + 1} of {len(cells)}: {_name(cell)}: {words}; {clock.left()}")
                 write_table(self._table, self.results.values())
-            if number + 1 == len(cells) or cells[number + 1].seed != cell.seed:
+            last = number + 1 == len(cells) or cells[number + 1].seed != cell.seed
+            if last and any(found.seed == cell.seed for found in self.results):
                 yield cell.seed
         if not self.results:
             raise UserError(f"Not one of {len(cells)} cells could be computed. The first: {self.left_out[0].reason}")

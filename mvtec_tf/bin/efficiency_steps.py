@@ -12,8 +12,8 @@ from mvtec_tf.benchmark.efficiency_grid import Grid
 from mvtec_tf.benchmark.efficiency_run import Method, Runner
 from mvtec_tf.bin import encoders as encoders_lib
 from mvtec_tf.bin import feature_flags, head_flags, probe_features, run_flags, threshold_flags
+from mvtec_tf.bin.efficiency_flags import START
 from mvtec_tf.data.records import Record
-from mvtec_tf.errors import UsageError
 from mvtec_tf.features import extract
 from mvtec_tf.features.recipe import RECIPES
 from mvtec_tf.features.store import FeatureStore
@@ -24,7 +24,6 @@ from mvtec_tf.serving.feature_graph import FeatureSettings
 from mvtec_tf.training.run_directory import RunDirectory
 
 FLAGS = flags.FLAGS
-START = "start"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,36 +39,19 @@ class NamedEncoder:
     path: pathlib.Path | None
 
 
-def find_encoders(items: Sequence[str]) -> list[NamedEncoder]:
+def find_encoders(names: Mapping[str, str]) -> list[NamedEncoder]:
     """The encoders of --encoders.
 
+    Args:
+      names: name in the table -> START or a folder, see `efficiency_flags.encoders`.
+
     Raises:
-      UsageError: two of one name, none at all, or start without --weights.
       UserError: there is no such encoder.
     """
-    items = [item.strip() for item in items if item.strip()]
-    names = [item if item == START else _folder_name(item) for item in items]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if not items or twice:
-        said = f"two are called {', '.join(twice)}; rename a folder" if twice else "there is none"
-        raise UsageError(f"--encoders={','.join(items)}: {said}. Expected start, or folders of different names.")
-    if START in items and FLAGS.weights is None:
-        raise UsageError(
-            "--encoders: start is the backbone of --weights as it is, and --weights is missing. Expected imagenet, "
-            "none, or a weights file; or --encoders without start."
-        )
-    if START not in items and FLAGS.weights is not None:
-        print("Note: --weights is not used: start is not among the --encoders.", flush=True)
     return [
         NamedEncoder(name, None if item == START else encoders_lib.resolve_encoder(item, "--encoders"))
-        for name, item in zip(names, items, strict=True)
+        for name, item in names.items()
     ]
-
-
-def _folder_name(item: str) -> str:
-    path = pathlib.Path(item).resolve()
-    # saved_models/NAME/1: the version says nothing.
-    return path.parent.name if path.name.isdigit() else path.name
 
 
 def max_pixels(encoders: Sequence[NamedEncoder]) -> int:

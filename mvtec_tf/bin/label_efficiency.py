@@ -14,12 +14,10 @@ Examples:
 
 from absl import flags
 
-from mvtec_tf.bin import entry, feature_flags, head_flags, run_flags, threshold_flags
-from mvtec_tf.errors import UsageError
+from mvtec_tf.bin import efficiency_flags, entry, feature_flags, head_flags, run_flags, threshold_flags
 from mvtec_tf.features.recipe import RECIPES
 from mvtec_tf.models.head_settings import HEADS
 
-_NO_RECIPE = "none"
 _SEEDS, _QUICK_SEEDS, _QUICK_SIDE = 10, 3, 224
 run_flags.define_data_flags()
 run_flags.define_run_dir()
@@ -38,10 +36,10 @@ _HEADS = flags.DEFINE_list(
 _RECIPE = flags.DEFINE_enum(
     "recipe",
     next(iter(RECIPES)),
-    [*RECIPES, _NO_RECIPE],
+    [*RECIPES, efficiency_flags.NO_RECIPE],
     "Adds rows of its name as head, with features of its own; "
     + "; ".join(f"{name}: {recipe.words}" for name, recipe in RECIPES.items())
-    + f"; {_NO_RECIPE}: only --heads.",
+    + f"; {efficiency_flags.NO_RECIPE}: only --heads.",
 )
 _RECIPE_SIDE = flags.DEFINE_integer(
     "recipe_image_size", None, "Side in pixels of the start encoder for --recipe. Unset: the recipe's own.", 1
@@ -65,13 +63,14 @@ def main() -> None:
     from mvtec_tf.benchmark import efficiency_grid
 
     feature_flags.check_feature_flags()
-    heads = _heads()
+    heads = efficiency_flags.heads(_HEADS.value, _RECIPE.value)
     _settle(efficiency_grid)
     budgets = efficiency_grid.parse_budgets(_BUDGETS.value)
+    names = efficiency_flags.encoders(_ENCODERS.value)
 
     from mvtec_tf.bin import efficiency_steps, run_steps
 
-    encoders = efficiency_steps.find_encoders(_ENCODERS.value)
+    encoders = efficiency_steps.find_encoders(names)
     records, skipped = run_steps.usable_by_file(run_steps.scan(), efficiency_steps.max_pixels(encoders))
     seeds = range(_FIRST_SEED.value, _FIRST_SEED.value + _SEED_COUNT.value)
     methods = [(encoder.name, head) for encoder in encoders for head in heads]
@@ -82,22 +81,6 @@ def main() -> None:
     run_steps.finish(run)
 
 
-def _heads() -> dict[str, str]:
-    """Name in the table -> "" for a head with the flags' features, or the recipe that it is of."""
-    names = [name.strip() for name in _HEADS.value if name.strip()]
-    unknown = [name for name in names if name not in HEADS]
-    if unknown:
-        raise UsageError(f"--heads={','.join(names)}: unknown: {', '.join(unknown)}. Known are {', '.join(HEADS)}.")
-    if len(set(names)) < len(names):
-        raise UsageError(f"--heads={','.join(names)}: one of them stands there twice.")
-    recipe = [] if _RECIPE.value == _NO_RECIPE else [_RECIPE.value]
-    if set(names) & set(recipe):
-        raise UsageError(f"--heads={','.join(names)}: the rows {recipe[0]} are those of --recipe={recipe[0]}.")
-    if not names and not recipe:
-        raise UsageError("--heads is empty, and --recipe=none: there is nothing to compute.")
-    return {name: name for name in recipe} | dict.fromkeys(names, "")
-
-
 def _settle(grid: object) -> None:
     """Puts into the flags what is not given, so that the run's record and its flags.txt say it."""
     flags_of = run_flags.FLAGS
@@ -105,7 +88,7 @@ def _settle(grid: object) -> None:
         flags_of["budgets"].value = list(grid.QUICK_BUDGETS if _QUICK.value else grid.BUDGETS)
     if _SEED_COUNT.value is None:
         flags_of["seeds"].value = _QUICK_SEEDS if _QUICK.value else _SEEDS
-    if _RECIPE_SIDE.value is None and _RECIPE.value != _NO_RECIPE:
+    if _RECIPE_SIDE.value is None and _RECIPE.value != efficiency_flags.NO_RECIPE:
         flags_of["recipe_image_size"].value = _QUICK_SIDE if _QUICK.value else RECIPES[_RECIPE.value].image_size
 
 
