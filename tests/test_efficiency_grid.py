@@ -1,6 +1,7 @@
 """The grid holds what can be computed, names what cannot, and survives being stopped."""
 
 import dataclasses
+import functools
 import pathlib
 
 import numpy as np
@@ -36,16 +37,21 @@ class _Store:
         return FrozenFeatures(pooled)
 
 
+def _make(name, seed):
+    return make_head(HeadSettings(name, seed=seed))
+
+
 def _runner(folder, grid, images, say=lambda line: None, **broken):
     """All heads; those that are named give an error when they are fitted."""
     run = RunDirectory(folder, "label_efficiency", {}, {"fingerprint": "f"}, "")
     methods = {}
     for _, name in METHODS:
         if name in broken:
-            methods["start", name] = Method(_Store(), lambda seed, error=broken[name]: _Broken(error))
+            methods["start", name] = Method(_Store(), lambda seed, error=broken[name]: _Broken(error), Rule())
         else:
-            methods["start", name] = Method(_Store(), lambda seed, name=name: make_head(HeadSettings(name, seed=seed)))
-    return Runner(grid, methods, images, run, Rule(), Costs(), say)
+            make = functools.partial(_make, name)
+            methods["start", name] = Method(_Store(), make, Rule())
+    return Runner(grid, methods, images, run, Costs(), say)
 
 
 @pytest.fixture(scope="module")

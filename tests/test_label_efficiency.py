@@ -6,6 +6,7 @@ import json
 import pytest
 
 from mvtec_tf.data import protocol
+from mvtec_tf.features.recipe import RECIPES
 from tests.conftest import run_binary
 
 FEATURES = ("--backbone=resnet10", "--weights=none", "--image_size=64")
@@ -48,22 +49,30 @@ def test_the_grid_is_whole_sorted_and_has_the_recipe_beside_the_heads(done):
     assert "What labels are worth" in (run_dir / "report.html").read_text()
 
 
-def test_a_cell_has_the_figures_of_fit_probe_with_its_seed_budget_and_head(done, flags, tmp_path):
+def test_a_cell_has_the_figures_of_fit_probe_with_its_seed_budget_head_features_and_threshold(done, flags, tmp_path):
     run_dir, _ = done
     data = flags[1][0]
     # The features lie there already, and are of the encoder beside them.
-    source = (f"--encoder={run_dir / 'encoders' / 'start_64'}", f"--features={run_dir / 'features' / 'start_heads'}")
-    asked = ("--head=logistic", "--label_budget=0.25", "--seed=1", "--nostudy_head")
-    run_binary("fit_probe", data, *source, *asked, f"--run_dir={tmp_path / 'probe'}")
+    source = (f"--encoder={run_dir / 'encoders' / 'start_64'}", f"--features={run_dir / 'features' / 'start_auto'}")
+    recipe = RECIPES["auto"]
+    asked = (f"--head={recipe.head}", f"--threshold_method={recipe.threshold}", "--label_budget=0.25", "--seed=1")
+    run_binary("fit_probe", data, *source, *asked, "--nostudy_head", f"--run_dir={tmp_path / 'probe'}")
     judged = json.loads((tmp_path / "probe" / "metrics.json").read_text())
     (cell,) = [
         cell
         for cell in _cells(run_dir)
-        if (cell["head"], cell["budget"], cell["seed"]) == ("logistic", "0.25", "1")
+        if (cell["head"], cell["budget"], cell["seed"]) == ("auto", "0.25", "1")
     ]
     for name in ("roc_auc", "pr_auc", "balanced_accuracy", "f1", "recall", "specificity"):
         assert float(cell[name]) == judged["overall"][name]["value"], name
     assert float(cell["threshold"]) == judged["threshold"]["value"]
+    folder = run_dir / "cells" / cell["category"] / "start"
+    methods = [
+        json.loads((folder / f"{head}_0.25_1.json").read_text())["threshold_method"]
+        for head in ("auto", "logistic")
+    ]
+    # Only the recipe brings a rule of its own.
+    assert methods == [recipe.threshold, "youden"]
     assert int(cell["labelled_images"]) == json.loads((tmp_path / "probe" / "run.json").read_text())["labels_used"]
 
 

@@ -30,10 +30,12 @@ class Method:
     Attributes:
       store: of the features of all images.
       make_head: seed -> an unfitted head.
+      rule: by which its threshold is chosen.
     """
 
     store: FeatureStore
     make_head: Callable[[int], Any]
+    rule: Rule
 
 
 class Runner:
@@ -44,7 +46,7 @@ class Runner:
       methods: (encoder, head) -> how.
       records: all images.
       run: where results go.
-      rule, costs: by which thresholds are chosen.
+      costs: of wrong calls, for rules that need them.
       say: prints a line.
     """
 
@@ -54,7 +56,6 @@ class Runner:
         methods: Mapping[tuple[str, str], Method],
         records: Sequence[Record],
         run: RunDirectory,
-        rule: Rule,
         costs: Costs,
         say: Callable[[str], None],
     ) -> None:
@@ -62,7 +63,7 @@ class Runner:
         self._features = _Features(records)
         self._pools = _pools(grid, records)
         self._files, self._table = CellFiles(run.cells), run.path / TABLE
-        self._rule, self._costs, self._say = rule, costs, say
+        self._costs, self._say = costs, say
         self.results: dict[Cell, CellResult] = {}
         self.left_out: list[LeftOut] = list(grid.left_out)
 
@@ -100,7 +101,7 @@ class Runner:
                 cut,
                 features,
                 lambda: method.make_head(cell.seed),
-                self._rule,
+                method.rule,
                 self._costs,
                 self._pools[cell.category, cell.seed],
             )

@@ -14,6 +14,7 @@ from mvtec_tf.bin import encoders as encoders_lib
 from mvtec_tf.bin import feature_flags, head_flags, probe_features, run_flags, threshold_flags
 from mvtec_tf.bin.efficiency_flags import START
 from mvtec_tf.data.records import Record
+from mvtec_tf.evaluation.thresholds import Rule
 from mvtec_tf.features import extract
 from mvtec_tf.features.recipe import RECIPES
 from mvtec_tf.features.store import FeatureStore
@@ -85,8 +86,8 @@ def run_grid(
       records: all images.
     """
     methods = _methods(run, encoders, heads, records)
-    chosen = threshold_flags.rule_and_costs()
-    runner = Runner(grid, methods, records, run, chosen["rule"], chosen["costs"], functools.partial(print, flush=True))
+    costs = threshold_flags.rule_and_costs()["costs"]
+    runner = Runner(grid, methods, records, run, costs, functools.partial(print, flush=True))
     for _ in runner.run():
         summary = efficiency_report.write(run.path, grid, runner.results, runner.left_out, run.record)
     run.note(cells=len(runner.results), cells_left_out=len(runner.left_out))
@@ -113,8 +114,16 @@ def _methods(
                 print(f"Features of {encoder.name}: {stores[path, wanted].describe()}", flush=True)
             tiled = wanted.tiles != (1, 1)
             make = functools.partial(_make_head, name, recipe, tiled)
-            found[encoder.name, name] = Method(stores[path, wanted], make)
+            found[encoder.name, name] = Method(stores[path, wanted], make, _rule(recipe))
     return found
+
+
+def _rule(recipe: str) -> Rule:
+    """As the flags say; a recipe has a rule of its own where they say nothing."""
+    rule = threshold_flags.rule_and_costs()["rule"]
+    if not recipe or threshold_flags.method_is_given():
+        return rule
+    return dataclasses.replace(rule, method=RECIPES[recipe].threshold)
 
 
 def _start(run: RunDirectory, image_size: int) -> pathlib.Path:

@@ -58,6 +58,11 @@ def rule_and_costs() -> dict[str, Any]:
     return {"rule": Rule(method, values["threshold_per"] or "model", target), "costs": Costs(*_costs(values))}
 
 
+def method_is_given() -> bool:
+    """Whether the flags say how the threshold is chosen."""
+    return any(FLAGS[name].value is not None for name in ("threshold_method", *_TARGETS))
+
+
 def _costs(values: dict[str, Any]) -> tuple[float, float]:
     return tuple(1.0 if values[name] is None else values[name] for name in ("cost_miss", "cost_false_alarm"))
 
