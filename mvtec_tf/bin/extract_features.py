@@ -4,16 +4,18 @@ The folder holds the encoder, a table of the images, and shards of NumPy arrays;
 A killed call goes on with the next shard when it is repeated. Memory does not grow with the number of images.
 
 Examples:
+  python -m mvtec_tf.bin.extract_features --data_dir=DATA --weights=imagenet --recipe=auto --out=results/auto_features
   python -m mvtec_tf.bin.extract_features --data_dir=DATA --weights=imagenet --maps --out=results/features
   python -m mvtec_tf.bin.extract_features --data_dir=DATA --encoder=results/simclr --out=results/simclr_features
 """
 
 from absl import flags
 
-from mvtec_tf.bin import entry, feature_flags, run_flags
+from mvtec_tf.bin import entry, feature_flags, recipe_flags, run_flags
 
 run_flags.define_data_flags()
 feature_flags.define_encoder_flags()
+recipe_flags.define()
 _OUT = flags.DEFINE_string("out", None, "Folder of the features; an unfinished one of the same kind is completed.")
 _MAPS = flags.DEFINE_boolean(
     "maps", False, "Also keep patch features, which the patch heads need: some MB an image, see the line it prints."
@@ -24,6 +26,7 @@ flags.mark_flag_as_required("out")
 
 
 def main() -> None:
+    recipe_flags.apply()
     feature_flags.check_encoder_flags()
 
     import pathlib

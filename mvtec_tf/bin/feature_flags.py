@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
-from mvtec_tf.bin import run_flags
+from mvtec_tf.bin import recipe_flags, run_flags
 from mvtec_tf.errors import UsageError
 
 if TYPE_CHECKING:
@@ -70,7 +70,9 @@ def check_encoder_flags() -> None:
         if (FLAGS.encoder is None) == (FLAGS.weights is None):
             raise UsageError("Give either --encoder or --weights.")
         return
-    given = [name for name in _OF_FEATURES if FLAGS[name].present]
+    # A flags.txt names every flag: what it leaves at its default says nothing against the store.
+    silent = recipe_flags.set_by_recipe()
+    given = [name for name in _OF_FEATURES if name not in silent and FLAGS[name].value != FLAGS[name].default]
     if given:
         raise UsageError(
             f"--features: what is stored there was made with its own settings. Leave out --{', --'.join(given)}."

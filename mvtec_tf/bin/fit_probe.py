@@ -1,6 +1,9 @@
 """Fits a light head on a frozen encoder with few labels, and judges it on images that nobody has seen.
 
+Use --recipe=auto, with the labels there are or with none (--label_budget=0).
+
 Examples:
+  python -m mvtec_tf.bin.fit_probe --data_dir=DATA/bottle --weights=imagenet --recipe=auto --run_dir=results/bottle_auto
   python -m mvtec_tf.bin.fit_probe --data_dir=DATA/bottle --encoder=results/bottle_simclr --run_dir=results/bottle_probe
   python -m mvtec_tf.bin.fit_probe --data_dir=DATA/bottle --weights=imagenet --run_dir=results/bottle_start
   python -m mvtec_tf.bin.fit_probe --data_dir=DATA/bottle --weights=imagenet --head=patchcore --label_budget=0 \
@@ -12,7 +15,7 @@ ones included.
 
 from absl import flags
 
-from mvtec_tf.bin import entry, feature_flags, head_flags, run_flags, threshold_flags
+from mvtec_tf.bin import entry, feature_flags, head_flags, recipe_flags, run_flags, threshold_flags
 from mvtec_tf.errors import UsageError
 from mvtec_tf.models.head_settings import NEED_MAPS, TYPE_HEADS, check_budget
 
@@ -22,6 +25,7 @@ run_flags.define_run_dir()
 threshold_flags.define()
 feature_flags.define_encoder_flags()
 head_flags.define_head_flags()
+recipe_flags.define()
 _FEATURES = flags.DEFINE_string(
     "features", None, "Instead of --weights: a folder of extract_features. Its encoder is used."
 )
@@ -39,8 +43,11 @@ _SEED = flags.DEFINE_integer("seed", 0, "Of the cut, the labels drawn, the folds
 
 
 def main() -> None:
+    recipe_flags.apply()
     feature_flags.check_encoder_flags()
     is_study = run_flags.is_study()
+    if is_study and recipe_flags.chosen():
+        raise UsageError("--recipe: --protocol=study fits the study's own head. Leave it out.")
     if is_study and run_flags.FLAGS["head"].present:
         raise UsageError("--head: --protocol=study fits the study's own head. Leave it out.")
     settings = head_flags.head_settings(_SEED.value)
@@ -70,6 +77,8 @@ def main() -> None:
         cut = protocol.clean(records, budget, _SEED.value)
     # Before the run directory is made: a wrong name leaves nothing behind.
     source = probe_features.find_source(feature_flags.FLAGS.encoder, _FEATURES.value, maps)
+    if source is not None and source.store is not None:
+        recipe_flags.check_store(_FEATURES.value, source.store.key, source.untrained)
     run = run_steps.open_run("fit_probe", records, skipped)
     if source is None:
         encoder, words = feature_flags.encoder(run.path / "encoder")

@@ -77,6 +77,11 @@ class Source:
     encoder: pathlib.Path
     store: FeatureStore | None = None
 
+    @property
+    def untrained(self) -> bool:
+        """Whether the encoder is weights as they were given, trained on no images here."""
+        return not saved_model.read_card(self.encoder)["pretrain_images"]
+
     def features(self, run: RunDirectory, cut: Cut, wanted: Callable[[list[str]], FeatureSettings]) -> Features:
         """Those of the cut's images, from the store, or from the run, computed and kept there.
 

@@ -1,0 +1,52 @@
+"""Recipes: which features and which head go together. A recipe was fixed before the figures that are reported of it."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    # Not at run time: a command line is read and refused without TensorFlow.
+    from mvtec_tf.serving.feature_graph import FeatureSettings
+
+AUTO = "auto"
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """One way from an encoder to a score, the same for every category.
+
+    Attributes:
+      head: a key of `head_settings.HEADS`.
+      pooling: how maps become global features, names of `pooling.POOLINGS`.
+      centre_brightness: whether images are shifted to one mean brightness first.
+      tiles: (rows, columns) into which images are cut.
+      image_size: side in pixels of encoders that are made of weights; an encoder of a run has its own.
+      words: what it is, for --help.
+    """
+
+    head: str
+    pooling: tuple[str, ...]
+    centre_brightness: bool
+    tiles: tuple[int, int]
+    image_size: int
+    words: str
+
+    def settings(self, middle_stages: Sequence[str]) -> "FeatureSettings":
+        """Its features of an encoder with these middle stages (see `Backbone.middle_stages`)."""
+        from mvtec_tf.serving.feature_graph import FeatureSettings
+
+        return FeatureSettings(
+            tuple(middle_stages), tiles=self.tiles, pooling=self.pooling, centre_brightness=self.centre_brightness
+        )
+
+
+RECIPES: Mapping[str, Recipe] = {
+    AUTO: Recipe(
+        head="auto",
+        pooling=("mean", "gem8"),
+        centre_brightness=True,
+        tiles=(1, 1),
+        image_size=224,
+        words="one head for few labels or none, the same settings for every part; what a user should run",
+    )
+}
