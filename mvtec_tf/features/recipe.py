@@ -46,7 +46,7 @@ RECIPES: Mapping[str, Recipe] = {
         pooling=("mean", "gem8"),
         centre_brightness=True,
         tiles=(1, 1),
-        image_size=224,
+        image_size=448,
         words="one head for few labels or none, the same settings for every part; what a user should run",
     )
 }
