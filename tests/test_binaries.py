@@ -89,7 +89,7 @@ def test_a_probe_wants_either_an_encoder_or_weights(toy, tmp_path):
         (["--neighbourhood=2", "--head=padim"], "--neighbourhood=2"),
         (["--head=oracle"], "--head"),
         (["--features=somewhere", "--tiles=2x2", "--image_size=448"], "Leave out --tiles, --weights, --image_size"),
-        (["--recipe=auto", "--head=logistic"], "--head=logistic: --recipe=auto has --head=auto"),
+        (["--recipe=auto", "--head=logistic"], "--head=logistic: --recipe=auto has --head=fused"),
         (["--recipe=auto", "--pooling=mean"], "--pooling=mean: --recipe=auto has --pooling=mean,gem8"),
         (["--recipe=auto", "--protocol=study"], "--recipe: --protocol=study"),
     ],

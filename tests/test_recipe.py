@@ -39,6 +39,8 @@ def parse(monkeypatch):
         flags.DEFINE_boolean("centre_brightness", False, "", flag_values=values)
         flags.DEFINE_string("tiles", "1x1", "", flag_values=values)
         flags.DEFINE_integer("image_size", 224, "", flag_values=values)
+        flags.DEFINE_string("threshold_method", None, "", flag_values=values)
+        flags.DEFINE_float("target_recall", None, "", flag_values=values)
         values(["program", *arguments])
         monkeypatch.setattr(recipe_flags, "FLAGS", values)
         recipe_flags.apply()
@@ -63,6 +65,13 @@ def test_without_a_recipe_the_flags_are_what_they_were(parse):
 def test_what_says_the_same_as_the_recipe_is_no_contradiction(parse):
     values = parse("--recipe=auto", f"--head={AUTO.head}", f"--pooling={','.join(AUTO.pooling)}", f"--tiles={TILES}")
     assert _kept(values) == _kept(parse("--recipe=auto"))
+
+
+def test_another_threshold_goes_with_a_recipe(parse):
+    assert parse("--recipe=auto").threshold_method == AUTO.threshold
+    assert parse("--recipe=auto", "--threshold_method=best_f1").threshold_method == "best_f1"
+    assert parse("--recipe=auto", "--target_recall=0.9").threshold_method is None
+    assert parse().threshold_method is None
 
 
 @pytest.mark.parametrize("flag", ["--head=logistic", "--pooling=mean", "--nocentre_brightness", "--tiles=3x1"])

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 FLAGS = flags.FLAGS
 flags.disclaim_key_flags()
+_THRESHOLDS = ("threshold_method", "target_recall", "target_specificity")
 
 
 def define() -> None:
@@ -44,6 +45,10 @@ def apply() -> None:
             )
     for name, value in values.items():
         FLAGS[name].value = value
+    # What a miss and a false alarm are worth is the user's to say, so another threshold contradicts nothing.
+    own = [name for name in _THRESHOLDS if name in FLAGS and FLAGS[name].value is not None]
+    if "threshold_method" in FLAGS and not own:
+        FLAGS["threshold_method"].value = recipe.threshold
 
 
 def chosen() -> Recipe | None:

@@ -11,7 +11,7 @@ FLAGS = flags.FLAGS
 # The flags defined here belong to the binary that asks for them, and show in its --help.
 flags.disclaim_key_flags()
 _TARGETS = ("target_recall", "target_specificity")
-_METHODS = ("youden", "best_f1", *_TARGETS, "least_cost")
+_METHODS = ("youden", "smooth_youden", "best_f1", *_TARGETS, "least_cost")
 _NAMES = ("threshold_method", "threshold_per", *_TARGETS, "cost_miss", "cost_false_alarm")
 
 
@@ -31,7 +31,8 @@ def define(*more: str) -> None:
         "threshold_method",
         None,
         _METHODS,
-        "How the threshold is chosen on the calibrate rows. Unset: youden, or what a --target_... flag says.",
+        "How the threshold is chosen on the calibrate rows; smooth_youden: the best balanced accuracy of smoothed "
+        "scores, for few labels. Unset: youden, or what a --target_... flag says.",
     )
     flags.DEFINE_enum(
         "threshold_per",

@@ -14,14 +14,16 @@ import numpy as np
 from mvtec_tf.evaluation import metrics
 from mvtec_tf.evaluation.intervals import LEVEL, Bootstrap, Resampling
 from mvtec_tf.evaluation.metrics import Costs
+from mvtec_tf.evaluation.smooth_cut import smooth_cut
 from mvtec_tf.evaluation.table import Predictions
 
 YOUDEN = "youden"
+SMOOTH_YOUDEN = "smooth_youden"
 BEST_F1 = "best_f1"
 TARGET_RECALL = "target_recall"
 TARGET_SPECIFICITY = "target_specificity"
 LEAST_COST = "least_cost"
-METHODS = (YOUDEN, BEST_F1, TARGET_RECALL, TARGET_SPECIFICITY, LEAST_COST)
+METHODS = (YOUDEN, SMOOTH_YOUDEN, BEST_F1, TARGET_RECALL, TARGET_SPECIFICITY, LEAST_COST)
 GOOD_QUANTILE = "good_quantile"
 GIVEN = "given"
 NONE = "none"
@@ -174,6 +176,8 @@ def choose_threshold(
     With both classes, by the rule's method:
     - "youden": the one of the largest Youden's J = recall + specificity - 1 (Youden, Cancer 1950),
       which is the best balanced accuracy.
+    - "smooth_youden": the same of smoothed distributions (see `smooth_cut`), which moves less with the
+      one or two images nearest to it where there are few; without any spread Youden's.
     - "best_f1": of the best F1. Where most images are defective, as in the test images of MVTec AD,
       F1 is nearly at its best when everything is called defective, and can choose just that.
     - "target_recall": the highest that finds the wanted share of the defective images.
@@ -213,11 +217,13 @@ def choose_threshold(
     if not defects and rule.method != TARGET_SPECIFICITY:
         value = _above_quantile(scores, quantile)
         reason = f"it is the {100 * quantile:g} % quantile of the scores of {images} good calibrate images"
-        if rule.method != YOUDEN:
+        if rule.method not in (YOUDEN, SMOOTH_YOUDEN):
             reason += f", because without a defective one {rule.method} cannot be had"
         return Threshold(value, GOOD_QUANTILE, reason, images, defects)
     points = metrics.curve(labels, scores)
-    value = _cut(points.thresholds, np.append(0, points.tp), np.append(0, points.fp), rule, costs or Costs())
+    value = smooth_cut(scores, labels == 1) if rule.method == SMOOTH_YOUDEN else None
+    if value is None:
+        value = _cut(points.thresholds, np.append(0, points.tp), np.append(0, points.fp), rule, costs or Costs())
     reason = f"it has {_in_words(rule, costs or Costs())} on {images} calibrate images, {defects} of them defective"
     return Threshold(value, rule.method, reason, images, defects)
 
@@ -251,6 +257,10 @@ def _resampled(
     scores, defective, weights = scores[drawn], defective[drawn], weights[drawn]
     if method == GOOD_QUANTILE:
         return _above_quantile(np.repeat(scores, weights.astype(int)), 0.95)
+    if method == SMOOTH_YOUDEN and 0 < np.sum(defective) < len(defective):
+        smooth = smooth_cut(scores, defective, weights)
+        if smooth is not None:
+            return smooth
     last = np.append(np.flatnonzero(np.diff(scores)), len(scores) - 1)
     tp, both = np.cumsum(weights * defective)[last], np.cumsum(weights)[last]
     return _cut(scores[last], np.append(0, tp), np.append(0, both - tp), rule, costs)
@@ -280,7 +290,7 @@ def _cut(thresholds: np.ndarray, tp: np.ndarray, fp: np.ndarray, rule: Rule, cos
 
 
 def _gain(tp: np.ndarray, fp: np.ndarray, method: str, costs: Costs) -> np.ndarray:
-    if method == YOUDEN:
+    if method in (YOUDEN, SMOOTH_YOUDEN):
         # J times both class sizes, in whole numbers: ties between cuts are then exact.
         return tp * fp[-1] - fp * tp[-1]
     if method == BEST_F1:
@@ -294,6 +304,7 @@ def _in_words(rule: Rule, costs: Costs) -> str:
     target = "" if rule.target is None else f"{100 * rule.target:g} %"
     return {
         YOUDEN: "the best balanced accuracy (Youden's J)",
+        SMOOTH_YOUDEN: "the best balanced accuracy (Youden's J of smoothed scores)",
         BEST_F1: "the best F1",
         TARGET_RECALL: f"the fewest false alarms at a recall of at least {target}",
         TARGET_SPECIFICITY: f"the fewest misses at a specificity of at least {target}",

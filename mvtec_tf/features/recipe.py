@@ -21,6 +21,7 @@ class Recipe:
       centre_brightness: whether images are shifted to one mean brightness first.
       tiles: (rows, columns) into which images are cut.
       image_size: side in pixels of encoders that are made of weights; an encoder of a run has its own.
+      threshold: how it is chosen where nothing else is asked for, of `thresholds.METHODS`.
       words: what it is, for --help.
     """
 
@@ -29,6 +30,7 @@ class Recipe:
     centre_brightness: bool
     tiles: tuple[int, int]
     image_size: int
+    threshold: str
     words: str
 
     def settings(self, middle_stages: Sequence[str]) -> "FeatureSettings":
@@ -42,11 +44,12 @@ class Recipe:
 
 RECIPES: Mapping[str, Recipe] = {
     AUTO: Recipe(
-        head="auto",
+        head="fused",
         pooling=("mean", "gem8"),
         centre_brightness=True,
         tiles=(1, 1),
         image_size=448,
+        threshold="smooth_youden",
         words="one head for few labels or none, the same settings for every part; what a user should run",
     )
 }

@@ -15,8 +15,9 @@ HEADS = {
     "nearest_neighbours": "distance of the global features to the nearest good images; needs no labels",
     "padim": "distance of each patch to a Gaussian of its position in the good images; needs no labels",
     "patchcore": "distance of each patch to the nearest in a memory of good patches; needs no labels",
-    "fused": "distance to the good images plus ridge regression on the labels, at a fixed weight; also without labels",
-    "auto": "fused, its weight chosen by cross-validation within the labels; also without labels: the recommended head",
+    "fused": "distance to the good images plus ridge regression on the labels, at a fixed weight; also without labels; "
+    "the head of --recipe=auto",
+    "auto": "fused, its weight chosen by cross-validation within the labels; also without labels",
     "hybrid": "the heads of --hybrid_of weighed by a logistic regression",
 }
 NEED_LABELS = frozenset({"logistic", "linear_svm", "rbf_svm", "lda", "hybrid"})
