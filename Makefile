@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 QUICKSTART_DIR ?= results/quickstart
 
-.PHONY: quickstart test lint clean
+.PHONY: quickstart test test-fast lint clean
 
 # The stamp is newer than requirements.txt and setup.cfg once everything is installed.
 $(VENV)/.installed: requirements.txt setup.cfg pyproject.toml
@@ -20,6 +20,10 @@ quickstart: $(VENV)/.installed
 test: $(VENV)/.installed
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-fast: $(VENV)/.installed
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
 
 lint: $(VENV)/.installed
 	$(BIN)/python -m ruff check .

@@ -15,6 +15,12 @@ def pytest_addoption(parser):
     parser.addoption("--skips_file", help="write the names of all skipped tests to this file, one a line")
 
 
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if {"real_data", "real_weights"} & set(item.fixturenames):
+            item.add_marker(pytest.mark.real)
+
+
 def pytest_runtest_logreport(report):
     if report.skipped and not hasattr(report, "wasxfail"):
         _SKIPPED.add(report.nodeid)
