@@ -56,7 +56,9 @@ def main(paths: list[str]) -> None:
     from mvtec_tf.serving.journal import Journal
 
     form = journal.form_of(_OUT.value)
-    files = [] if _WATCH.value else inputs.expand([*paths, *(inputs.read_list(_LIST.value) if _LIST.value else [])])
+    files = []
+    if not _WATCH.value:
+        files = inputs.expand([*paths, *(inputs.read_list(_LIST.value) if _LIST.value else [])], print)
     if not files and not _WATCH.value:
         raise UserError("No image file among the paths given. Expected files, folders with images, or patterns.")
     if _MODEL.value:

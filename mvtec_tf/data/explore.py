@@ -6,16 +6,13 @@ train and test are listed by name, and the rest is still looked at.
 
 import dataclasses
 import pathlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from mvtec_tf.data import explore_duplicates, explore_masks
+from mvtec_tf.data import explore_duplicates, explore_masks, walk
 from mvtec_tf.data.explore_duplicates import Duplicates
 from mvtec_tf.data.explore_images import Look, Signature, UnreadableImageError, look
 from mvtec_tf.data.explore_masks import MaskLook
 from mvtec_tf.data.records import Record
-
-# Files that lie beside images without being one; so do the CSV files that list and group them.
-_HARMLESS = {"thumbs.db", "desktop.ini"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,10 +79,15 @@ def explore(records: Sequence[Record], progress: Callable[[int], None] = lambda 
 def _ignored(records: Sequence[Record]) -> Iterator[str]:
     """Files among the images that are no records, sorted."""
     known = {file for record in records for file in (record.file, record.mask)}
-    files = {file for folder, deep in _image_folders(records) for file in (folder.rglob if deep else folder.glob)("*")}
-    for file in sorted(files):
-        if file.is_file() and str(file) not in known and not _harmless(file.name):
-            yield str(file)
+    files = {file for folder, deep in _image_folders(records) for file in _files(folder, deep)}
+    # The CSV files that list and group images lie beside them.
+    yield from sorted(file for file in files - known if not file.lower().endswith(".csv"))
+
+
+def _files(folder: pathlib.Path, deep: bool) -> Iterable[str]:
+    if deep:
+        return walk.walk(folder).files
+    return (str(file) for file in folder.iterdir() if file.is_file() and not walk.is_clutter(file.name))
 
 
 def _image_folders(records: Sequence[Record]) -> set[tuple[pathlib.Path, bool]]:
@@ -101,7 +103,3 @@ def _image_folders(records: Sequence[Record]) -> set[tuple[pathlib.Path, bool]]:
         file = pathlib.Path(record.file)
         found.add((file.parents[len(below) - 1] if nested else file.parent, nested))
     return found
-
-
-def _harmless(name: str) -> bool:
-    return name.startswith(".") or name.lower() in _HARMLESS or name.lower().endswith(".csv")

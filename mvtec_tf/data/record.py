@@ -9,6 +9,8 @@ PathLike = str | os.PathLike[str]
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp")
 GOOD = "good"
+DEFECTIVE = "defective"
+MASKS = "ground_truth"
 TRAIN, TEST = "train", "test"
 
 

@@ -4,20 +4,25 @@ import glob
 import os
 import pathlib
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable
 
-from mvtec_tf.data.records import IMAGE_SUFFIXES
+from mvtec_tf.data import walk
 from mvtec_tf.errors import UserError
 
 _MAGIC = frozenset("*?[")
 
 
-def expand(paths: Iterable[str]) -> list[str]:
+def expand(paths: Iterable[str], say: Callable[[str], None] = lambda sentence: None) -> list[str]:
     """The image files of all paths, each once, in the order of the paths and by name below each.
 
     A file is taken whatever its name; what does not exist is kept, to be listed as one that cannot be judged.
-    Below a folder the images by their names' endings are taken, hidden files and the masks of the MVTec layout
-    (`ground_truth` beside `test`) are not. A pattern that fits nothing is kept like a missing file.
+    Below a folder the images by their names' endings are taken, links are followed, and what other programs leave
+    there and folders of masks beside the images are not looked at (`data/walk.py`). A pattern that fits nothing is
+    kept like a missing file.
+
+    Args:
+      paths: files, folders and patterns.
+      say: called with a sentence for everything that is left out.
     """
     found: dict[str, None] = {}
     for path in paths:
@@ -25,18 +30,21 @@ def expand(paths: Iterable[str]) -> list[str]:
         if not os.path.lexists(path) and _MAGIC & set(path):
             names = sorted(glob.glob(path, recursive=True)) or names
         for name in names:
-            found.update(dict.fromkeys(below(name) if os.path.isdir(name) else [name]))
+            found.update(dict.fromkeys(_below(name, say) if os.path.isdir(name) else [name]))
     return list(found)
 
 
-def below(folder: str) -> Iterator[str]:
-    """The image files below a folder, by name."""
-    for parent, folders, files in os.walk(folder):
-        masks = {"ground_truth"} if "test" in folders else set()
-        folders[:] = sorted(name for name in folders if name not in masks and not name.startswith("."))
-        for name in sorted(files):
-            if not name.startswith(".") and name.lower().endswith(tuple(IMAGE_SUFFIXES)):
-                yield os.path.join(parent, name)
+def candidates(walked: walk.Walk) -> list[str]:
+    """The files of a folder that are to be judged, by name; also links that lead nowhere."""
+    return sorted([*walked.images, *filter(walk.is_image, walked.dangling + walked.strange)])
+
+
+def _below(folder: str, say: Callable[[str], None]) -> list[str]:
+    walked = walk.walk(folder)
+    for note in walked.notes():
+        say(note)
+    # A folder that cannot be read is listed, so that a table says what it lacks.
+    return candidates(walked) + [path for path, _ in walked.unreadable]
 
 
 def read_list(file: str) -> list[str]:

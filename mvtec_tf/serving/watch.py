@@ -10,8 +10,9 @@ import os
 from collections.abc import Callable, Container, Iterable
 from typing import Any
 
+from mvtec_tf.data import walk
 from mvtec_tf.serving.client import UnavailableError
-from mvtec_tf.serving.inputs import below
+from mvtec_tf.serving.inputs import candidates
 from mvtec_tf.serving.journal import Journal
 
 # A file that cannot be decoded may be one whose writer has paused: it is called bad after so many looks without change.
@@ -45,6 +46,7 @@ class DropBox:
         self._name = name
         self._patience = patience
         self._candidates: dict[str, _Candidate] = {}
+        self._said: set[str] = set()
 
     def look(self, judged: Container[str]) -> list[str]:
         """Looks once; returns the files that have not changed since the look before, by name.
@@ -52,7 +54,9 @@ class DropBox:
         Args:
           judged: names in the journal.
         """
-        seen = {file for file in below(self._folder) if self._name(file) not in judged}
+        walked = walk.walk(self._folder)
+        self._say_once(walked.notes(counted=False))
+        seen = {file for file in candidates(walked) if self._name(file) not in judged}
         for gone in self._candidates.keys() - seen:
             del self._candidates[gone]
         ready = []
@@ -67,6 +71,13 @@ class DropBox:
             if candidate.looks in (1, self._patience):
                 ready.append(file)
         return ready
+
+    def _say_once(self, sentences: Iterable[str]) -> None:
+        # At every look the same is left out.
+        for sentence in sentences:
+            if sentence not in self._said:
+                self._said.add(sentence)
+                print(sentence, flush=True)
 
     def forget(self, files: Iterable[str]) -> None:
         """Starts again with these files."""

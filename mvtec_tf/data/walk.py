@@ -1,0 +1,237 @@
+"""The one way to look through a folder of photographs, for the scanner, `predict`, a watched folder and TFDS.
+
+Symbolic links are followed, each folder is looked into once, and what other programs leave among people's files is left
+out. Nothing is left out without a word: `Walk.notes` says it.
+"""
+
+import dataclasses
+import os
+from collections import Counter
+from collections.abc import Iterable
+
+from mvtec_tf.data.record import DEFECTIVE, GOOD, IMAGE_SUFFIXES, MASKS, TEST, TRAIN
+
+# Folders and files of network drives, archives, recycle bins, notebooks and file managers; in lower case.
+_CLUTTER_FOLDERS = frozenset(
+    (
+        "@eadir",
+        "@recycle",
+        "#recycle",
+        "#snapshot",
+        "$recycle.bin",
+        "__macosx",
+        "__pycache__",
+        "lost+found",
+        "system volume information",
+    )
+)
+_CLUTTER_FILES = frozenset(("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"))
+# Beside one of these a folder of masks holds no photographs.
+_PARTS = frozenset((TRAIN, TEST, GOOD, DEFECTIVE))
+# So many names show what was found without burying the message.
+_NAMED = 5
+
+
+@dataclasses.dataclass(frozen=True)
+class Walk:
+    """What lies in a folder and below it; every path begins with the folder as it was given.
+
+    Attributes:
+      folder: that was looked through.
+      files: all files but clutter, sorted folder by folder.
+      linked: those of them that a symbolic link leads to, or to a folder above them.
+      clutter: (kind, number) of what other programs left, `@eaDir/`, `._*`.
+      dangling: links that lead nowhere.
+      repeated: (link, folder) of links to a folder that is looked into under another name, or that it lies in.
+      masks: folders of masks that were not looked into.
+      strange: what is neither a file nor a folder.
+      unreadable: (folder, reason) of folders that cannot be looked into.
+    """
+
+    folder: str
+    files: tuple[str, ...]
+    linked: frozenset[str]
+    clutter: tuple[tuple[str, int], ...]
+    dangling: tuple[str, ...]
+    repeated: tuple[tuple[str, str], ...]
+    masks: tuple[str, ...]
+    strange: tuple[str, ...]
+    unreadable: tuple[tuple[str, str], ...]
+
+    @property
+    def images(self) -> tuple[str, ...]:
+        """The files whose names end as those of images do."""
+        return tuple(file for file in self.files if is_image(file))
+
+    def notes(self, counted: bool = True) -> list[str]:
+        """What a person should hear of it, one sentence each.
+
+        Args:
+          counted: whether to say how many there are; without, a new one of a known kind changes no sentence.
+        """
+        left_out = [f"{kind} ({count})" if counted else kind for kind, count in self.clutter]
+        named = {
+            "left out what other programs put there": left_out,
+            "links that lead nowhere": [f"{self._inside(link)} -> {_target(link)}" for link in self.dangling],
+            "links to a folder that is looked into already": [
+                f"{self._inside(link)} -> {self._inside(target)}" for link, target in self.repeated
+            ],
+            "folders of masks, in which no photographs are looked for": map(self._inside, self.masks),
+            "neither a file nor a folder": map(self._inside, self.strange),
+            "folders that cannot be read": [f"{self._inside(one)} ({reason})" for one, reason in self.unreadable],
+        }
+        texts = ((what, list(names)) for what, names in named.items())
+        return [f"{self.folder}: {what}: {listing(names)}." for what, names in texts if names]
+
+    def _inside(self, path: str) -> str:
+        return os.path.relpath(path, self.folder) if path.startswith(self.folder) and path != self.folder else path
+
+
+def walk(folder: str | os.PathLike[str]) -> Walk:
+    """Looks through a folder and all below it.
+
+    A folder that several links lead to is looked into once, under its own name if it has one below `folder`. A link to
+    a folder that it lies in itself is not followed. Errors of the file system are noted, not raised.
+
+    Args:
+      folder: to look through; a link to one is followed.
+    """
+    return _Walker(os.fspath(folder)).walk()
+
+
+def is_image(name: str) -> bool:
+    """Whether a file's name ends as those of images do."""
+    return name.lower().endswith(IMAGE_SUFFIXES)
+
+
+def is_clutter(name: str) -> bool:
+    """Whether a file or folder of this name is none of the user's photographs."""
+    return name.startswith(".") or name.lower() in _CLUTTER_FILES | _CLUTTER_FOLDERS
+
+
+def is_masks(name: str) -> bool:
+    """Whether a folder of this name holds masks: `ground_truth`, however it is spelt."""
+    return name.lower().replace("-", "_").replace(" ", "_") == MASKS
+
+
+def listing(names: Iterable[str]) -> str:
+    """The first names with commas, and how many there are if that is not all of them."""
+    names = list(names)
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more
+
+
+class _Walker:
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+        self._files: list[str] = []
+        self._linked: set[str] = set()
+        self._clutter: Counter = Counter()
+        self._dangling: list[str] = []
+        self._repeated: list[tuple[str, str]] = []
+        self._masks: list[str] = []
+        self._strange: list[str] = []
+        self._unreadable: list[tuple[str, str]] = []
+        # Links wait until all that lies below `folder` itself is known by its own name.
+        self._links: list[str] = []
+        self._names: dict[str, str] = {}
+        self._roots: list[str] = []
+
+    def walk(self) -> Walk:
+        self._tree(self._folder, linked=False)
+        while self._links:
+            # Found by different ways, always followed in the same order.
+            self._links.sort(key=_parts)
+            self._tree(self._links.pop(0), linked=True)
+        return Walk(
+            folder=self._folder,
+            files=tuple(sorted(self._files, key=_parts)),
+            linked=frozenset(self._linked),
+            clutter=tuple(sorted(self._clutter.items())),
+            dangling=tuple(sorted(self._dangling)),
+            repeated=tuple(sorted(self._repeated)),
+            masks=tuple(sorted(self._masks)),
+            strange=tuple(sorted(self._strange)),
+            unreadable=tuple(sorted(self._unreadable)),
+        )
+
+    def _tree(self, top: str, linked: bool) -> None:
+        """All below `top` but what links there lead to."""
+        real = os.path.realpath(top)
+        # A folder above one that is being looked through would bring in all that lies beside it.
+        above = [root for root in self._roots if _is_below(root, real)]
+        if above:
+            self._repeated.append((top, real))
+            return
+        self._roots.append(real)
+        pending = [(top, real)]
+        while pending:
+            here, real = pending.pop()
+            if real in self._names:
+                self._repeated.append((here, self._names[real]))
+                continue
+            self._names[real] = here
+            pending += [(os.path.join(here, name), os.path.join(real, name)) for name in self._look(here, linked)]
+
+    def _look(self, here: str, linked: bool) -> list[str]:
+        """Notes what lies in one folder; returns the names of its own folders."""
+        try:
+            with os.scandir(here) as found:
+                entries = list(found)
+        except OSError as error:
+            self._unreadable.append((here, error.strerror or str(error)))
+            return []
+        parts = _PARTS & {entry.name.lower() for entry in entries}
+        folders = []
+        for entry in entries:
+            kind = _kind(entry)
+            if is_clutter(entry.name):
+                self._clutter[_clutter_kind(entry.name, kind)] += 1
+            elif kind == "folder" and is_masks(entry.name) and parts:
+                self._masks.append(entry.path)
+            elif kind == "folder" and entry.is_symlink():
+                self._links.append(entry.path)
+            elif kind == "folder":
+                folders.append(entry.name)
+            elif kind == "file":
+                self._files.append(entry.path)
+                if linked or entry.is_symlink():
+                    self._linked.add(entry.path)
+            else:
+                (self._dangling if kind == "dangling" else self._strange).append(entry.path)
+        return folders
+
+
+def _kind(entry: os.DirEntry) -> str:
+    try:
+        if entry.is_file():
+            return "file"
+        if entry.is_dir():
+            return "folder"
+    except OSError:  # a link to itself, or through a folder that may not be searched
+        return "dangling"
+    return "dangling" if entry.is_symlink() else "strange"
+
+
+def _clutter_kind(name: str, kind: str) -> str:
+    if kind == "folder":
+        return f"{name}/"
+    if name.startswith("._"):
+        return "._*"
+    return ".*" if name.startswith(".") else name.strip()
+
+
+def _is_below(path: str, folder: str) -> bool:
+    return path.startswith(folder.rstrip(os.sep) + os.sep) and path != folder
+
+
+def _target(link: str) -> str:
+    try:
+        return os.readlink(link)
+    except OSError:  # it is gone by now
+        return "?"
+
+
+def _parts(path: str) -> tuple[str, ...]:
+    return tuple(path.split(os.sep))
+
