@@ -52,7 +52,7 @@ def run_binary(name, *flags, check=True, **kwargs):
 @pytest.fixture(scope="session")
 def toy(tmp_path_factory):
     """A small toy factory: two categories, 64-pixel images."""
-    from mvtec_tf.data.toy import write_toy_factory
+    from mvtec_tf.data.toy.factory import write_toy_factory
 
     root = tmp_path_factory.mktemp("toy") / "factory"
     write_toy_factory(root, seed=1, image_size=64, train_good=16, test_good=8, per_defect=6)
@@ -61,7 +61,7 @@ def toy(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def toy_records(toy):
-    from mvtec_tf.data import records
+    from mvtec_tf.data.formats import scan as records
 
     return records.scan([toy])
 

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from mvtec_tf.benchmark.efficiency_cell import CellResult
-from mvtec_tf.benchmark.efficiency_grid import make_grid
-from mvtec_tf.data.records import Record
+from mvtec_tf.data.formats.scan import Record
+from mvtec_tf.label_efficiency.cell import CellResult
+from mvtec_tf.label_efficiency.grid import make_grid
 
 HEADS = {"auto": 0.97, "logistic": 0.93, "mahalanobis": 0.95}
 

@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from mvtec_tf.serving import saved_model
+from mvtec_tf.graphs import saved_model
 from mvtec_tf.serving.client import BadImageError, LocalModel
 from tests.small_run import small_classifier
 

@@ -9,7 +9,8 @@ import time
 
 import numpy as np
 
-from mvtec_tf.serving import saved_model, warmup
+from mvtec_tf.graphs import saved_model
+from mvtec_tf.serving import warmup
 from mvtec_tf.serving.client import LocalModel
 
 

@@ -7,11 +7,11 @@ import keras
 import numpy as np
 from keras import layers
 
-from mvtec_tf.evaluation.judge import judge
+from mvtec_tf.evaluation.report.judge import judge
 from mvtec_tf.evaluation.rows import rows
 from mvtec_tf.evaluation.table import Predictions, write_predictions
-from mvtec_tf.models.classifier import POOLED
-from mvtec_tf.serving import saved_model, scoring
+from mvtec_tf.graphs import saved_model, scoring
+from mvtec_tf.networks.classifier import POOLED
 
 SIZE = 32
 

@@ -4,10 +4,10 @@ import json
 
 import keras
 
-from mvtec_tf.models import architecture
-from mvtec_tf.models.backbone import build_backbone, freeze_up_to
-from mvtec_tf.models.classifier import build_classifier
-from mvtec_tf.serving import saved_model
+from mvtec_tf.graphs import saved_model
+from mvtec_tf.networks import architecture
+from mvtec_tf.networks.backbone import build_backbone, freeze_up_to
+from mvtec_tf.networks.classifier import build_classifier
 
 
 def test_the_blocks_hold_every_weight_once_and_say_which_are_trained():

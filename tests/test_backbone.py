@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from mvtec_tf.errors import UsageError, UserError
-from mvtec_tf.models import backbone as backbone_lib
-from mvtec_tf.models.backbone import build_backbone
-from mvtec_tf.models.classifier import build_classifier
-from mvtec_tf.models.weights import load_weights_file
+from mvtec_tf.networks import backbone as backbone_lib
+from mvtec_tf.networks.backbone import build_backbone
+from mvtec_tf.networks.classifier import build_classifier
+from mvtec_tf.networks.weights import load_weights_file
 
 
 def _write_legacy_file(path, model, leave_out=(), change=None):

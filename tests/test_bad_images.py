@@ -5,9 +5,9 @@ import shutil
 
 import pytest
 
-from mvtec_tf.data.limits import MAX_PIXELS
+from mvtec_tf.data.decoding.limits import MAX_PIXELS
 from mvtec_tf.evaluation.table import read_predictions
-from mvtec_tf.training.run_directory import read_run
+from mvtec_tf.run_directory import read_run
 from tests.conftest import run_binary
 
 PROBE = ("--weights=none", "--backbone=resnet10", "--image_size=32", "--label_budget=0.25", "--nostudy_head")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mvtec_tf.training.run_directory import read_run
+from mvtec_tf.run_directory import read_run
 from tests.conftest import run_binary
 
 SIMCLR = ("--backbone=resnet10", "--weights=none", "--image_size=32", "--batch_size=8", "--precision=float32")

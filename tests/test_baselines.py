@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import optimize
 
-from mvtec_tf.models import baselines
+from mvtec_tf.heads import baselines
 
 
 def _images(count, side, seed=0):

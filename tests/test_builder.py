@@ -13,7 +13,9 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from mvtec_tf.data import builder, mvtec_archive, pixels, records
+from mvtec_tf.data.decoding import pixels
+from mvtec_tf.data.formats import mvtec_archive, tfds_builder
+from mvtec_tf.data.formats import scan as records
 from mvtec_tf.errors import UserError
 
 
@@ -86,9 +88,9 @@ def test_tfds_build_prepares_the_same(toy, toy_records, prepared, tmp_path):
         "parser.add_arguments(build.Args, dest='args')\n"
         "parser.parse_args().args.execute()\n"
     )
-    flags = ("--imports=mvtec_tf.data.builder", f"--manual_dir={toy}", f"--data_dir={tmp_path}")
+    flags = ("--imports=mvtec_tf.data.formats.tfds_builder", f"--manual_dir={toy}", f"--data_dir={tmp_path}")
     command = [sys.executable, "-c", script, "mvtec_ad/folder", *flags]
-    root = pathlib.Path(builder.__file__).parents[2]
+    root = pathlib.Path(tfds_builder.__file__).parents[2]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=root)
     assert done.returncode == 0, done.stderr
     built = tfds.builder("mvtec_ad/folder", data_dir=str(tmp_path)).info
@@ -107,7 +109,7 @@ def original(toy, tmp_path, monkeypatch):
     category = next(iter(records.scan([toy]))).category
     with tarfile.open(path, "w:xz", preset=0) as tar:
         tar.add(toy / category, category)
-    monkeypatch.setattr(builder.MvtecAd, "archive_sha256", hashlib.sha256(path.read_bytes()).hexdigest())
+    monkeypatch.setattr(tfds_builder.MvtecAd, "archive_sha256", hashlib.sha256(path.read_bytes()).hexdigest())
     return path, records.scan([toy], [category])
 
 
@@ -120,13 +122,13 @@ def test_the_original_archive_is_read_from_manual_dir(original, tmp_path):
 
 def test_the_original_archive_is_downloaded_if_it_is_not_there(original, tmp_path, monkeypatch):
     path, expected = original
-    monkeypatch.setattr(builder.MvtecAd, "archive_urls", [path.as_uri()])
+    monkeypatch.setattr(tfds_builder.MvtecAd, "archive_urls", [path.as_uri()])
     made = _prepare("mvtec_ad/original", tmp_path / "nowhere", tmp_path / "prepared")
     assert made.info.metadata["fingerprint"] == records.fingerprint(expected)
 
 
 def test_another_archive_is_refused_and_nothing_is_prepared(original, tmp_path, monkeypatch):
-    monkeypatch.setattr(builder.MvtecAd, "archive_sha256", mvtec_archive.SHA256)
+    monkeypatch.setattr(tfds_builder.MvtecAd, "archive_sha256", mvtec_archive.SHA256)
     with pytest.raises(UserError, match="not the original archive"):
         _prepare("mvtec_ad/original", original[0].parent, tmp_path / "prepared")
     assert not list((tmp_path / "prepared").rglob("*.tfrecord*"))

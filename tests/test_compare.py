@@ -9,12 +9,15 @@ from scipy import stats
 from sklearn import metrics as sklearn_metrics
 
 from mvtec_tf.errors import LeakError, UsageError, UserError
-from mvtec_tf.evaluation import comparison_figures, comparison_report, comparison_summary, metrics
+from mvtec_tf.evaluation import metrics
 from mvtec_tf.evaluation.assessment import assess
-from mvtec_tf.evaluation.comparison import ALL, CATEGORY, MEANS, compare
-from mvtec_tf.evaluation.contenders import read_methods
+from mvtec_tf.evaluation.comparison import pictures as comparison_figures
+from mvtec_tf.evaluation.comparison import report as comparison_report
+from mvtec_tf.evaluation.comparison import summary as comparison_summary
+from mvtec_tf.evaluation.comparison.compare import ALL, CATEGORY, MEANS, compare
+from mvtec_tf.evaluation.comparison.contenders import read_methods
+from mvtec_tf.evaluation.comparison.mcnemar import mcnemar_test
 from mvtec_tf.evaluation.intervals import Bootstrap, Resampling
-from mvtec_tf.evaluation.mcnemar import mcnemar_test
 from mvtec_tf.evaluation.table import Predictions, Row, write_predictions
 from mvtec_tf.evaluation.thresholds import Rule
 

@@ -2,9 +2,10 @@
 
 import pytest
 
-from mvtec_tf.data import protocol, records
-from mvtec_tf.data.explore import explore
+from mvtec_tf.data import protocol
+from mvtec_tf.data.formats import scan as records
 from mvtec_tf.errors import UserError
+from mvtec_tf.exploration.survey import explore
 
 
 def _image(path):

@@ -11,16 +11,16 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
-from mvtec_tf.data.records import Record
+from mvtec_tf.data.formats.scan import Record
 from mvtec_tf.errors import UserError
 from mvtec_tf.evaluation.defect_types import Call, assess_types, judge_types
 from mvtec_tf.evaluation.intervals import Bootstrap
-from mvtec_tf.models.category_head import as_tensors
-from mvtec_tf.models.frozen import FrozenFeatures
-from mvtec_tf.models.head_file import load_head, save_head
-from mvtec_tf.models.head_settings import HeadSettings
-from mvtec_tf.models.type_heads import NEVER, PerCategoryTypeHead, TypeHead
-from mvtec_tf.training.probe import fit_probe
+from mvtec_tf.heads.by_category import as_tensors
+from mvtec_tf.heads.defect_types import NEVER, PerCategoryTypeHead, TypeHead
+from mvtec_tf.heads.file import load_head, save_head
+from mvtec_tf.heads.fitting import fit_probe
+from mvtec_tf.heads.frozen import FrozenFeatures
+from mvtec_tf.heads.settings import HeadSettings
 
 REFERENCES = {
     "logistic": LogisticRegression(class_weight="balanced", max_iter=5000),

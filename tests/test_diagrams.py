@@ -4,10 +4,10 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.patches import FancyBboxPatch
 
-from mvtec_tf.evaluation import canvas, diagrams, flow_chart
-from mvtec_tf.evaluation.flow_chart import TRAINED, Box
 from mvtec_tf.evaluation.intervals import Bootstrap
-from mvtec_tf.evaluation.judge import judge
+from mvtec_tf.evaluation.report import canvas, diagrams, flow_chart
+from mvtec_tf.evaluation.report.flow_chart import TRAINED, Box
+from mvtec_tf.evaluation.report.judge import judge
 from mvtec_tf.evaluation.table import Predictions, Row
 from mvtec_tf.evaluation.thresholds import Chosen, Threshold, given
 

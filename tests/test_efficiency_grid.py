@@ -7,17 +7,17 @@ import pathlib
 import numpy as np
 import pytest
 
-from mvtec_tf.benchmark.efficiency_files import COLUMNS
-from mvtec_tf.benchmark.efficiency_grid import BUDGETS, make_grid, parse_budgets
-from mvtec_tf.benchmark.efficiency_run import Method, Runner
-from mvtec_tf.benchmark.peak_memory import PeakMemory
 from mvtec_tf.errors import LeakError, UsageError, UserError
 from mvtec_tf.evaluation.metrics import Costs
 from mvtec_tf.evaluation.thresholds import Rule
-from mvtec_tf.models.frozen import FrozenFeatures
-from mvtec_tf.models.head_settings import HeadSettings
-from mvtec_tf.models.heads import make_head
-from mvtec_tf.training.run_directory import RunDirectory
+from mvtec_tf.heads.frozen import FrozenFeatures
+from mvtec_tf.heads.make import make_head
+from mvtec_tf.heads.settings import HeadSettings
+from mvtec_tf.label_efficiency.files import COLUMNS
+from mvtec_tf.label_efficiency.grid import BUDGETS, make_grid, parse_budgets
+from mvtec_tf.label_efficiency.peak_memory import PeakMemory
+from mvtec_tf.label_efficiency.run import Method, Runner
+from mvtec_tf.run_directory import RunDirectory
 from tests.efficiency_cells import records
 
 _WRONG = ((["0.1", "0.10"], "0.1 stands there twice"), ([], "there is none"), (["0.7"], "--budgets=0.7"))

@@ -6,10 +6,10 @@ import re
 
 import pytest
 
-from mvtec_tf.benchmark import efficiency_report
-from mvtec_tf.benchmark.efficiency_findings import find
-from mvtec_tf.benchmark.efficiency_grid import LeftOut
-from mvtec_tf.benchmark.efficiency_words import answers, long_budget
+from mvtec_tf.label_efficiency import report as efficiency_report
+from mvtec_tf.label_efficiency.findings import find
+from mvtec_tf.label_efficiency.grid import LeftOut
+from mvtec_tf.label_efficiency.words import answers, long_budget
 from tests.efficiency_cells import grid, results
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import integrate, stats
 
-from mvtec_tf.benchmark.efficiency_statistics import NO_INTERVAL, NO_SPREAD, estimate, holm
+from mvtec_tf.label_efficiency.statistics import NO_INTERVAL, NO_SPREAD, estimate, holm
 
 
 def test_without_correction_it_is_the_usual_t_test():

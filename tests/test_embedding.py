@@ -10,10 +10,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig
 
 from mvtec_tf.errors import UserError
-from mvtec_tf.evaluation import embedding, embedding_pictures, embedding_projector
-from mvtec_tf.evaluation.extras import Extras
+from mvtec_tf.evaluation import embedding
 from mvtec_tf.evaluation.image_files import ImageFiles
-from mvtec_tf.evaluation.judge import judge
+from mvtec_tf.evaluation.report import embedding_pictures, embedding_projector
+from mvtec_tf.evaluation.report.extras import Extras
+from mvtec_tf.evaluation.report.judge import judge
 from mvtec_tf.evaluation.table import Predictions, Row
 
 

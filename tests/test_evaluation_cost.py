@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from mvtec_tf.benchmark import evaluation_cost
-from mvtec_tf.benchmark.evaluation_cost import Cost
 from mvtec_tf.errors import UserError
+from tools import evaluation_cost
+from tools.evaluation_cost import Cost
 
 from .conftest import run_binary
 

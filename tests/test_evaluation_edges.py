@@ -8,9 +8,9 @@ import pytest
 from mvtec_tf.errors import UserError
 from mvtec_tf.evaluation import metrics
 from mvtec_tf.evaluation.assessment import assess
-from mvtec_tf.evaluation.contenders import read_methods
+from mvtec_tf.evaluation.comparison.contenders import read_methods
 from mvtec_tf.evaluation.intervals import Bootstrap
-from mvtec_tf.evaluation.judge import judge
+from mvtec_tf.evaluation.report.judge import judge
 from mvtec_tf.evaluation.table import Predictions, Row, write_predictions
 from mvtec_tf.evaluation.thresholds import Rule
 

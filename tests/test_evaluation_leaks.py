@@ -8,12 +8,13 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from mvtec_tf.errors import LeakError
-from mvtec_tf.evaluation import comparison_report, comparison_summary
 from mvtec_tf.evaluation.assessment import assess
-from mvtec_tf.evaluation.comparison import compare
-from mvtec_tf.evaluation.contenders import read_methods
+from mvtec_tf.evaluation.comparison import report as comparison_report
+from mvtec_tf.evaluation.comparison import summary as comparison_summary
+from mvtec_tf.evaluation.comparison.compare import compare
+from mvtec_tf.evaluation.comparison.contenders import read_methods
 from mvtec_tf.evaluation.intervals import Bootstrap
-from mvtec_tf.evaluation.judge import judge
+from mvtec_tf.evaluation.report.judge import judge
 from mvtec_tf.evaluation.table import Predictions, Row, read_predictions, write_predictions
 
 

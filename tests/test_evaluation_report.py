@@ -16,10 +16,12 @@ from PIL import Image
 from sklearn import metrics as sklearn_metrics
 
 from mvtec_tf.errors import LeakError
-from mvtec_tf.evaluation import canvas, figures, metrics, summary
+from mvtec_tf.evaluation import metrics
 from mvtec_tf.evaluation.assessment import assess
 from mvtec_tf.evaluation.intervals import Bootstrap
-from mvtec_tf.evaluation.judge import judge
+from mvtec_tf.evaluation.report import canvas, summary
+from mvtec_tf.evaluation.report import pictures as figures
+from mvtec_tf.evaluation.report.judge import judge
 from mvtec_tf.evaluation.table import Predictions, Row
 
 

@@ -12,23 +12,25 @@ import pytest
 import tensorflow as tf
 from scipy import ndimage
 
-from mvtec_tf.bin import explain_steps
-from mvtec_tf.data import pixels
+from mvtec_tf.data.decoding import pixels
 from mvtec_tf.errors import UserError
-from mvtec_tf.evaluation import again, explain, heatmaps, image_files
-from mvtec_tf.evaluation.extras import Extras
+from mvtec_tf.evaluation import image_files
 from mvtec_tf.evaluation.intervals import Bootstrap
-from mvtec_tf.evaluation.judge import judge
+from mvtec_tf.evaluation.localisation import heatmaps
+from mvtec_tf.evaluation.report import again
+from mvtec_tf.evaluation.report.extras import Extras
+from mvtec_tf.evaluation.report.judge import judge
 from mvtec_tf.evaluation.rows import rows
 from mvtec_tf.evaluation.table import Predictions, write_predictions
 from mvtec_tf.features.store import encoder_digest
-from mvtec_tf.models.backbone import build_backbone
-from mvtec_tf.models.category_head import PerCategoryHead
-from mvtec_tf.models.classifier import build_classifier
-from mvtec_tf.models.head_file import save_head
-from mvtec_tf.models.head_settings import HeadSettings
-from mvtec_tf.models.linear_heads import LogisticHead
-from mvtec_tf.serving import rebuild, saved_model, scoring
+from mvtec_tf.graphs import grad_cam, rebuild, saved_model, scoring
+from mvtec_tf.heads.by_category import PerCategoryHead
+from mvtec_tf.heads.file import save_head
+from mvtec_tf.heads.linear import LogisticHead
+from mvtec_tf.heads.settings import HeadSettings
+from mvtec_tf.jobs import explain as explain_steps
+from mvtec_tf.networks.backbone import build_backbone
+from mvtec_tf.networks.classifier import build_classifier
 from mvtec_tf.training.recipes import SupervisedSettings
 from tests.conftest import run_binary
 from tests.small_run import set_weights_at_random
@@ -84,8 +86,8 @@ def head(toy_records):
 
 @pytest.fixture(scope="module")
 def probe(head, toy_records, tmp_path_factory):
-    from mvtec_tf.serving.feature_graph import FeatureSettings
-    from mvtec_tf.serving.probe_model import Probe, write_probe
+    from mvtec_tf.features.feature_graph import FeatureSettings
+    from mvtec_tf.features.probe_graph import Probe, write_probe
 
     run_dir = tmp_path_factory.mktemp("runs") / "probe"
     backbone = build_backbone("resnet10", SIZE)
@@ -124,12 +126,12 @@ def test_the_rebuilt_networks_give_the_scores_that_were_judged(cnn, probe, head,
         np.testing.assert_allclose(rebuilt.score(rebuilt.run(images)), served, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("method", explain.NAMES)
+@pytest.mark.parametrize("method", grad_cam.NAMES)
 def test_maps_of_a_linear_head_are_its_weighted_features_position_by_position(probe, head, images, method):
     rebuilt = _rebuilt_probe(probe, head)
     maps = rebuilt.run(images)
     assert [one.shape[1:3] for one in maps] == [(16, 16), (8, 8)]
-    found = explain.heat(rebuilt.parts, maps, method)
+    found = grad_cam.heat(rebuilt.parts, maps, method)
     arrays = head.arrays()
     features = np.concatenate([one.mean(axis=(1, 2)) for one in maps], axis=1)
     distances = (((features[:, None] - arrays["means"]) / arrays["scale"]) ** 2).sum(-1)
@@ -139,7 +141,7 @@ def test_maps_of_a_linear_head_are_its_weighted_features_position_by_position(pr
         expected = 0
         for values, own in zip(maps, (weights[:64], weights[64:]), strict=True):
             # Of a linear head on averages Grad-CAM++ keeps the channels that speak for a defect.
-            own = np.maximum(own, 0) if method == explain.GRADCAM_PLUS_PLUS else own
+            own = np.maximum(own, 0) if method == grad_cam.GRADCAM_PLUS_PLUS else own
             expected = expected + _enlarged(values[image] @ own, 16, 16)
         np.testing.assert_allclose(found[image], np.maximum(expected, 0), rtol=1e-3, atol=1e-4 * np.abs(expected).max())
 
@@ -152,13 +154,13 @@ def test_before_it_is_cut_off_the_mean_of_a_map_is_the_score_less_the_bias(probe
     for number in range(2):
         arrays[f"{number}/bias"] = np.float32(0.7)
     positive = rebuild.rebuild_probe(probe / "encoder", LAYERS, arrays)
-    found = explain.heat(positive.parts, maps, explain.GRADCAM)
+    found = grad_cam.heat(positive.parts, maps, grad_cam.GRADCAM)
     np.testing.assert_allclose(found.mean(axis=(1, 2)), positive.score(maps) - 0.7, rtol=1e-4)
 
 
 def test_the_map_of_the_supervised_network_is_that_which_its_export_answers(cnn, images, toy_records):
     rebuilt = rebuild.rebuild_classifier(cnn / "saved_model", SETTINGS)
-    found = explain.heat(rebuilt.parts, rebuilt.run(images), explain.GRADCAM)
+    found = grad_cam.heat(rebuilt.parts, rebuilt.run(images), grad_cam.GRADCAM)
     files = [record.file for record in toy_records if record.split == "test"][:6]
     signature = saved_model.load(cnn / "saved_model").signatures["explain"]
     served = signature(image_bytes=tf.constant([pathlib.Path(file).read_bytes() for file in files]))["heat_map"].numpy()
@@ -170,7 +172,7 @@ def test_the_map_of_the_supervised_network_is_that_which_its_export_answers(cnn,
 def test_grad_cam_plus_plus_of_a_head_with_a_bend_follows_the_paper(cnn, classifier, images):
     rebuilt = rebuild.rebuild_classifier(cnn / "saved_model", SETTINGS)
     maps = rebuilt.run(images)
-    found = explain.heat(rebuilt.parts, maps, explain.GRADCAM_PLUS_PLUS)
+    found = grad_cam.heat(rebuilt.parts, maps, grad_cam.GRADCAM_PLUS_PLUS)
     values = tf.constant(maps[0])
     with tf.GradientTape() as tape:
         tape.watch(values)
@@ -188,9 +190,9 @@ def test_grad_cam_plus_plus_of_a_head_with_a_bend_follows_the_paper(cnn, classif
 def test_a_map_does_not_depend_on_the_images_beside_it(cnn, images):
     rebuilt = rebuild.rebuild_classifier(cnn / "saved_model", SETTINGS)
     maps = rebuilt.run(images)
-    for method in explain.NAMES:
-        together = explain.heat(rebuilt.parts, maps, method)
-        alone = np.concatenate([explain.heat(rebuilt.parts, [maps[0][i : i + 1]], method) for i in range(6)])
+    for method in grad_cam.NAMES:
+        together = grad_cam.heat(rebuilt.parts, maps, method)
+        alone = np.concatenate([grad_cam.heat(rebuilt.parts, [maps[0][i : i + 1]], method) for i in range(6)])
         np.testing.assert_allclose(together, alone, rtol=1e-4, atol=1e-5 * together.max())
 
 
@@ -214,7 +216,7 @@ def explained(cnn, probe, toy_records):
         record = explain_steps.read_explainable(run_dir)
         evaluate = again.predictions_of(run_dir).part("evaluate")
         records = explain_steps.records_of(evaluate, toy_records)
-        made = explain_steps.explain_run(run_dir, record, evaluate, records, list(explain.NAMES), 10)
+        made = explain_steps.explain_run(run_dir, record, evaluate, records, list(grad_cam.NAMES), 10)
         files = image_files.from_records(toy_records, evaluate, "toy")
         projector = run_dir / "tensorboard" / "projector"
         extras = Extras(files, made.maps, made.about, made.features, tsne=False, projector=projector)

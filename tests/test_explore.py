@@ -9,11 +9,14 @@ import pytest
 from PIL import Image, ImageEnhance, ImageOps
 from sklearn.metrics import roc_auc_score
 
-from mvtec_tf.data import explore_duplicates, explore_findings, explore_images, records
-from mvtec_tf.data.explore import explore
-from mvtec_tf.data.explore_images import look
-from mvtec_tf.data.records import Record
+from mvtec_tf.data.formats import scan as records
+from mvtec_tf.data.formats.scan import Record
 from mvtec_tf.errors import UserError
+from mvtec_tf.exploration import duplicates
+from mvtec_tf.exploration import findings as explore_findings
+from mvtec_tf.exploration import images as explore_images
+from mvtec_tf.exploration.images import look
+from mvtec_tf.exploration.survey import explore
 from tests import image_samples
 
 SIDE = 96
@@ -131,7 +134,7 @@ def test_a_changed_copy_across_splits_is_a_near_duplicate(toy_records, toy_looks
     _save(file, change(Image.open(source.file).convert("RGB")))
     copy = records.Record("x/test/good/copy.png", str(file), category, "good", 0, "test", "x/copy")
     looks, signatures = zip(*toy_looks, explore_images.look(copy), strict=True)
-    (pair,) = explore_duplicates.find(looks, signatures).pairs
+    (pair,) = duplicates.find(looks, signatures).pairs
     assert (pair.first.path, pair.second.path) == (source.path, copy.path)
     assert (pair.relation, pair.leaks) == ("train and test", True)
     assert pair.kind in ("near-duplicate", "same pixels")
@@ -143,7 +146,7 @@ def test_blocks_do_not_hide_pairs(tmp_path, monkeypatch):
     for i in (0, 5, 11):
         _save(root / f"bolt/test/good/changed{i:02d}.jpg", _photo(i), quality=80)
     whole = set(_pairs(_found(root)))
-    monkeypatch.setattr(explore_duplicates, "_BLOCK", 4)
+    monkeypatch.setattr(duplicates, "_BLOCK", 4)
     assert set(_pairs(_found(root))) == whole
     assert whole == {(f"bolt/train/good/{i:03d}.png", f"bolt/test/good/changed{i:02d}.jpg") for i in (0, 5, 11)}
 
@@ -188,7 +191,7 @@ def test_look_alikes_beyond_the_limit_are_counted_and_said(tmp_path):
     for i in range(4):
         _save(root / f"bolt/test/good/changed{i}.jpg", _photo(i), quality=80)
     looks, signatures = zip(*(explore_images.look(r) for r in records.scan([root])), strict=True)
-    found = explore_duplicates.find(looks, signatures, most_verified=3)
+    found = duplicates.find(looks, signatures, most_verified=3)
     assert (len(found.pairs), found.unverified) == (3, 1)
 
 
@@ -348,7 +351,7 @@ def test_a_folder_that_changes_meanwhile_is_an_error_that_names_the_file(tmp_pat
     looks, signatures = zip(*(explore_images.look(r) for r in records.scan([root])), strict=True)
     copy.unlink()
     with pytest.raises(UserError, match=re.escape(str(copy))):
-        explore_duplicates.find(looks, signatures)
+        duplicates.find(looks, signatures)
 
 
 @pytest.mark.parametrize(

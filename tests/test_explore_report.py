@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mvtec_tf.data import records
-from mvtec_tf.data.explore import explore
-from mvtec_tf.evaluation import exploration_report
-from mvtec_tf.evaluation.exploration_thumbnails import Thumbnails
+from mvtec_tf.data.formats import scan as records
+from mvtec_tf.exploration import report as exploration_report
+from mvtec_tf.exploration.survey import explore
+from mvtec_tf.exploration.thumbnails import Thumbnails
 from tests.conftest import run_binary
 
 
@@ -198,5 +198,5 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path):
 
 
 def test_exploring_does_not_wait_for_tensorflow():
-    code = "import sys; import mvtec_tf.evaluation.exploration_report as _; sys.exit('tensorflow' in sys.modules)"
+    code = "import sys; import mvtec_tf.exploration.report as _; sys.exit('tensorflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

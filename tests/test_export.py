@@ -16,13 +16,14 @@ from PIL import Image
 from tensorflow_serving.apis import prediction_log_pb2
 from tensorflow_serving.config import model_server_config_pb2
 
-from mvtec_tf.data import pixels
+from mvtec_tf.data.decoding import pixels
 from mvtec_tf.errors import UserError
-from mvtec_tf.models.classifier import log_odds
-from mvtec_tf.serving import configs, saved_model, warmup
+from mvtec_tf.graphs import saved_model
+from mvtec_tf.graphs.thresholded import ThresholdedModel, Thresholds
+from mvtec_tf.networks.classifier import log_odds
+from mvtec_tf.serving import configs, warmup
 from mvtec_tf.serving.export import Options, export_run
 from mvtec_tf.serving.model_card import Statements
-from mvtec_tf.serving.thresholded import ThresholdedModel, Thresholds
 from tests.serving_protos import BatchingParameters, MonitoringConfig
 from tests.small_run import SIZE
 

@@ -8,19 +8,19 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mvtec_tf.bin.probe_features import find_source
-from mvtec_tf.data import pixels
+from mvtec_tf.data.decoding import pixels
 from mvtec_tf.errors import UsageError, UserError
 from mvtec_tf.features import extract, store
+from mvtec_tf.features.feature_graph import FeatureGraph, FeatureSettings
+from mvtec_tf.features.probe_graph import Probe, write_probe
 from mvtec_tf.features.store import FeatureStore
-from mvtec_tf.models.backbone import build_backbone
-from mvtec_tf.models.head_file import load_head, save_head
-from mvtec_tf.models.head_settings import NEED_MAPS, HeadSettings
-from mvtec_tf.models.heads import PerCategoryHead, make_head
-from mvtec_tf.models.platt import Platt
-from mvtec_tf.serving import heat_maps, saved_model
-from mvtec_tf.serving.feature_graph import FeatureGraph, FeatureSettings
-from mvtec_tf.serving.probe_model import Probe, write_probe
+from mvtec_tf.graphs import heat_maps, saved_model
+from mvtec_tf.heads.file import load_head, save_head
+from mvtec_tf.heads.make import PerCategoryHead, make_head
+from mvtec_tf.heads.probability import Platt
+from mvtec_tf.heads.settings import NEED_MAPS, HeadSettings
+from mvtec_tf.jobs.probe_features import find_source
+from mvtec_tf.networks.backbone import build_backbone
 
 SIDE = 64
 

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from keras import layers
 
-from mvtec_tf.models.backbone import build_backbone
-from mvtec_tf.models.classifier import build_classifier
-from mvtec_tf.models.fold import fold_batch_norm
+from mvtec_tf.networks.backbone import build_backbone
+from mvtec_tf.networks.classifier import build_classifier
+from mvtec_tf.networks.fold import fold_batch_norm
 from tests.small_run import set_weights_at_random
 
 

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mvtec_tf.data import image_store, pipeline, pixels
-from mvtec_tf.data.records import Record
+from mvtec_tf.data import input_pipeline
+from mvtec_tf.data.decoding import image_store, pixels
+from mvtec_tf.data.formats.scan import Record
 from mvtec_tf.errors import UserError
-from mvtec_tf.models.classifier import log_odds
-from mvtec_tf.serving import saved_model, scoring
+from mvtec_tf.graphs import saved_model, scoring
+from mvtec_tf.networks.classifier import log_odds
 from tests import image_samples, small_run
 
 GOOD, JPEGS, REFUSED = image_samples.good(), image_samples.jpegs(), image_samples.refused()
@@ -82,7 +83,7 @@ def scored(model, files):
 def loaded(files):
     """name -> pixels, of one call."""
     names = [*GOOD, *JPEGS]
-    images = pipeline.load_images([_record(files[name]) for name in names], small_run.SIZE)
+    images = input_pipeline.load_images([_record(files[name]) for name in names], small_run.SIZE)
     return dict(zip(names, images, strict=True))
 
 
@@ -149,7 +150,7 @@ def test_what_is_refused_is_refused_by_name_on_every_road(name, files, signature
 def test_loading_stops_at_the_first_bad_file_and_names_it(files):
     names = ["png colour", "jpeg cut", "text"]
     with pytest.raises(UserError, match=f"{re.escape(str(files['jpeg cut']))}: a truncated or damaged image"):
-        pipeline.load_images([_record(files[name]) for name in names], small_run.SIZE)
+        input_pipeline.load_images([_record(files[name]) for name in names], small_run.SIZE)
 
 
 def test_one_pass_tells_the_good_from_the_bad_and_keeps_the_good_ones_pixels(files, verdicts, loaded, monkeypatch):

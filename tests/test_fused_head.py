@@ -10,11 +10,11 @@ from sklearn.linear_model import Ridge
 from sklearn.metrics import roc_auc_score
 
 from mvtec_tf.errors import UsageError, UserError
-from mvtec_tf.models.frozen import FrozenFeatures
-from mvtec_tf.models.fused_head import DEFAULT_WEIGHT, WEIGHTS, FusedHead
-from mvtec_tf.models.head_settings import HeadSettings
-from mvtec_tf.models.heads import MahalanobisHead, make_head
-from mvtec_tf.models.ridge import balanced_ridge
+from mvtec_tf.heads.frozen import FrozenFeatures
+from mvtec_tf.heads.fused import DEFAULT_WEIGHT, WEIGHTS, FusedHead
+from mvtec_tf.heads.make import MahalanobisHead, make_head
+from mvtec_tf.heads.ridge import balanced_ridge
+from mvtec_tf.heads.settings import HeadSettings
 
 
 def _images(seed, good, defective, shift=2.5, width=30, views=1):

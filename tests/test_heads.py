@@ -12,9 +12,9 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC, LinearSVC
 
 from mvtec_tf.errors import UsageError, UserError
-from mvtec_tf.models.gaussian import GoodGaussian
-from mvtec_tf.models.head_settings import HEADS, NEED_LABELS, NEED_MAPS, HeadSettings, check_budget
-from mvtec_tf.models.heads import (
+from mvtec_tf.heads.gaussian import GoodGaussian
+from mvtec_tf.heads.hybrid import inner_folds
+from mvtec_tf.heads.make import (
     HybridHead,
     LdaHead,
     LinearSvmHead,
@@ -26,7 +26,7 @@ from mvtec_tf.models.heads import (
     StudyHead,
     make_head,
 )
-from mvtec_tf.models.hybrid_head import inner_folds
+from mvtec_tf.heads.settings import HEADS, NEED_LABELS, NEED_MAPS, HeadSettings, check_budget
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mvtec_tf.data import image_store
-from mvtec_tf.data.image_store import ImageStore
-from mvtec_tf.data.records import Record
+from mvtec_tf.data.decoding import image_store
+from mvtec_tf.data.decoding.image_store import ImageStore
+from mvtec_tf.data.formats.scan import Record
 from mvtec_tf.errors import UserError
 
 SIZE = 8

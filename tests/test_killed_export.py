@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from mvtec_tf.serving import saved_model, warmup
+from mvtec_tf.graphs import saved_model
+from mvtec_tf.serving import warmup
 from mvtec_tf.serving.export import export_run
 
 MOMENTS = 20

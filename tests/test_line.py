@@ -12,16 +12,16 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from mvtec_tf.data import pixels
-from mvtec_tf.evaluation import study_report
-from mvtec_tf.evaluation.contenders import read_methods
+from mvtec_tf.data.decoding import pixels
+from mvtec_tf.evaluation.comparison.contenders import read_methods
 from mvtec_tf.evaluation.intervals import Bootstrap
-from mvtec_tf.evaluation.study_roles import SELF_SUPERVISED, SUPERVISED, role
 from mvtec_tf.evaluation.table import read_predictions
-from mvtec_tf.models.backbone import build_backbone
-from mvtec_tf.models.classifier import build_classifier, log_odds
-from mvtec_tf.serving import saved_model
-from mvtec_tf.training.run_directory import read_run
+from mvtec_tf.graphs import saved_model
+from mvtec_tf.networks.backbone import build_backbone
+from mvtec_tf.networks.classifier import build_classifier, log_odds
+from mvtec_tf.run_directory import read_run
+from mvtec_tf.study import report as study_report
+from mvtec_tf.study.roles import SELF_SUPERVISED, SUPERVISED, role
 from tests.conftest import run_binary
 
 SMALL = ("--backbone=resnet10", "--weights=none", "--image_size=64", "--batch_size=16", "--precision=float32")

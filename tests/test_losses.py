@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from mvtec_tf.errors import UserError
-from mvtec_tf.models.losses import WeightedCrossEntropy, balanced_class_weights
+from mvtec_tf.networks.losses import WeightedCrossEntropy, balanced_class_weights
 
 
 def reference(logits: np.ndarray, labels: np.ndarray, weights: list[float]) -> float:

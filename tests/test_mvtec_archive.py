@@ -8,7 +8,8 @@ import threading
 
 import pytest
 
-from mvtec_tf.data import mvtec_archive, records
+from mvtec_tf.data.formats import mvtec_archive
+from mvtec_tf.data.formats import scan as records
 from mvtec_tf.errors import UserError
 from tests.conftest import run_binary
 

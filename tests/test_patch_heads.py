@@ -8,11 +8,12 @@ import tensorflow as tf
 from scipy.ndimage import gaussian_filter
 
 from mvtec_tf.errors import UserError
-from mvtec_tf.models import coreset, patch_maps
-from mvtec_tf.models.category_head import PerCategoryHead, as_tensors
-from mvtec_tf.models.frozen import FrozenFeatures
-from mvtec_tf.models.head_settings import HeadSettings
-from mvtec_tf.models.heads import PadimHead, PatchCoreHead, make_head
+from mvtec_tf.heads import coreset
+from mvtec_tf.heads.by_category import PerCategoryHead, as_tensors
+from mvtec_tf.heads.frozen import FrozenFeatures
+from mvtec_tf.heads.make import PadimHead, PatchCoreHead, make_head
+from mvtec_tf.heads.settings import HeadSettings
+from mvtec_tf.networks import patch_maps
 
 SPOT = (6, 1)
 

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from mvtec_tf.benchmark import patch_memory
-from mvtec_tf.benchmark.patch_memory import ChoiceCost, DrawnMaps, MemoryCost
 from mvtec_tf.features import extract
-from mvtec_tf.models.backbone import build_backbone
-from mvtec_tf.models.patch_heads import PatchCoreHead
-from mvtec_tf.serving import saved_model
-from mvtec_tf.serving.feature_graph import FeatureSettings
+from mvtec_tf.features.feature_graph import FeatureSettings
+from mvtec_tf.graphs import saved_model
+from mvtec_tf.heads.patch import PatchCoreHead
+from mvtec_tf.networks.backbone import build_backbone
+from tools import patch_memory
+from tools.patch_memory import ChoiceCost, DrawnMaps, MemoryCost
 
 
 def test_drawn_maps_are_the_same_each_time_they_are_read_and_never_all_in_memory():

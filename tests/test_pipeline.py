@@ -8,8 +8,9 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from mvtec_tf.data import image_store, pipeline, pixels
-from mvtec_tf.data.records import Record
+from mvtec_tf.data import input_pipeline
+from mvtec_tf.data.decoding import image_store, pixels
+from mvtec_tf.data.formats.scan import Record
 from mvtec_tf.errors import UserError
 
 
@@ -21,7 +22,7 @@ def _batches(count=10, batch_size=4, seed=7, **kwargs):
     images = np.arange(count, dtype=np.uint8)[:, None, None, None] * np.ones((1, 4, 4, 3), np.uint8)
     labels = np.arange(count) % 5 == 0
     settings = {"first_epoch": 0, "epochs": 3} | kwargs
-    dataset = pipeline.training_batches(
+    dataset = input_pipeline.training_batches(
         images, labels.astype(int), batch_size, seed, lambda x, y, s: (x[:, 0, 0, 0], y, s), **settings
     )
     return [tuple(part.numpy() for part in batch) for batch in dataset]
@@ -58,8 +59,8 @@ def test_an_image_of_the_wanted_size_is_left_as_it_is():
 
 def test_memory_and_disk_cache_hold_the_same_pixels_and_decode_once(toy_records, tmp_path, monkeypatch):
     records = toy_records[:9]
-    in_memory = pipeline.load_images(records, 48)
-    on_disk = pipeline.load_images(records, 48, str(tmp_path))
+    in_memory = input_pipeline.load_images(records, 48)
+    on_disk = input_pipeline.load_images(records, 48, str(tmp_path))
     np.testing.assert_array_equal(in_memory, on_disk)
     np.testing.assert_array_equal(in_memory[3], pixels.decode_and_resize(tf.io.read_file(records[3].file), 48))
 
@@ -67,32 +68,32 @@ def test_memory_and_disk_cache_hold_the_same_pixels_and_decode_once(toy_records,
         raise AssertionError("decoded a second time")
 
     monkeypatch.setattr(image_store, "_each", never)
-    np.testing.assert_array_equal(pipeline.load_images(records, 48, str(tmp_path)), in_memory)
+    np.testing.assert_array_equal(input_pipeline.load_images(records, 48, str(tmp_path)), in_memory)
 
 
 def test_the_disk_cache_notices_changed_files_and_sizes(tmp_path):
     file = tmp_path / "a.png"
     Image.new("RGB", (20, 20), (10, 0, 0)).save(file)
     cache = str(tmp_path / "cache")
-    assert pipeline.load_images([_record(file)], 16, cache)[0, 0, 0, 0] == 10
+    assert input_pipeline.load_images([_record(file)], 16, cache)[0, 0, 0, 0] == 10
     Image.new("RGB", (20, 20), (99, 0, 0)).save(file)
     os.utime(file, ns=(1, 1))
-    assert pipeline.load_images([_record(file)], 16, cache)[0, 0, 0, 0] == 99
-    assert pipeline.load_images([_record(file)], 8, cache).shape == (1, 8, 8, 3)
+    assert input_pipeline.load_images([_record(file)], 16, cache)[0, 0, 0, 0] == 99
+    assert input_pipeline.load_images([_record(file)], 8, cache).shape == (1, 8, 8, 3)
 
 
 def test_a_file_that_is_no_image_is_named(tmp_path, toy_records):
     bad = tmp_path / "no image.png"
     bad.write_bytes(b"hello")
     with pytest.raises(UserError, match=r"no image\.png"):
-        pipeline.load_images([*toy_records[:3], _record(bad)], 32)
+        input_pipeline.load_images([*toy_records[:3], _record(bad)], 32)
 
 
 def test_a_broken_file_leaves_no_cache_behind(tmp_path):
     bad = tmp_path / "bad.png"
     bad.write_bytes(b"hello")
     with pytest.raises(UserError):
-        pipeline.load_images([_record(bad)], 32, str(tmp_path / "cache"))
+        input_pipeline.load_images([_record(bad)], 32, str(tmp_path / "cache"))
     assert list((tmp_path / "cache").iterdir()) == []
 
 
@@ -136,7 +137,8 @@ def test_a_memory_map_feeds_the_same_batches(tmp_path):
     mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
     transform = lambda x, y, s: (x, y)  # noqa: E731
     pairs = [
-        pipeline.training_batches(source, np.zeros(6, int), 3, 0, transform, epochs=1) for source in (images, mapped)
+        input_pipeline.training_batches(source, np.zeros(6, int), 3, 0, transform, epochs=1)
+        for source in (images, mapped)
     ]
     for a, b in zip(*pairs, strict=True):
         np.testing.assert_array_equal(a[0], b[0])

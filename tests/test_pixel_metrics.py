@@ -11,10 +11,11 @@ from scipy import ndimage
 from sklearn import metrics as sklearn_metrics
 
 from mvtec_tf.errors import UserError
-from mvtec_tf.evaluation import heatmaps, image_files, pixel_metrics, pixel_section
-from mvtec_tf.evaluation.heatmaps import HeatMaps
+from mvtec_tf.evaluation import image_files
 from mvtec_tf.evaluation.image_files import ImageFiles
 from mvtec_tf.evaluation.intervals import Bootstrap, Resampling
+from mvtec_tf.evaluation.localisation import heatmaps, pixel_metrics, pixel_section
+from mvtec_tf.evaluation.localisation.heatmaps import HeatMaps
 from mvtec_tf.evaluation.table import Predictions, Row
 
 NONE = Bootstrap(0)

@@ -4,10 +4,12 @@ import unicodedata
 
 import pytest
 
-from mvtec_tf.data import division, protocol, records
-from mvtec_tf.data.explore import explore
+from mvtec_tf.data import protocol
+from mvtec_tf.data.formats import division
+from mvtec_tf.data.formats import scan as records
 from mvtec_tf.data.record import Record
 from mvtec_tf.errors import UserError
+from mvtec_tf.exploration.survey import explore
 
 
 def _image(path):

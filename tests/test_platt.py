@@ -5,7 +5,7 @@ import pytest
 from scipy.optimize import minimize
 
 from mvtec_tf.evaluation.calibration import brier
-from mvtec_tf.models.platt import fit_platt, line_weights
+from mvtec_tf.heads.probability import fit_platt, line_weights
 
 
 @pytest.fixture

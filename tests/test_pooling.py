@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mvtec_tf.data import pixels
+from mvtec_tf.data.decoding import pixels
 from mvtec_tf.errors import UsageError
-from mvtec_tf.models import pooling
-from mvtec_tf.serving.feature_graph import FeatureSettings
+from mvtec_tf.features.feature_graph import FeatureSettings
+from mvtec_tf.networks import pooling
 
 
 def _maps():

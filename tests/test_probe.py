@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 from sklearn.metrics import balanced_accuracy_score
 
-from mvtec_tf.data.records import Record
+from mvtec_tf.data.formats.scan import Record
 from mvtec_tf.errors import UserError
 from mvtec_tf.evaluation.calibration import brier
 from mvtec_tf.evaluation.thresholds import choose_threshold
-from mvtec_tf.models.head_settings import HEADS, NEED_LABELS, NEED_MAPS, HeadSettings
-from mvtec_tf.models.heads import LogisticHead, make_head
-from mvtec_tf.training.probe import fit_probe
+from mvtec_tf.heads.fitting import fit_probe
+from mvtec_tf.heads.make import LogisticHead, make_head
+from mvtec_tf.heads.settings import HEADS, NEED_LABELS, NEED_MAPS, HeadSettings
 
 
 def _records(train_good, good, defective, category="cap"):

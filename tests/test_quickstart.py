@@ -5,10 +5,10 @@ import json
 import numpy as np
 import pytest
 
-from mvtec_tf.benchmark import quickstart
 from mvtec_tf.errors import UserError
-from mvtec_tf.evaluation.judge import judge
+from mvtec_tf.evaluation.report.judge import judge
 from mvtec_tf.evaluation.table import Predictions, write_predictions
+from mvtec_tf.jobs import quickstart
 
 _KINDS = ("good", "subtle", "gross")
 

@@ -6,11 +6,12 @@ import json
 import pytest
 from absl import flags
 
-from mvtec_tf.bin import feature_flags, recipe_flags
+from mvtec_tf.bin.flags import features as feature_flags
+from mvtec_tf.bin.flags import recipes as recipe_flags
 from mvtec_tf.errors import UsageError
 from mvtec_tf.features.recipe import RECIPES
 from mvtec_tf.features.store import FeatureKey
-from mvtec_tf.models.head_settings import HEADS, HeadSettings
+from mvtec_tf.heads.settings import HEADS, HeadSettings
 from tests.conftest import run_binary
 
 AUTO = RECIPES["auto"]

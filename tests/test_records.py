@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from mvtec_tf.data import records
+from mvtec_tf.data.formats import scan as records
 from mvtec_tf.errors import UserError
 
 

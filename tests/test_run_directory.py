@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from mvtec_tf import atomic
+from mvtec_tf import files
 from mvtec_tf.errors import UserError
-from mvtec_tf.training.run_directory import RunDirectory, read_run
+from mvtec_tf.run_directory import RunDirectory, read_run
 
 DATA = {"fingerprint": "abc", "images": 3}
 
@@ -108,16 +108,16 @@ def test_a_resumed_run_is_kept(tmp_path):
 
 def test_a_failed_write_leaves_the_old_file(tmp_path):
     target = tmp_path / "metrics.json"
-    atomic.write_json(target, {"f1": 1})
+    files.write_json(target, {"f1": 1})
     with pytest.raises(ValueError, match="JSON"):
-        atomic.write_json(target, {"f1": float("nan")})
+        files.write_json(target, {"f1": float("nan")})
     assert json.loads(target.read_text()) == {"f1": 1}
     assert [path.name for path in tmp_path.iterdir()] == ["metrics.json"]
 
 
 def test_a_failed_directory_is_not_there(tmp_path):
     def write_half():
-        with atomic.new_directory(tmp_path / "1") as directory:
+        with files.new_directory(tmp_path / "1") as directory:
             (directory / "half").write_text("x")
             raise RuntimeError("stopped")
 
@@ -128,5 +128,5 @@ def test_a_failed_directory_is_not_there(tmp_path):
 
 def test_an_existing_directory_is_never_replaced(tmp_path):
     (tmp_path / "1").mkdir()
-    with pytest.raises(FileExistsError), atomic.new_directory(tmp_path / "1"):
+    with pytest.raises(FileExistsError), files.new_directory(tmp_path / "1"):
         pass

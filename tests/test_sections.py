@@ -11,18 +11,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mvtec_tf.bin import extra_flags
+from mvtec_tf.bin.flags import extras as extra_flags
 from mvtec_tf.errors import UsageError, UserError
-from mvtec_tf.evaluation import again, gallery, heatmaps, image_files, page, photographs, pixel_section, section
+from mvtec_tf.evaluation import image_files
 from mvtec_tf.evaluation.assessment import assess
-from mvtec_tf.evaluation.canvas import Picture
-from mvtec_tf.evaluation.extras import Extras
-from mvtec_tf.evaluation.heatmaps import HeatMaps
 from mvtec_tf.evaluation.image_files import ImageFiles
 from mvtec_tf.evaluation.intervals import Bootstrap
-from mvtec_tf.evaluation.judge import judge
+from mvtec_tf.evaluation.localisation import heatmaps, pixel_section
+from mvtec_tf.evaluation.localisation.heatmaps import HeatMaps
 from mvtec_tf.evaluation.metrics import Costs
-from mvtec_tf.evaluation.section import Group, Panel, Section
+from mvtec_tf.evaluation.report import again, gallery, page, photographs, section
+from mvtec_tf.evaluation.report.canvas import Picture
+from mvtec_tf.evaluation.report.extras import Extras
+from mvtec_tf.evaluation.report.judge import judge
+from mvtec_tf.evaluation.report.section import Group, Panel, Section
 from mvtec_tf.evaluation.table import Predictions, Row, write_predictions
 from mvtec_tf.evaluation.thresholds import Rule
 from tests.conftest import run_binary

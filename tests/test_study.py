@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mvtec_tf.data import study
 from mvtec_tf.errors import LeakError, UserError
 from mvtec_tf.evaluation.table import read_predictions
-from mvtec_tf.training.run_directory import read_run
+from mvtec_tf.run_directory import read_run
+from mvtec_tf.study import protocol as study
 from tests.conftest import run_binary
 
 SMALL = ("--backbone=resnet10", "--weights=none", "--image_size=32", "--batch_size=16", "--precision=float32")

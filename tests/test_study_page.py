@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from mvtec_tf.errors import UserError
-from mvtec_tf.evaluation import study_report
 from mvtec_tf.evaluation.assessment import assess
-from mvtec_tf.evaluation.comparison import ALL
-from mvtec_tf.evaluation.contenders import read_methods
+from mvtec_tf.evaluation.comparison.compare import ALL
+from mvtec_tf.evaluation.comparison.contenders import read_methods
 from mvtec_tf.evaluation.intervals import Bootstrap
-from mvtec_tf.evaluation.study import study
-from mvtec_tf.evaluation.study_answers import MARK_F1
 from mvtec_tf.evaluation.table import Predictions, Row, write_predictions
+from mvtec_tf.study import report as study_report
+from mvtec_tf.study.answers import MARK_F1
+from mvtec_tf.study.questions import study
 
 DATA = {"images": 500, "categories": ["bottle", "screw"], "fingerprint": "f" * 64}
 COMMON = {"protocol": "clean", "seed": 0, "image_size": 224}

@@ -10,10 +10,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams import plugin_data_pb2
 from tensorboard.util import tensor_util
 
-from mvtec_tf.evaluation import tensorboard_log
 from mvtec_tf.evaluation.assessment import assess
 from mvtec_tf.evaluation.intervals import Bootstrap
-from mvtec_tf.evaluation.judge import judge
+from mvtec_tf.evaluation.report import tensorboard_log
+from mvtec_tf.evaluation.report.judge import judge
 from mvtec_tf.evaluation.table import Predictions, Row
 
 SETTINGS = {"learning_rate": 0.1, "balanced": True, "backbone": "resnet10", "categories": ["a", "b"], "threshold": None}

@@ -14,9 +14,10 @@ import pytest
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-from mvtec_tf.data import records, toy
+from mvtec_tf.data.formats import scan as records
+from mvtec_tf.data.toy import factory as toy
 from mvtec_tf.errors import UserError
-from mvtec_tf.models import baselines
+from mvtec_tf.heads import baselines
 
 SMALL = {"image_size": 48, "train_good": 4, "test_good": 3, "per_defect": 3}
 # Named here once more, so that a renamed category or defect is noticed.

@@ -4,10 +4,10 @@ import keras
 import numpy as np
 import pytest
 
-from mvtec_tf.models.backbone import build_backbone, freeze_up_to
-from mvtec_tf.models.classifier import build_classifier, log_odds
-from mvtec_tf.models.losses import WeightedCrossEntropy
-from mvtec_tf.models.simclr import SimCLR, build_projection_network
+from mvtec_tf.networks.backbone import build_backbone, freeze_up_to
+from mvtec_tf.networks.classifier import build_classifier, log_odds
+from mvtec_tf.networks.losses import WeightedCrossEntropy
+from mvtec_tf.networks.simclr import SimCLR, build_projection_network
 from mvtec_tf.training import precision
 from mvtec_tf.training.schedules import OneCycleAdamW, WarmupCosine
 

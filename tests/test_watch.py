@@ -13,7 +13,8 @@ import time
 
 import pytest
 
-from mvtec_tf.serving import inputs, saved_model
+from mvtec_tf.graphs import saved_model
+from mvtec_tf.serving import inputs
 from mvtec_tf.serving.batch import COLUMNS, Judge
 from mvtec_tf.serving.client import BadImageError, LocalModel, UnavailableError
 from mvtec_tf.serving.journal import Journal

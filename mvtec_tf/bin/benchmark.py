@@ -61,12 +61,12 @@ def main() -> None:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"--out={folder}: not an empty folder. Name a new one.")
 
-    from mvtec_tf import atomic
+    from mvtec_tf import files
 
     folder.mkdir(parents=True, exist_ok=True)
     machine = {"cores": os.cpu_count(), "load_at_start": os.getloadavg()[0]}
     document, words = _MEASURED[_WHAT.value](sizes, folder)
-    atomic.write_json(folder / "costs.json", machine | document | {"seed": _SEED.value})
+    files.write_json(folder / "costs.json", machine | document | {"seed": _SEED.value})
     print(f"\nSeed {_SEED.value}, {machine['cores']} cores, load {machine['load_at_start']:.1f} at the start.\n{words}")
     print(folder)
 
@@ -76,7 +76,7 @@ def _say(text: str) -> None:
 
 
 def _evaluation(sizes: list[int], folder: pathlib.Path) -> tuple[dict, str]:
-    from mvtec_tf.benchmark import evaluation_cost
+    from tools import evaluation_cost
 
     costs = list(evaluation_cost.measure_tables(sizes, folder, _RESAMPLES.value, _SEED.value, _say))
     if _PICTURES.value:
@@ -87,14 +87,14 @@ def _evaluation(sizes: list[int], folder: pathlib.Path) -> tuple[dict, str]:
 
 def _patch_memory(sizes: list[int], folder: pathlib.Path) -> tuple[dict, str]:
     del folder  # nothing but the costs is kept
-    from mvtec_tf.benchmark import patch_memory
+    from tools import patch_memory
 
     tables = {
         "Patch memory of 2,000 patches": list(patch_memory.measure_sizes(sizes, _SEED.value, _say)),
         "2,000 of 100,000 patches of 512 numbers": list(patch_memory.measure_choice(_SEED.value, _say)),
     }
     if _FEATURES.value:
-        from mvtec_tf.data import records
+        from mvtec_tf.data.formats import scan as records
         from mvtec_tf.features.store import FeatureStore
 
         found = records.scan(_DATA.value)

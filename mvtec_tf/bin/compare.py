@@ -33,10 +33,12 @@ def main() -> None:
         if not flag.value:
             raise UsageError(f"--{flag.name} is missing. Expected --runs=A,B,... --out=DIR. Try --help.")
 
-    from mvtec_tf.evaluation import comparison_report, comparison_summary, study_report
-    from mvtec_tf.evaluation.contenders import read_methods
+    from mvtec_tf.evaluation.comparison import report as comparison_report
+    from mvtec_tf.evaluation.comparison import summary as comparison_summary
+    from mvtec_tf.evaluation.comparison.contenders import read_methods
     from mvtec_tf.evaluation.intervals import Bootstrap
     from mvtec_tf.evaluation.metrics import Costs
+    from mvtec_tf.study import report as study_report
 
     try:
         costs = Costs(_COST_MISS.value, _COST_FALSE_ALARM.value)

@@ -15,7 +15,9 @@ import pathlib
 
 from absl import flags
 
-from mvtec_tf.bin import entry, extra_flags, threshold_flags
+from mvtec_tf.bin import entry
+from mvtec_tf.bin.flags import extras as extra_flags
+from mvtec_tf.bin.flags import thresholds as threshold_flags
 from mvtec_tf.errors import UsageError, UserError
 
 _PREDICTIONS = flags.DEFINE_string("predictions", None, "CSV file of predictions.")
@@ -42,9 +44,9 @@ def main() -> None:
             raise UsageError(f"--{flag.name} is missing. Expected --predictions=FILE.csv --out=DIR. Try --help.")
 
     from mvtec_tf.data import leaks
-    from mvtec_tf.evaluation import summary
     from mvtec_tf.evaluation.intervals import Bootstrap
-    from mvtec_tf.evaluation.judge import judge
+    from mvtec_tf.evaluation.report import summary
+    from mvtec_tf.evaluation.report.judge import judge
     from mvtec_tf.evaluation.table import read_predictions
 
     path = pathlib.Path(_PREDICTIONS.value)

@@ -12,7 +12,8 @@ import pathlib
 
 from absl import flags
 
-from mvtec_tf.bin import entry, extra_flags
+from mvtec_tf.bin import entry
+from mvtec_tf.bin.flags import extras as extra_flags
 from mvtec_tf.errors import UsageError
 
 _METHODS = ("gradcam", "gradcam++")
@@ -34,11 +35,12 @@ def main() -> None:
     if unknown or not _METHOD.value:
         raise UsageError(f"--method={','.join(_METHOD.value)}: expected one or both of {', '.join(_METHODS)}.")
 
-    from mvtec_tf.bin import explain_steps
     from mvtec_tf.data import leaks
-    from mvtec_tf.data import records as records_lib
-    from mvtec_tf.evaluation import again, image_files
-    from mvtec_tf.evaluation.extras import Extras
+    from mvtec_tf.data.formats import scan as records_lib
+    from mvtec_tf.evaluation import image_files
+    from mvtec_tf.evaluation.report import again
+    from mvtec_tf.evaluation.report.extras import Extras
+    from mvtec_tf.jobs import explain as explain_steps
 
     run = pathlib.Path(_RUN.value)
     record = explain_steps.read_explainable(run)

@@ -30,9 +30,9 @@ def main() -> None:
         if not flag.value:
             raise UsageError(f"--{flag.name} is missing. Expected --data_dir=DATA --out=DIR. Try --help.")
 
-    from mvtec_tf.data import records as records_lib
-    from mvtec_tf.data.explore import explore
-    from mvtec_tf.evaluation import exploration_report
+    from mvtec_tf.data.formats import scan as records_lib
+    from mvtec_tf.exploration import report as exploration_report
+    from mvtec_tf.exploration.survey import explore
 
     records = records_lib.scan(_DATA_DIR.value, _CATEGORIES.value, say=print)
     print(f"Looking at {len(records):,} images.", flush=True)

@@ -11,7 +11,10 @@ Examples:
 
 from absl import flags
 
-from mvtec_tf.bin import entry, feature_flags, recipe_flags, run_flags
+from mvtec_tf.bin import entry
+from mvtec_tf.bin.flags import features as feature_flags
+from mvtec_tf.bin.flags import recipes as recipe_flags
+from mvtec_tf.bin.flags import run as run_flags
 
 run_flags.define_data_flags()
 feature_flags.define_encoder_flags()
@@ -31,10 +34,10 @@ def main() -> None:
 
     import pathlib
 
-    from mvtec_tf.bin import run_steps
     from mvtec_tf.features import extract
     from mvtec_tf.features.store import ENCODER
-    from mvtec_tf.serving import saved_model
+    from mvtec_tf.graphs import saved_model
+    from mvtec_tf.jobs import run_steps
 
     records, _ = run_steps.usable_by_file(run_steps.scan(), feature_flags.max_pixels())
     out = pathlib.Path(_OUT.value)

@@ -20,7 +20,7 @@ _ARCHIVE = flags.DEFINE_string(
 
 
 def main() -> None:
-    from mvtec_tf.data import mvtec_archive
+    from mvtec_tf.data.formats import mvtec_archive
 
     out = pathlib.Path(_OUT.value)
     if not out.is_dir():

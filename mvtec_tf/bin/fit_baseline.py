@@ -8,7 +8,9 @@ Example:
 
 from absl import flags
 
-from mvtec_tf.bin import entry, run_flags, threshold_flags
+from mvtec_tf.bin import entry
+from mvtec_tf.bin.flags import run as run_flags
+from mvtec_tf.bin.flags import thresholds as threshold_flags
 
 run_flags.define_data_flags()
 run_flags.define_run_dir()
@@ -26,13 +28,13 @@ _SEED = flags.DEFINE_integer("seed", 0, "Of the cut, the labels drawn and the fo
 def main() -> None:
     import numpy as np
 
-    from mvtec_tf.bin import run_steps
     from mvtec_tf.data import protocol
-    from mvtec_tf.data.image_store import ImageStore
+    from mvtec_tf.data.decoding.image_store import ImageStore
     from mvtec_tf.evaluation.rows import rows
-    from mvtec_tf.models import baselines
-    from mvtec_tf.models.heads import LogisticHead
-    from mvtec_tf.training.probe import fit_probe
+    from mvtec_tf.heads import baselines
+    from mvtec_tf.heads.fitting import fit_probe
+    from mvtec_tf.heads.make import LogisticHead
+    from mvtec_tf.jobs import run_steps
 
     store = ImageStore(_IMAGE_SIZE.value, max_pixels=run_flags.FLAGS.max_pixels)
     records, skipped = run_steps.usable(run_steps.scan(), store.readable)

@@ -15,9 +15,14 @@ ones included.
 
 from absl import flags
 
-from mvtec_tf.bin import entry, feature_flags, head_flags, recipe_flags, run_flags, threshold_flags
+from mvtec_tf.bin import entry
+from mvtec_tf.bin.flags import features as feature_flags
+from mvtec_tf.bin.flags import heads as head_flags
+from mvtec_tf.bin.flags import recipes as recipe_flags
+from mvtec_tf.bin.flags import run as run_flags
+from mvtec_tf.bin.flags import thresholds as threshold_flags
 from mvtec_tf.errors import UsageError
-from mvtec_tf.models.head_settings import NEED_MAPS, TYPE_HEADS, check_budget
+from mvtec_tf.heads.settings import NEED_MAPS, TYPE_HEADS, check_budget
 
 run_flags.define_data_flags((run_flags.CLEAN, run_flags.STUDY))
 run_flags.define_allow_leak()
@@ -69,8 +74,11 @@ def main() -> None:
         raise UsageError(f"--label_budget={_BUDGET.value}: --protocol=study needs a share above 0, such as 0.1.")
     check_budget(settings.name, budget)
 
-    from mvtec_tf.bin import probe_features, probe_steps, run_steps, study_steps, type_steps
-    from mvtec_tf.data import study
+    from mvtec_tf.jobs import defect_types as type_steps
+    from mvtec_tf.jobs import probe as probe_steps
+    from mvtec_tf.jobs import probe_features, run_steps
+    from mvtec_tf.jobs import study_head as study_steps
+    from mvtec_tf.study import protocol as study
 
     records, skipped = run_steps.usable_by_file(run_steps.scan(), feature_flags.max_pixels())
     if is_study:

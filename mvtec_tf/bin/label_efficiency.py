@@ -14,9 +14,14 @@ Examples:
 
 from absl import flags
 
-from mvtec_tf.bin import efficiency_flags, entry, feature_flags, head_flags, run_flags, threshold_flags
+from mvtec_tf.bin import entry
+from mvtec_tf.bin.flags import features as feature_flags
+from mvtec_tf.bin.flags import heads as head_flags
+from mvtec_tf.bin.flags import label_efficiency as efficiency_flags
+from mvtec_tf.bin.flags import run as run_flags
+from mvtec_tf.bin.flags import thresholds as threshold_flags
 from mvtec_tf.features.recipe import RECIPES
-from mvtec_tf.models.head_settings import HEADS
+from mvtec_tf.heads.settings import HEADS
 
 _SEEDS, _QUICK_SEEDS, _QUICK_SIDE = 10, 3, 224
 run_flags.define_data_flags()
@@ -60,7 +65,7 @@ _QUICK = flags.DEFINE_boolean(
 
 
 def main() -> None:
-    from mvtec_tf.benchmark import efficiency_grid
+    from mvtec_tf.label_efficiency import grid as efficiency_grid
 
     feature_flags.check_feature_flags()
     heads = efficiency_flags.heads(_HEADS.value, _RECIPE.value)
@@ -68,7 +73,8 @@ def main() -> None:
     budgets = efficiency_grid.parse_budgets(_BUDGETS.value)
     names = efficiency_flags.encoders(_ENCODERS.value)
 
-    from mvtec_tf.bin import efficiency_steps, run_steps
+    from mvtec_tf.jobs import label_efficiency as efficiency_steps
+    from mvtec_tf.jobs import run_steps
 
     encoders = efficiency_steps.find_encoders(names)
     records, skipped = run_steps.usable_by_file(run_steps.scan(), efficiency_steps.max_pixels(encoders))

@@ -20,7 +20,7 @@ flags.mark_flag_as_required("out")
 def main() -> None:
     import pathlib
 
-    from mvtec_tf.data import toy
+    from mvtec_tf.data.toy import factory as toy
 
     root = pathlib.Path(_OUT.value)
     categories = toy.write_toy_factory(

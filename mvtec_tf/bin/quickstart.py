@@ -8,7 +8,8 @@ import pathlib
 
 from absl import flags
 
-from mvtec_tf.bin import entry, run_flags
+from mvtec_tf.bin import entry
+from mvtec_tf.bin.flags import run as run_flags
 
 run_flags.define_run_dir()
 _SAVED_MODELS = flags.DEFINE_string("saved_models", "saved_models", "Folder of all exported models.")
@@ -16,7 +17,7 @@ _SEED = flags.DEFINE_integer("seed", 0, "Of the toy factory and of every step.",
 
 
 def main() -> None:
-    from mvtec_tf.benchmark import quickstart
+    from mvtec_tf.jobs import quickstart
 
     run_dir = pathlib.Path(run_flags.FLAGS.run_dir)
     print(

@@ -8,7 +8,9 @@ Example:
 
 from absl import flags
 
-from mvtec_tf.bin import entry, run_flags, threshold_flags
+from mvtec_tf.bin import entry
+from mvtec_tf.bin.flags import run as run_flags
+from mvtec_tf.bin.flags import thresholds as threshold_flags
 from mvtec_tf.errors import UsageError
 from mvtec_tf.training.recipes import SupervisedSettings
 
@@ -35,11 +37,11 @@ def main() -> None:
 
     import numpy as np
 
-    from mvtec_tf.bin import run_steps, supervised_parts
     from mvtec_tf.data import protocol
-    from mvtec_tf.data.image_store import ImageStore
+    from mvtec_tf.data.decoding.image_store import ImageStore
     from mvtec_tf.evaluation.rows import rows
-    from mvtec_tf.serving import saved_model, scoring
+    from mvtec_tf.graphs import saved_model, scoring
+    from mvtec_tf.jobs import run_steps, supervised_parts
     from mvtec_tf.training.supervised import train_classifier
 
     budget = protocol.parse_budget(_BUDGET.value)

@@ -4,7 +4,8 @@ Example:
   python -m mvtec_tf.bin.train_simclr --data_dir=DATA/bottle --run_dir=results/bottle_simclr
 """
 
-from mvtec_tf.bin import entry, run_flags
+from mvtec_tf.bin import entry
+from mvtec_tf.bin.flags import run as run_flags
 from mvtec_tf.training.recipes import ContrastiveSettings
 
 run_flags.define_data_flags((run_flags.CLEAN, run_flags.STUDY))
@@ -16,10 +17,10 @@ run_flags.define_recipe(ContrastiveSettings)
 def main() -> None:
     settings = run_flags.recipe_from_flags(ContrastiveSettings)
 
-    from mvtec_tf.bin import run_steps
-    from mvtec_tf.data import study
-    from mvtec_tf.data.image_store import ImageStore
-    from mvtec_tf.serving import saved_model
+    from mvtec_tf.data.decoding.image_store import ImageStore
+    from mvtec_tf.graphs import saved_model
+    from mvtec_tf.jobs import run_steps
+    from mvtec_tf.study import protocol as study
     from mvtec_tf.training.contrastive import train_simclr
 
     store = ImageStore(settings.image_size, run_flags.FLAGS.cache, run_flags.FLAGS.max_pixels)

@@ -21,7 +21,7 @@ from collections.abc import Callable
 import keras_cv
 import tensorflow as tf
 
-from mvtec_tf.data.strengths import ClassifierAugmentation, ContrastiveAugmentation
+from mvtec_tf.data.augment_settings import ClassifierAugmentation, ContrastiveAugmentation
 
 # The side at which strengths that are lengths in pixels are given, that of the ImageNet recipes.
 REFERENCE_SIDE = 224

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from mvtec_tf.data import leaks
-from mvtec_tf.data.records import Record
+from mvtec_tf.data.formats.scan import Record
 from mvtec_tf.errors import UsageError, UserError
 
 ALL = "all"

@@ -16,11 +16,11 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from mvtec_tf import atomic
-from mvtec_tf.evaluation import canvas, page
-from mvtec_tf.evaluation.canvas import Picture
+from mvtec_tf import files
 from mvtec_tf.evaluation.intervals import Bootstrap, Resampling, mean_of, share, with_interval
 from mvtec_tf.evaluation.metrics import Metric
+from mvtec_tf.evaluation.report import canvas, page
+from mvtec_tf.evaluation.report.canvas import Picture
 
 GOOD = "good"
 JSON_FILE = "defect_types.json"
@@ -83,7 +83,7 @@ class CategoryTypes:
 def judge_types(
     calls: Sequence[Call],
     labelled: Mapping[str, Sequence[str]],
-    out_dir: atomic.PathLike,
+    out_dir: files.PathLike,
     title: str,
     bootstrap: Bootstrap | None = None,
 ) -> dict[str, Any]:
@@ -116,11 +116,11 @@ def judge_types(
     }
     out_dir = pathlib.Path(out_dir)
     for picture in pictures:
-        with atomic.replacing(out_dir / "figures" / picture.file_name) as temporary:
+        with files.replacing(out_dir / "figures" / picture.file_name) as temporary:
             temporary.write_bytes(picture.png)
-    atomic.write_text(out_dir / CSV_FILE, _csv(calls))
-    atomic.write_json(out_dir / JSON_FILE, document)
-    atomic.write_text(out_dir / REPORT_FILE, _page(title, categories, sentences, pictures))
+    files.write_text(out_dir / CSV_FILE, _csv(calls))
+    files.write_json(out_dir / JSON_FILE, document)
+    files.write_text(out_dir / REPORT_FILE, _page(title, categories, sentences, pictures))
     return document
 
 

@@ -12,7 +12,7 @@ from sklearn.manifold import TSNE
 from sklearn.neighbors import NearestNeighbors
 from threadpoolctl import threadpool_limits
 
-from mvtec_tf import atomic
+from mvtec_tf import files
 from mvtec_tf.data import leaks
 from mvtec_tf.errors import UserError
 from mvtec_tf.evaluation.table import Predictions
@@ -61,7 +61,7 @@ class TooFewPointsError(Exception):
 
 def write(file: PathLike, paths: Sequence[str], features: np.ndarray) -> None:
     """Writes an embedding: an `.npz` with `paths`, str [N], and `features`, float32 [N, D]."""
-    with atomic.replacing(file) as temporary:
+    with files.replacing(file) as temporary:
         np.savez(temporary, paths=np.array(list(paths), np.str_), features=np.asarray(features, np.float32))
 
 

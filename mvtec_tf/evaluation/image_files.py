@@ -9,10 +9,10 @@ import numpy as np
 from PIL import Image
 
 from mvtec_tf.data import leaks
-from mvtec_tf.data.explore_images import UnreadableImageError, read_grey
-from mvtec_tf.data.records import Record
+from mvtec_tf.data.formats.scan import Record
 from mvtec_tf.errors import UserError
 from mvtec_tf.evaluation.table import Predictions
+from mvtec_tf.exploration.images import UnreadableImageError, read_grey
 
 PathLike = str | os.PathLike[str]
 

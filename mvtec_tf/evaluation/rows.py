@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mvtec_tf.data.records import Record
+from mvtec_tf.data.formats.scan import Record
 from mvtec_tf.evaluation.table import Row
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 
-from mvtec_tf import atomic
+from mvtec_tf import files
 from mvtec_tf.data import leaks
 from mvtec_tf.errors import UserError
 
@@ -192,7 +192,7 @@ def write_predictions(path: PathLike, predictions: Predictions, allow_leak: bool
     for name in {"score", "probability"} & set(names):
         texts[name] = ["" if np.isnan(value) else repr(value) for value in texts[name]]
     writer.writerows(zip(*(texts[name] for name in names), strict=True))
-    atomic.write_text(path, buffer.getvalue())
+    files.write_text(path, buffer.getvalue())
 
 
 def check(

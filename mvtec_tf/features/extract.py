@@ -8,14 +8,14 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import tensorflow as tf
 
-from mvtec_tf import atomic
-from mvtec_tf.data import pixels
-from mvtec_tf.data.records import Record
+from mvtec_tf import files as atomic
+from mvtec_tf.data.decoding import pixels
+from mvtec_tf.data.formats.scan import Record
 from mvtec_tf.features import store
+from mvtec_tf.features.feature_graph import FeatureGraph, FeatureSettings
 from mvtec_tf.features.store import FeatureKey, FeatureStore
-from mvtec_tf.models.simclr import EMBEDDING
-from mvtec_tf.serving.feature_graph import FeatureGraph, FeatureSettings
-from mvtec_tf.serving.scoring import stream_signature
+from mvtec_tf.graphs.scoring import stream_signature
+from mvtec_tf.networks.simclr import EMBEDDING
 
 PER_SHARD = 128
 # Tiles that go through the encoder together.

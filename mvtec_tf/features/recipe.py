@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     # Not at run time: a command line is read and refused without TensorFlow.
-    from mvtec_tf.serving.feature_graph import FeatureSettings
+    from mvtec_tf.features.feature_graph import FeatureSettings
 
 AUTO = "auto"
 
@@ -35,7 +35,7 @@ class Recipe:
 
     def settings(self, middle_stages: Sequence[str]) -> "FeatureSettings":
         """Its features of an encoder with these middle stages (see `Backbone.middle_stages`)."""
-        from mvtec_tf.serving.feature_graph import FeatureSettings
+        from mvtec_tf.features.feature_graph import FeatureSettings
 
         return FeatureSettings(
             tuple(middle_stages), tiles=self.tiles, pooling=self.pooling, centre_brightness=self.centre_brightness

@@ -22,10 +22,10 @@ from typing import Any
 
 import numpy as np
 
-from mvtec_tf import atomic
-from mvtec_tf.data.records import Record
+from mvtec_tf import files as atomic
+from mvtec_tf.data.formats.scan import Record
 from mvtec_tf.errors import UserError
-from mvtec_tf.models.frozen import FrozenFeatures
+from mvtec_tf.heads.frozen import FrozenFeatures
 
 DESCRIPTION = "features.json"
 RECORDS = "records.csv"

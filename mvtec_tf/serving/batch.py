@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from mvtec_tf import atomic
-from mvtec_tf.data.records import GOOD
+from mvtec_tf import files as atomic
+from mvtec_tf.data.formats.scan import GOOD
 from mvtec_tf.errors import UserError
 from mvtec_tf.serving.client import BadImageError, Model
 from mvtec_tf.serving.journal import Journal

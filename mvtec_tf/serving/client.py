@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from mvtec_tf import atomic
+from mvtec_tf import files
 from mvtec_tf.errors import UsageError, UserError
 
 # The name that a server gives its model when it is started without one.
@@ -67,8 +67,8 @@ class LocalModel:
       path: of the SavedModel.
     """
 
-    def __init__(self, path: atomic.PathLike) -> None:
-        from mvtec_tf.serving import saved_model
+    def __init__(self, path: files.PathLike) -> None:
+        from mvtec_tf.graphs import saved_model
 
         self.name = str(pathlib.Path(path))
         self._model = saved_model.load(path)

@@ -7,7 +7,7 @@ keeps what a person changed in it. The other files are written once and then bel
 import pathlib
 from typing import Any
 
-from mvtec_tf import atomic
+from mvtec_tf import files
 from mvtec_tf.errors import UserError
 
 MODELS = "models.config"
@@ -61,7 +61,7 @@ def versions(model: pathlib.Path) -> list[int]:
 
 
 def write(
-    root: atomic.PathLike,
+    root: files.PathLike,
     exported: tuple[str, int] | None = None,
     labels: tuple[str, ...] = (CANARY,),
     server_root: str = SERVER_ROOT,
@@ -87,7 +87,7 @@ def write(
         (COMPOSE, _COMPOSE_TEXT.format(root=server_root)),
     ):
         if not (root / name).exists():
-            atomic.write_text(root / name, text)
+            files.write_text(root / name, text)
     _write_models(root, exported, labels, server_root.rstrip("/"))
 
 
@@ -109,7 +109,7 @@ def _write_models(root: pathlib.Path, exported: tuple[str, int] | None, labels: 
             entry = listed.add(name=name, base_path=f"{at}/{name}", model_platform="tensorflow")
         _label(entry, found, labels if exported and exported[0] == name else (), exported[1] if exported else 0)
     text = "# tensorflow.serving.ModelServerConfig, in protobuf's text format. Move a label by hand or by --labels.\n"
-    atomic.write_text(root / MODELS, text + text_format.MessageToString(config))
+    files.write_text(root / MODELS, text + text_format.MessageToString(config))
 
 
 def _label(entry: Any, found: list[int], labels: tuple[str, ...], version: int) -> None:

@@ -13,11 +13,12 @@ from typing import Any
 
 import tensorflow as tf
 
-from mvtec_tf import atomic
+from mvtec_tf import files
 from mvtec_tf.errors import UserError
-from mvtec_tf.serving import configs, model_card, saved_model, warmup
+from mvtec_tf.graphs import saved_model
+from mvtec_tf.graphs.thresholded import ThresholdedModel, Thresholds
+from mvtec_tf.serving import configs, model_card, warmup
 from mvtec_tf.serving.model_card import Statements
-from mvtec_tf.serving.thresholded import ThresholdedModel, Thresholds
 
 # Of the run, kept with the export: the evaluation's scores, its figures, and the flags that repeat it.
 _KEPT = ("predictions.csv", "metrics.json", "flags.txt")
@@ -41,7 +42,7 @@ class Options:
 
 
 def export_run(
-    run_dir: atomic.PathLike, name: str, root: atomic.PathLike, options: Options | None = None
+    run_dir: files.PathLike, name: str, root: files.PathLike, options: Options | None = None
 ) -> pathlib.Path:
     """Writes the next version of `name` below `root`, whole or not at all; older ones stay untouched.
 
@@ -69,7 +70,7 @@ def export_run(
     with _alone_in(folder):
         version = max(configs.versions(folder), default=0) + 1
         card |= {"name": name, "version": version}
-        with atomic.new_directory(folder / str(version)) as directory:
+        with files.new_directory(folder / str(version)) as directory:
             if thresholds is None:
                 shutil.copytree(source, directory, dirs_exist_ok=True)
             else:
@@ -105,7 +106,7 @@ def _write_extra(directory: pathlib.Path, run_dir: pathlib.Path, card: dict[str,
     answers = list(warmup.replay(model, extra / warmup.FILE))
     if card["kind"] != "encoder":
         card |= {"gives_probability": any("probability" in answer for _, answer in answers)}
-    atomic.write_json(extra / saved_model.CARD, card)
+    files.write_json(extra / saved_model.CARD, card)
     model_card.write(extra, model_card.build(run_dir, card, options.statements))
 
 

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
-from mvtec_tf import atomic
+from mvtec_tf import files
 from mvtec_tf.errors import UsageError, UserError
 
 FORMS = (".csv", ".jsonl")
@@ -36,7 +36,7 @@ class Journal:
       UserError: another process has it open, it is another table, or it cannot be written.
     """
 
-    def __init__(self, file: atomic.PathLike, columns: Sequence[str], form: str) -> None:
+    def __init__(self, file: files.PathLike, columns: Sequence[str], form: str) -> None:
         self.file = pathlib.Path(file)
         self._columns = tuple(columns)
         self._form = form
@@ -130,7 +130,7 @@ class Journal:
         self.failed += bool(row[self._columns[-1]])
 
 
-def form_of(file: atomic.PathLike) -> str:
+def form_of(file: files.PathLike) -> str:
     """The form that a file's name asks for.
 
     Raises:

@@ -11,7 +11,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mvtec_tf import atomic
+from mvtec_tf import files
 from mvtec_tf.errors import UserError
 
 NOT_STATED = "not stated"
@@ -284,5 +284,5 @@ def _threshold_text(threshold: Mapping[str, Any] | None) -> str:
 
 def write(directory: pathlib.Path, card: Mapping[str, Any]) -> None:
     """Writes `model_card.json` and `model_card.md`."""
-    atomic.write_json(directory / "model_card.json", dict(card))
-    atomic.write_text(directory / "model_card.md", render(card))
+    files.write_json(directory / "model_card.json", dict(card))
+    files.write_text(directory / "model_card.md", render(card))

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from mvtec_tf import atomic
-from mvtec_tf.data import pixels
+from mvtec_tf import files
+from mvtec_tf.data.decoding import pixels
 from mvtec_tf.errors import UserError
 
 # The name that the server looks for in assets.extra.
@@ -21,7 +21,7 @@ FILE = "tf_serving_warmup_requests"
 BATCHES = (1, 8)
 
 
-def write(file: atomic.PathLike, signatures: Mapping[str, Any], name: str, image_size: pixels.Size) -> None:
+def write(file: files.PathLike, signatures: Mapping[str, Any], name: str, image_size: pixels.Size) -> None:
     """Writes one record for each signature and batch size: a drawn picture, no customer's photograph.
 
     Args:
@@ -46,7 +46,7 @@ def write(file: atomic.PathLike, signatures: Mapping[str, Any], name: str, image
                 writer.write(prediction_log_pb2.PredictionLog(predict_log=log).SerializeToString())
 
 
-def replay(model: Any, file: atomic.PathLike) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
+def replay(model: Any, file: files.PathLike) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
     """Sends the records of `file` through a loaded SavedModel: (signature, its answer) for each.
 
     Raises:

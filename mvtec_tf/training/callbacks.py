@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from sklearn import metrics
 
-from mvtec_tf import atomic
+from mvtec_tf import files
 
 
 class ValidationMetrics(keras.callbacks.Callback):
@@ -72,7 +72,7 @@ class KeepBest(keras.callbacks.Callback):
         value = (logs["val_f1"], -logs["val_loss"])
         if value > self.best:
             self.best, self.best_epoch = value, epoch + 1
-            with atomic.replacing(self._file) as temporary:
+            with files.replacing(self._file) as temporary:
                 self._network.save_weights(temporary)
         elif epoch + 1 - self.best_epoch >= self._patience:
             self.stopped = self.model.stop_training = True

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import keras
 import numpy as np
 
-from mvtec_tf import atomic
+from mvtec_tf import files
 
 
 class Stateful(Protocol):
@@ -67,12 +67,12 @@ class Checkpoints(keras.callbacks.Callback):
             return
         older = self._found()
         target = self._directory / f"epoch_{done:04d}"
-        with atomic.new_directory(target) as directory:
+        with files.new_directory(target) as directory:
             self._network.save_weights(directory / "network.weights.h5")
             store: dict[str, Any] = {}
             self.model.optimizer.save_own_variables(store)
             np.savez(directory / "optimizer.npz", **store)
-            atomic.write_json(directory / "state.json", {name: item.state() for name, item in self._stateful.items()})
+            files.write_json(directory / "state.json", {name: item.state() for name, item in self._stateful.items()})
         for directory in older:
             shutil.rmtree(directory)
 

@@ -6,13 +6,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from mvtec_tf.data import augment, pipeline
-from mvtec_tf.models import architecture
-from mvtec_tf.models.backbone import Backbone, build_backbone
-from mvtec_tf.models.simclr import SimCLR, build_projection_network
+from mvtec_tf.data import augment, input_pipeline
+from mvtec_tf.networks import architecture
+from mvtec_tf.networks.backbone import Backbone, build_backbone
+from mvtec_tf.networks.simclr import SimCLR, build_projection_network
+from mvtec_tf.run_directory import RunDirectory
 from mvtec_tf.training import loop, precision
 from mvtec_tf.training.recipes import ContrastiveSettings
-from mvtec_tf.training.run_directory import RunDirectory
 from mvtec_tf.training.schedules import CosineByEpoch, WarmupCosine
 
 
@@ -41,7 +41,7 @@ def train_simclr(run: RunDirectory, settings: ContrastiveSettings, images: np.nd
     }
     print("\n".join(facts.values()), flush=True)
     run.note(network=facts, architecture=architecture.describe(network, backbone.stages))
-    steps = pipeline.steps_per_epoch(len(images), settings.batch_size, settings.passes_per_epoch)
+    steps = input_pipeline.steps_per_epoch(len(images), settings.batch_size, settings.passes_per_epoch)
     model = SimCLR(network, settings.temperature)
     model.compile(
         keras.optimizers.AdamW(
@@ -80,7 +80,7 @@ def _batches(images: np.ndarray, settings: ContrastiveSettings, first_epoch: int
     def transform(batch: tf.Tensor, _: tf.Tensor, seeds: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         return augment.two_views(batch, seeds, settings.augmentation)
 
-    return pipeline.training_batches(
+    return input_pipeline.training_batches(
         images,
         np.zeros(len(images), np.int64),
         settings.batch_size,

@@ -8,9 +8,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from mvtec_tf.run_directory import RunDirectory
 from mvtec_tf.training import callbacks
 from mvtec_tf.training.checkpoints import Checkpoints, Stateful
-from mvtec_tf.training.run_directory import RunDirectory
 
 
 @dataclasses.dataclass(frozen=True)

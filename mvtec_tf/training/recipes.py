@@ -5,7 +5,7 @@ No TensorFlow here, so that a command line can show and check its flags at once.
 
 import dataclasses
 
-from mvtec_tf.data.strengths import ClassifierAugmentation, ContrastiveAugmentation
+from mvtec_tf.data.augment_settings import ClassifierAugmentation, ContrastiveAugmentation
 
 # Zero has a meaning of its own for these; every other number of a recipe must be above it.
 _OR_ZERO = {"or_zero": True}

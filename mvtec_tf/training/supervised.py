@@ -6,15 +6,15 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from mvtec_tf.data import augment, pipeline
-from mvtec_tf.models import architecture
-from mvtec_tf.models.backbone import build_backbone, freeze_up_to
-from mvtec_tf.models.classifier import build_classifier
-from mvtec_tf.models.losses import WeightedCrossEntropy, balanced_class_weights
+from mvtec_tf.data import augment, input_pipeline
+from mvtec_tf.networks import architecture
+from mvtec_tf.networks.backbone import build_backbone, freeze_up_to
+from mvtec_tf.networks.classifier import build_classifier
+from mvtec_tf.networks.losses import WeightedCrossEntropy, balanced_class_weights
+from mvtec_tf.run_directory import RunDirectory
 from mvtec_tf.training import loop, precision
 from mvtec_tf.training.callbacks import KeepBest, ValidationMetrics
 from mvtec_tf.training.recipes import SupervisedSettings
-from mvtec_tf.training.run_directory import RunDirectory
 from mvtec_tf.training.schedules import OneCycleAdamW
 
 
@@ -44,7 +44,7 @@ def train_classifier(
     print("\n".join(facts.values()), flush=True)
     run.note(network=facts, architecture=blocks)
     weights = np.ones(2) if settings.balanced_sampling else balanced_class_weights(labels)
-    steps = pipeline.steps_per_epoch(len(images), settings.batch_size)
+    steps = input_pipeline.steps_per_epoch(len(images), settings.batch_size)
     # A model of its own around the same layers: what is saved as the network has no optimizer in it.
     model = keras.Model(network.inputs, network.outputs, name="training")
     model.compile(
@@ -89,7 +89,7 @@ def _batches(images: np.ndarray, labels: np.ndarray, settings: SupervisedSetting
     def transform(batch: tf.Tensor, batch_labels: tf.Tensor, seeds: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         return augment.augment_classifier(batch, seeds, settings.augmentation), batch_labels
 
-    return pipeline.training_batches(
+    return input_pipeline.training_batches(
         images,
         labels,
         settings.batch_size,

@@ -1,1 +1,0 @@
-"""Whole experiments over several methods: baselines and comparisons on one data set."""

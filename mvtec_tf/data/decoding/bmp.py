@@ -1,0 +1,176 @@
+"""BMP files to pixels in TensorFlow ops: 1, 4 and 8 bits with their palette, 24 and 32 bits.
+
+TensorFlow's own decoder takes the colour numbers of a palette image for grey values and knows no 1
+and 4 bits, so none of its results are used. Refused by name: run-length coding, 16 bits, the
+headers of OS/2 and colour masks that are no whole bytes.
+
+Source: Microsoft, "Bitmap Storage" (BITMAPFILEHEADER, BITMAPINFOHEADER, BITMAPV4HEADER, BITMAPV5HEADER).
+"""
+
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from mvtec_tf.data.decoding import image_bytes as ib
+
+SIGNATURE = b"BM"
+_FILE_HEADER = 14
+# Of BITMAPINFOHEADER, the same with three or four masks, V4 and V5.
+_HEADERS = (40, 52, 56, 108, 124)
+_PLAIN, _MASKS, _MASKS_WITH_ALPHA = 0, 3, 6
+_COMPRESSIONS = {1: "run-length coding (RLE8)", 2: "run-length coding (RLE4)", 4: "JPEG inside", 5: "PNG inside"}
+_PALETTE_BITS = (1, 4, 8)
+# Blue, green, red, unused: the order of bytes where no masks say otherwise.
+_RED, _GREEN, _BLUE = 2, 1, 0
+_MOST_BYTES = 2**31 - 1
+
+
+class _Header(NamedTuple):
+    """What the two headers say, int64 scalars; masks int64 [3], of red, green, blue."""
+
+    pixels_at: tf.Tensor
+    size: tf.Tensor
+    width: tf.Tensor
+    rows: tf.Tensor
+    bits: tf.Tensor
+    compression: tf.Tensor
+    colours: tf.Tensor
+    masks: tf.Tensor
+
+    @property
+    def height(self) -> tf.Tensor:
+        """Rows are counted from the bottom, negative ones from the top."""
+        return tf.abs(self.rows)
+
+    @property
+    def used_bytes(self) -> tf.Tensor:
+        """Of a row."""
+        return (self.width * self.bits + 7) // 8
+
+    @property
+    def row_bytes(self) -> tf.Tensor:
+        """Of a row, padded to whole words."""
+        return (self.width * self.bits + 31) // 32 * 4
+
+
+def decode(data: tf.Tensor, head: tf.Tensor, max_pixels: int) -> tf.Tensor:
+    """A BMP file to pixels.
+
+    Args:
+      data: string scalar, the file's content.
+      head: int64 [66], its first bytes.
+      max_pixels: what is larger is refused.
+
+    Returns:
+      uint8 [H, W, 3], RGB, the first row on top.
+    """
+    header = _read(head)
+    size = tf.stack([header.width, header.height])
+    data = ib.checked(data, *_checks_of_form(header), *ib.within(size, max_pixels))
+    # Computed with the size, so only once the size is known to be sound.
+    data = ib.checked(data, *_checks_of_length(data, header))
+    total = header.row_bytes * header.height
+    content = ib.part(data, header.pixels_at, total)
+    # Some writers leave out the padding of the last row.
+    content = tf.io.decode_raw(content, tf.uint8, fixed_length=tf.cast(total, tf.int32))
+    rows = tf.reshape(content, tf.stack([header.height, header.row_bytes]))
+    rows = tf.cond(header.rows < 0, lambda: rows, lambda: tf.reverse(rows, [0]))
+    indexed = tf.reduce_any(header.bits == _PALETTE_BITS)
+    image = tf.cond(indexed, lambda: _by_palette(data, header, rows), lambda: _by_bytes(header, rows))
+    return tf.ensure_shape(image, [None, None, 3])
+
+
+def _read(head: tf.Tensor) -> _Header:
+    default = tf.constant([255 * 256**byte for byte in (_RED, _GREEN, _BLUE)], tf.int64)
+    compression = ib.little_endian(head[30:34])
+    rows = ib.little_endian(head[22:26])
+    return _Header(
+        pixels_at=ib.little_endian(head[10:14]),
+        size=ib.little_endian(head[14:18]),
+        width=ib.little_endian(head[18:22]),
+        rows=tf.where(rows < 2**31, rows, rows - 2**32),
+        bits=ib.little_endian(head[28:30]),
+        compression=compression,
+        colours=ib.little_endian(head[46:50]),
+        masks=tf.where(compression == _PLAIN, default, ib.little_endian(tf.reshape(head[54:66], [3, 4]))),
+    )
+
+
+def _checks_of_form(header: _Header) -> list[ib.Check]:
+    masked = (header.compression == _MASKS) | (header.compression == _MASKS_WITH_ALPHA)
+    plain = header.compression == _PLAIN
+
+    def what_compression() -> tf.Tensor:
+        name = tf.strings.join(["compression ", tf.strings.as_string(header.compression)])
+        for number, known in _COMPRESSIONS.items():
+            name = tf.where(header.compression == number, known, name)
+        return tf.strings.join(["a BMP image with ", name, ", which is not supported; save it uncompressed"])
+
+    return [
+        (
+            tf.reduce_any(header.size == _HEADERS),
+            lambda: _says("a BMP image with a header of ", header.size, " bytes (OS/2 or damaged), not supported"),
+        ),
+        (plain | masked, what_compression),
+        (
+            tf.reduce_any(header.bits == (*_PALETTE_BITS, 24, 32)),
+            lambda: _says("a BMP image of ", header.bits, " bits per pixel; supported are 1, 4, 8, 24 and 32"),
+        ),
+        (
+            plain | (header.bits == 32) & tf.reduce_all(_byte_of_masks(header.masks) >= 0),
+            lambda: tf.constant("a BMP image whose colour masks are not whole bytes of 32 bits, not supported"),
+        ),
+    ]
+
+
+def _checks_of_length(data: tf.Tensor, header: _Header) -> list[ib.Check]:
+    wanted = header.pixels_at + header.row_bytes * (header.height - 1) + header.used_bytes
+
+    def cut() -> tf.Tensor:
+        return _says("a truncated BMP image: ", wanted, " bytes expected, ") + _says("", ib.size(data), " found")
+
+    return [
+        (
+            header.row_bytes * header.height <= _MOST_BYTES,
+            lambda: _says("a BMP image of ", header.row_bytes * header.height, " bytes, more than fit into memory"),
+        ),
+        (ib.size(data) >= wanted, cut),
+    ]
+
+
+def _by_palette(data: tf.Tensor, header: _Header, rows: tf.Tensor) -> tf.Tensor:
+    """Colour numbers, `bits` each, the first in the highest bits -> uint8 [H, W, 3]."""
+    bits = tf.cast(tf.where(header.bits > 8, tf.constant(8, tf.int64), header.bits), tf.int32)
+    shifts = tf.cast(tf.range(8 - bits, -1, -bits), tf.uint8)
+    mask = tf.cast(tf.bitwise.left_shift(1, bits) - 1, tf.uint8)
+    numbers = tf.bitwise.bitwise_and(tf.bitwise.right_shift(rows[:, :, None], shifts), mask)
+    numbers = tf.reshape(numbers, tf.stack([header.height, -1]))[:, : header.width]
+    most = tf.cast(tf.bitwise.left_shift(1, bits), tf.int64)
+    colours = tf.minimum(tf.where(header.colours == 0, most, header.colours), most)
+    numbers = ib.checked(
+        numbers,
+        (
+            tf.cast(tf.reduce_max(numbers), tf.int64) < colours,
+            lambda: _says("a damaged BMP image: it uses more colours than the ", colours, " of its palette"),
+        ),
+    )
+    palette = ib.numbers(data, _FILE_HEADER + header.size, 4 * 256)
+    palette = tf.cast(tf.gather(tf.reshape(palette, [256, 4]), [_RED, _GREEN, _BLUE], axis=1), tf.uint8)
+    return tf.gather(palette, tf.cast(numbers, tf.int32))
+
+
+def _by_bytes(header: _Header, rows: tf.Tensor) -> tf.Tensor:
+    """Pixels of 3 or 4 whole bytes -> uint8 [H, W, 3]; a byte of transparency is dropped."""
+    pixels = tf.reshape(rows[:, : header.used_bytes], tf.stack([header.height, header.width, -1]))
+    return tf.gather(pixels, tf.maximum(_byte_of_masks(header.masks), 0), axis=2)
+
+
+def _byte_of_masks(masks: tf.Tensor) -> tf.Tensor:
+    """int64 [3] -> which of the four bytes each is, int64 [3]; -1 where it is none."""
+    bytes_ = tf.constant([255 * 256**byte for byte in range(4)], tf.int64)
+    equal = masks[:, None] == bytes_
+    return tf.where(tf.reduce_any(equal, axis=1), tf.argmax(tf.cast(equal, tf.int32), axis=1), -1)
+
+
+def _says(before: str, number: tf.Tensor, after: str) -> tf.Tensor:
+    return tf.strings.join([before, tf.strings.as_string(number), after])

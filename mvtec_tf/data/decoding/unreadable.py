@@ -1,0 +1,75 @@
+"""Image files that cannot be used: why, in the words of the person who has to repair them."""
+
+import dataclasses
+import re
+from collections.abc import Sequence
+
+import tensorflow as tf
+
+from mvtec_tf.data.formats.scan import Record
+from mvtec_tf.errors import UserError
+
+# So many are named in a message; run.json lists all.
+_NAMED = 10
+_REFUSED = re.compile(r"assertion failed: \[(.*?)\]", re.DOTALL)
+# What TensorFlow puts around an op's own words: where in which graph it happened.
+_BEHIND = re.compile(r"\s*(\n\t \[\[|\[Op:).*", re.DOTALL)
+_BEFORE = re.compile(r".*\{\{.*?\}\} |Error in user-defined function.*?iterator: \S*: ", re.DOTALL)
+
+
+@dataclasses.dataclass(frozen=True)
+class Unreadable:
+    """An image that cannot be used.
+
+    Attributes:
+      record: which.
+      reason: what was found, and what was expected; no full stop.
+    """
+
+    record: Record
+    reason: str
+
+
+def reason(error: tf.errors.OpError) -> str:
+    """What an error of `pixels.decode`, here or in an exported graph, says of the file."""
+    refused = _REFUSED.search(error.message)
+    if refused:
+        return refused[1]
+    words = _BEFORE.sub("", _BEHIND.sub("", error.message)) or type(error).__name__
+    if isinstance(error, tf.errors.InvalidArgumentError):
+        return f"a truncated or damaged image ({words})"
+    return f"it cannot be read ({words})"
+
+
+def refuse(unreadable: Sequence[Unreadable], images: int) -> None:
+    """Raises if there are any.
+
+    Args:
+      unreadable: of a data set.
+      images: number of all its images.
+
+    Raises:
+      UserError: names the files, each with its reason.
+    """
+    if not unreadable:
+        return
+    if len(unreadable) == 1:
+        raise UserError(message(unreadable[0].record.file, unreadable[0].reason))
+    lines = [f"{one.record.file}: {one.reason}." for one in unreadable[:_NAMED]]
+    if len(unreadable) > _NAMED:
+        lines.append(f"... and {len(unreadable) - _NAMED} more.")
+    count = f"{len(unreadable)} of {images} images cannot be used."
+    raise UserError("\n".join([*lines, f"{count} Repair or remove them, or leave them out by --on_bad_image=skip."]))
+
+
+def message(file: str, reason: str) -> str:
+    """What to say of one image that cannot be used."""
+    return f"{file}: {reason}. Repair or remove it, or leave it out by --on_bad_image=skip."
+
+
+def listing(skipped: Sequence[tuple[str, str]]) -> str:
+    """A sentence for a person on images that were left out: (path, reason) each."""
+    named = "; ".join(f"{path} ({reason})" for path, reason in skipped[:_NAMED])
+    more = f"; and {len(skipped) - _NAMED} more, listed in run.json" if len(skipped) > _NAMED else ""
+    count = "1 image" if len(skipped) == 1 else f"{len(skipped)} images"
+    return f"Left out because it cannot be used: {count}: {named}{more}."

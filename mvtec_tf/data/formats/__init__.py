@@ -1,0 +1,1 @@
+"""Every form in which people have their photographs, read into records."""

@@ -1,0 +1,74 @@
+"""One row per image: what a folder of product photographs, or a list of them, says about each.
+
+Every layout gives the same `Record`s, so that nothing downstream knows where they came from:
+
+- the MVTec layout, `CATEGORY/train/good`, `CATEGORY/test/good`, `CATEGORY/test/DEFECT`;
+- a plain folder, `CATEGORY/good` and `CATEGORY/defective` (`folders.py` for both);
+- a CSV file with the columns `path,label` and more if there is more to say (`csv_file.py`).
+"""
+
+import hashlib
+import pathlib
+from collections.abc import Callable, Iterable, Sequence
+
+from mvtec_tf.data.formats import folders, image_list
+from mvtec_tf.data.record import GOOD, IMAGE_SUFFIXES, Category, PathLike, Record
+from mvtec_tf.errors import UserError
+
+__all__ = ["GOOD", "IMAGE_SUFFIXES", "PathLike", "Record", "fingerprint", "scan"]
+
+
+def scan(
+    data_dirs: Sequence[PathLike], categories: Sequence[str] = (), say: Callable[[str], None] = lambda sentence: None
+) -> tuple[Record, ...]:
+    """Records of all images of `data_dirs`, category by category, sorted by path within each.
+
+    Args:
+      data_dirs: each a category folder, a folder of categories, or a CSV file.
+      categories: if given, only these.
+      say: called with a sentence for everything that the reader decided by itself, such as which good images
+        of a plain folder are for testing.
+
+    Raises:
+      UserError: a source is missing or holds no category, two sources hold the same category, a wanted
+        category is not there, a category has no good images for training, or its `groups.csv` or
+        the CSV file is wrong.
+    """
+    found: dict[str, Category] = {}
+    for data_dir in data_dirs:
+        for category in _categories(pathlib.Path(data_dir)):
+            if category.name in found:
+                raise UserError(
+                    f"--data_dir: category {category.name!r} was found twice, in {found[category.name].source} and in "
+                    f"{category.source}. Rename one of them or name only one of them."
+                )
+            found[category.name] = category
+    missing = sorted(set(categories) - set(found))
+    if missing:
+        names = ", ".join(str(data_dir) for data_dir in data_dirs)
+        raise UserError(f"--categories: no {missing} in {names}; found {sorted(found)}.")
+    records: list[Record] = []
+    for name in sorted(categories or found):
+        read, sentences = found[name].read()
+        records += read
+        for sentence in sentences:
+            say(sentence)
+    return tuple(records)
+
+
+def fingerprint(records: Iterable[Record]) -> str:
+    """SHA-256 (hex) of all that a record says, but its mask, and of its file: the same data, the same fingerprint."""
+    digest = hashlib.sha256()
+    for record in records:
+        digest.update(f"{record.path}\0{record.label}\0{record.group}\0".encode())
+        # The names of the MVTec layout say both already.
+        if not record.path.startswith(f"{record.category}/{record.split}/{record.defect}/"):
+            digest.update(f"{record.split}\0{record.defect}\0".encode())
+        digest.update(hashlib.sha256(pathlib.Path(record.file).read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def _categories(source: pathlib.Path) -> list[Category]:
+    if source.is_file() and source.suffix.lower() == image_list.SUFFIX:
+        return image_list.categories(source)
+    return folders.categories(source)

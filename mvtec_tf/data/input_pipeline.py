@@ -1,0 +1,138 @@
+"""Records to `tf.data`: decode each file once, then draw, batch and augment from what is kept.
+
+Every number that is drawn is a function of (seed, position in the run) alone, so two processes
+with one seed see the same batches, and a resumed run goes on with those it would have seen.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from mvtec_tf.data.decoding.image_store import MEMORY, ImageStore
+from mvtec_tf.data.decoding.pixels import MAX_PIXELS
+from mvtec_tf.data.formats.scan import Record
+from mvtec_tf.errors import UserError
+
+
+def load_images(
+    records: Sequence[Record], image_size: int, cache: str = MEMORY, max_pixels: int = MAX_PIXELS
+) -> np.ndarray:
+    """Pixels of all records, each file decoded once.
+
+    Args:
+      records: in the order of the result.
+      image_size: side in pixels.
+      cache: "memory", or a folder, see `ImageStore`.
+      max_pixels: see `pixels.decode`.
+
+    Returns:
+      uint8 [N, image_size, image_size, 3]; a read-only memory map if `cache` is a folder.
+
+    Raises:
+      UserError: a file cannot be decoded; the message names it.
+    """
+    return ImageStore(image_size, cache, max_pixels).load(records)
+
+
+def training_batches(
+    images: np.ndarray,
+    labels: np.ndarray,
+    batch_size: int,
+    seed: int,
+    transform: Callable[..., tuple],
+    *,
+    first_epoch: int = 0,
+    epochs: int,
+    passes_per_epoch: int = 1,
+    balanced: bool = False,
+) -> tf.data.Dataset:
+    """Batches of epochs `first_epoch` to `epochs` - 1, reshuffled every pass, remainder dropped.
+
+    Args:
+      images: uint8 [N, S, S, 3].
+      labels: int [N].
+      batch_size: at most N.
+      seed: of order and augmentation.
+      transform: (images uint8 [B, S, S, 3], labels int64 [B], seeds int64 [B, 2]) -> what `fit` takes.
+      first_epoch: where a resumed run goes on.
+      epochs: number of epochs of the whole run.
+      passes_per_epoch: times that each image is drawn within one epoch.
+      balanced: draw good and defective images equally often, with repetition.
+
+    Raises:
+      UserError: `balanced` without both classes.
+    """
+    steps = steps_per_epoch(len(images), batch_size, passes_per_epoch)
+    passes = range(first_epoch * passes_per_epoch, epochs * passes_per_epoch)
+    order = _balanced_order(labels, passes, seed) if balanced else _shuffled_order(len(images), passes, seed, stream=0)
+    order = order.reshape(epochs - first_epoch, len(images) * passes_per_epoch)[:, : steps * batch_size]
+    # The number of each draw since the start of the run, which seeds its augmentation.
+    first_draw = first_epoch * steps * batch_size
+    draws = first_draw + np.arange(order.size)
+    fetch = _fetcher(images)
+    all_labels = tf.constant(labels, tf.int64)
+
+    def batch(indices: tf.Tensor, draws: tf.Tensor) -> tuple:
+        seeds = tf.stack([tf.fill(tf.shape(draws), tf.constant(seed, tf.int64)), draws], axis=1)
+        return transform(fetch(indices), tf.gather(all_labels, indices), seeds)
+
+    # The way of one batch: which images, their pixels, augmented; two ahead of the network.
+    return (
+        tf.data.Dataset.from_tensor_slices((order.ravel(), draws))
+        .batch(batch_size, drop_remainder=True)
+        .map(batch, num_parallel_calls=2, deterministic=True)
+        .prefetch(2)
+    )
+
+
+def steps_per_epoch(images: int, batch_size: int, passes_per_epoch: int = 1) -> int:
+    """Full batches in one epoch.
+
+    Raises:
+      UserError: there are fewer images than a batch holds.
+    """
+    steps = images * passes_per_epoch // batch_size
+    if not steps:
+        raise UserError(f"--batch_size={batch_size}: only {images} training images. Choose a smaller batch.")
+    return steps
+
+
+def _fetcher(images: np.ndarray) -> Callable[[tf.Tensor], tf.Tensor]:
+    if isinstance(images, np.memmap):
+        spec = tf.TensorSpec((None, *images.shape[1:]), tf.uint8)
+
+        def fetch(indices: tf.Tensor) -> tf.Tensor:
+            batch = tf.numpy_function(lambda rows: images[rows], [indices], tf.uint8)
+            return tf.ensure_shape(batch, spec.shape)
+
+        return fetch
+    held = tf.constant(images)
+    return lambda indices: tf.gather(held, indices)
+
+
+def _shuffled_order(count: int, passes: range, seed: int, stream: int) -> np.ndarray:
+    """0 to count-1 shuffled anew for every pass, int64 [len(passes) * count].
+
+    Not tf.random.experimental.index_shuffle: for a few dozen images it was seen to leave whole
+    passes unshuffled.
+    """
+    orders = [np.random.default_rng([seed, stream, number]).permutation(count) for number in passes]
+    return np.concatenate(orders) if orders else np.empty(0, np.int64)
+
+
+def _balanced_order(labels: np.ndarray, passes: range, seed: int) -> np.ndarray:
+    """Like `_shuffled_order`, but good and defective alternate; within a class nothing is drawn
+    again before all of it was."""
+    members = [np.flatnonzero(labels == label) for label in (0, 1)]
+    if not all(map(len, members)):
+        raise UserError("--balanced_sampling needs good and defective training images; one kind is missing.")
+    positions = np.arange(passes.start * len(labels), passes.stop * len(labels))
+    order = np.empty(len(positions), np.int64)
+    for label, images in enumerate(members):
+        turns = positions[positions % 2 == label] // 2
+        if len(turns):
+            whole = range(int(turns[0]) // len(images), int(turns[-1]) // len(images) + 1)
+            shuffled = _shuffled_order(len(images), whole, seed, stream=1 + label)
+            order[positions % 2 == label] = images[shuffled[turns - whole.start * len(images)]]
+    return order

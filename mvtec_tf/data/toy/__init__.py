@@ -1,0 +1,1 @@
+"""The toy factory: a small data set in the MVTec layout, drawn from a seed."""

@@ -1,0 +1,312 @@
+"""Methods set against each other on the same images, in the same resamples.
+
+Two intervals that overlap say little about the difference: both methods find the same images hard.
+So the difference itself is computed in every resample, and its own interval is given. Several
+runs of a method are averaged; their standard deviation is how far another seed would move it.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from mvtec_tf.evaluation import intervals, metrics, resampled, scope, trivial
+from mvtec_tf.evaluation.comparison.contenders import Contender, Method
+from mvtec_tf.evaluation.comparison.mcnemar import McNemar, mcnemar_test
+from mvtec_tf.evaluation.intervals import LEVEL, Bootstrap, Resampling
+from mvtec_tf.evaluation.metrics import Costs, Metric
+from mvtec_tf.evaluation.resampled import Replicates
+from mvtec_tf.evaluation.scope import Images, Scope
+
+# Where figures are of: all images, the mean over categories, or a category.
+OVERALL, MEAN, CATEGORY = "overall", "mean_over_categories", "category"
+Place = tuple[str, str]
+ALL: Place = (OVERALL, "")
+MEANS: Place = (MEAN, "")
+LOWER_IS_BETTER = ("fpr", "fnr", "cost", "brier", "expected_calibration_error")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Standing:
+    """How one method stands.
+
+    Attributes:
+      method: who.
+      scopes: of all images, one of each run.
+      figures: place -> metric name -> mean over the runs, with its interval over images.
+      deviations: place -> metric name -> standard deviation over the runs; None of one run.
+      differences: place -> metric name -> above the first method's, with its interval; empty of the
+        first method itself.
+      calls: McNemar's test against the first method, one of each run; empty without calls.
+      verdict: whether it beats calling every image defective, see `Scope.verdict`; "leak" of a method
+        that had seen evaluated images.
+    """
+
+    method: Method
+    scopes: tuple[Scope, ...]
+    figures: Mapping[Place, Mapping[str, Metric]]
+    deviations: Mapping[Place, Mapping[str, float | None]]
+    differences: Mapping[Place, Mapping[str, Metric]]
+    calls: tuple[McNemar, ...]
+    verdict: str
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Comparison:
+    """All methods, the first being the one that the others are measured against.
+
+    Attributes:
+      standings: in the order of the methods.
+      categories: their names.
+      bootstrap, costs: what was asked for.
+      groups: number of groups among the evaluated images of all runs together.
+    """
+
+    standings: tuple[Standing, ...]
+    categories: tuple[str, ...]
+    bootstrap: Bootstrap
+    costs: Costs
+    groups: int
+
+    @property
+    def places(self) -> list[Place]:
+        """Where there are figures of, all images first."""
+        if len(self.categories) == 1:
+            return [ALL]
+        return [ALL, MEANS, *((CATEGORY, name) for name in self.categories)]
+
+    def as_json(self) -> dict[str, Any]:
+        """The content of `comparison.json` but for the summary."""
+        first = self.standings[0]
+        whole = first.scopes[0]
+        return {
+            "reference": first.method.name,
+            "images": {"images": whole.images, "defective": whole.defective, "good": whole.good},
+            "methods": {each.method.name: self._standing(each) for each in self.standings},
+            "trivial": {
+                name: {metric: found.as_json() for metric, found in whole.trivial[name].items()}
+                for name in trivial.CLASSIFIERS
+            },
+            "costs": dataclasses.asdict(self.costs),
+            "intervals": dataclasses.asdict(self.bootstrap) | {"level": LEVEL, "groups": self.groups},
+        }
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The content of `comparison.csv`: one row of each method, place and metric."""
+        return [
+            {
+                "method": each.method.name,
+                "labels_used": each.method.labels_used,
+                "runs": len(each.method.runs),
+                "scope": place[0],
+                "category": place[1],
+                "metric": name,
+                "value": figure.value,
+                "low": figure.low,
+                "high": figure.high,
+                "deviation": each.deviations[place][name],
+                "difference": difference.value,
+                "difference_low": difference.low,
+                "difference_high": difference.high,
+            }
+            for each in self.standings
+            for place in self.places
+            for name, figure in each.figures[place].items()
+            for difference in [each.differences[place][name] if each.differences else Metric(None)]
+        ]
+
+    def _standing(self, each: Standing) -> dict[str, Any]:
+        def block(found: Mapping[Place, Mapping[str, Metric]], extra: bool = False) -> dict[str, Any]:
+            forms = {
+                place: {
+                    name: metric.as_json() | ({"deviation": each.deviations[place][name]} if extra else {})
+                    for name, metric in found[place].items()
+                }
+                for place in self.places
+            }
+            own = {name: forms[CATEGORY, name] for name in self.categories if (CATEGORY, name) in forms}
+            return {OVERALL: forms[ALL], MEAN: forms.get(MEANS), "categories": own}
+
+        return {
+            "runs": [
+                {
+                    "source": run.source,
+                    "labels_used": run.labels_used,
+                    "threshold": run.threshold.as_json(),
+                    "leak": run.leak.as_json() if run.leak else None,
+                }
+                for run in each.method.runs
+            ],
+            "labels_used": each.method.labels_used,
+            "verdict": each.verdict,
+            "figures": block(each.figures, extra=True),
+            "difference": block(each.differences) if each.differences else None,
+            "mcnemar": [dataclasses.asdict(result) for result in each.calls],
+        }
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Run:
+    """Figures of one run: the scope of all images, and values and replicates by place and name."""
+
+    whole: Scope
+    figures: Mapping[Place, Mapping[str, Metric]]
+    replicates: Mapping[Place, Mapping[str, np.ndarray]]
+
+
+def compare(methods: Sequence[Method], costs: Costs | None = None, bootstrap: Bootstrap | None = None) -> Comparison:
+    """Sets methods against each other.
+
+    Runs of different seeds may have been judged on different images; then whole groups are drawn
+    from the images of all runs together, and each run counts those of its own that were drawn.
+
+    Args:
+      methods: see `contenders.read_methods`, which has found that they can be compared.
+      costs: of wrong calls; None: 1 each.
+      bootstrap: of the intervals; None: 1000 resamples.
+    """
+    costs, bootstrap = costs or Costs(), bootstrap or Bootstrap()
+    contenders = [run for method in methods for run in method.runs]
+    keys, resampling = _all_images(contenders, bootstrap)
+    index = {key: place for place, key in enumerate(keys)}
+    categories = tuple(sorted({name for run in contenders for name in run.evaluate.categories()}))
+    runs = [_measured(run, index, resampling, categories, costs) for run in contenders]
+    grouped, start = [], 0
+    for method in methods:
+        grouped.append(runs[start : start + len(method.runs)])
+        start += len(method.runs)
+    standings = tuple(
+        _standing(method, of, methods[0], grouped[0]) for method, of in zip(methods, grouped, strict=True)
+    )
+    return Comparison(standings, categories, bootstrap, costs, resampling.distinct(np.ones(len(keys), bool)))
+
+
+def _all_images(contenders: Sequence[Contender], bootstrap: Bootstrap) -> tuple[list[str], Resampling]:
+    """The images of all runs, and the draws from them."""
+    facts: dict[str, tuple[str, str, int]] = {}
+    for run in contenders:
+        table = run.evaluate
+        for key, category, group, label in zip(run.keys, table.category, table.group, table.label, strict=True):
+            known = facts.get(key)
+            # One table may know of an object what another does not say.
+            if known is None or (group and not known[1]):
+                facts[key] = (category, group, int(label))
+    keys = sorted(facts)
+    columns = list(zip(*(facts[key] for key in keys), strict=True))
+    return keys, Resampling(keys, *columns, bootstrap)
+
+
+def _measured(
+    run: Contender, index: Mapping[str, int], resampling: Resampling, categories: Sequence[str], costs: Costs
+) -> _Run:
+    table = run.evaluate
+    where = np.array([index[key] for key in run.keys])
+    limits = run.threshold.each(table.category)
+    inside = {ALL: np.arange(len(table))}
+    if len(categories) > 1:
+        inside |= {(CATEGORY, name): np.flatnonzero(table.category == name) for name in categories}
+    images = {
+        place: Images(
+            name=place[1],
+            table=table.select(which),
+            units=resampling.units[where[which]],
+            limits=limits[which] if isinstance(limits, np.ndarray) else limits,
+            threshold=run.threshold.of(place[1]) if place[1] else run.threshold.together,
+            has_probabilities=not np.isnan(table.probability).any(),
+            calls_only=len(np.unique(table.score)) <= 2,
+            costs=costs,
+        )
+        for place, which in inside.items()
+        if len(which)
+    }
+    samples = [(where[inside[place]], each.sample()) for place, each in images.items()]
+    found = dict(zip(images, resampled.replicate(resampling, samples), strict=True))
+    scopes = {place: each.judged(found[place]) for place, each in images.items()}
+    figures = {place: each.metrics for place, each in scopes.items()}
+    replicates: dict[Place, Mapping[str, np.ndarray]] = {place: each.figures for place, each in found.items()}
+    own = [place for place in images if place[0] == CATEGORY]
+    if own:
+        figures[MEANS] = metrics.mean_over({place[1]: figures[place] for place in own})
+        replicates[MEANS] = _mean_replicates([found[place] for place in own])
+    return _Run(scopes[ALL], figures, replicates)
+
+
+def _mean_replicates(found: Sequence[Replicates]) -> dict[str, np.ndarray]:
+    return {name: intervals.mean_of([each.figures[name] for each in found]) for name in found[0].figures}
+
+
+def _standing(method: Method, runs: Sequence[_Run], first: Method, first_runs: Sequence[_Run]) -> Standing:
+    places = [place for place in first_runs[0].figures if all(place in run.figures for run in (*runs, *first_runs))]
+    figures, deviations, differences = {}, {}, {}
+    for place in places:
+        names = list(runs[0].figures[place])
+        figures[place] = {name: _averaged(runs, place, name) for name in names}
+        deviations[place] = {name: _deviation(runs, place, name) for name in names}
+        if method is not first:
+            differences[place] = {name: _difference(runs, first_runs, place, name) for name in names}
+    calls: tuple[McNemar, ...] = ()
+    if method is not first and len(runs) == len(first_runs):
+        tested = [_discordant(*pair) for pair in zip(method.runs, first.runs, strict=True)]
+        calls = tuple(result for result in tested if result)
+    verdict = scope.LEAK if method.leak else _verdict(runs, figures[ALL])
+    return Standing(method, tuple(run.whole for run in runs), figures, deviations, differences, calls, verdict)
+
+
+def _averaged(runs: Sequence[_Run], place: Place, name: str) -> Metric:
+    """The mean over the runs with its interval over images."""
+    found = [run.figures[place][name] for run in runs]
+    rows = [run.replicates[place].get(name) for run in runs]
+    if len(runs) == 1 and place != MEANS:
+        return found[0]
+    without = next((metric for metric in found if metric.value is None), None)
+    if without:
+        return Metric(None, without.reason)
+    mean = Metric(float(np.mean([metric.value for metric in found])), note=found[0].note if place == MEANS else "")
+    return intervals.with_interval(mean, _mean_of_runs(rows))
+
+
+def _difference(runs: Sequence[_Run], first: Sequence[_Run], place: Place, name: str) -> Metric:
+    """The means' difference, with the interval of the differences in each resample."""
+    one, other = ([run.figures[place][name] for run in of] for of in (runs, first))
+    without = next((metric for metric in (*one, *other) if metric.value is None), None)
+    if without:
+        return Metric(None, without.reason)
+    value = float(np.mean([metric.value for metric in one]) - np.mean([metric.value for metric in other]))
+    rows = [_mean_of_runs([run.replicates[place].get(name) for run in of]) for of in (runs, first)]
+    return intervals.with_interval(Metric(value), rows[0] - rows[1])
+
+
+def _mean_of_runs(rows: Sequence[np.ndarray | None]) -> np.ndarray:
+    return np.zeros(0) if any(row is None for row in rows) else np.mean(rows, axis=0)
+
+
+def _deviation(runs: Sequence[_Run], place: Place, name: str) -> float | None:
+    values = [run.figures[place][name].value for run in runs]
+    return None if len(values) < 2 or None in values else float(np.std(values, ddof=1))
+
+
+def _discordant(run: Contender, first: Contender) -> McNemar | None:
+    """McNemar's test of two runs on the same images, sorted alike; None if one of them calls nothing."""
+    limits = [each.threshold.each(each.evaluate.category) for each in (run, first)]
+    if limits[0] is None or limits[1] is None:
+        return None
+    right = [
+        (each.evaluate.score >= limit) == (each.evaluate.label == 1)
+        for each, limit in zip((run, first), limits, strict=True)
+    ]
+    return mcnemar_test(int((right[0] & ~right[1]).sum()), int((~right[0] & right[1]).sum()))
+
+
+def _verdict(runs: Sequence[_Run], figures: Mapping[str, Metric]) -> str:
+    if len(runs) == 1:
+        return runs[0].whole.verdict
+    balanced = figures["balanced_accuracy"]
+    gains = [run.whole.gains["f1"] for run in runs]
+    if balanced.value is None or any(gain.value is None for gain in gains):
+        return scope.UNKNOWN
+    rows = _mean_of_runs([run.replicates[ALL].get(resampled.GAIN) for run in runs])
+    f1 = intervals.with_interval(Metric(float(np.mean([gain.value for gain in gains]))), rows)
+    low = None if balanced.low is None else balanced.low - 0.5
+    above = Metric(balanced.value - 0.5, low=low, high=balanced.high)
+    return scope.verdict({"balanced_accuracy": above, "f1": f1}, figures["specificity"])

@@ -1,0 +1,116 @@
+"""Heat maps of any model: one float32 `.npy` an image, read whole or refused, and brought to its mask's size."""
+
+import os
+import pathlib
+from collections.abc import Iterable
+
+import numpy as np
+from PIL import Image
+
+from mvtec_tf import files as atomic
+from mvtec_tf.errors import UserError
+from mvtec_tf.evaluation.image_files import inside
+
+PathLike = str | os.PathLike[str]
+
+SUFFIX = ".npy"
+_NAMED = 3
+
+
+class HeatMaps:
+    """A folder of heat maps, a higher value more defective.
+
+    The map of the image `bottle/test/crack/000.png` is `FOLDER/bottle/test/crack/000.png.npy` or,
+    if there is no such file, `FOLDER/bottle/test/crack/000.npy`: an array [h, w] of finite numbers
+    of any size, float32 or what float32 can hold.
+
+    Args:
+      folder: of the maps.
+      name: what they are called in the report.
+
+    Raises:
+      UserError: there is no such folder.
+    """
+
+    def __init__(self, folder: PathLike, name: str) -> None:
+        self.folder = pathlib.Path(folder)
+        self.name = name
+        if not self.folder.is_dir():
+            found = "a file" if self.folder.exists() else "nothing"
+            raise UserError(f"--heatmaps={folder}: expected a folder of heat maps, found {found}.")
+
+    def __contains__(self, path: str) -> bool:
+        """Whether there is a map of the image of this path."""
+        return self._file(path) is not None
+
+    def require(self, paths: Iterable[str]) -> None:
+        """Checks that there is a map for each of these images, and none that two of them share.
+
+        Raises:
+          UserError: names the images.
+        """
+        files = {path: self._file(path) for path in paths}
+        missing = [path for path, file in files.items() if file is None]
+        if missing:
+            raise UserError(
+                f"--heatmaps={self.folder}: no heat map of {len(missing)} of the {len(files)} images that need one, "
+                f"such as {', '.join(missing[:_NAMED])}. Expected {place(self.folder, missing[0])} or the same with "
+                "its image suffix replaced. Figures of some images only would not be those of the model."
+            )
+        owners: dict[pathlib.Path, str] = {}
+        for path, file in files.items():
+            if (other := owners.setdefault(file, path)) != path:
+                raise UserError(
+                    f"--heatmaps={self.folder}: {file} would be the map of {other} and of {path}. Keep the image "
+                    f"suffix in the name: {place(self.folder, path)}."
+                )
+
+    def read(self, path: str) -> np.ndarray:
+        """The map of an image, float32 [h, w].
+
+        Raises:
+          UserError: there is none, or the file holds something else.
+        """
+        file = self._file(path)
+        if file is None:
+            raise UserError(f"--heatmaps={self.folder}: no heat map of {path}.")
+        try:
+            found = np.load(file, allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise UserError(f"{file}: not a NumPy array without pickled objects ({error}).") from error
+        if not isinstance(found, np.ndarray) or found.ndim != 2 or not found.size or found.dtype.kind not in "fiu":
+            shape = getattr(found, "shape", "an archive")
+            kind = getattr(found, "dtype", "")
+            raise UserError(f"{file}: expected one array float32 [h, w], found {shape} {kind}.".replace(" .", "."))
+        with np.errstate(over="ignore"):
+            found = found.astype(np.float32)
+        if not np.isfinite(found).all():
+            raise UserError(f"{file}: {int((~np.isfinite(found)).sum())} of its values are not finite float32 numbers.")
+        return found
+
+    def _file(self, path: str) -> pathlib.Path | None:
+        whole = place(self.folder, path)
+        replaced = inside(self.folder, path).with_suffix(SUFFIX)
+        return next((file for file in (whole, replaced) if file.is_file()), None)
+
+
+def place(folder: PathLike, path: str) -> pathlib.Path:
+    """Where the map of an image is written: its path with `.npy` after it."""
+    whole = inside(folder, path)
+    return whole.with_name(whole.name + SUFFIX)
+
+
+def write(folder: PathLike, path: str, heat: np.ndarray) -> None:
+    """Writes the map of an image, float32 [h, w], whole or not at all."""
+    with atomic.replacing(place(folder, path)) as temporary:
+        np.save(temporary, np.asarray(heat, np.float32), allow_pickle=False)
+
+
+def resized(heat: np.ndarray, height: int, width: int) -> np.ndarray:
+    """float32 [h, w] -> float32 [height, width]: bilinear between pixel centres, antialiased where it shrinks.
+
+    A map of the wanted size is left as it is, to the bit.
+    """
+    if heat.shape == (height, width):
+        return heat
+    return np.asarray(Image.fromarray(heat, mode="F").resize((width, height), Image.Resampling.BILINEAR), np.float32)

@@ -1,0 +1,229 @@
+"""The part of a report about heat maps: how well they find the defect, and what they look like."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+
+import numpy as np
+
+from mvtec_tf.evaluation.assessment import Assessment
+from mvtec_tf.evaluation.image_files import ImageFiles
+from mvtec_tf.evaluation.localisation import pixel_metrics
+from mvtec_tf.evaluation.localisation.heatmaps import HeatMaps
+from mvtec_tf.evaluation.localisation.pixel_metrics import PixelFigures, PixelScope
+from mvtec_tf.evaluation.metrics import Metric
+from mvtec_tf.evaluation.report import page, photographs, summary
+from mvtec_tf.evaluation.report.canvas import Picture
+from mvtec_tf.evaluation.report.page import Footnotes
+from mvtec_tf.evaluation.report.section import Group, Panel, Section
+from mvtec_tf.evaluation.table import Predictions
+
+KEY = "pixels"
+KIND = "explanation"
+# Of each outcome; more of them say nothing that these do not.
+_MOST_OF_AN_OUTCOME = 8
+_NAMED = 5
+
+_TEXTS: Mapping[str, tuple[str, str]] = {
+    pixel_metrics.AUROC: ("Pixel AUROC", "chance that a defective pixel is hotter than a free one"),
+    pixel_metrics.PRO: ("PRO", "mean share of a defect's region that is found, up to 30 % falsely marked pixels"),
+    pixel_metrics.POINTING: ("Pointing game", "defective images whose hottest pixel lies in the true mask"),
+    pixel_metrics.GAIN: ("Pointing game above chance", "hit rate less that of a point drawn at random"),
+}
+# Outcome: (called defective, label) -> title, what it means.
+_OUTCOMES: Mapping[tuple[bool, int], tuple[str, str]] = {
+    (False, 1): ("Missed defects", "called good"),
+    (True, 0): ("False alarms", "called defective"),
+    (True, 1): ("Found defects", "called defective"),
+    (False, 0): ("Rightly passed", "called good"),
+}
+
+
+def section(
+    judged: Assessment,
+    evaluate: Predictions,
+    figures: Sequence[PixelFigures],
+    files: Mapping[str, ImageFiles],
+    maps: Sequence[HeatMaps],
+    about: Sequence[str] = (),
+) -> Section:
+    """The section, with photographs where there are images.
+
+    Args:
+      judged: all figures of the table.
+      evaluate: its evaluate rows.
+      figures: of each folder of heat maps, in the order of `maps`; empty where there are no masks to look for.
+      files: of every row, by path.
+      maps: the heat maps.
+      about: what must be known to read them, a sentence each.
+    """
+    lead = "".join(f"<p>{escape(sentence)}</p>" for sentence in map(sentence_of, figures))
+    lead += _overall_table(figures) + _category_tables(figures) + _how(figures)
+    lead += f"<p>{escape(' '.join(about))}</p>" if about else ""
+    groups = tuple(_groups(judged, evaluate, files, maps)) if any(one.image for one in files.values()) else ()
+    notes = [] if groups else ["There are no photographs under heat maps, because the images are not known."]
+    for one in figures:
+        notes += _notes(one)
+    document = {one.name: {"summary": sentence_of(one)} | one.as_json() for one in figures}
+    title = "Where the heat maps point"
+    return Section(KEY, title, document, lead, groups, tuple(dict.fromkeys(notes)))
+
+
+def sentence_of(figures: PixelFigures) -> str:
+    """How often the hottest pixel is on the defect, beside chance."""
+    found = figures.overall.metrics
+    hits, at_random = found[pixel_metrics.POINTING], found[pixel_metrics.RANDOM]
+    if hits.value is None:
+        return f"How well {figures.name} finds the defects is not known, because {hits.reason}."
+    text = (
+        f"The hottest pixel of {figures.name} lies in the true mask in {_percent(hits)} of {figures.overall.masks:,} "
+        f"defective images; a point drawn at random would in {_percent(at_random)}"
+    )
+    gain = found[pixel_metrics.GAIN]
+    if gain.low is None:
+        return f"{text}."
+    if gain.low > 0:
+        return f"{text}, so it points to the defects oftener than chance."
+    if gain.high < 0:
+        return f"{text}, so it points elsewhere, and oftener than chance would."
+    return f"{text}, so it is not shown to point to the defects any better than chance."
+
+
+def _percent(metric: Metric) -> str:
+    limits = "" if metric.low is None else f" [{100 * metric.low:.1f} to {100 * metric.high:.1f} %]"
+    return f"{100 * metric.value:.1f} %{limits}"
+
+
+def _overall_table(figures: Sequence[PixelFigures]) -> str:
+    several = any(len(one.categories) > 1 for one in figures)
+    footnotes, rows = Footnotes(), []
+    for name, (label, says) in _TEXTS.items():
+        cells = [f'<td class="model">{footnotes.cell(one.overall.metrics[name])}</td>' for one in figures]
+        cells += [f'<td class="model">{footnotes.cell(one.mean[name])}</td>' for one in figures if several]
+        cells.append(f'<td class="trivial">{footnotes.cell(_of_no_map(name, figures))}</td>')
+        rows.append(f'<tr><th scope="row">{label}<span class="says">{says}</span></th>{"".join(cells)}</tr>')
+    titles = [one.name for one in figures]
+    titles += [f"{one.name}, mean over categories" for one in figures if several]
+    head = "".join(f'<th scope="col" class="model">{escape(title)}</th>' for title in titles)
+    head += '<th scope="col" class="trivial">a map that says nothing</th>'
+    return page.table(f"<tr><th></th>{head}</tr>", rows) + footnotes.html()
+
+
+def _of_no_map(name: str, figures: Sequence[PixelFigures]) -> Metric:
+    if name == pixel_metrics.POINTING:
+        return figures[0].overall.metrics[pixel_metrics.RANDOM]
+    return Metric(pixel_metrics.OF_NO_MAP.get(name, 0.0))
+
+
+def _category_tables(figures: Sequence[PixelFigures]) -> str:
+    parts = []
+    for one in figures:
+        if len(one.categories) < 2:
+            continue
+        footnotes = Footnotes()
+        rows = [_category_row(name, scope, footnotes) for name, scope in one.categories.items()]
+        titles = ["Category", "Masks", "Regions", *(label for label, _ in _TEXTS.values()), "Random point"]
+        parts.append(f"<h3>{escape(one.name)}, by category</h3>")
+        parts.append(page.table(f"<tr>{page.heads(titles)}</tr>", rows) + footnotes.html())
+    return "".join(parts)
+
+
+def _category_row(name: str, scope: PixelScope, footnotes: Footnotes) -> str:
+    names = [*_TEXTS, pixel_metrics.RANDOM]
+    cells = "".join(f"<td>{footnotes.cell(scope.metrics[figure])}</td>" for figure in names)
+    head = f'<th scope="row"><span class="name">{escape(name)}</span></th>'
+    return f"<tr>{head}<td>{scope.masks:,}</td><td>{scope.regions:,}</td>{cells}</tr>"
+
+
+def _how(figures: Sequence[PixelFigures]) -> str:
+    one = figures[0]
+    text = (
+        f"Measured at the size of the masks on {one.overall.masks:,} defective and {one.overall.good:,} good images "
+        f"with {one.overall.regions:,} regions of defect; pixels that touch at a corner are one region. A map "
+        "of another size is resized to its mask, bilinearly. Pixels of good images and those outside the masks are "
+        "free. Of several hottest pixels an image counts with the share of them in its mask; no distance from the mask "
+        "is forgiven."
+    )
+    if len(one.categories) > 1:
+        text += (
+            " Over all images the maps of different categories must have one scale to be good; the mean over "
+            "categories asks nothing of the kind."
+        )
+    return f"<p>{text}</p>"
+
+
+def _notes(figures: PixelFigures) -> list[str]:
+    notes = []
+    if figures.without_masks:
+        notes.append(f"Without masks, so without these figures: {', '.join(figures.without_masks)}.")
+    if figures.left_out:
+        named = "; ".join(f"{path}: {reason}" for path, reason in figures.left_out[:_NAMED])
+        rest = len(figures.left_out) - _NAMED
+        more = f"; and {rest} more, listed in metrics.json" if rest > 0 else ""
+        notes.append(f"Defective images left out of these figures: {len(figures.left_out)} ({named}{more}).")
+    return notes
+
+
+def _groups(
+    judged: Assessment, evaluate: Predictions, files: Mapping[str, ImageFiles], maps: Sequence[HeatMaps]
+) -> Iterable[Group]:
+    limits = judged.threshold.each(evaluate.category)
+    if limits is None:
+        # Nothing was called: shown by label alone.
+        called = evaluate.label == 1
+        outcomes = {(True, 1): ("Defective images", ""), (False, 0): ("Good images", "")}
+    else:
+        called, outcomes = evaluate.score >= limits, _OUTCOMES
+    number = 0
+    for (defective, label), (title, meaning) in outcomes.items():
+        rows = np.flatnonzero((called == defective) & (evaluate.label == label))
+        panels = []
+        for row in spread(evaluate, rows, _MOST_OF_AN_OUTCOME):
+            number += 1
+            panels.append(_panel(evaluate, row, number, meaning, files, maps))
+        if panels:
+            shown = f" {len(panels)} of {len(rows):,} are shown." if len(panels) < len(rows) else ""
+            yield Group(title, _reading(maps) + shown, tuple(panels), large=True)
+
+
+def spread(evaluate: Predictions, rows: np.ndarray, most: int) -> list[int]:
+    """At most `most` of these rows, spread over categories and defect types and, within each, over the scores.
+
+    Not the best looking ones: the same rows for the same table, whatever the maps show.
+    """
+    kinds: dict[tuple[str, str], list[int]] = {}
+    for row in rows[np.lexsort((evaluate.path[rows].astype(str), evaluate.score[rows]))].tolist():
+        kinds.setdefault((evaluate.category[row], evaluate.defect[row]), []).append(row)
+    each = max(1, -(-most // max(1, len(kinds))))
+    chosen = [
+        [found[place] for place in np.unique(np.linspace(0, len(found) - 1, min(each, len(found))).round().astype(int))]
+        for _, found in sorted(kinds.items())
+    ]
+    in_turns = [found[turn] for turn in range(each) for found in chosen if turn < len(found)]
+    return in_turns[:most]
+
+
+def _reading(maps: Sequence[HeatMaps]) -> str:
+    names = [one.name for one in maps]
+    places = "the second" if len(names) == 1 else "the others"
+    return (
+        f"First the photograph, with its true mask outlined in pink where it has one; on {places} "
+        f"{' and '.join(names)}, from uncoloured (the lowest value of this image) through blue and green to yellow "
+        "(its highest)."
+    )
+
+
+def _panel(
+    evaluate: Predictions,
+    row: int,
+    number: int,
+    meaning: str,
+    files: Mapping[str, ImageFiles],
+    maps: Sequence[HeatMaps],
+) -> Panel:
+    path, category, defect = evaluate.path[row], evaluate.category[row], evaluate.defect[row]
+    text = f"{path}: score {summary.number(evaluate.score[row])}{', ' if meaning else ''}{meaning}."
+    name = f"{KIND}_{number:02d}_{re.sub('[^A-Za-z0-9-]+', '_', path)}.jpg"
+    content = photographs.panes(path, files[path], maps)
+    alt = f"Photograph and heat maps of {text}"
+    return Panel(Picture(KIND, category, name, content, alt, text), f"{category}, {defect}")

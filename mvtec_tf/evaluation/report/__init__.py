@@ -1,0 +1,1 @@
+"""Pages, pictures, words and TensorBoard logs of an evaluation."""

@@ -1,0 +1,211 @@
+"""What a run did, drawn from its own record: its workflow, the way of its pixels, its network.
+
+A record is the content of `run.json`, with the "part" of the run if it is of a second model in it.
+What it does not say is not drawn; of a table of somebody else's model there is no record, and so
+no diagram.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from mvtec_tf.data import leaks
+from mvtec_tf.evaluation.report import canvas, flow_chart, summary
+from mvtec_tf.evaluation.report.canvas import Picture
+from mvtec_tf.evaluation.report.flow_chart import ANSWER, DATA, STEP, TRAINED, Box
+from mvtec_tf.evaluation.thresholds import Chosen
+
+Record = Mapping[str, Any]
+# (images, defective images) of each split of the table of predictions.
+Splits = Mapping[str, tuple[int, int]]
+
+SUPERVISED, PROBE, BASELINE, PRETRAINING = "train_cnn", "fit_probe", "fit_baseline", "train_simclr"
+# A head's layers that only matter while it is trained, or do no more than bend a number.
+_MINOR = ("Dropout", "ReLU")
+# Heads that look at each position of the maps, not at their average.
+_OF_POSITIONS = ("padim", "patchcore")
+# Heads whose score is a distance to good images; the others' is the log-odds.
+_DISTANCES = ("mahalanobis", "nearest neighbours", *_OF_POSITIONS)
+STUDY_HEAD = "study_head"
+
+
+def pictures(record: Record | None, splits: Splits, threshold: Chosen) -> Iterator[Picture]:
+    """The diagrams that this record allows.
+
+    Args:
+      record: what the run recorded of itself; None: there is none.
+      splits: how many images each split of its table has, and how many defective ones.
+      threshold: what it was judged by.
+    """
+    if not record or record.get("binary") not in (SUPERVISED, PROBE, BASELINE):
+        return
+    for kind, (title, boxes_of) in KINDS.items():
+        if boxes := boxes_of(record, splits, threshold):
+            content = canvas.png(flow_chart.draw(boxes))
+            yield Picture(kind, "", f"{kind}.png", content, f"{title}: {flow_chart.in_words(boxes)}", CAPTIONS[kind])
+
+
+def workflow(record: Record, splits: Splits, threshold: Chosen) -> list[Box]:
+    """Which images were used for what, from the folder to the verdict."""
+    settings = record["settings"]
+    boxes = [_data(record), _cut(record, splits)]
+    fit = f"{_images(splits, leaks.FIT)} fit it"
+    if record["binary"] == SUPERVISED:
+        stop = f"{_images(splits, leaks.CALIBRATE)} stop the training"
+        boxes.append(Box(TRAINED, f"Train {settings['backbone']} with a classifying head", (fit, stop)))
+    elif record["binary"] == PROBE:
+        boxes += [_encoder(record), Box(TRAINED, f"Fit a head: {_head(record)}", (fit,))]
+    else:
+        seen = str(settings["features"]).replace("_", " ")
+        boxes.append(Box(TRAINED, f"Fit a logistic regression on {seen}", (fit,)))
+    boxes.append(_threshold(splits, threshold))
+    judged = f"{_images(splits, leaks.EVALUATE)}, scored once"
+    return [*boxes, Box(ANSWER, "Judge: figures, intervals, report", (judged,))]
+
+
+def data_pipeline(record: Record, splits: Splits, threshold: Chosen) -> list[Box]:
+    """What happens to the pixels of an image on the way into the network."""
+    settings = record["settings"]
+    size = record.get("encoder", {}).get("image_size") or settings["image_size"]
+    boxes = [
+        Box(DATA, "Image file", ("PNG, JPEG or BMP, of any size",)),
+        Box(STEP, "Decode and resize", (f"RGB, bilinear with antialiasing to {size} x {size}, rounded to uint8",)),
+    ]
+    if record["binary"] == SUPERVISED:
+        boxes.append(Box(STEP, "Keep every decoded image", ("in memory or in a file; each is decoded once",)))
+        boxes.append(_draw(settings))
+        boxes.append(Box(STEP, "Augment each image anew (training only)", _augmentation(settings)))
+        boxes.append(Box(STEP, "Scale as the backbone expects, inside the network"))
+    elif record["binary"] == PROBE:
+        layers = ", ".join(record.get("encoder", {}).get("layers", [])) or "the two stages before the last"
+        boxes.append(Box(STEP, "Frozen encoder, once for each image, no augmentation", (f"outputs of {layers}",)))
+        boxes.append(Box(STEP, f"{_pooling(record)}, keep as features"))
+    else:
+        boxes.append(Box(STEP, f"Reduce to {str(settings['features']).replace('_', ' ')}"))
+    into = {SUPERVISED: "Into the network", PROBE: "Into the head", BASELINE: "Into the regression"}[record["binary"]]
+    same = "judged images go the same way, but for what is for training only"
+    if record["binary"] != BASELINE:
+        same += "; it lies inside the exported graph"
+    return [*boxes, Box(DATA, into, (same,))]
+
+
+def architecture(record: Record, splits: Splits, threshold: Chosen) -> list[Box]:
+    """The blocks of the network, with what is trained; empty where the record holds none."""
+    blocks = [block for block in record.get("architecture", []) if block["kind"] not in _MINOR]
+    if not blocks:
+        return []
+    if record["binary"] == PROBE:
+        # What lies behind the last layer that makes the features is never computed.
+        used = [index for index, block in enumerate(blocks) if block["name"] in record["encoder"]["layers"]]
+        blocks = blocks[: max(used, default=len(blocks)) + 1]
+    boxes = [_block(block) for block in blocks]
+    if record["binary"] == PROBE:
+        layers = ", ".join(record["encoder"]["layers"])
+        boxes.append(Box(STEP, _pooling(record), (layers,)))
+        boxes.append(Box(TRAINED, f"Head: {_head(record)}", ("fitted here",)))
+    of_distance = record["binary"] == PROBE and _head(record) in _DISTANCES
+    score = "distance from good images" if of_distance else "log-odds of defective"
+    return [*boxes, Box(ANSWER, f"Score: {score}")]
+
+
+KINDS: Mapping[str, tuple[str, Callable[[Record, Splits, Chosen], list[Box]]]] = {
+    "diagram_workflow": ("Workflow", workflow),
+    "diagram_data": ("Data pipeline", data_pipeline),
+    "diagram_architecture": ("Architecture", architecture),
+}
+CAPTIONS = {
+    "diagram_workflow": (
+        "Which images this run used for what. Orange boxes learn or choose something from images; only the images of "
+        "the last box are judged."
+    ),
+    "diagram_data": "What happens to the pixels of an image, as this run's settings say.",
+    "diagram_architecture": (
+        "The network from the image to the score: output shape (height x width x channels) and weights of each block. "
+        "Orange blocks were trained in this run, white ones were frozen."
+    ),
+}
+
+
+def _data(record: Record) -> Box:
+    data = record["data"]
+    categories = ", ".join(data["categories"][:4]) + (", ..." if len(data["categories"]) > 4 else "")
+    words = f"{data['images']:,} images of {len(data['categories'])} categories ({categories})"
+    return Box(DATA, "Folder of images", (words, f"fingerprint {data['fingerprint'][:12]}"))
+
+
+def _cut(record: Record, splits: Splits) -> Box:
+    settings, used = record["settings"], record.get("labels_used")
+    lines = [] if used is None else [f"{used:,} labels of test images used (budget: {settings['label_budget']})"]
+    lines.append(f"{_images(splits, leaks.EVALUATE)} to be judged")
+    return Box(STEP, f"Protocol {settings['protocol']}, seed {settings['seed']}", tuple(lines))
+
+
+def _encoder(record: Record) -> Box:
+    encoder = record.get("encoder", {})
+    settings = encoder.get("settings", {})
+    backbone = settings.get("backbone") or record["settings"].get("backbone", "")
+    weights = settings.get("weights") or record["settings"].get("weights")
+    start = f"started from weights: {str(weights).rsplit('/', 1)[-1]}" if weights else ""
+    seen = encoder.get("pretrain_images", 0)
+    if not seen:
+        return Box(STEP, f"Frozen encoder: {backbone}, not pretrained here", tuple(filter(None, [start])))
+    words = f"on {seen:,} good images, no labels; {settings.get('epochs', '?')} epochs"
+    return Box(TRAINED, f"Encoder: {backbone}, pretrained, then frozen", tuple(filter(None, [words, start])))
+
+
+def _head(record: Record) -> str:
+    settings = record["settings"]
+    if settings.get("protocol") == "study" or record.get("part") == STUDY_HEAD:
+        return "the original study's"
+    return str(settings.get("head", "")).replace("_", " ")
+
+
+def _pooling(record: Record) -> str:
+    return "Keep every position, join" if _head(record) in _OF_POSITIONS else "Average over the image, join"
+
+
+def _threshold(splits: Splits, threshold: Chosen) -> Box:
+    whole = threshold.whole
+    if whole.value is None:
+        return Box(STEP, "No threshold", (whole.reason,))
+    if threshold.categories:
+        values = f"{len(threshold.categories)} thresholds, one of each category"
+    else:
+        values = summary.number(whole.value)
+    if not whole.images:
+        return Box(STEP, f"Threshold {values}", (whole.reason,))
+    return Box(
+        TRAINED, f"Choose the threshold: {values}", (f"{whole.method} on {_images(splits, leaks.CALIBRATE)}",)
+    )
+
+
+def _draw(settings: Record) -> Box:
+    order = "good and defective equally often" if settings.get("balanced_sampling") else "shuffled anew each pass"
+    words = (f"{order}, seed {settings['seed']}",)
+    return Box(STEP, f"Draw batches of {settings['batch_size']} (training only)", words)
+
+
+def _augmentation(settings: Record) -> tuple[str, ...]:
+    """The strengths, several to a line."""
+    prefix = "augment_"
+    words = [
+        f"{name.removeprefix(prefix).replace('_', ' ')} {value:g}"
+        for name, value in sorted(settings.items())
+        if name.startswith(prefix)
+    ]
+    return (", ".join(words),) if words else ()
+
+
+def _block(block: Mapping[str, Any]) -> Box:
+    shape = " x ".join(str(length) for length in block["shape"])
+    if block["kind"] == "image":
+        return Box(DATA, f"Image {shape}, uint8")
+    title = f"Stage to {block['name']}" if block["kind"] == "stage" else f"{block['kind']} ({block['name']})"
+    weights = f"{block['parameters']:,} weights" if block["parameters"] else "no weights"
+    trained = bool(block["trained"])
+    state = ", trained" if trained else ", frozen" if block["parameters"] else ""
+    return Box(TRAINED if trained else STEP, title, (f"{shape}; {weights}{state}",))
+
+
+def _images(splits: Splits, split: str) -> str:
+    images, defective = splits.get(split, (0, 0))
+    return f"{images:,} images ({defective:,} defective)"

@@ -1,0 +1,111 @@
+"""Photographs for a page: small JPEGs with the true mask outlined and a heat map laid over them."""
+
+import io
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib import colormaps
+from PIL import Image, ImageFilter
+
+from mvtec_tf.errors import UserError
+from mvtec_tf.evaluation import image_files
+from mvtec_tf.evaluation.image_files import ImageFiles, MaskError
+from mvtec_tf.evaluation.localisation import heatmaps
+from mvtec_tf.evaluation.localisation.heatmaps import HeatMaps
+from mvtec_tf.exploration.images import UnreadableImageError, read_rgb
+
+# Two panes side by side are shown some 190 CSS pixels wide each; drawn larger for fine screens.
+PANE = 300
+_GAP = 6
+_QUALITY = 82
+# Seen on metal, cloth, wood and glass alike, and no colour of the heat maps.
+_OUTLINE = (255, 0, 200)
+# Shown half as large on most screens.
+_OUTLINE_WIDTH = 2
+# From blue through green to yellow, told apart by lightness alone.
+_COLOURS = colormaps["viridis"]
+# The coldest place shows the photograph as it is; the hottest hides most of it, but it stands beside.
+_OPACITY = (0.0, 0.75)
+
+
+def panes(path: str, files: ImageFiles, maps: Sequence[HeatMaps]) -> bytes:
+    """The photograph with its true mask outlined, and once more under each heat map, as a JPEG file.
+
+    Args:
+      path: of the image.
+      files: of the image; a mask that cannot be used is not drawn.
+      maps: those that have no map of this image are left out.
+
+    Raises:
+      UserError: the image or a map cannot be read.
+    """
+    image = photograph(files)
+    found = [image, *(heated(image, one.read(path)) for one in maps if path in one)]
+    try:
+        mask = image_files.read_mask(files)
+    except MaskError:
+        mask = None
+    return jpeg(found if mask is None else [outlined(pane, mask, _OUTLINE_WIDTH) for pane in found])
+
+
+def jpeg(images: Sequence[Image.Image]) -> bytes:
+    """Images of one height side by side on white, as a JPEG file; the same images give the same bytes."""
+    width = sum(image.width for image in images) + _GAP * (len(images) - 1)
+    sheet = Image.new("RGB", (width, images[0].height), "white")
+    left = 0
+    for image in images:
+        sheet.paste(image, (left, 0))
+        left += image.width + _GAP
+    buffer = io.BytesIO()
+    # Full colour resolution, for the outline is one or two pixels wide.
+    sheet.save(buffer, "JPEG", quality=_QUALITY, optimize=True, subsampling="4:4:4")
+    return buffer.getvalue()
+
+
+def photograph(files: ImageFiles) -> Image.Image:
+    """The image, RGB, at most `PANE` pixels wide and high.
+
+    Raises:
+      UserError: it cannot be read.
+    """
+    try:
+        image = read_rgb(files.image)
+    except UnreadableImageError as error:
+        raise UserError(f"{files.image}: {error}. Mend the file or leave its row out of the table.") from error
+    image.thumbnail((PANE, PANE), Image.Resampling.LANCZOS)
+    return image
+
+
+def outlined(image: Image.Image, mask: np.ndarray, width: int = 1) -> Image.Image:
+    """The image with a line around its mask, outside of it, so that the defect itself stays visible.
+
+    Args:
+      image: RGB.
+      mask: bool [H, W], of any size.
+      width: of the line in pixels.
+    """
+    # Averaged, so that a scratch thinner than a pixel of the small image is not lost.
+    whole = Image.fromarray(np.where(mask, 255, 0).astype(np.uint8))
+    small = np.asarray(whole.resize(image.size, Image.Resampling.BOX)) > 0
+    spaced = Image.fromarray(np.where(small, 255, 0).astype(np.uint8)).filter(ImageFilter.MaxFilter(5))
+    line = np.asarray(spaced.filter(ImageFilter.MaxFilter(2 * width + 1))) > np.asarray(spaced)
+    pixels = np.asarray(image).copy()
+    pixels[line] = _OUTLINE
+    return Image.fromarray(pixels)
+
+
+def heated(image: Image.Image, heat: np.ndarray) -> Image.Image:
+    """The image under its heat map, coloured from the map's lowest to its highest value.
+
+    Args:
+      image: see `photograph`.
+      heat: float32 [h, w]; one value everywhere is coloured as the lowest.
+    """
+    large = heatmaps.resized(heat, image.height, image.width)
+    low, high = float(large.min()), float(large.max())
+    level = (large - low) / (high - low) if high > low else np.zeros_like(large)
+    colours = _COLOURS(level)[..., :3] * 255
+    opacity = (_OPACITY[0] + (_OPACITY[1] - _OPACITY[0]) * level)[..., None]
+    # On grey: the photograph's own colours would mix with those of the map.
+    grey = np.asarray(image.convert("L").convert("RGB"), np.float32)
+    return Image.fromarray(np.rint(grey * (1 - opacity) + colours * opacity).astype(np.uint8))

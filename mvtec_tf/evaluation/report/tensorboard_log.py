@@ -1,0 +1,160 @@
+"""A judgement as a TensorBoard log: the scalars of `metrics.json`, precision-recall curves, pictures, hyperparameters.
+
+Limits and the classifiers that do not look are runs of their own below the folder, with the same
+tags, so that TensorBoard draws them into the same charts. Written with TensorBoard's own records:
+TensorFlow is not needed for it and not imported.
+"""
+
+import hashlib
+import io
+import json
+import os
+import pathlib
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from tensorboard.compat.proto import event_pb2
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.plugins.hparams import summary_v2 as hparams
+from tensorboard.plugins.pr_curve import metadata as pr_curve
+from tensorboard.plugins.text import metadata as text
+from tensorboard.summary.writer.record_writer import RecordWriter
+from tensorboard.util import tensor_util
+
+from mvtec_tf import files
+from mvtec_tf.evaluation import metrics, trivial
+from mvtec_tf.evaluation.assessment import Assessment
+from mvtec_tf.evaluation.metrics import Metric
+from mvtec_tf.evaluation.report.canvas import Picture
+from mvtec_tf.evaluation.scope import Scope
+
+# One name: a second judgement of the same folder replaces the first.
+EVENTS = "events.out.tfevents.0.evaluation"
+LIMITS = ("low", "high")
+_THRESHOLDS = 101
+
+
+def write(
+    folder: str | os.PathLike[str],
+    judged: Assessment,
+    sentences: Sequence[str],
+    pictures: Iterable[Picture],
+    settings: Mapping[str, Any] | None = None,
+) -> None:
+    """Writes the log, one event file for each of the runs that TensorBoard shows.
+
+    Args:
+      folder: its name is the name of the run.
+      judged: the figures.
+      sentences: the answer in plain words.
+      pictures: see `figures.pictures`.
+      settings: hyperparameters; None: none are logged.
+    """
+    folder = pathlib.Path(folder)
+    values = [*_scalars(_places(judged), "value"), *_counts(judged)]
+    values += [_pr_curve(scope) for scope in (judged.overall, *judged.categories.values()) if _has_both(scope)]
+    values += [_image(picture) for picture in pictures]
+    values.append(_text("summary", "\n\n".join(sentences)))
+    if settings:
+        values += _hparams(settings)
+    _write_events(folder / EVENTS, values)
+    for side in LIMITS:
+        _write_events(folder / side / EVENTS, _scalars(_places(judged), side))
+    for name in trivial.CLASSIFIERS:
+        _write_events(folder / name / EVENTS, _scalars(_trivial_places(judged, name), "value"))
+
+
+def _places(judged: Assessment) -> dict[str, Mapping[str, Metric]]:
+    own = {f"categories/{name}": scope.metrics for name, scope in judged.categories.items()}
+    return {"overall": judged.overall.metrics, "mean_over_categories": judged.mean} | own
+
+
+def _trivial_places(judged: Assessment, classifier: str) -> dict[str, Mapping[str, Metric]]:
+    own = {f"categories/{name}": scope.trivial[classifier] for name, scope in judged.categories.items()}
+    mean = judged.mean_trivial[classifier]
+    return {"overall": judged.overall.trivial[classifier], "mean_over_categories": mean} | own
+
+
+def _scalars(places: Mapping[str, Mapping[str, Metric]], which: str) -> Iterator[Summary.Value]:
+    """`value`, `low` or `high` of each metric that has it, with the names of `metrics.json` as tags."""
+    for place, found in places.items():
+        for name, metric in found.items():
+            if (number := getattr(metric, which)) is not None:
+                yield Summary.Value(tag=f"{place}/{name}", simple_value=number)
+
+
+def _counts(judged: Assessment) -> Iterator[Summary.Value]:
+    scopes = {"overall": judged.overall} | {f"categories/{name}": each for name, each in judged.categories.items()}
+    for place, scope in scopes.items():
+        for name in ("tn", "fp", "fn", "tp") if scope.counts else ():
+            yield Summary.Value(tag=f"confusion/{place}/{name}", simple_value=getattr(scope.counts, name))
+        if scope.threshold.value is not None:
+            yield Summary.Value(tag=f"threshold/{place}", simple_value=scope.threshold.value)
+
+
+def _has_both(scope: Scope) -> bool:
+    return scope.metrics["roc_auc"].value is not None
+
+
+def _pr_curve(scope: Scope) -> Summary.Value:
+    """The curve at thresholds that are spread evenly over 0..1, the only ones that the dashboard knows.
+
+    Of scores that are no probability it is drawn over the share of images that score lower.
+    """
+    if scope.probabilities is not None:
+        places, words = scope.probabilities, "Thresholds are probabilities of being defective."
+    else:
+        # Ranks keep the order, ties included, and spread the thresholds over the images.
+        ranks = np.searchsorted(np.sort(scope.scores), scope.scores)
+        places, words = ranks / max(1, len(ranks) - 1), "Thresholds are shares of the images that score lower."
+    thresholds = np.linspace(0, 1, _THRESHOLDS)
+    points = metrics.curve(scope.labels, places)
+    # Of descending places: how many reach each threshold.
+    reached = np.searchsorted(-points.thresholds, -thresholds, side="right")
+    tp, fp = (np.append(0, counts)[reached] for counts in (points.tp, points.fp))
+    tn, fn = scope.good - fp, scope.defective - tp
+    precision = np.where(tp + fp > 0, tp / np.maximum(tp + fp, 1), 1.0)
+    table = np.stack([tp, fp, tn, fn, precision, tp / scope.defective]).astype(np.float32)
+    tag = f"pr_curve/categories/{scope.name}" if scope.name else "pr_curve/overall"
+    return Summary.Value(
+        tag=tag,
+        metadata=pr_curve.create_summary_metadata(tag, words, _THRESHOLDS),
+        tensor=tensor_util.make_tensor_proto(table),
+    )
+
+
+def _image(picture: Picture) -> Summary.Value:
+    width, height = Image.open(io.BytesIO(picture.png)).size
+    image = Summary.Image(width=width, height=height, colorspace=3, encoded_image_string=picture.png)
+    return Summary.Value(tag=f"figures/{pathlib.PurePath(picture.file_name).stem}", image=image)
+
+
+def _text(tag: str, words: str) -> Summary.Value:
+    return Summary.Value(
+        tag=tag,
+        metadata=text.create_summary_metadata(display_name=tag, description=""),
+        tensor=tensor_util.make_tensor_proto(np.array(words.encode(), object)),
+    )
+
+
+def _hparams(settings: Mapping[str, Any]) -> Iterable[Summary.Value]:
+    # The plugin knows numbers, truth values and strings only.
+    plain = {
+        name: value if isinstance(value, (bool, int, float, str)) else json.dumps(value)
+        for name, value in settings.items()
+    }
+    trial = hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+    return hparams.hparams_pb(plain, trial_id=trial, start_time_secs=0).value
+
+
+def _write_events(path: pathlib.Path, values: Iterable[Summary.Value]) -> None:
+    now = time.time()
+    with files.replacing(path) as temporary, temporary.open("wb") as file:
+        writer = RecordWriter(file)
+        version = event_pb2.Event(wall_time=now, file_version="brain.Event:2")
+        events = (event_pb2.Event(wall_time=now, step=0, summary=Summary(value=[value])) for value in values)
+        for event in (version, *events):
+            writer.write(event.SerializeToString())

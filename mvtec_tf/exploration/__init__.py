@@ -1,0 +1,1 @@
+"""A data set looked at before any training: counts, duplicates, findings, a page."""

@@ -1,0 +1,279 @@
+"""What of an exploration needs attention, in whole sentences and by name, the gravest first."""
+
+import collections
+import dataclasses
+import pathlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import numpy as np
+
+from mvtec_tf.data.formats.scan import GOOD, Record
+from mvtec_tf.exploration import duplicates
+from mvtec_tf.exploration import masks as explore_masks
+from mvtec_tf.exploration.duplicates import Duplicates, Pair
+from mvtec_tf.exploration.images import DECODABLE_FORMATS, Look
+from mvtec_tf.exploration.survey import Exploration
+
+# With so few images one of them is a tenth of every rate, and a test without a single error still
+# leaves a true error rate of 26 % possible (see `highest_rate`).
+FEWEST_PER_CLASS = 10
+# Above this ROC-AUC the mean or the deviation of the grey values alone tells good from defective.
+TELLING_AUC = 0.9
+# A photograph whose grey values deviate by less than this (of 255) shows nothing.
+_BLANK_CONTRAST = 1.0
+# Only a property of few values is compared by value; photographs cut by hand have all sizes.
+_MOST_VALUES = 3
+_FORMAT_OF_SUFFIX = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".bmp": "BMP"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """Something that needs attention.
+
+    Attributes:
+      kind: short name, for programs.
+      title: in a few words, with how many.
+      text: why it matters and what to do.
+      items: what it is about, by name.
+    """
+
+    kind: str
+    title: str
+    text: str
+    items: tuple[str, ...]
+
+
+def findings(found: Exploration) -> list[Finding]:
+    """What needs attention, the gravest first; empty if nothing does."""
+    kinds = [
+        *_of_duplicates(found.duplicates),
+        _groups_in_both(found.records),
+        _unreadable(found),
+        *_of_masks(found),
+        *_of_files(found),
+        _small_classes(found),
+        _telling_brightness(found.looks),
+        _telling_properties(found.looks),
+    ]
+    return [kind for kind in kinds if kind.items]
+
+
+def counts(records: Iterable[Record]) -> Mapping[tuple[str, str, str], int]:
+    """(category, split, defect) -> images; train before test, good before the defects."""
+    found = collections.Counter((record.category, record.split, record.defect) for record in records)
+    return dict(sorted(found.items(), key=lambda item: (item[0][0], item[0][1] != "train", item[0][2] != GOOD, item)))
+
+
+def highest_rate(images: int) -> float:
+    """The error rate that is still possible when none of so many images was called wrongly.
+
+    The upper one-sided 95 % limit of Clopper and Pearson, "The use of confidence or fiducial
+    limits", 1934: the rate at which no error among `images` has a chance of 5 %.
+    """
+    return 1.0 - 0.05 ** (1.0 / images)
+
+
+def telling(good: Sequence[float], defective: Sequence[float]) -> float | None:
+    """ROC-AUC of one number as a detector: the chance that it is higher for a defective image.
+
+    Ties count half (Mann and Whitney, 1947). None if either side is empty.
+    """
+    if not len(good) or not len(defective):
+        return None
+    ordered = np.sort(np.asarray(good, np.float64))
+    below = np.searchsorted(ordered, defective, side="left")
+    up_to = np.searchsorted(ordered, defective, side="right")
+    return float((below + up_to).mean() / (2.0 * len(ordered)))
+
+
+def counted(count: int, one: str, many: str = "") -> str:
+    """`1 image`, `2 images`, `1,200 images`."""
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+def _of_duplicates(found: Duplicates) -> Iterator[Finding]:
+    leaking = [pair for pair in found.pairs if pair.relation == duplicates.TRAIN_AND_TEST]
+    undeclared = [pair for pair in found.pairs if pair.relation == duplicates.UNDECLARED]
+    tests = len({pair.second.path for pair in leaking})
+    yield Finding(
+        "duplicates_train_and_test",
+        f"{counted(tests, 'test image is', 'test images are')} in train too",
+        "The same photograph lies in train and in test: a model would be judged on what it has seen. Remove one of "
+        "each pair.",
+        _named(leaking),
+    )
+    yield Finding(
+        "duplicates_across_groups",
+        f"{counted(len(undeclared), 'pair')} of the same photograph within train or test",
+        "They are not declared as one group, so that dividing the images for fitting and judging can tear them apart. "
+        "Remove one of each pair, or give both one name in groups.csv.",
+        _named(undeclared),
+    )
+    contradicting = [pair for pair in found.pairs if pair.contradicts]
+    yield Finding(
+        "contradicting_labels",
+        f"{counted(len(contradicting), 'pair')} of the same photograph with both labels",
+        "Called good in one place and defective in the other: one of the labels is wrong.",
+        _named(contradicting),
+    )
+    unverified = (f"{found.unverified:,} pairs",) if found.unverified else ()
+    yield Finding(
+        "unverified",
+        f"{counted(found.unverified, 'pair')} of look-alikes not compared",
+        f"Only the {duplicates.MOST_VERIFIED:,} likeliest were, so the list of near-duplicates is incomplete. "
+        "So many look alike if neither camera nor part moves.",
+        unverified,
+    )
+
+
+def _named(pairs: Iterable[Pair]) -> tuple[str, ...]:
+    return tuple(f"{pair.first.path} and {pair.second.path} ({pair.kind})" for pair in pairs)
+
+
+def _groups_in_both(records: Iterable[Record]) -> Finding:
+    splits: dict[str, set[str]] = collections.defaultdict(set)
+    for record in records:
+        splits[record.group].add(record.split)
+    both = tuple(sorted(group for group, where in splits.items() if len(where) > 1))
+    return Finding(
+        "groups_in_train_and_test",
+        f"{counted(len(both), 'group is', 'groups are')} both in train and in test",
+        "By groups.csv, the same object is on both sides. Training refuses such a set.",
+        both,
+    )
+
+
+def _unreadable(found: Exploration) -> Finding:
+    items = tuple(f"{one.record.path}: {one.reason}" for one in found.unreadable)
+    return Finding(
+        "unreadable",
+        f"{counted(len(items), 'image file')} cannot be read",
+        "Training would stop at such a file. Replace or remove it.",
+        items,
+    )
+
+
+def _of_masks(found: Exploration) -> Iterator[Finding]:
+    texts = {
+        explore_masks.EMPTY: ("empty", "The image is called defective, but the mask marks nothing in it."),
+        explore_masks.FULL: ("full", "The mask marks the whole image, which says nothing about where the defect is."),
+        explore_masks.OTHER_SIZE: ("of another size than the image", "Where the defect lies is then a guess."),
+        explore_masks.UNREADABLE: ("unreadable", "Nothing can be said about where the defect is."),
+        explore_masks.MISSING: ("missing", "Other defective images of the category have a mask."),
+    }
+    for state, (words, text) in texts.items():
+        items = tuple(f"{mask.record.path}: {mask.reason}" for mask in found.masks if mask.state == state)
+        title = f"{counted(len(items), 'mask is', 'masks are')} {words}"
+        yield Finding(f"masks_{state.replace(' ', '_')}", title, text, items)
+    yield Finding(
+        "masks_without_image",
+        f"{counted(len(found.orphan_masks), 'mask belongs', 'masks belong')} to no image",
+        "A mask is found by its image's name, ground_truth/DEFECT/IMAGE_mask.png, or named by a CSV file.",
+        found.orphan_masks,
+    )
+
+
+def _of_files(found: Exploration) -> Iterator[Finding]:
+    undecodable = [one for one in found.looks if one.format not in DECODABLE_FORMATS]
+    yield Finding(
+        "undecodable",
+        f"{counted(len(undecodable), 'image')} of a format that training cannot decode",
+        f"It decodes {', '.join(DECODABLE_FORMATS)}, by content and not by name. Convert the file.",
+        tuple(f"{one.record.path}: {one.format}, mode {one.mode}" for one in undecodable),
+    )
+    blank = [one for one in found.looks if one.contrast < _BLANK_CONTRAST]
+    yield Finding(
+        "blank",
+        f"{counted(len(blank), 'image shows', 'images show')} nothing",
+        "Nearly all of the image has one grey value.",
+        tuple(f"{one.record.path}: standard deviation {one.contrast:.2f} of 255" for one in blank),
+    )
+    misnamed = [
+        one
+        for one in found.looks
+        if one.format in DECODABLE_FORMATS
+        and one.format != _FORMAT_OF_SUFFIX[pathlib.Path(one.record.file).suffix.lower()]
+    ]
+    yield Finding(
+        "misnamed",
+        f"{counted(len(misnamed), 'image')} of another format than the name says",
+        "Everything here reads a file by its content, so it does no harm; other programs may stumble.",
+        tuple(f"{one.record.path}: {one.format}" for one in misnamed),
+    )
+    several = [one for one in found.looks if one.frames > 1]
+    yield Finding(
+        "several_pictures",
+        f"{counted(len(several), 'file')} with more than one picture",
+        "Only the first of its pictures is used.",
+        tuple(f"{one.record.path}: {one.frames}" for one in several),
+    )
+    yield Finding(
+        "ignored",
+        f"{counted(len(found.ignored), 'file')} among the images not used",
+        "Images are .png, .jpg, .jpeg or .bmp. If this is one, convert it, or add it to the CSV file that lists them.",
+        found.ignored,
+    )
+
+
+def _small_classes(found: Exploration) -> Finding:
+    """Classes of the readable images: the others cannot be used."""
+    sizes = collections.Counter((one.record.category, one.record.split, one.record.label) for one in found.looks)
+    wanted = (("train", 0, "good training images"), ("test", 0, "good test images"), ("test", 1, "defective images"))
+    small = [
+        f"{category}: {sizes[category, split, label]:,} {words}"
+        for category in sorted({record.category for record in found.records})
+        for split, label, words in wanted
+        if sizes[category, split, label] < FEWEST_PER_CLASS
+    ]
+    return Finding(
+        "small_classes",
+        f"{counted(len(small), 'class', 'classes')} with fewer than {FEWEST_PER_CLASS} readable images",
+        "No rate can be stated of so few, and no model learned from them.",
+        tuple(small),
+    )
+
+
+def _telling_brightness(looks: Iterable[Look]) -> Finding:
+    items, categories = [], set()
+    for category, (good, defective) in _tests(looks).items():
+        for name in ("brightness", "contrast"):
+            auc = telling(*([getattr(one, name) for one in ones] for ones in (good, defective)))
+            if auc is not None and max(auc, 1.0 - auc) >= TELLING_AUC:
+                categories.add(category)
+                items.append(f"{category}: {name} alone, ROC-AUC {max(auc, 1.0 - auc):.3f}")
+    where = counted(len(categories), "category", "categories")
+    return Finding(
+        "telling_brightness",
+        f"brightness or contrast alone tells good from defective in {where}",
+        "A model can score well on these test images by the light and without seeing a defect. Were good and defective "
+        "parts photographed alike?",
+        tuple(items),
+    )
+
+
+def _telling_properties(looks: Iterable[Look]) -> Finding:
+    items = []
+    for category, (good, defective) in _tests(looks).items():
+        for name, read in (
+            ("size", lambda one: f"{one.width} x {one.height}"),
+            ("mode", lambda one: one.mode),
+            ("format", lambda one: one.format),
+        ):
+            sides = [sorted({read(one) for one in ones}) for ones in (good, defective)]
+            if all(0 < len(side) <= _MOST_VALUES for side in sides) and not set(sides[0]) & set(sides[1]):
+                items.append(f"{category}: {name} of good {', '.join(sides[0])}; of defective {', '.join(sides[1])}")
+    return Finding(
+        "telling_storage",
+        "good and defective test images are stored differently",
+        "A model can learn the way of storing instead of the defect. Store all images alike.",
+        tuple(items),
+    )
+
+
+def _tests(looks: Iterable[Look]) -> Mapping[str, tuple[list[Look], list[Look]]]:
+    """category -> (good, defective) test images, where there are enough of both to compare."""
+    found: dict[str, tuple[list[Look], list[Look]]] = collections.defaultdict(lambda: ([], []))
+    for one in looks:
+        if one.record.split == "test":
+            found[one.record.category][one.record.label].append(one)
+    return {name: sides for name, sides in sorted(found.items()) if min(map(len, sides)) >= FEWEST_PER_CLASS}

@@ -1,0 +1,382 @@
+"""The page about a data set before any training: what is in it and what needs attention.
+
+One HTML file without script, clock or link. It needs the images once more, for thumbnails, and
+reads them one at a time.
+"""
+
+import collections
+import os
+import pathlib
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from typing import Any
+
+import numpy as np
+
+from mvtec_tf import files
+from mvtec_tf.data.formats.scan import Record
+from mvtec_tf.evaluation.report import page
+from mvtec_tf.evaluation.report.canvas import DEFECTIVE_COLOUR, GOOD_COLOUR
+from mvtec_tf.exploration import duplicates
+from mvtec_tf.exploration import findings as explore_findings
+from mvtec_tf.exploration import masks as explore_masks
+from mvtec_tf.exploration import tables as exploration_tables
+from mvtec_tf.exploration.duplicates import Pair
+from mvtec_tf.exploration.findings import Finding, counted
+from mvtec_tf.exploration.images import Look
+from mvtec_tf.exploration.masks import MaskLook
+from mvtec_tf.exploration.survey import Exploration
+from mvtec_tf.exploration.thumbnails import Thumbnails
+
+PathLike = str | os.PathLike[str]
+
+PAGE_FILE = "exploration.html"
+SUMMARY_FILE = "summary.json"
+# Of the page's 8 MB; the rest is for tables, which are cut below.
+_THUMBNAIL_BUDGET = 6_000_000
+_MOST_PAIRS_SHOWN = 24
+_MOST_NAMED = 30
+_MOST_ROWS = 400
+_MOST_THUMBNAILS = 500
+_MOST_OF_A_CLASS = 6
+_MOST_SIZES_NAMED = 3
+_QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+
+_STYLE = """
+.attention h3 { margin-bottom: 0; }
+.attention ul { margin: 2px 0 0; padding-left: 1.2em; font-size: 0.9rem; color: #333333; }
+.attention summary { cursor: pointer; font-size: 0.9rem; color: #0b5c8f; }
+.sheet { display: flex; flex-wrap: wrap; gap: 8px; margin: 4px 0 10px; }
+.sheet img, .pair img { display: block; width: auto; height: auto; max-width: 150px; max-height: 150px; }
+.pairs { display: grid; gap: 20px 16px; grid-template-columns: repeat(auto-fill, minmax(min(100%, 340px), 1fr)); }
+.pair { border-top: 1px solid #d0d0d0; padding-top: 6px; font-size: 0.88rem; overflow-wrap: anywhere; }
+.pair b { display: block; }
+.pair .both { display: flex; gap: 8px; margin-bottom: 4px; }
+.pair .both > div { flex: 1 1 0; min-width: 0; }
+.pair .both img { max-width: 100%; }
+.grave { color: #a33f00; }
+svg.spread { display: block; width: 160px; height: 16px; background: #f3f3f3; }
+th.left, td.left { text-align: left; }
+thead th { white-space: nowrap; }
+@media (max-width: 600px) {
+  .sheet img { max-width: 104px; max-height: 104px; }
+  svg.spread { width: 110px; }
+}
+"""
+
+
+def write_exploration(out_dir: PathLike, found: Exploration, title: str) -> dict[str, Any]:
+    """Writes the page, `summary.json` and the CSV tables; the page last: where it lies, the rest is whole.
+
+    Args:
+      out_dir: made if missing.
+      found: of `explore`.
+      title: heading of the page.
+
+    Returns:
+      The content of `summary.json`.
+    """
+    out_dir = pathlib.Path(out_dir)
+    attention = explore_findings.findings(found)
+    said = sentences(found, attention)
+    document = exploration_tables.document(found, attention, said)
+    exploration_tables.write_tables(out_dir, found)
+    files.write_json(out_dir / SUMMARY_FILE, document)
+    files.write_text(out_dir / PAGE_FILE, render(found, attention, said, title))
+    return document
+
+
+def sentences(found: Exploration, attention: Sequence[Finding]) -> list[str]:
+    """How many images there are, and whether something needs attention."""
+    categories = len({record.category for record in found.records})
+    train = sum(record.split == "train" for record in found.records)
+    defective = sum(record.label for record in found.records)
+    total = (
+        f"{counted(len(found.records), 'image')} in {counted(categories, 'category', 'categories')}: "
+        f"{train:,} to train on, all called good, and {len(found.records) - train:,} to test on, "
+        f"{defective:,} of them called defective."
+    )
+    if not attention:
+        return [
+            total,
+            "Nothing needs attention: all files can be read, no photograph was found twice, no mask is unusable and "
+            f"every class has at least {explore_findings.FEWEST_PER_CLASS} images.",
+        ]
+    things = "; ".join(one.title for one in attention)
+    return [total, f"{'This needs' if len(attention) == 1 else 'These need'} attention: {things}."]
+
+
+def render(found: Exploration, attention: Sequence[Finding], said: Sequence[str], title: str) -> str:
+    """The whole page as HTML, at most 8 MB."""
+    thumbnails = Thumbnails(_THUMBNAIL_BUDGET)
+    body = [
+        f"<style>{_STYLE}</style><h1>{escape(title)}</h1>",
+        page.answer(said, "no_better" if attention else ""),
+        _attention(attention),
+        _duplicates(found, thumbnails),
+        _counts(found),
+        _storage(found),
+        _light(found),
+        _areas(found),
+        _sheets(found, thumbnails),
+    ]
+    return page.html(title, body)
+
+
+def _attention(attention: Sequence[Finding]) -> str:
+    if not attention:
+        return ""
+    parts = ['<section class="attention"><h2>What needs attention</h2>']
+    for one in attention:
+        items = "".join(f"<li>{escape(item)}</li>" for item in one.items[:_MOST_NAMED])
+        rest = len(one.items) - _MOST_NAMED
+        more = f"<li>... and {rest:,} more, in {SUMMARY_FILE}.</li>" if rest > 0 else ""
+        listed = f"<ul>{items}{more}</ul>"
+        if len(one.items) > 5:
+            listed = f"<details><summary>Show {min(len(one.items), _MOST_NAMED):,} by name</summary>{listed}</details>"
+        title = escape(one.title[0].upper() + one.title[1:])
+        parts.append(f"<h3>{title}</h3><p>{escape(one.text)}</p>{listed}")
+    return "".join(parts) + "</section>"
+
+
+def _duplicates(found: Exploration, thumbnails: Thumbnails) -> str:
+    pairs = found.duplicates.pairs
+    text = (
+        "Every image was compared with every other. A near-duplicate is the same photograph after re-encoding, "
+        "brightening or resizing, or the same part photographed twice without moving: grey values and fine detail "
+        "(dust, scratches, grain) agree. Mirrored, turned, moved or cropped copies and very small ones are not found."
+    )
+    parts = [f"<section><h2>Duplicates</h2><p>{escape(text)}</p>"]
+    if not pairs:
+        return "".join(parts) + "<p><b>None were found.</b></p></section>"
+    number = f"{counted(len(pairs), 'pair')}, the gravest first."
+    if len(pairs) > _MOST_PAIRS_SHOWN:
+        number = f"The first {_MOST_PAIRS_SHOWN} of {number} All are in duplicates.csv."
+    declared = sum(not pair.leaks for pair in pairs)
+    if declared:
+        number += f" {counted(declared, 'pair lies', 'pairs lie')} within one declared group: no harm."
+    shown = "".join(_pair(pair, thumbnails) for pair in pairs[:_MOST_PAIRS_SHOWN])
+    return "".join(parts) + f'<p>{escape(number)}</p><div class="pairs">{shown}</div></section>'
+
+
+_RELATIONS: Mapping[str, str] = {
+    duplicates.TRAIN_AND_TEST: "train and test: a leak",
+    duplicates.UNDECLARED: "same split, not declared as one group",
+    duplicates.DECLARED: "one declared group: kept together",
+}
+
+
+def _pair(pair: Pair, thumbnails: Thumbnails) -> str:
+    images = "".join(
+        f"<div>{thumbnails.html(one.file, one.path)}{_breakable(one.path)}</div>" for one in (pair.first, pair.second)
+    )
+    agree = ""
+    if pair.kind == duplicates.NEAR:
+        agree = (
+            f"Correlation of grey values {pair.pixel_correlation:.4f}, of fine detail {pair.detail_correlation:.3f}."
+        )
+    labels = " Good in one place, defective in the other." if pair.contradicts else ""
+    kind = "grave" if pair.leaks else ""
+    return (
+        f'<div class="pair"><b>{escape(pair.kind[0].upper() + pair.kind[1:])}, '
+        f'<span class="{kind}">{escape(_RELATIONS[pair.relation])}</span></b>'
+        f'<div class="both">{images}</div>{agree}{labels}</div>'
+    )
+
+
+def _counts(found: Exploration) -> str:
+    readable = explore_findings.counts(one.record for one in found.looks)
+    objects: dict[tuple[str, str, str], set[str]] = collections.defaultdict(set)
+    for one in found.looks:
+        record = one.record
+        objects[record.category, record.split, record.defect].add(record.group)
+    rows = []
+    for names, images in explore_findings.counts(found.records).items():
+        usable, shown = readable.get(names, 0), len(objects[names])
+        rate = f"{100 * explore_findings.highest_rate(shown):.0f} %" if names[1] == "test" and shown else ""
+        unreadable = f"{images - usable:,}" if images > usable else ""
+        rows.append((names, (f"{images:,}", unreadable, f"{shown:,}" if shown < usable else "", rate)))
+    text = (
+        "The last column: even if a model makes no error on these test images, its true error rate may be as high as "
+        "that (upper 95 % limit). Images of one object, as groups.csv has it, count once. Only more objects help."
+    )
+    figures = ("Images", "Unreadable", "Objects, if fewer", "Error rate still possible")
+    table = _table(("Category", "Split", "Class"), figures, rows)
+    return f"<section><h2>How many images</h2><p>{escape(text)}</p>{table}</section>"
+
+
+def _storage(found: Exploration) -> str:
+    rows = []
+    for category, looks in _by_category(found.looks).items():
+        size = f"{sum(one.file_bytes for one in looks) / 1e6:,.1f} MB"
+        modes, formats = (_values(looks, name) for name in ("mode", "format"))
+        rows.append(((category,), (_sizes(looks), modes, formats, size)))
+    text = (
+        "Mode is how pixels are stored: L grey, RGB colour, P palette, I;16 grey of 16 bit. Training sees all of them "
+        "as RGB of 8 bit, upright as Exif says, without transparency. Sizes are those of the upright image."
+    )
+    table = _table(("Category",), ("Width x height", "Mode", "Format", "Files"), rows)
+    return f"<section><h2>How they are stored</h2><p>{escape(text)}</p>{table}</section>"
+
+
+def _light(found: Exploration) -> str:
+    rows = []
+    for category, looks in _by_category(found.looks).items():
+        classes: dict[tuple[bool, int], list[Look]] = collections.defaultdict(list)
+        for one in looks:
+            classes[one.record.split == "test", one.record.label].append(one)
+        for (test, label), ones in sorted(classes.items()):
+            names = (category, "test" if test else "train", "defective" if label else "good")
+            good = classes.get((test, 0), ()) if label else ()
+            cells = [cell for name in ("brightness", "contrast") for cell in _light_cells(name, looks, ones, good)]
+            rows.append((names, (f"{len(ones):,}", *cells)))
+    text = (
+        "Brightness is the mean grey value of an image, contrast its standard deviation, both of 255. The bars of one "
+        "category share a scale, from its lowest to its highest value: the thin line holds 90 % of the images, the "
+        "thick one the middle half, the black mark is the median; the figures are the median and those 90 %. AUC says "
+        "how well that one number tells defective from good: 0.5 is not at all, near 1 (higher) or 0 (lower) means "
+        "that the light alone gives the label away."
+    )
+    figures = ("Images", "Brightness", "", "AUC", "Contrast", "", "AUC")
+    table = _table(("Category", "Split", "Class"), figures, rows)
+    return f"<section><h2>Brightness and contrast</h2><p>{escape(text)}</p>{table}</section>"
+
+
+def _light_cells(name: str, category: Sequence[Look], ones: Sequence[Look], good: Sequence[Look]) -> list[str]:
+    """Bar, figures and AUC of one class; no AUC without good images to compare with."""
+    scale, values, reference = ([getattr(one, name) for one in some] for some in (category, ones, good))
+    auc = explore_findings.telling(reference, values)
+    low, _, middle, _, high = np.quantile(values, _QUANTILES)
+    bar = _spread(values, (min(scale), max(scale)), ones[0].record.label)
+    figures = f'{middle:.0f}<span class="limits">{low:.0f} to {high:.0f}</span>'
+    return [bar, figures, "" if auc is None else f"{auc:.2f}"]
+
+
+def _areas(found: Exploration) -> str:
+    if not found.masks:
+        return "<section><h2>Defect area</h2><p>No category has masks.</p></section>"
+    classes: dict[tuple[str, str], list[MaskLook]] = collections.defaultdict(list)
+    for mask in found.masks:
+        classes[mask.record.category, mask.record.defect].append(mask)
+    usable = {names: [mask.area for mask in masks if mask.area] for names, masks in classes.items()}
+    lowest = min((min(areas) for areas in usable.values() if areas), default=1.0)
+    rows = []
+    for names, masks in sorted(classes.items()):
+        states = collections.Counter(mask.state for mask in masks if mask.state != explore_masks.OK)
+        wrong = ", ".join(f"{count:,} {state}" for state, count in sorted(states.items()))
+        rows.append((names, (f"{len(masks):,}", *_area_cells(usable[names], lowest), wrong)))
+    text = (
+        "Share of the image that the mask covers. The bars are logarithmic, from the smallest defect of all "
+        f"({_percent(lowest)}) to the whole image."
+    )
+    figures = ("Images", "Area", "Smallest", "Median", "Largest", "Masks not usable")
+    table = _table(("Category", "Defect"), figures, rows)
+    return f"<section><h2>Defect area</h2><p>{escape(text)}</p>{table}</section>"
+
+
+def _area_cells(areas: Sequence[float], lowest: float) -> list[str]:
+    if not areas:
+        return ["", "", "", ""]
+    # Areas span orders of magnitude.
+    bar = _spread(np.log10(areas), (float(np.log10(lowest)) - 0.05, 0.0), 1)
+    return [bar, *(_percent(value) for value in (min(areas), float(np.median(areas)), max(areas)))]
+
+
+def _sheets(found: Exploration, thumbnails: Thumbnails) -> str:
+    classes: dict[tuple[str, str, str], list[Look]] = collections.defaultdict(list)
+    for one in found.looks:
+        classes[one.record.category, one.record.split, one.record.defect].append(one)
+    masks = {mask.record.path: mask.record.mask for mask in found.masks if mask.state == explore_masks.OK}
+    each = min(max(_MOST_THUMBNAILS // max(len(classes), 1), 1), _MOST_OF_A_CLASS)
+    legend = " The line in magenta surrounds the mask." if masks else ""
+    parts = [
+        f"<section><h2>Contact sheets</h2><p>Up to {counted(each, 'image')} of each class, evenly picked.{legend}</p>"
+    ]
+    last = None
+    for category, split, defect in explore_findings.counts(one.record for one in found.looks):
+        looks = classes[category, split, defect]
+        images = "".join(_thumbnail(one.record, masks, thumbnails) for one in _evenly(looks, each))
+        if not images:
+            continue
+        if category != last:
+            parts.append(f"<h3>{escape(category)}</h3>")
+            last = category
+        parts.append(f'<p>{escape(split)}, {escape(defect)} ({len(looks):,})</p><div class="sheet">{images}</div>')
+    if thumbnails.left_out:
+        parts.append(f"<p>{counted(thumbnails.left_out, 'thumbnail')} left out, to keep this page small.</p>")
+    if thumbnails.failed:
+        parts.append(f"<p>Not shown: {escape('; '.join(thumbnails.failed[:_MOST_NAMED]))}.</p>")
+    return "".join(parts) + "</section>"
+
+
+def _thumbnail(record: Record, masks: Mapping[str, str], thumbnails: Thumbnails) -> str:
+    return thumbnails.html(record.file, record.path, masks.get(record.path, ""))
+
+
+def _evenly(looks: Sequence[Look], count: int) -> list[Look]:
+    places = np.linspace(0, len(looks) - 1, min(count, len(looks))).round().astype(int)
+    return [looks[i] for i in places]
+
+
+def _spread(values: Sequence[float], limits: tuple[float, float], label: int) -> str:
+    """A box plot without letters, as wide as its cell."""
+    low, high = limits
+    scaled = 100.0 * (np.quantile(values, _QUANTILES) - low) / max(high - low, 1e-9)
+    far_left, left, middle, right, far_right = np.clip(scaled, 0.0, 100.0)
+    colour = DEFECTIVE_COLOUR if label else GOOD_COLOUR
+    return (
+        '<svg class="spread" viewBox="0 0 100 16" preserveAspectRatio="none" aria-hidden="true">'
+        f'<rect x="{far_left:.2f}" y="7" width="{max(far_right - far_left, 0.5):.2f}" height="2" fill="{colour}"/>'
+        f'<rect x="{left:.2f}" y="3" width="{max(right - left, 0.8):.2f}" height="10" fill="{colour}"/>'
+        f'<rect x="{min(max(middle - 0.5, 0.0), 99.0):.2f}" y="1" width="1" height="14" fill="#000000"/></svg>'
+    )
+
+
+def _sizes(looks: Sequence[Look]) -> str:
+    sizes = collections.Counter((one.width, one.height) for one in looks)
+    if len(sizes) <= _MOST_SIZES_NAMED:
+        return ", ".join(f"{width} x {height} ({count:,})" for (width, height), count in sizes.most_common())
+    widths, heights = zip(*sizes, strict=True)
+    return f"{len(sizes):,} sizes, {min(widths)} to {max(widths)} x {min(heights)} to {max(heights)}"
+
+
+def _values(looks: Sequence[Look], name: str) -> str:
+    found = collections.Counter(getattr(one, name) for one in looks)
+    return ", ".join(f"{escape(name)} ({count:,})" for name, count in found.most_common())
+
+
+def _by_category(looks: Iterable[Look]) -> Mapping[str, list[Look]]:
+    found: dict[str, list[Look]] = collections.defaultdict(list)
+    for one in looks:
+        found[one.record.category].append(one)
+    return dict(sorted(found.items()))
+
+
+def _breakable(path: str) -> str:
+    """A path that is broken after a slash, not in the middle of a name."""
+    return escape(path).replace("/", "/<wbr>")
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.3g} %"
+
+
+def _table(names: Sequence[str], figures: Sequence[str], rows: Sequence[tuple[Sequence[str], Sequence[str]]]) -> str:
+    """A table; a column of figures that no row fills is left out.
+
+    Args:
+      names: titles of the columns of names, the first of which stays in sight.
+      figures: titles of the columns of figures.
+      rows: (names, figures); names are escaped here, figures are HTML.
+    """
+    filled = [i for i in range(len(figures)) if any(cells[i] for _, cells in rows)]
+    titles = [*(f'<th scope="col" class="left">{name}</th>' for name in names)]
+    titles += [f'<th scope="col">{figures[i]}</th>' for i in filled]
+    lines = []
+    for (first, *others), cells in rows[:_MOST_ROWS]:
+        named = "".join(f'<td class="left">{escape(name)}</td>' for name in others)
+        numbers = "".join(f"<td>{cells[i]}</td>" for i in filled)
+        lines.append(f'<tr><th scope="row"><span class="name">{escape(first)}</span></th>{named}{numbers}</tr>')
+    rest = len(rows) - _MOST_ROWS
+    more = f"<p>{rest:,} more rows are left out here; the CSV tables have every image.</p>" if rest > 0 else ""
+    return page.table(f"<tr>{''.join(titles)}</tr>", lines) + more

@@ -1,0 +1,107 @@
+"""A data set looked at before any training: what is in it, and what of it would spoil a result.
+
+Nothing here is fatal: an image that cannot be read, a mask that does not fit and a copy across
+train and test are listed by name, and the rest is still looked at.
+"""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+from mvtec_tf.data import walk
+from mvtec_tf.data.formats.scan import Record
+from mvtec_tf.exploration import duplicates as explore_duplicates
+from mvtec_tf.exploration import masks as explore_masks
+from mvtec_tf.exploration.duplicates import Duplicates
+from mvtec_tf.exploration.images import Look, Signature, UnreadableImageError, look
+from mvtec_tf.exploration.masks import MaskLook
+
+
+@dataclasses.dataclass(frozen=True)
+class Unreadable:
+    """An image that could not be read, and why."""
+
+    record: Record
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Exploration:
+    """All that was found, in the order of the records.
+
+    Attributes:
+      records: all images, also the unreadable ones.
+      looks: the readable ones.
+      unreadable: the others.
+      duplicates: pairs of the same photograph.
+      masks: of the defective images of categories with masks.
+      orphan_masks: mask files without an image.
+      ignored: files among the images that the scanner takes for none.
+    """
+
+    records: tuple[Record, ...]
+    looks: tuple[Look, ...]
+    unreadable: tuple[Unreadable, ...]
+    duplicates: Duplicates
+    masks: tuple[MaskLook, ...]
+    orphan_masks: tuple[str, ...]
+    ignored: tuple[str, ...]
+
+
+def explore(records: Sequence[Record], progress: Callable[[int], None] = lambda done: None) -> Exploration:
+    """Looks at every image, one at a time.
+
+    Args:
+      records: of the scanner.
+      progress: called with the number of images done so far, after each.
+    """
+    looks: list[Look] = []
+    signatures: list[Signature] = []
+    unreadable: list[Unreadable] = []
+    for done, record in enumerate(records, 1):
+        try:
+            found, signature = look(record)
+        except UnreadableImageError as error:
+            unreadable.append(Unreadable(record, str(error)))
+        else:
+            looks.append(found)
+            signatures.append(signature)
+        progress(done)
+    return Exploration(
+        records=tuple(records),
+        looks=tuple(looks),
+        unreadable=tuple(unreadable),
+        duplicates=explore_duplicates.find(looks, signatures),
+        masks=explore_masks.look_at_masks(looks),
+        orphan_masks=explore_masks.orphans(records),
+        ignored=tuple(_ignored(records)),
+    )
+
+
+def _ignored(records: Sequence[Record]) -> Iterator[str]:
+    """Files among the images that are no records, sorted."""
+    known = {file for record in records for file in (record.file, record.mask)}
+    files = {file for folder, deep in _image_folders(records) for file in _files(folder, deep)}
+    # The CSV files that list and group images lie beside them.
+    yield from sorted(file for file in files - known if not file.lower().endswith(".csv"))
+
+
+def _files(folder: pathlib.Path, deep: bool) -> Iterable[str]:
+    if deep:
+        return walk.walk(folder).files
+    return (str(file) for file in folder.iterdir() if file.is_file() and not walk.is_clutter(file.name))
+
+
+def _image_folders(records: Sequence[Record]) -> set[tuple[pathlib.Path, bool]]:
+    """(folder, whether all below it belongs to the images too).
+
+    The first folder below the category's own holds nothing but images: `train/`, `good/`. Where images lie
+    in the category's own folder, or somewhere else, as a CSV file may have it, only their own folders are looked at.
+    """
+    found = set()
+    for record in records:
+        below = record.path.split("/")[1:-1]
+        nested = bool(below) and ".." not in below
+        file = pathlib.Path(record.file)
+        found.add((file.parents[len(below) - 1] if nested else file.parent, nested))
+    return found

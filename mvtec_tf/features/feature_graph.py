@@ -1,0 +1,153 @@
+"""From pixels to what a head sees, as ops around a frozen encoder: one graph for extraction and for serving."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from mvtec_tf import files
+from mvtec_tf.data.decoding import pixels
+from mvtec_tf.errors import UsageError, UserError
+from mvtec_tf.graphs import saved_model
+from mvtec_tf.heads.frozen import FrozenFeatures
+from mvtec_tf.networks import patch_maps, pooling
+
+PIXELS_SIGNATURE = "embed_pixels"
+IMAGES_ARGUMENT = "images"
+
+
+@dataclasses.dataclass(frozen=True)
+class FeatureSettings:
+    """Which features of an encoder.
+
+    Attributes:
+      layers: outputs of the encoder that are joined.
+      maps: whether patch maps are kept beside the global averages.
+      neighbourhood: side of the neighbourhood over which each patch is averaged; odd, 1 is none.
+      tiles: (rows, columns) into which an image is cut; each tile fills the encoder's input.
+      pooling: how maps become global features, names of `pooling.POOLINGS`, all joined.
+      centre_brightness: whether every image is first shifted to one mean brightness, so that another
+        exposure or lamp is no anomaly.
+    """
+
+    layers: tuple[str, ...]
+    maps: bool = False
+    neighbourhood: int = 3
+    tiles: tuple[int, int] = (1, 1)
+    pooling: tuple[str, ...] = (pooling.MEAN,)
+    centre_brightness: bool = False
+
+    def __post_init__(self) -> None:
+        """Raises UsageError for numbers that make no sense."""
+        if not self.layers:
+            raise UsageError("--feature_layers: at least one layer is needed.")
+        if self.neighbourhood < 1 or self.neighbourhood % 2 == 0:
+            raise UsageError(f"--neighbourhood={self.neighbourhood}: expected an odd number, 1 or more.")
+        if min(self.tiles) < 1:
+            raise UsageError(f"--tiles={self.tiles[0]}x{self.tiles[1]}: expected 1 or more rows and columns.")
+        known = set(pooling.POOLINGS)
+        if not self.pooling or not set(self.pooling) <= known or len(set(self.pooling)) < len(self.pooling):
+            raise UsageError(
+                f"--pooling={','.join(self.pooling)}: expected different ones of {', '.join(sorted(known))}."
+            )
+
+
+class FeatureGraph(tf.Module):
+    """An encoder, read back from its SavedModel, that looks at whole images or tile by tile.
+
+    Args:
+      encoder: path of the encoder's SavedModel.
+      settings: which features.
+
+    Attributes:
+      settings: as given.
+      max_pixels: the encoder's own limit of what it decodes, which holds for what is made of it too.
+
+    Raises:
+      UserError: the encoder was exported without maps.
+      UsageError: it has no such layer.
+    """
+
+    def __init__(self, encoder: files.PathLike, settings: FeatureSettings) -> None:
+        super().__init__()
+        card = saved_model.read_card(encoder)
+        self._encoder = saved_model.load(encoder)
+        if PIXELS_SIGNATURE not in self._encoder.signatures:
+            raise UserError(
+                f"{encoder}: this encoder was exported by an older version, without its maps. Repeat the run that made "
+                "it, or use --weights."
+            )
+        self._embed = self._encoder.signatures[PIXELS_SIGNATURE]
+        missing = [name for name in settings.layers if name not in self._embed.structured_outputs]
+        if missing:
+            raise UsageError(
+                f"--feature_layers: the encoder has no {', '.join(missing)}; "
+                f"it has {', '.join(sorted(self._embed.structured_outputs))}."
+            )
+        self.settings = settings
+        self._side = int(card["image_size"])
+        # Encoders of older versions have no limit of their own.
+        self.max_pixels = int(card.get("max_pixels", pixels.MAX_PIXELS))
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(height, width) in pixels that images are resized to."""
+        return self.settings.tiles[0] * self._side, self.settings.tiles[1] * self._side
+
+    def features(self, images: tf.Tensor) -> FrozenFeatures:
+        """uint8 [B, height, width, 3] -> features as tensors; maps of tiles are stitched."""
+        return self._features(self._maps_of_tiles(images))
+
+    def maps(self, images: tf.Tensor) -> list[tf.Tensor]:
+        """uint8 [B, height, width, 3] -> the maps of `settings.layers`, tile by tile, float32 [B * T, h, w, C] each."""
+        found = self._maps_of_tiles(images)
+        return [found[name] for name in self.settings.layers]
+
+    def features_of(self, maps: Sequence[tf.Tensor]) -> FrozenFeatures:
+        """What `features` makes of an image with these `maps`."""
+        return self._features(dict(zip(self.settings.layers, maps, strict=True)))
+
+    def whole(self, values: tf.Tensor) -> tf.Tensor:
+        """Values at the positions of tiles, float32 [B * T, h, w], set together: [B, rows * h, columns * w]."""
+        return self._set_together(values[..., None])[..., 0]
+
+    def features_and_average(self, images: tf.Tensor, layer: str) -> tuple[FrozenFeatures, tf.Tensor]:
+        """`features`, and the global average of one more layer, float32 [B, C]."""
+        found = self._maps_of_tiles(images)
+        average = tf.reduce_mean(self._by_tile(tf.reduce_mean(found[layer], axis=[1, 2])), axis=1)
+        return self._features(found), average
+
+    def _features(self, found: dict[str, tf.Tensor]) -> FrozenFeatures:
+        maps = {name: found[name] for name in self.settings.layers}
+        tiled = self._by_tile(pooling.pool(maps, self.settings.pooling))
+        return FrozenFeatures(
+            pooled=tf.reduce_mean(tiled, axis=1),
+            maps={name: self._stitched(value) for name, value in maps.items()} if self.settings.maps else {},
+            tiled=None if self.settings.tiles == (1, 1) else tiled,
+            image_size=self.image_size,
+        )
+
+    def _maps_of_tiles(self, images: tf.Tensor) -> dict[str, Any]:
+        """[B, height, width, 3] -> layer -> [B * T, h, w, C]."""
+        rows, columns = self.settings.tiles
+        side = self._side
+        if self.settings.centre_brightness:
+            images = pixels.centre_brightness(images)
+        tiles = tf.reshape(images, [-1, rows, side, columns, side, 3])
+        tiles = tf.reshape(tf.transpose(tiles, [0, 1, 3, 2, 4, 5]), [-1, side, side, 3])
+        return self._embed(**{IMAGES_ARGUMENT: tiles})
+
+    def _by_tile(self, values: tf.Tensor) -> tf.Tensor:
+        return tf.reshape(values, [-1, self.settings.tiles[0] * self.settings.tiles[1], values.shape[-1]])
+
+    def _stitched(self, maps: tf.Tensor) -> tf.Tensor:
+        """`_set_together`, averaged over neighbours also across seams."""
+        return patch_maps.average_neighbours(self._set_together(maps), self.settings.neighbourhood)
+
+    def _set_together(self, maps: tf.Tensor) -> tf.Tensor:
+        """[B * T, h, w, C] -> [B, rows * h, columns * w, C]."""
+        rows, columns = self.settings.tiles
+        _, height, width, depth = maps.shape
+        grid = tf.reshape(maps, [-1, rows, columns, height, width, depth])
+        return tf.reshape(tf.transpose(grid, [0, 1, 3, 2, 4, 5]), [-1, rows * height, columns * width, depth])

@@ -1,0 +1,104 @@
+"""The graph of a probe: an encoder, read back from its SavedModel, with a fitted head."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import tensorflow as tf
+
+from mvtec_tf import files
+from mvtec_tf.features.feature_graph import FeatureGraph, FeatureSettings
+from mvtec_tf.graphs import heat_maps, saved_model, signatures
+from mvtec_tf.graphs.signatures import Answer
+from mvtec_tf.heads.by_category import PerCategoryHead
+
+DEFECT_TYPE = "defect_type"
+TYPE_SCORES = "type_scores"
+
+
+class Probe(tf.Module):
+    """Encoder and head as functions of pixels.
+
+    Args:
+      encoder: path of the encoder's SavedModel.
+      settings: the features that the head was fitted on.
+      head: fitted.
+    """
+
+    def __init__(self, encoder: files.PathLike, settings: FeatureSettings, head: PerCategoryHead) -> None:
+        super().__init__()
+        self._graph = FeatureGraph(encoder, settings)
+        self._head = head
+        self._arrays = {name: tf.Variable(value, trainable=False) for name, value in head.arrays().items()}
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(height, width) in pixels of what `judge`, `embed` and `explain` take."""
+        return self._graph.image_size
+
+    @property
+    def max_pixels(self) -> int:
+        """Encoded images that are larger are refused: the encoder's own limit."""
+        return self._graph.max_pixels
+
+    @property
+    def categories(self) -> tuple[str, ...]:
+        """The names behind the numbers of `category`."""
+        return tuple(self._head.heads)
+
+    @property
+    def types(self) -> tuple[str, ...]:
+        """The names behind the columns of `type_scores`, none if the head names no defects."""
+        return self._head.types if self._head.gives_types else ()
+
+    def judge(self, images: tf.Tensor) -> Answer:
+        """uint8 [B, height, width, 3] -> `anomaly_score` [B], `category` int64 [B], perhaps `probability` [B].
+
+        A head that names defects also answers `type_scores` float32 [B, T] and `defect_type` string [B].
+        """
+        return self._answer(self._graph.features(images))
+
+    def embed(self, images: tf.Tensor) -> Answer:
+        """uint8 [B, height, width, 3] -> `embedding` float32 [B, D], the global averages of the joined layers."""
+        return {"embedding": self._graph.features(images).pooled}
+
+    def explain(self, images: tf.Tensor) -> tuple[Answer, tf.Tensor]:
+        """uint8 [B, height, width, 3] -> what `judge` answers, and a heat map, float32 [B, height, width].
+
+        The map is the head's own where it has one, the distances of the patches. Of a head on global averages it is
+        what each position of the encoder's maps adds to the score, see `heat_maps.contributions`, the layers together.
+        """
+        if self._head.gives_heat_maps:
+            features = self._graph.features(images)
+            return self._answer(features), self._head.heat_map(features, self._arrays)
+        maps = self._graph.maps(images)
+        _, parts = heat_maps.contributions(
+            maps, lambda values: self._head.score(self._graph.features_of(values), self._arrays)
+        )
+        enlarged = [heat_maps.enlarge(self._graph.whole(part), self.image_size) for part in parts]
+        return self._answer(self._graph.features_of(maps)), tf.nn.relu(tf.add_n(enlarged))
+
+    def signatures(self) -> dict[str, Callable]:
+        """name -> tf.function, see `signatures.of_pixels`."""
+        named = signatures.of_pixels(self.image_size, self.judge, self.embed, self.explain, self.max_pixels)
+        return {
+            name: tf.function(signature.function, input_signature=[signature.takes])
+            for name, signature in named.items()
+        }
+
+    def _answer(self, features: Any) -> Answer:
+        score = self._head.score(features, self._arrays)
+        answer = {"anomaly_score": score, "category": self._head.choose(features, self._arrays)}
+        if self._head.gives_probability:
+            answer["probability"] = self._head.probability(score, features, self._arrays)
+        if self._head.gives_types:
+            answer[TYPE_SCORES] = self._head.type_scores(features, self._arrays)
+            answer[DEFECT_TYPE] = tf.gather(tf.constant(self._head.types), tf.argmax(answer[TYPE_SCORES], axis=1))
+        return answer
+
+
+def write_probe(path: files.PathLike, probe: Probe, card: Mapping[str, Any]) -> None:
+    """Writes a probe with its `signatures`."""
+    height, width = probe.image_size
+    facts = {"kind": "probe", "image_size": height if height == width else [height, width]}
+    facts |= {"categories": list(probe.categories), "types": list(probe.types), "max_pixels": probe.max_pixels}
+    saved_model.write_module(path, probe, probe.signatures(), dict(card) | facts)

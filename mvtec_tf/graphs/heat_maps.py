@@ -1,0 +1,80 @@
+"""Where a score comes from, computed inside the exported graph: Grad-CAM, and the picture of any heat map."""
+
+from collections.abc import Callable, Sequence
+
+import matplotlib
+import tensorflow as tf
+
+from mvtec_tf.data.decoding import pixels
+
+# "inferno" rises evenly in brightness, so it reads without colour vision and in print.
+_COLOURS = matplotlib.colormaps["inferno"]
+# The photograph stays visible under the hottest spot.
+_STRONGEST = 0.65
+_LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
+
+
+def contributions(
+    maps: Sequence[tf.Tensor], score_of: Callable[[Sequence[tf.Tensor]], tf.Tensor]
+) -> tuple[tf.Tensor, list[tf.Tensor]]:
+    """What each position of some maps adds to a score: Grad-CAM before its ReLU, in units of the score.
+
+    Selvaraju et al., ICCV 2017, equations 1 and 2, but for one factor: the weight of a channel is the sum of the
+    score's gradient over its positions, where the paper has the mean. So the mean of a map over its positions is the
+    first-order share of these maps in the score. For a linear head on the maps' global averages that share is exact:
+    the means of all maps and the head's bias add up to the score.
+
+    Args:
+      maps: float32 [B, h, w, C] each, of any sizes.
+      score_of: maps -> float32 [B], built of differentiable ops.
+
+    Returns:
+      The scores, float32 [B], and for each of the maps float32 [B, h, w].
+    """
+    with tf.GradientTape() as tape:
+        tape.watch(maps)
+        score = score_of(maps)
+    found = []
+    for values, gradient in zip(maps, tape.gradient(score, maps), strict=True):
+        # A distance of 0 has no direction: its gradient is NaN, and nothing speaks for a defect.
+        gradient = tf.where(tf.math.is_finite(gradient), gradient, 0.0)
+        weights = tf.reduce_sum(gradient, axis=(1, 2), keepdims=True)
+        found.append(tf.reduce_sum(weights * values, axis=-1))
+    return score, found
+
+
+def grad_cam(maps: tf.Tensor, score_of: Callable[[tf.Tensor], tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+    """Grad-CAM of one map, see `contributions`.
+
+    Returns:
+      The scores, float32 [B], and the map, float32 [B, h, w], 0 where nothing speaks for a defect.
+    """
+    score, (found,) = contributions([maps], lambda values: score_of(values[0]))
+    return score, tf.nn.relu(found)
+
+
+def enlarge(heat_map: tf.Tensor, image_size: pixels.Size) -> tf.Tensor:
+    """float32 [B, h, w] -> [B, height, width], bilinear."""
+    return tf.image.resize(heat_map[..., None], pixels.height_and_width(image_size), method="bilinear")[..., 0]
+
+
+def overlay_png(images: tf.Tensor, heat_map: tf.Tensor) -> tf.Tensor:
+    """A PNG file of each photograph, in grey, under its heat map in colour.
+
+    The colours of each image are scaled to its own largest value: pictures say where, not how much.
+
+    Args:
+      images: uint8 [B, height, width, 3].
+      heat_map: float32 [B, height, width], not negative.
+
+    Returns:
+      string [B].
+    """
+    largest = tf.reduce_max(heat_map, axis=(1, 2), keepdims=True)
+    share = tf.math.divide_no_nan(heat_map, largest)
+    colours = tf.constant(_COLOURS(range(256))[:, :3], tf.float32)  # [256, 3]
+    colour = tf.gather(colours, tf.cast(tf.round(share * 255), tf.int32))
+    grey = tf.reduce_sum(tf.cast(images, tf.float32) / 255 * tf.constant(_LUMA), axis=-1, keepdims=True)
+    opacity = _STRONGEST * share[..., None]
+    mixed = tf.cast(tf.round(255 * ((1 - opacity) * grey + opacity * colour)), tf.uint8)
+    return tf.map_fn(tf.io.encode_png, mixed, fn_output_signature=tf.TensorSpec([], tf.string))

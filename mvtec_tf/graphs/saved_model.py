@@ -1,0 +1,177 @@
+"""Writing SavedModels: encoded image files in, features or scores out, preprocessing inside.
+
+A scoring graph is written once, at the end of training; predictions are made with it, and what is
+served later is that same graph with a threshold beside it.
+"""
+
+import json
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from mvtec_tf import files
+from mvtec_tf.data.decoding import pixels
+from mvtec_tf.errors import UsageError, UserError
+from mvtec_tf.graphs import signatures
+from mvtec_tf.graphs.signatures import IMAGE_BYTES, Signature
+from mvtec_tf.networks import architecture
+from mvtec_tf.networks.backbone import Backbone
+from mvtec_tf.networks.fold import fold_batch_norm
+from mvtec_tf.networks.simclr import EMBEDDING
+
+# TensorFlow Serving leaves the contents of this folder alone.
+EXTRA = "assets.extra"
+CARD = "mvtec_tf.json"
+
+
+def write_classifier(
+    path: files.PathLike, model: keras.Model, card: Mapping[str, Any], max_pixels: int = pixels.MAX_PIXELS
+) -> None:
+    """Writes a classifier with its batch norm folded and the signatures of `signatures.of_classifier`.
+
+    Args:
+      path: a new directory.
+      model: uint8 [B, S, S, 3] -> float32 logits [B, 2].
+      card: what a reader needs to know of it, JSON.
+      max_pixels: images that are larger are refused, see `pixels.decode`.
+    """
+    folded = fold_batch_norm(model)
+    card = dict(
+        card,
+        kind="classifier",
+        image_size=model.input_shape[1],
+        max_pixels=max_pixels,
+        batch_norm={"folded": len(folded.folded), "kept": list(folded.kept)},
+    )
+    _write_keras(path, [folded.model], signatures.of_classifier(folded.model, max_pixels), card)
+
+
+def write_encoder(
+    path: files.PathLike,
+    backbone: Backbone,
+    card: Mapping[str, Any],
+    layers: Sequence[str] = (),
+    max_pixels: int = pixels.MAX_PIXELS,
+) -> None:
+    """Writes a frozen encoder with its batch norm folded. Its outputs are named like layers: the last one of every
+    stage, and `layers`.
+
+    Signatures:
+      embed (and serving_default): `image_bytes` string [B] -> each layer's global average, float32
+        [B, C].
+      embed_maps: `image_bytes` string [B] -> each layer's map, float32 [B, h, w, C].
+      embed_pixels: `images` uint8 [B, S, S, 3] -> the same maps, for whoever has pixels or cuts tiles.
+    `embedding` is the network's end.
+
+    Args:
+      path: a new directory.
+      backbone: uint8 [B, S, S, 3] -> maps.
+      card: what a reader needs to know of it, JSON.
+      layers: more layers than the stages' last ones.
+      max_pixels: images that are larger are refused, see `pixels.decode`.
+
+    Raises:
+      UsageError: the network has no such layer, or its output is no map.
+    """
+    names = tuple(dict.fromkeys((*backbone.stages, *layers)))
+    network = fold_batch_norm(backbone.model).model
+    maps = {name: _map_of(network, name) for name in names} | {EMBEDDING: network.output}
+    outputs = {name: keras.layers.GlobalAveragePooling2D()(value) for name, value in maps.items()}
+    averages, mapper = keras.Model(network.inputs, outputs), keras.Model(network.inputs, maps)
+    size = backbone.model.input_shape[1]
+
+    def embed(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+        return averages(pixels.decode_batch(image_bytes, size, max_pixels), training=False)
+
+    def embed_maps(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+        return mapper(pixels.decode_batch(image_bytes, size, max_pixels), training=False)
+
+    def embed_pixels(images: tf.Tensor) -> dict[str, tf.Tensor]:
+        return mapper(images, training=False)
+
+    card = dict(card, kind="encoder", image_size=size, stages=backbone.stages, middle_stages=backbone.middle_stages)
+    card["max_pixels"] = max_pixels
+    card["architecture"] = architecture.describe(backbone.model, backbone.stages, trained=False)
+    images = tf.TensorSpec([None, size, size, 3], tf.uint8, name="images")
+    endpoints = {
+        "serving_default": Signature(embed, IMAGE_BYTES),
+        "embed": Signature(embed, IMAGE_BYTES),
+        "embed_maps": Signature(embed_maps, IMAGE_BYTES),
+        "embed_pixels": Signature(embed_pixels, images),
+    }
+    _write_keras(path, [averages, mapper], endpoints, dict(card, layers=names))
+
+
+def write_module(
+    path: files.PathLike, module: tf.Module, signatures: Callable | Mapping[str, Callable], card: Mapping[str, Any]
+) -> None:
+    """Writes a module of plain variables and loaded SavedModels.
+
+    Args:
+      path: a new directory.
+      module: holds everything that the signatures use.
+      signatures: name -> tf.function, or the only one, `serving_default`.
+      card: what a reader needs to know of it, JSON.
+    """
+    named = dict(signatures) if isinstance(signatures, Mapping) else {"serving_default": signatures}
+    with files.new_directory(path) as directory:
+        tf.saved_model.save(module, str(directory), signatures=named)
+        _write_card(directory, card)
+
+
+def load(path: files.PathLike) -> Any:
+    """The SavedModel in `path`.
+
+    Raises:
+      UserError: there is none, or it cannot be read.
+    """
+    if not (pathlib.Path(path) / "saved_model.pb").is_file():
+        raise UserError(f"{path}: no SavedModel (no saved_model.pb in it).")
+    try:
+        return tf.saved_model.load(str(path))
+    except (OSError, ValueError, tf.errors.OpError) as error:
+        raise UserError(f"{path}: the SavedModel cannot be read ({error}).") from error
+
+
+def read_card(path: files.PathLike) -> dict[str, Any]:
+    """What the SavedModel in `path` says of itself.
+
+    Raises:
+      UserError: it was not written by this program.
+    """
+    file = pathlib.Path(path) / EXTRA / CARD
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: not a SavedModel written by this program ({EXTRA}/{CARD} is missing).") from error
+
+
+def _map_of(model: keras.Model, name: str) -> keras.KerasTensor:
+    try:
+        output = model.get_layer(name).output
+    except ValueError as error:
+        raise UsageError(f"--feature_layers={name}: {model.name} has no such layer.") from error
+    if len(output.shape) != 4:
+        raise UsageError(f"--feature_layers={name}: its output is {output.shape}, expected a map [B, h, w, C].")
+    return output
+
+
+def _write_keras(
+    path: files.PathLike, models: Sequence[keras.Model], endpoints: Mapping[str, Signature], card: Mapping[str, Any]
+) -> None:
+    archive = keras.export.ExportArchive()
+    for model in models:
+        archive.track(model)
+    for name, endpoint in endpoints.items():
+        archive.add_endpoint(name, endpoint.function, input_signature=[endpoint.takes])
+    with files.new_directory(path) as directory:
+        archive.write_out(str(directory), verbose=False)
+        _write_card(directory, card)
+
+
+def _write_card(directory: pathlib.Path, card: Mapping[str, Any]) -> None:
+    (directory / EXTRA).mkdir()
+    files.write_json(directory / EXTRA / CARD, dict(card))

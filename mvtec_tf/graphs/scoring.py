@@ -1,0 +1,84 @@
+"""Scores of image files by a SavedModel: the road that evaluation and batch prediction share."""
+
+import dataclasses
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from mvtec_tf import files as atomic
+from mvtec_tf.data.decoding import unreadable
+from mvtec_tf.errors import UserError
+from mvtec_tf.graphs import saved_model
+
+_SPEAK_EVERY_SECONDS = 10
+
+
+@dataclasses.dataclass(frozen=True)
+class Scores:
+    """Of N files.
+
+    Attributes:
+      score: float32 [N], higher = more defective.
+      probability: float32 [N] of being defective, or None if the model gives none.
+    """
+
+    score: np.ndarray
+    probability: np.ndarray | None
+
+
+def score_files(model: atomic.PathLike, files: Sequence[str], batch_size: int = 32) -> Scores:
+    """Runs the `serving_default` signature of the SavedModel in `model` over `files`.
+
+    Raises:
+      UserError: no such model, or a file that cannot be read as an image.
+    """
+    outputs = run_signature(saved_model.load(model).signatures["serving_default"], files, batch_size, "scored")
+    return Scores(outputs["anomaly_score"], outputs.get("probability"))
+
+
+def run_signature(signature: Callable, files: Sequence[str], batch_size: int, verb: str) -> dict[str, np.ndarray]:
+    """All outputs of a signature that takes `image_bytes`, each [N, ...], with a line of progress now and then."""
+    parts: dict[str, list[np.ndarray]] = {}
+    spoke = time.monotonic()
+    done = 0
+    for outputs in stream_signature(signature, files, batch_size):
+        for name, value in outputs.items():
+            parts.setdefault(name, []).append(value)
+        done += min(batch_size, len(files) - done)
+        if time.monotonic() - spoke > _SPEAK_EVERY_SECONDS:
+            print(f"{verb} {done} of {len(files)} images", flush=True)
+            spoke = time.monotonic()
+    return {name: np.concatenate(values) for name, values in parts.items()}
+
+
+def stream_signature(signature: Callable, files: Sequence[str], batch_size: int) -> Iterator[dict[str, np.ndarray]]:
+    """The outputs of a signature that takes `image_bytes`, batch by batch, in the order of the files.
+
+    Raises:
+      UserError: a file cannot be read as an image; the message names it.
+    """
+    # As the file system has them: a name need not be valid UTF-8.
+    names = [os.fsencode(file) for file in files]
+    dataset = tf.data.Dataset.from_tensor_slices(names).map(tf.io.read_file, num_parallel_calls=2)
+    done = 0
+    for batch in dataset.batch(batch_size).prefetch(2):
+        try:
+            outputs = signature(image_bytes=batch)
+        except tf.errors.InvalidArgumentError as error:
+            raise UserError(_name_the_bad_file(signature, names[done : done + batch_size], error)) from error
+        yield {name: value.numpy() for name, value in outputs.items()}
+        done += len(batch)
+
+
+def _name_the_bad_file(signature: Callable, files: Sequence[bytes], error: Exception) -> str:
+    for file in files:
+        try:
+            signature(image_bytes=tf.io.read_file(file)[None])
+        except tf.errors.InvalidArgumentError as own:
+            return unreadable.message(os.fsdecode(file), unreadable.reason(own))
+    return (
+        f"{os.fsdecode(files[0])} and the {len(files) - 1} files after it: the model failed on them together ({error})."
+    )

@@ -1,0 +1,120 @@
+"""What an exported model answers to: the signatures' names, inputs, and the functions of a classifier.
+
+| signature         | takes                              | answers                                              |
+|-------------------|------------------------------------|------------------------------------------------------|
+| `serving_default` | `image_bytes` string [B]           | `anomaly_score`, perhaps `probability`, float32 [B]  |
+| `predict_images`  | `images` uint8 [B, H, W, 3], RGB   | the same                                             |
+| `embed`           | `image_bytes`                      | `embedding` float32 [B, D]: what the head sees       |
+| `explain`         | `image_bytes`                      | the same as `serving_default`, and `heat_map` float32|
+|                   |                                    | [B, S, S], `overlay_bytes` string [B]: PNG files     |
+
+An export adds `threshold` float32 [B] and `label` int64 [B] to every answer that has a score. TensorFlow Serving's
+REST form takes and gives strings whose name ends in `_bytes` as {"b64": ...}.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import keras
+import tensorflow as tf
+
+from mvtec_tf.data.decoding import pixels
+from mvtec_tf.graphs import heat_maps
+from mvtec_tf.networks.classifier import POOLED, log_odds
+
+SERVING_DEFAULT = "serving_default"
+PREDICT_IMAGES = "predict_images"
+EMBED = "embed"
+EXPLAIN = "explain"
+HEAT_MAP = "heat_map"
+
+IMAGE_BYTES = tf.TensorSpec([None], tf.string, name="image_bytes")
+IMAGES = tf.TensorSpec([None, None, None, 3], tf.uint8, name="images")
+
+Answer = dict[str, tf.Tensor]
+
+
+@dataclasses.dataclass(frozen=True)
+class Signature:
+    """One of a model's.
+
+    Attributes:
+      function: takes one tensor.
+      takes: its name, shape and dtype.
+    """
+
+    function: Callable[[tf.Tensor], Answer]
+    takes: tf.TensorSpec
+
+
+def of_pixels(
+    image_size: pixels.Size,
+    judge: Callable[[tf.Tensor], Answer],
+    embed: Callable[[tf.Tensor], Answer],
+    explain: Callable[[tf.Tensor], tuple[Answer, tf.Tensor]],
+    max_pixels: int = pixels.MAX_PIXELS,
+) -> dict[str, Signature]:
+    """The four signatures of a model, from what it makes of pixels uint8 [B, height, width, 3].
+
+    Args:
+      image_size: of those pixels.
+      judge: pixels -> `anomaly_score` and what goes with it.
+      embed: pixels -> `embedding`.
+      explain: pixels -> what `judge` answers, and a heat map, float32 [B, h, w], not negative.
+      max_pixels: encoded images that are larger are refused before they are decoded.
+    """
+
+    def serving_default(image_bytes: tf.Tensor) -> Answer:
+        return judge(pixels.decode_batch(image_bytes, image_size, max_pixels))
+
+    def predict_images(images: tf.Tensor) -> Answer:
+        return judge(resize_batch(images, image_size))
+
+    def embed_bytes(image_bytes: tf.Tensor) -> Answer:
+        return embed(pixels.decode_batch(image_bytes, image_size, max_pixels))
+
+    def explain_bytes(image_bytes: tf.Tensor) -> Answer:
+        images = pixels.decode_batch(image_bytes, image_size, max_pixels)
+        answer, heat_map = explain(images)
+        heat_map = heat_maps.enlarge(heat_map, image_size)
+        return answer | {HEAT_MAP: heat_map, "overlay_bytes": heat_maps.overlay_png(images, heat_map)}
+
+    return {
+        SERVING_DEFAULT: Signature(serving_default, IMAGE_BYTES),
+        PREDICT_IMAGES: Signature(predict_images, IMAGES),
+        EMBED: Signature(embed_bytes, IMAGE_BYTES),
+        EXPLAIN: Signature(explain_bytes, IMAGE_BYTES),
+    }
+
+
+def of_classifier(model: keras.Model, max_pixels: int = pixels.MAX_PIXELS) -> dict[str, Signature]:
+    """The signatures of a network uint8 [B, S, S, 3] -> float32 logits [B, 2] with a layer `pooled`."""
+    pooled = model.get_layer(POOLED)
+    to_maps = keras.Model(model.inputs, pooled.input)
+    from_maps = keras.Model(pooled.input, model.output)
+    to_embedding = keras.Model(model.inputs, pooled.output)
+
+    def answer(score: tf.Tensor) -> Answer:
+        return {"anomaly_score": score, "probability": tf.sigmoid(score)}
+
+    def judge(images: tf.Tensor) -> Answer:
+        return answer(log_odds(model(images, training=False)))
+
+    def embed(images: tf.Tensor) -> Answer:
+        return {"embedding": to_embedding(images, training=False)}
+
+    def explain(images: tf.Tensor) -> tuple[Answer, tf.Tensor]:
+        maps = to_maps(images, training=False)
+        score, heat_map = heat_maps.grad_cam(maps, lambda values: log_odds(from_maps(values, training=False)))
+        return answer(score), heat_map
+
+    return of_pixels(model.input_shape[1], judge, embed, explain, max_pixels)
+
+
+def resize_batch(images: tf.Tensor, image_size: pixels.Size) -> tf.Tensor:
+    """uint8 [B, H, W, 3] -> uint8 [B, height, width, 3], each as a decoded file of these pixels would be."""
+    return tf.map_fn(
+        lambda one: pixels.resize(one, image_size),
+        images,
+        fn_output_signature=tf.TensorSpec((*pixels.height_and_width(image_size), 3), tf.uint8),
+    )

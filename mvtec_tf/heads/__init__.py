@@ -1,0 +1,1 @@
+"""Light heads on frozen features, by the contract of scikit-learn: `fit`, `decision_function`."""

@@ -1,0 +1,274 @@
+"""Heads that look at every patch, need no labels, and say where: PaDiM's Gaussians and PatchCore's memory."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from mvtec_tf.errors import UserError
+from mvtec_tf.heads import frozen
+from mvtec_tf.heads.coreset import greedy_coreset
+from mvtec_tf.heads.frozen import FrozenFeatures
+from mvtec_tf.networks import patch_maps
+
+# Defard et al., ICPR 2021, section 3.1; here on channels of unit variance.
+_PADIM_RIDGE = 0.01
+# Patches at a time that are compared with the whole memory: 4096 x 2000 distances are 33 MB.
+_ROWS = 4096
+
+
+class _PatchHead:
+    """Distances of patches -> image score (the largest) and heat map.
+
+    Args:
+      layers: which of the features' maps are used; default: all.
+    """
+
+    needs_labels = False
+    needs_maps = True
+    gives_heat_maps = True
+
+    def __init__(self, layers: Sequence[str] = ()) -> None:
+        self.layers = tuple(layers)
+
+    def decision_function(self, features: FrozenFeatures) -> np.ndarray:
+        """float32 [N], the largest distance of any patch."""
+        return self.distances(features).max(axis=(1, 2))
+
+    def distances(self, features: FrozenFeatures) -> np.ndarray:
+        """float32 [N, rows, columns] of all patches."""
+        rows, columns = patch_maps.grid(self._maps(features))
+        parts = [self._distances(patches) for patches in self._patches(features)]
+        return np.concatenate(parts).reshape(len(features), rows, columns) if parts else np.empty((0, rows, columns))
+
+    def heat_maps(self, features: FrozenFeatures) -> np.ndarray:
+        """float32 [N, height, width]."""
+        return patch_maps.heat_map(self.distances(features), features.image_size)
+
+    def score(self, features: FrozenFeatures, arrays: dict[str, tf.Tensor]) -> tf.Tensor:
+        """float32 [N]."""
+        return tf.reduce_max(self.distance_ops(features, arrays), axis=[1, 2])
+
+    def heat_map(self, features: FrozenFeatures, arrays: dict[str, tf.Tensor]) -> tf.Tensor:
+        """float32 [N, height, width]."""
+        return patch_maps.heat_map_ops(self.distance_ops(features, arrays), features.image_size)
+
+    def distance_ops(self, features: FrozenFeatures, arrays: dict[str, tf.Tensor]) -> tf.Tensor:
+        """`distances` in TensorFlow ops."""
+        maps = self._maps(features)
+        distances = self._distance_ops(patch_maps.join_ops(self._used_ops(maps, arrays)), arrays)
+        return tf.reshape(distances, [-1, *patch_maps.grid(maps)])
+
+    def _maps(self, features: FrozenFeatures) -> dict[str, Any]:
+        return {name: features.maps[name] for name in self.layers or features.maps}
+
+    def _patches(self, features: FrozenFeatures) -> Iterator[np.ndarray]:
+        """float32 [B, patches, D], a few images at a time."""
+        for batch in features.batches():
+            yield patch_maps.join(self._used(self._maps(batch)))
+
+    def _used(self, maps: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The channels that the head looks at."""
+        return maps
+
+    def _used_ops(self, maps: dict[str, tf.Tensor], arrays: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """`_used` in TensorFlow ops."""
+        del arrays
+        return maps
+
+    def _good(self, features: FrozenFeatures, labels: np.ndarray, name: str) -> FrozenFeatures:
+        frozen.check(features, labels, maps=True)
+        good = features.select(np.asarray(labels) == 0)
+        if len(good) < 2:
+            raise UserError(f"--head={name} needs at least two good images, found {len(good)}.")
+        return good
+
+
+class PadimHead(_PatchHead):
+    """A Gaussian for every position: Defard et al., "PaDiM: a patch distribution modeling framework", ICPR 2021.
+
+    Fits parts that lie in the same place on every image. The distance is Mahalanobis', equation 2.
+
+    Args:
+      channels: random channels of a patch that are used; memory and the exported graph grow with their square.
+      seed: of their choice.
+      layers: which maps are used; default: all.
+    """
+
+    def __init__(self, channels: int = 100, seed: int = 0, layers: Sequence[str] = ()) -> None:
+        super().__init__(layers)
+        self.channels = channels
+        self.seed = seed
+
+    def fit(self, features: FrozenFeatures, labels: np.ndarray) -> "PadimHead":
+        """Reads the good images' maps once. Raises UserError on fewer than two of them."""
+        good = self._good(features, labels, "padim")
+        width = patch_maps.channels(self._maps(good))
+        rng = np.random.default_rng(self.seed)
+        self.chosen_ = np.sort(rng.choice(width, min(self.channels, width), replace=False))
+        mean, covariance = self._moments(good)
+        # Between and within positions: the unit in which the ridge of the paper is 1 % of a channel's variance.
+        variance = np.einsum("pdd->pd", covariance).mean(axis=0) + mean.var(axis=0)
+        scale = np.sqrt(np.where(variance > 0, variance, 1.0))
+        covariance = covariance / np.outer(scale, scale) + _PADIM_RIDGE * np.eye(len(scale))
+        # |whitening.T (x - mean)| is the distance: the inverse of the Cholesky factor, transposed.
+        inverse = np.linalg.inv(np.linalg.cholesky(covariance))
+        self.mean_ = mean.astype(np.float32)
+        self.whitening_ = (inverse.transpose(0, 2, 1) / scale[:, None]).astype(np.float32)
+        return self
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """chosen int32 [d], mean [P, d], whitening [P, d, d]; P positions, row by row."""
+        return {"chosen": self.chosen_.astype(np.int32), "mean": self.mean_, "whitening": self.whitening_}
+
+    def _used(self, maps: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        # Before coarse maps are interpolated: a tenth of the work.
+        found, first = {}, 0
+        for name, value in maps.items():
+            width = value.shape[-1]
+            own = self.chosen_[(self.chosen_ >= first) & (self.chosen_ < first + width)] - first
+            found[name], first = value[..., own], first + width
+        return found
+
+    def _used_ops(self, maps: dict[str, tf.Tensor], arrays: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        chosen, found, first = arrays["chosen"], {}, 0
+        for name, value in maps.items():
+            width = value.shape[-1]
+            own = tf.boolean_mask(chosen, (chosen >= first) & (chosen < first + width)) - first
+            found[name], first = tf.gather(value, own, axis=-1), first + width
+        return found
+
+    def _moments(self, good: FrozenFeatures) -> tuple[np.ndarray, np.ndarray]:
+        """float64 mean [P, d] and covariance [P, d, d], of all good images in one pass."""
+        shift = total = products = None
+        for patches in self._patches(good):
+            values = patches.astype(np.float64)
+            if shift is None:
+                # Sums of squares far from zero would cost the covariance its digits.
+                shift = values.mean(axis=0)
+                total, products = np.zeros_like(shift), np.zeros((*shift.shape, shift.shape[1]))
+            values -= shift
+            total += values.sum(axis=0)
+            products += values.transpose(1, 2, 0) @ values.transpose(1, 0, 2)
+        mean = total / len(good)
+        covariance = (products - len(good) * mean[:, :, None] * mean[:, None, :]) / (len(good) - 1)
+        return mean + shift, covariance
+
+    def _distances(self, patches: np.ndarray) -> np.ndarray:
+        centred = patches - self.mean_
+        return np.linalg.norm(centred.transpose(1, 0, 2) @ self.whitening_, axis=2).T
+
+    def _distance_ops(self, patches: tf.Tensor, arrays: dict[str, tf.Tensor]) -> tf.Tensor:
+        centred = patches - arrays["mean"]
+        return tf.transpose(tf.norm(tf.matmul(tf.transpose(centred, [1, 0, 2]), arrays["whitening"]), axis=2))
+
+
+class PatchCoreHead(_PatchHead):
+    """Distance of each patch to its nearest in a memory of good patches: Roth et al., "Towards total recall in
+    industrial anomaly detection", CVPR 2022.
+
+    The memory is a greedy coreset of random candidates, so that neither memory nor the time for an image
+    grows with the number of training images. Each layer is scaled to unit variance, because stages
+    differ in scale by orders of magnitude. The paper's re-weighting of the image score by the neighbours of the
+    nearest patch (equation 7) is left out.
+
+    Args:
+      memory_bank: patches that are kept.
+      candidates: random patches among which they are chosen.
+      neighbours: nearest patches whose distances are averaged.
+      seed: of the candidates and the choice.
+      layers: which maps are used; default: all.
+      greedy: False: keep a random choice, to compare with.
+    """
+
+    def __init__(
+        self,
+        memory_bank: int = 2000,
+        candidates: int = 50_000,
+        neighbours: int = 1,
+        seed: int = 0,
+        layers: Sequence[str] = (),
+        greedy: bool = True,
+    ) -> None:
+        super().__init__(layers)
+        self.memory_bank = memory_bank
+        self.candidates = candidates
+        self.neighbours = neighbours
+        self.seed = seed
+        self.greedy = greedy
+
+    def fit(self, features: FrozenFeatures, labels: np.ndarray) -> "PatchCoreHead":
+        """Reads the good images' maps once. Raises UserError on fewer than two of them."""
+        good = self._good(features, labels, "patchcore")
+        sample = self._sample(good)
+        self.mean_ = sample.mean(axis=0, dtype=np.float64).astype(np.float32)
+        self.scale_ = self._layer_scale(sample, [value.shape[-1] for value in self._maps(good).values()])
+        sample -= self.mean_
+        sample /= self.scale_
+        kept = greedy_coreset(sample, self.memory_bank, self.seed) if self.greedy else np.arange(self.memory_bank)
+        self.bank_ = sample[kept[: len(sample)]]
+        return self
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """mean and scale [D], bank [memory_bank, D]."""
+        return {"mean": self.mean_, "scale": self.scale_, "bank": self.bank_}
+
+    def _sample(self, good: FrozenFeatures) -> np.ndarray:
+        """float32 [at most `candidates`, D]: patches drawn evenly from all, in random order."""
+        rows, columns = patch_maps.grid(self._maps(good))
+        total = len(good) * rows * columns
+        rng = np.random.default_rng(self.seed)
+        wanted = np.sort(rng.choice(total, min(self.candidates, total), replace=False))
+        sample = np.empty((len(wanted), patch_maps.channels(self._maps(good))), np.float32)
+        first = filled = 0
+        for patches in self._patches(good):
+            flat = patches.reshape(-1, patches.shape[-1])
+            here = wanted[(wanted >= first) & (wanted < first + len(flat))] - first
+            sample[filled : filled + len(here)] = flat[here]
+            first, filled = first + len(flat), filled + len(here)
+        # A random choice of the same size is then simply the first ones.
+        rng.shuffle(sample)
+        return sample
+
+    def _layer_scale(self, sample: np.ndarray, widths: Sequence[int]) -> np.ndarray:
+        """float32 [D]: one number a layer, the deviation of its channels."""
+        # By parts: the squares of the whole sample in double precision would be the largest thing in memory.
+        starts = range(0, len(sample), _ROWS)
+        squares = [np.square(sample[i : i + _ROWS] - self.mean_).sum(axis=0, dtype=np.float64) for i in starts]
+        variance = np.sum(squares, axis=0) / len(sample)
+        means = [part.mean() for part in np.split(variance, np.cumsum(widths)[:-1])]
+        return np.repeat(np.sqrt([mean if mean > 0 else 1.0 for mean in means]), widths).astype(np.float32)
+
+    def _distances(self, patches: np.ndarray) -> np.ndarray:
+        flat = (patches.reshape(-1, patches.shape[-1]) - self.mean_) / self.scale_
+        parts = [self._nearest(flat[start : start + _ROWS]) for start in range(0, len(flat), _ROWS)]
+        return np.concatenate(parts).reshape(patches.shape[:2])
+
+    def _nearest(self, patches: np.ndarray) -> np.ndarray:
+        """float32 [M]: mean distance to the nearest in memory."""
+        ranks = (self.bank_**2).sum(axis=1) - 2 * patches @ self.bank_.T
+        count = min(self.neighbours, len(self.bank_))
+        if count == 1:
+            nearest = np.argmin(ranks, axis=1)[:, None]
+        else:
+            nearest = np.argpartition(ranks, count - 1, axis=1)[:, :count]
+        # The product is good enough to rank; the distance is taken from the difference itself.
+        columns = [np.linalg.norm(patches - self.bank_[nearest[:, k]], axis=1) for k in range(count)]
+        return np.mean(columns, axis=0, dtype=np.float32)
+
+    def _distance_ops(self, patches: tf.Tensor, arrays: dict[str, tf.Tensor]) -> tf.Tensor:
+        bank = arrays["bank"]
+        lengths = tf.reduce_sum(tf.square(bank), axis=1)
+        count = min(self.neighbours, bank.shape[0])
+
+        def nearest(one: tf.Tensor) -> tf.Tensor:
+            ranks = 2 * tf.matmul(one, bank, transpose_b=True) - lengths
+            found = tf.argmax(ranks, axis=1)[:, None] if count == 1 else tf.math.top_k(ranks, count).indices
+            parts = [tf.norm(one - tf.gather(bank, found[:, k]), axis=1) for k in range(count)]
+            return tf.add_n(parts) / count
+
+        scaled = (patches - arrays["mean"]) / arrays["scale"]
+        # Image by image: the distances of a whole batch to the whole memory would not fit.
+        spec = tf.TensorSpec(patches.shape[1:2], tf.float32)
+        return tf.map_fn(nearest, scaled, fn_output_signature=spec, parallel_iterations=1)

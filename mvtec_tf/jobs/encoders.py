@@ -1,0 +1,65 @@
+"""Finding an encoder, or writing one of a backbone as it is."""
+
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mvtec_tf.data.decoding.pixels import MAX_PIXELS
+from mvtec_tf.errors import UserError
+from mvtec_tf.graphs import saved_model
+from mvtec_tf.networks.simclr import EMBEDDING
+from mvtec_tf.run_directory import read_run
+from mvtec_tf.training.contrastive import starting_encoder
+from mvtec_tf.training.recipes import ContrastiveSettings
+
+
+def resolve_encoder(name: str, flag: str = "--encoder") -> pathlib.Path:
+    """The SavedModel of a run of train_simclr, or the SavedModel itself.
+
+    Args:
+      name: path of either.
+      flag: that it was given to, for the message.
+
+    Raises:
+      UserError: neither is there, the run is not finished, or the model is no encoder.
+    """
+    path = pathlib.Path(name)
+    if (path / "run.json").is_file():
+        if read_run(path)["status"] != "finished":
+            raise UserError(f"{flag}={name}: that run is not finished. Repeat its command to finish it.")
+        path = path / "saved_model"
+    if not path.is_dir():
+        raise UserError(f"{flag}={name}: no run directory and no SavedModel there.")
+    kind = saved_model.read_card(path)["kind"]
+    if kind != "encoder":
+        raise UserError(f"{flag}={name}: the SavedModel is a {kind}. Name a run of train_simclr or its export.")
+    return path
+
+
+def starting_settings(backbone: str, image_size: int, weights: str, partial: bool, seed: int) -> ContrastiveSettings:
+    """The recipe of an encoder without any pretraining on the images at hand."""
+    return ContrastiveSettings(
+        backbone=backbone, image_size=image_size, weights=weights, weights_partial=partial, seed=seed
+    )
+
+
+def export_starting_encoder(
+    path: pathlib.Path,
+    settings: ContrastiveSettings,
+    provenance: Mapping[str, Any],
+    layers: Sequence[str] = (),
+    max_pixels: int = MAX_PIXELS,
+) -> str:
+    """Writes a backbone as it is, without pretraining here, unless it is there already.
+
+    Returns:
+      What was loaded, in words.
+    """
+    if path.exists():
+        return saved_model.read_card(path)["weights"]
+    built = starting_encoder(settings)
+    words = built.weights.describe() if built.weights else f"weights: {settings.weights}."
+    print(words, flush=True)
+    card = {"run": dict(provenance), "weights": words, "pretrain_images": []}
+    saved_model.write_encoder(path, built, card, [layer for layer in layers if layer != EMBEDDING], max_pixels)
+    return words

@@ -1,0 +1,152 @@
+"""The features that a probe is fitted on: of an encoder, computed in the run, or of a store that exists."""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from mvtec_tf.data import leaks, protocol
+from mvtec_tf.data.formats.scan import Record
+from mvtec_tf.data.protocol import Cut, SplitRow
+from mvtec_tf.errors import UsageError, UserError
+from mvtec_tf.features import extract
+from mvtec_tf.features.feature_graph import FeatureSettings
+from mvtec_tf.features.store import ENCODER, FeatureKey, FeatureStore, encoder_digest
+from mvtec_tf.graphs import saved_model
+from mvtec_tf.heads.frozen import FrozenFeatures
+from mvtec_tf.jobs.encoders import resolve_encoder
+from mvtec_tf.run_directory import RunDirectory
+
+
+@dataclasses.dataclass(frozen=True)
+class Features:
+    """Frozen features of a cut.
+
+    Attributes:
+      encoder: SavedModel that they came from.
+      settings: which of its features.
+      key: what they are of.
+      cut: who is who.
+      frozen: of train_good, labelled and evaluate, in this order.
+      embedding: float32 [N, C], the encoder's last output alone.
+    """
+
+    encoder: pathlib.Path
+    settings: FeatureSettings
+    key: FeatureKey
+    cut: Cut
+    frozen: FrozenFeatures
+    embedding: np.ndarray
+
+    @classmethod
+    def of(cls, store: FeatureStore, encoder: pathlib.Path, cut: Cut) -> "Features":
+        """Those of the cut's images, from a store that holds them."""
+        key = store.key
+        settings = FeatureSettings(
+            key.layers, key.maps, key.neighbourhood, key.tiles, key.pooling, key.centre_brightness
+        )
+        records = (*cut.train_good, *cut.labelled, *cut.evaluate)
+        return cls(encoder, settings, key, cut, store.features_of(records), store.embeddings_of(records))
+
+    @property
+    def tiled(self) -> bool:
+        """Whether images were cut into tiles."""
+        return self.settings.tiles != (1, 1)
+
+    @property
+    def fit_records(self) -> tuple[Record, ...]:
+        """train_good and labelled, the first rows of the features."""
+        return (*self.cut.train_good, *self.cut.labelled)
+
+    @property
+    def fit_rows(self) -> FrozenFeatures:
+        """Their features."""
+        return self.frozen.select(np.arange(len(self.fit_records)))
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """Where features come from.
+
+    Attributes:
+      encoder: SavedModel.
+      store: that holds its features already, or None.
+    """
+
+    encoder: pathlib.Path
+    store: FeatureStore | None = None
+
+    @property
+    def untrained(self) -> bool:
+        """Whether the encoder is weights as they were given, trained on no images here."""
+        return not saved_model.read_card(self.encoder)["pretrain_images"]
+
+    def features(self, run: RunDirectory, cut: Cut, wanted: Callable[[list[str]], FeatureSettings]) -> Features:
+        """Those of the cut's images, from the store, or from the run, computed and kept there.
+
+        Args:
+          run: keeps what has to be computed.
+          cut: who is who.
+          wanted: the encoder's middle stages -> which features.
+
+        Raises:
+          LeakError: the encoder was trained on an image that is to be evaluated.
+        """
+        check_pretraining(self.encoder, cut.evaluate)
+        store = self.store
+        if store is None:
+            settings = wanted(saved_model.read_card(self.encoder)["middle_stages"])
+            # The study's cut evaluates images that it was also fitted on.
+            records = tuple(dict.fromkeys((*cut.train_good, *cut.labelled, *cut.evaluate)))
+            with run.timed("features"):
+                store = extract.extract(self.encoder, records, settings, run.path / "features")
+        print(f"Features: {store.describe()}", flush=True)
+        self._note(run, store)
+        return Features.of(store, self.encoder, cut)
+
+    def _note(self, run: RunDirectory, store: FeatureStore) -> None:
+        """What the diagrams of the run's report are drawn from."""
+        card = saved_model.read_card(self.encoder)
+        run.note(
+            architecture=card.get("architecture", []),
+            encoder={
+                "image_size": card["image_size"],
+                "layers": list(store.key.layers),
+                "pretrain_images": len(card["pretrain_images"]),
+                "settings": card["run"],
+            },
+        )
+
+
+def find_source(encoder: str | None, features: str | None, maps: bool) -> Source | None:
+    """The source that the command line names, or None if an encoder is yet to be written.
+
+    Args:
+      encoder: of --encoder, or None.
+      features: of --features, or None.
+      maps: whether patch maps must be there.
+
+    Raises:
+      UserError: there is no such encoder, or the features are of another one.
+      UsageError: the features hold no maps.
+    """
+    if features is None:
+        return None if encoder is None else Source(resolve_encoder(encoder))
+    store = FeatureStore(features)
+    found = pathlib.Path(features) / ENCODER if encoder is None else resolve_encoder(encoder)
+    if encoder_digest(found) != store.key.encoder:
+        raise UserError(
+            f"--features={features}: these are features of another encoder than {found}. Extract them with that one, "
+            "or leave --encoder out."
+        )
+    if maps and not store.key.maps:
+        raise UsageError(f"--features={features}: holds no patch maps. Extract the features with --maps for this head.")
+    return Source(found, store)
+
+
+def check_pretraining(encoder: pathlib.Path, evaluated: Sequence[Record]) -> None:
+    """Raises LeakError if the encoder was trained on an image that is to be evaluated."""
+    images = saved_model.read_card(encoder)["pretrain_images"]
+    seen = [SplitRow(image["path"], image["group"], image["category"], "pretrain") for image in images]
+    leaks.check_leaks(seen + protocol.split_rows(evaluated, "evaluate"), source=str(encoder))

@@ -1,0 +1,81 @@
+"""The original study's head: beside a better one under `clean`, or as the study itself fitted and judged it."""
+
+import dataclasses
+
+import numpy as np
+
+from mvtec_tf.evaluation.rows import rows
+from mvtec_tf.features.probe_graph import Probe, write_probe
+from mvtec_tf.graphs import scoring
+from mvtec_tf.heads.make import PerCategoryHead, StudyHead
+from mvtec_tf.heads.probability import Platt
+from mvtec_tf.jobs import probe as probe_steps
+from mvtec_tf.jobs import run_steps
+from mvtec_tf.jobs.probe import sigmoid
+from mvtec_tf.jobs.probe_features import Features
+from mvtec_tf.networks.simclr import EMBEDDING
+from mvtec_tf.run_directory import RunDirectory
+
+# The likelier class is called, which is a threshold of 0 on the log-odds.
+_LIKELIER = 0.0
+
+
+def fit_and_judge_study_head(run: RunDirectory, features: Features, seed: int) -> None:
+    """Fits the study's head on the labelled images alone and reports it, in a folder of the run."""
+    head = _fit(features, seed)
+    scores = head.decision_function(features.embedding[len(features.cut.train_good) :])
+    notes = [("Head", _head_note(head, features)), ("Labels", probe_steps.labels_note(features.cut))]
+    title = "The original study's head"
+    run_steps.judge_run(run, _table(features, scores), title, notes, threshold=_LIKELIER, part="study_head")
+
+
+def fit_and_judge_by_the_study(run: RunDirectory, features: Features, labels_used: int, seed: int) -> None:
+    """Fits the study's head, exports it and judges the export on all test images, labelled ones included."""
+    cut = features.cut
+    head = _fit(features, seed)
+    if not run.saved_model.exists():
+        seen = dataclasses.replace(features.settings, layers=(EMBEDDING,), maps=False)
+        # Its score is a log-odds, and its probability is reported as it is: not calibrated.
+        graph = Probe(
+            features.encoder, seen, PerCategoryHead.of_one(head, features.embedding.shape[1], Platt(1.0, 0.0))
+        )
+        write_probe(run.saved_model, graph, {"run": run.record["settings"], "head": "study"})
+    with run.timed("score"):
+        served = scoring.score_files(run.saved_model, [record.file for record in cut.evaluate])
+    scores = head.decision_function(features.embedding[len(cut.train_good) :])
+    probe_steps.check_roads(served.score, scores[len(cut.labelled) :])
+    note = (
+        f"The protocol of the original study: {labels_used} test images were labelled, {len(cut.labelled)} of them "
+        f"fitted, and all {len(cut.evaluate)} test images evaluated, the labelled ones among them."
+    )
+    notes = [("Head", _head_note(head, features)), ("Labels", note)]
+    run_steps.judge_run(
+        run,
+        _table(features, np.concatenate([scores[: len(cut.labelled)], served.score])),
+        "The original study, repeated",
+        notes,
+        threshold=_LIKELIER,
+        allow_leak=True,
+    )
+
+
+def _fit(features: Features, seed: int) -> StudyHead:
+    first, last = len(features.cut.train_good), len(features.fit_records)
+    labels = np.array([record.label for record in features.cut.labelled])
+    return StudyHead(seed).fit(features.embedding[first:last], labels)
+
+
+def _table(features: Features, scores: np.ndarray) -> list:
+    """Rows of the labelled and of the evaluated images, whose scores come in this order."""
+    labelled, evaluate = features.cut.labelled, features.cut.evaluate
+    fit, judged = scores[: len(labelled)], scores[len(labelled) :]
+    return [*rows(labelled, "fit", fit, sigmoid(fit)), *rows(evaluate, "evaluate", judged, sigmoid(judged))]
+
+
+def _head_note(head: StudyHead, features: Features) -> str:
+    return (
+        f"The study's own head on the encoder's last output: {head.epochs} epochs of Adam at {head.learning_rate:g} in "
+        f"batches of {head.batch_size} on {len(features.cut.labelled)} labelled images, no good training images, and "
+        "the likelier class as its call (a threshold of 0 on the log-odds). So few steps hardly move it from its "
+        "random start; it is reported as it is."
+    )

@@ -1,0 +1,1 @@
+"""Encoders x heads x label budgets x draws, cell by cell, with statistics and a page."""

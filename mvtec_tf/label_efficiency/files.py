@@ -1,0 +1,87 @@
+"""What the grid leaves on the disk: one file a cell, written as a whole or not at all, and the table of all."""
+
+import csv
+import io
+import json
+import pathlib
+import re
+import zlib
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from mvtec_tf import files
+from mvtec_tf.errors import UserError
+from mvtec_tf.evaluation.table import Predictions, write_predictions
+from mvtec_tf.label_efficiency.cell import METRICS, CellResult
+from mvtec_tf.label_efficiency.grid import Cell, order_of
+
+COLUMNS = ("encoder", "head", "category", "budget", "seed", "labelled_images", "labelled_defects", *METRICS)
+COLUMNS = (*COLUMNS, "threshold", "fit_seconds", "peak_mb")
+TABLE = "cells.csv"
+
+
+class CellFiles:
+    """The folder of a run's cells.
+
+    Args:
+      folder: `cells/` of the run.
+    """
+
+    def __init__(self, folder: pathlib.Path) -> None:
+        self._folder = folder
+
+    def read(self, cell: Cell) -> CellResult | None:
+        """A cell that an earlier call has computed, or None.
+
+        Raises:
+          UserError: its file is damaged.
+        """
+        path = self._path(cell)
+        try:
+            return CellResult.from_json(json.loads(path.read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            return None
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{path}: no figures of a cell ({error}). Remove it and repeat the command.") from error
+
+    def write(self, result: CellResult, predictions: Predictions) -> None:
+        """The predictions first: where the figures lie, all is there."""
+        path = self._path(result.cell)
+        write_predictions(path.with_suffix(".csv"), predictions)
+        files.write_json(path, result.as_json())
+
+    def _path(self, cell: Cell) -> pathlib.Path:
+        name = f"{_plain(cell.head)}_{cell.budget}_{cell.seed}.json"
+        return self._folder / _plain(cell.category) / _plain(cell.encoder) / name
+
+
+def _plain(name: str) -> str:
+    """A file name for free text; two texts never have one name."""
+    plain = re.sub(r"[^A-Za-z0-9_-]+", "_", name)
+    return plain if plain == name else f"{plain}_{zlib.crc32(name.encode()):08x}"
+
+
+def write_table(path: pathlib.Path, results: Iterable[CellResult]) -> None:
+    """`cells.csv`, sorted; a figure that does not exist is an empty field."""
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(map(_line, in_order(results)))
+    files.write_text(path, buffer.getvalue())
+
+
+def in_order(results: Iterable[CellResult]) -> list[CellResult]:
+    """By encoder, head, category, budget and seed."""
+    return sorted(results, key=lambda result: _place(result.cell))
+
+
+def _place(cell: Cell) -> Sequence[Any]:
+    return cell.encoder, cell.head, cell.category, order_of(cell.budget), cell.seed
+
+
+def _line(result: CellResult) -> dict[str, Any]:
+    cell = result.cell
+    names = {name: getattr(cell, name) for name in ("encoder", "head", "category", "budget", "seed")}
+    counts = {name: getattr(result, name) for name in ("labelled_images", "labelled_defects")}
+    costs = {name: getattr(result, name) for name in ("threshold", "fit_seconds", "peak_mb")}
+    return names | counts | result.metrics | costs

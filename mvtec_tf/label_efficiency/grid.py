@@ -1,0 +1,152 @@
+"""The cells of the label-efficiency grid: which there are, in which order, and which cannot be."""
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+
+from mvtec_tf.data import protocol
+from mvtec_tf.data.formats.scan import Record
+from mvtec_tf.data.protocol import BudgetError, Cut
+from mvtec_tf.errors import UsageError
+from mvtec_tf.heads.settings import NEED_LABELS
+
+# What --budgets asks for if nobody says: nothing, 1 to 25 % of the test images, the whole pool, and the two counts
+# of labelled anomalies that the literature reports (Ding et al., CVPR 2022; Zhu et al., CVPR 2024).
+BUDGETS = ("0", "0.01", "0.02", "0.05", "0.1", "0.25", "all", "1d", "10d")
+QUICK_BUDGETS = ("0", "0.05", "0.1", "all")
+
+
+@dataclasses.dataclass(frozen=True, order=True)
+class Cell:
+    """One figure of the grid: one head on one encoder's features, for one category, budget and seed.
+
+    Attributes:
+      category: of the images.
+      budget: as it is written, e.g. "0.1", "all" or "10d".
+      encoder: name of the encoder.
+      head: name of the head, "auto" for the recipe.
+      seed: of the cut, of the labels drawn, of the folds, and of what the head draws.
+    """
+
+    category: str
+    budget: str
+    encoder: str
+    head: str
+    seed: int
+
+
+@dataclasses.dataclass(frozen=True)
+class LeftOut:
+    """A cell that cannot be.
+
+    Attributes:
+      cell: which.
+      reason: why, in words.
+    """
+
+    cell: Cell
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Grid:
+    """What is to be computed.
+
+    Attributes:
+      cells: in the order of their computation: seed by seed, so that early cells span all heads and budgets.
+      cuts: (category, budget, seed) -> who is who.
+      left_out: what was asked for and cannot be.
+    """
+
+    cells: tuple[Cell, ...]
+    cuts: Mapping[tuple[str, str, int], Cut]
+    left_out: tuple[LeftOut, ...]
+
+    def cut(self, cell: Cell) -> Cut:
+        """Of a cell."""
+        return self.cuts[cell.category, cell.budget, cell.seed]
+
+    def evaluated(self) -> list[Record]:
+        """Every image that any cell is judged on."""
+        return list(dict.fromkeys(record for cut in self.cuts.values() for record in cut.evaluate))
+
+
+def parse_budgets(texts: Sequence[str]) -> tuple[str, ...]:
+    """Budgets in their shortest spelling.
+
+    Raises:
+      UsageError: none, one twice, or one that makes no sense.
+    """
+    found = [_spelled(protocol.parse_budget(text.strip(), "--budgets")) for text in texts]
+    twice = sorted({name for name in found if found.count(name) > 1})
+    if not found or twice:
+        said = f"{', '.join(twice)} stands there twice" if twice else "there is none"
+        raise UsageError(f"--budgets={','.join(texts)}: {said}. Expected different ones, such as {','.join(BUDGETS)}.")
+    return tuple(found)
+
+
+def _spelled(budget: protocol.Budget) -> str:
+    if budget is None:
+        return protocol.ALL
+    return f"{budget:g}" if isinstance(budget, float) else str(budget)
+
+
+def order_of(budget: str) -> tuple[int, float]:
+    """Sorts budgets: shares ascending, the whole pool, then numbers of defects."""
+    parsed = protocol.parse_budget(budget)
+    if parsed is None:
+        return 1, 0.0
+    return (0, parsed) if isinstance(parsed, float) else (2, float(parsed.objects))
+
+
+def make_grid(
+    records: Sequence[Record],
+    methods: Sequence[tuple[str, str]],
+    budgets: Sequence[str],
+    seeds: Sequence[int],
+    head_names: Mapping[str, str],
+) -> Grid:
+    """All cells, and those that cannot be with their reasons.
+
+    Args:
+      records: images of one or more categories.
+      methods: (encoder, head) each.
+      budgets: see `parse_budgets`.
+      seeds: of the cuts.
+      head_names: head -> key of `head_settings.HEADS`, for heads that go by another name.
+
+    Raises:
+      UsageError: no cell is left.
+      UserError: a category has too few test images for the protocol.
+      LeakError: one object is both in train/good and among the test images.
+    """
+    cuts: dict[tuple[str, str, int], Cut] = {}
+    cells: list[Cell] = []
+    left_out: list[LeftOut] = []
+    categories = protocol.by_category(records)
+    for seed, budget, category in _places(categories, budgets, seeds):
+        here = [Cell(category, budget, encoder, head, seed) for encoder, head in methods]
+        try:
+            cut = protocol.clean(categories[category], protocol.parse_budget(budget), seed)
+        except BudgetError as error:
+            left_out += [LeftOut(cell, error.reason) for cell in here]
+            continue
+        cuts[category, budget, seed] = cut
+        unlabelled = not any(record.label for record in cut.labelled)
+        for cell in here:
+            if unlabelled and head_names.get(cell.head, cell.head) in NEED_LABELS:
+                left_out.append(LeftOut(cell, f"the head {cell.head} needs labelled defects, and none are bought"))
+            else:
+                cells.append(cell)
+    if not cells:
+        reasons = "; ".join(dict.fromkeys(item.reason for item in left_out))
+        raise UsageError(f"--budgets={','.join(budgets)}: nothing can be computed of what was asked for: {reasons}.")
+    return Grid(tuple(cells), cuts, tuple(left_out))
+
+
+def _places(
+    categories: Mapping[str, Sequence[Record]], budgets: Sequence[str], seeds: Sequence[int]
+) -> Iterator[tuple[int, str, str]]:
+    for seed in seeds:
+        for budget in sorted(budgets, key=order_of):
+            for category in sorted(categories):
+                yield seed, budget, category

@@ -1,0 +1,197 @@
+"""Computes the cells of the grid that are missing, one by one, so that it can be stopped at any time."""
+
+import dataclasses
+import pathlib
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from mvtec_tf.data.formats.scan import Record
+from mvtec_tf.data.protocol import Cut
+from mvtec_tf.errors import LeakError, UserError
+from mvtec_tf.evaluation.metrics import Costs
+from mvtec_tf.evaluation.thresholds import Rule
+from mvtec_tf.features.store import FeatureStore
+from mvtec_tf.heads.frozen import FrozenFeatures
+from mvtec_tf.label_efficiency import cell as efficiency_cell
+from mvtec_tf.label_efficiency.cell import CellResult
+from mvtec_tf.label_efficiency.files import TABLE, CellFiles, write_table
+from mvtec_tf.label_efficiency.grid import Cell, Grid, LeftOut
+from mvtec_tf.run_directory import RunDirectory
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """A head on an encoder's features.
+
+    Attributes:
+      store: of the features of all images.
+      make_head: seed -> an unfitted head.
+      rule: by which its threshold is chosen.
+    """
+
+    store: FeatureStore
+    make_head: Callable[[int], Any]
+    rule: Rule
+
+
+class Runner:
+    """Runs a grid.
+
+    Args:
+      grid: what is to be computed.
+      methods: (encoder, head) -> how.
+      records: all images.
+      run: where results go.
+      costs: of wrong calls, for rules that need them.
+      say: prints a line.
+    """
+
+    def __init__(
+        self,
+        grid: Grid,
+        methods: Mapping[tuple[str, str], Method],
+        records: Sequence[Record],
+        run: RunDirectory,
+        costs: Costs,
+        say: Callable[[str], None],
+    ) -> None:
+        self._grid, self._methods = grid, methods
+        self._features = _Features(records)
+        self._pools = _pools(grid, records)
+        self._files, self._table = CellFiles(run.cells), run.path / TABLE
+        self._costs, self._say = costs, say
+        self.results: dict[Cell, CellResult] = {}
+        self.left_out: list[LeftOut] = list(grid.left_out)
+
+    def run(self) -> Iterator[int]:
+        """Computes what is missing. Yields each seed of which there are figures when its last cell is done.
+
+        Raises:
+          UserError: not a single cell could be computed.
+        """
+        cells = self._grid.cells
+        self.results = {cell: found for cell in cells if (found := self._files.read(cell))}
+        missing = [cell for cell in cells if cell not in self.results]
+        if len(missing) < len(cells):
+            self._say(f"{len(cells) - len(missing)} of {len(cells)} cells are there already.")
+        clock = _Clock(missing)
+        for number, cell in enumerate(cells):
+            if cell not in self.results:
+                with clock.timing(cell):
+                    words = self._compute(cell)
+                self._say(f"cell {number + 1} of {len(cells)}: {_name(cell)}: {words}; {clock.left()}")
+                write_table(self._table, self.results.values())
+            last = number + 1 == len(cells) or cells[number + 1].seed != cell.seed
+            if last and any(found.seed == cell.seed for found in self.results):
+                yield cell.seed
+        if not self.results:
+            raise UserError(f"Not one of {len(cells)} cells could be computed. The first: {self.left_out[0].reason}")
+        write_table(self._table, self.results.values())
+
+    def _compute(self, cell: Cell) -> str:
+        method, cut = self._methods[cell.encoder, cell.head], self._grid.cut(cell)
+        features = self._features.of(method.store, cut)
+        try:
+            result, predictions = efficiency_cell.compute(
+                cell,
+                cut,
+                features,
+                lambda: method.make_head(cell.seed),
+                method.rule,
+                self._costs,
+                self._pools[cell.category, cell.seed],
+            )
+        except LeakError:
+            raise
+        except UserError as error:
+            # What one cell's labels are too few for says nothing against the others.
+            self.left_out.append(LeftOut(cell, str(error)))
+            return f"left out: {error}"
+        self._files.write(result, predictions)
+        self.results[cell] = result
+        names = {"roc_auc": "ROC-AUC", "balanced_accuracy": "balanced accuracy"}
+        return ", ".join(f"{words} {_figure(result.metrics[name])}" for name, words in names.items())
+
+
+class _Features:
+    """Features by category, read from their store once: every file's digest is compared then."""
+
+    def __init__(self, records: Sequence[Record]) -> None:
+        self._by_category: dict[str, list[Record]] = defaultdict(list)
+        for record in records:
+            self._by_category[record.category].append(record)
+        self._read: dict[tuple[pathlib.Path, str], FrozenFeatures] = {}
+        self._rows = {record.path: row for own in self._by_category.values() for row, record in enumerate(own)}
+
+    def of(self, store: FeatureStore, cut: Cut) -> FrozenFeatures:
+        """Of train_good, labelled and evaluate, in this order; all of one category."""
+        records = (*cut.train_good, *cut.labelled, *cut.evaluate)
+        category = records[0].category
+        key = store.path, category
+        if key not in self._read:
+            self._read[key] = store.features_of(self._by_category[category])
+        return self._read[key].select(np.array([self._rows[record.path] for record in records]))
+
+
+class _Clock:
+    """How long is left: cells of one method take about as long as each other, those of different ones do not."""
+
+    def __init__(self, cells: Sequence[Cell]) -> None:
+        self._left: dict[tuple[str, ...], int] = defaultdict(int)
+        self._spent: dict[tuple[str, ...], list[float]] = defaultdict(list)
+        for cell in cells:
+            self._left[_kind(cell)] += 1
+
+    def timing(self, cell: Cell) -> "_Timing":
+        """Counts the block as this cell's work."""
+        return _Timing(self, cell)
+
+    def add(self, cell: Cell, seconds: float) -> None:
+        """A cell is done."""
+        self._spent[_kind(cell)].append(seconds)
+        self._left[_kind(cell)] -= 1
+
+    def left(self) -> str:
+        """In words."""
+        known = [seconds for spent in self._spent.values() for seconds in spent]
+        usual = sum(known) / len(known)
+        seconds = 0.0
+        for kind, count in self._left.items():
+            spent = self._spent.get(kind)
+            seconds += count * (sum(spent) / len(spent) if spent else usual)
+        return f"about {seconds / 60:.1f} minutes left"
+
+
+class _Timing:
+    def __init__(self, clock: _Clock, cell: Cell) -> None:
+        self._clock, self._cell = clock, cell
+
+    def __enter__(self) -> None:
+        self._start = time.monotonic()
+
+    def __exit__(self, *exception: object) -> None:
+        self._clock.add(self._cell, time.monotonic() - self._start)
+
+
+def _pools(grid: Grid, records: Sequence[Record]) -> dict[tuple[str, int], int]:
+    """(category, seed) -> how many test images are in the pool: those that are not evaluated."""
+    tests: dict[str, int] = defaultdict(int)
+    for record in records:
+        tests[record.category] += record.split == "test"
+    return {(category, seed): tests[category] - len(cut.evaluate) for (category, _, seed), cut in grid.cuts.items()}
+
+
+def _kind(cell: Cell) -> tuple[str, ...]:
+    return cell.category, cell.encoder, cell.head
+
+
+def _name(cell: Cell) -> str:
+    return f"{cell.category}, {cell.encoder}, {cell.head}, budget {cell.budget}, seed {cell.seed}"
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"

@@ -1,0 +1,38 @@
+"""The supervised network: a backbone with the study's head, on the backbone's own graph."""
+
+import keras
+from keras import layers
+
+from mvtec_tf.networks.backbone import BATCH_NORM_MOMENTUM, Backbone
+
+LOGITS = "logits"
+POOLED = "pooled"
+
+
+def build_classifier(backbone: Backbone, classes: int = 2) -> keras.Model:
+    """Dropout 0.5, dense 512, ReLU, batch norm, dropout 0.3, dense `classes`.
+
+    Args:
+      backbone: its graph is continued, not wrapped.
+      classes: number of logits; 2 here, good and defective.
+
+    Returns:
+      uint8 [B, S, S, 3] -> float32 logits [B, classes].
+    """
+    x = layers.GlobalAveragePooling2D(name=POOLED)(backbone.model.output)
+    x = layers.Dropout(0.5, name="head_dropout_1")(x)
+    x = layers.Dense(512, name="head_dense")(x)
+    x = layers.ReLU(name="head_relu")(x)
+    x = layers.BatchNormalization(momentum=BATCH_NORM_MOMENTUM, name="head_bn")(x)
+    x = layers.Dropout(0.3, name="head_dropout_2")(x)
+    # Logits stay float32 under mixed precision: a cross-entropy of bfloat16 logits is coarse.
+    logits = layers.Dense(classes, dtype="float32", name=LOGITS)(x)
+    return keras.Model(backbone.model.inputs, logits, name=f"{backbone.model.name}_classifier")
+
+
+def log_odds(logits: keras.KerasTensor) -> keras.KerasTensor:
+    """[B, 2] -> [B]: logit of defective minus logit of good; its sigmoid is the softmax probability.
+
+    The score of a prediction: unlike the probability it does not saturate into ties.
+    """
+    return logits[:, 1] - logits[:, 0]

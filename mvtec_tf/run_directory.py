@@ -1,0 +1,195 @@
+"""One run, one directory, one form: what was asked, with what, on which data, how far it got."""
+
+import json
+import pathlib
+import platform
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib import metadata
+from typing import Any
+
+import mvtec_tf
+from mvtec_tf import files
+from mvtec_tf.errors import UserError
+
+_PACKAGES = ("tensorflow", "keras", "keras-cv", "scikit-learn", "numpy", "tf-keras-vis")
+
+
+class RunDirectory:
+    """A directory that knows its recipe, so that a second call resumes it and a wrong one is refused.
+
+    Args:
+      path: the directory; made if it is not there.
+      binary: name of the program, e.g. "train_cnn".
+      settings: everything that decides the run's outcome but the data, JSON values.
+      data: description of the data; its "fingerprint" decides whether it is the same.
+      flagfile: text of a flagfile that repeats the run.
+      defaults: of the settings, for a run that an earlier version began, which knew fewer of them.
+
+    Raises:
+      UserError: the directory belongs to another recipe or other data, or is no run directory.
+    """
+
+    def __init__(
+        self,
+        path: files.PathLike,
+        binary: str,
+        settings: Mapping[str, Any],
+        data: Mapping[str, Any],
+        flagfile: str,
+        defaults: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.path = pathlib.Path(path)
+        self._was_there = self.path.exists()
+        self.resumed = self._record_file.exists()
+        if self.resumed:
+            self.record = self._read(binary, settings, data, defaults or {})
+            self._remove_partial_writes()
+        else:
+            self._refuse_strangers()
+            self.record = {
+                "binary": binary,
+                "status": "running",
+                "settings": dict(settings),
+                "data": dict(data),
+                "versions": _versions(),
+                "timings_seconds": {},
+            }
+            self._make(flagfile)
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run came to its end, now or in an earlier call."""
+        return self.record["status"] == "finished"
+
+    @property
+    def checkpoints(self) -> pathlib.Path:
+        """Folder of checkpoints."""
+        return self.path / "checkpoints"
+
+    @property
+    def tensorboard(self) -> pathlib.Path:
+        """Folder of TensorBoard's event files."""
+        return self.path / "tensorboard"
+
+    @property
+    def saved_model(self) -> pathlib.Path:
+        """The graph that was judged, and is served."""
+        return self.path / "saved_model"
+
+    @property
+    def predictions(self) -> pathlib.Path:
+        """Table of predictions."""
+        return self.path / "predictions.csv"
+
+    @property
+    def cells(self) -> pathlib.Path:
+        """Folder of a grid's cells."""
+        return self.path / "cells"
+
+    def note(self, **facts: Any) -> None:
+        """Adds facts to run.json."""
+        self.record.update(facts)
+        self._write()
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Adds the seconds that the block takes to run.json's timings, also over several calls."""
+        start = time.monotonic()
+        yield
+        timings = self.record["timings_seconds"]
+        timings[stage] = round(timings.get(stage, 0.0) + time.monotonic() - start, 2)
+        self._write()
+
+    def finish(self) -> None:
+        """Marks the run as finished: the same command will say so and do nothing."""
+        self.note(status="finished")
+
+    def discard_if_unused(self) -> None:
+        """Removes what this call has made, if it has come to no checkpoint, no model, no prediction and no cell.
+
+        For a run that is refused after it was opened. A resumed run is left as it is.
+        """
+        results = (self.checkpoints, self.saved_model, self.predictions, self.cells)
+        if self.resumed or any(path.exists() for path in results):
+            return
+        for item in self.path.iterdir():
+            shutil.rmtree(item) if item.is_dir() else item.unlink()
+        if not self._was_there:
+            self.path.rmdir()
+
+    @property
+    def _record_file(self) -> pathlib.Path:
+        return self.path / "run.json"
+
+    def _refuse_strangers(self) -> None:
+        if self.path.exists() and not self.path.is_dir():
+            raise UserError(f"--run_dir={self.path}: a file of this name is in the way. Choose another directory.")
+        if self.path.is_dir() and any(self.path.iterdir()):
+            raise UserError(
+                f"--run_dir={self.path}: not empty, and no run of this program (no run.json). "
+                "Choose a new directory, or empty this one."
+            )
+
+    def _make(self, flagfile: str) -> None:
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            files.write_text(self.path / "flags.txt", flagfile)
+            self._write()
+        except OSError as error:
+            raise UserError(f"--run_dir={self.path}: cannot be written ({error}). Choose another directory.") from error
+
+    def _read(
+        self, binary: str, settings: Mapping[str, Any], data: Mapping[str, Any], defaults: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        record = read_run(self.path)
+        # A run that was begun before a setting existed has it at its default.
+        there = {name: defaults.get(name) for name in settings} | record["settings"]
+        differences = [
+            f"--{name}: {there.get(name)!r} there, {settings.get(name)!r} here"
+            for name in sorted({*there, *settings})
+            if there.get(name) != settings.get(name)
+        ]
+        if record["binary"] != binary:
+            differences.insert(0, f"program: {record['binary']} there, {binary} here")
+        if record["data"]["fingerprint"] != data["fingerprint"]:
+            differences.append("the images or their labels are not the same")
+        if differences:
+            raise UserError(
+                f"--run_dir={self.path}: belongs to another run. {'; '.join(differences)}. "
+                "Choose a new directory, or repeat that run's flags to resume it."
+            )
+        return record
+
+    def _remove_partial_writes(self) -> None:
+        # A killed process leaves its temporary files; they start with a dot and say partial.
+        for leftover in self.path.rglob(".*partial*"):
+            if leftover.is_dir():
+                shutil.rmtree(leftover)
+            else:
+                leftover.unlink(missing_ok=True)
+
+    def _write(self) -> None:
+        files.write_json(self._record_file, self.record)
+
+
+def read_run(path: files.PathLike) -> dict[str, Any]:
+    """The record of the run in `path`.
+
+    Raises:
+      UserError: there is none, or it cannot be read.
+    """
+    file = pathlib.Path(path) / "run.json"
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no run directory (no run.json in it).") from error
+    except json.JSONDecodeError as error:
+        raise UserError(f"{file}: not readable as JSON ({error}). Remove the run directory and start again.") from error
+
+
+def _versions() -> dict[str, str]:
+    versions = {"mvtec_tf": mvtec_tf.__version__, "python": platform.python_version()}
+    return versions | {package: metadata.version(package) for package in _PACKAGES}

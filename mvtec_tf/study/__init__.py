@@ -1,0 +1,1 @@
+"""The original study repeated: its protocol, its head, its questions and their answers."""

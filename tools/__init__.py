@@ -1,0 +1,1 @@
+"""What only maintainers run: measurements of this project, and fuzzing."""
