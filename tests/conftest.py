@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from tests.in_process import run_in_process
+
 # Before any test imports TensorFlow.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -38,10 +40,11 @@ def pytest_sessionfinish(session):
 
 
 _SKIPPED: set[str] = set()
+run_binary = run_in_process
 
 
-def run_binary(name, *flags, check=True, **kwargs):
-    """Runs a binary in a process of its own; with `check`, a failure shows what it printed."""
+def run_process(name, *flags, check=True, **kwargs):
+    """Runs a binary in a process of its own: for signals, limits, a start without TensorFlow, and what C++ prints."""
     command = [sys.executable, "-m", f"mvtec_tf.bin.{name}", *map(str, flags)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, **kwargs)
     if check and done.returncode:

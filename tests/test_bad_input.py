@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from mvtec_tf.run_directory import read_run
-from tests.conftest import run_binary
+from tests.conftest import run_binary, run_process
 
 SIMCLR = ("--backbone=resnet10", "--weights=none", "--image_size=32", "--batch_size=8", "--precision=float32")
 SIMCLR = (*SIMCLR, "--projection_hidden=16", "--projection_dimensions=8", "--epochs=3")
@@ -60,7 +60,7 @@ def test_simclr_on_good_images_alone_survives_a_full_disk_and_ctrl_c(good_only, 
     def small_disk():
         resource.setrlimit(resource.RLIMIT_FSIZE, (_DISK, _DISK))
 
-    full = run_binary("train_simclr", *flags, check=False, preexec_fn=small_disk)
+    full = run_process("train_simclr", *flags, check=False, preexec_fn=small_disk)
     assert full.returncode == 1
     assert full.stderr.splitlines()[-1].startswith(f"ERROR: --run_dir={run_dir}: a file in {run_dir / 'checkpoints'}")
     assert "Traceback" not in full.stderr

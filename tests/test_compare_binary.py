@@ -1,10 +1,10 @@
 """`compare` at the command line: what it prints and which status it ends with."""
 
 import json
-import subprocess
-import sys
 
 import pytest
+
+from tests.conftest import run_binary
 
 HEADER = "path,category,defect,label,split,score"
 
@@ -26,9 +26,7 @@ def tables(tmp_path):
 
 
 def _compare(*arguments, cwd):
-    return subprocess.run(
-        [sys.executable, "-m", "mvtec_tf.bin.compare", *arguments], cwd=cwd, capture_output=True, text=True, timeout=60
-    )
+    return run_binary("compare", *arguments, check=False, cwd=cwd)
 
 
 def test_bare_tables_are_compared_and_the_folder_is_printed_last(tables):

@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from tests.conftest import run_binary
+
 HEADER = "path,category,defect,label,split,score"
 ROWS = [
     *(f"good{i}.png,bottle,good,0,evaluate,{i / 10}" for i in range(8)),
@@ -15,9 +17,7 @@ ROWS = [
 
 
 def _evaluate(*arguments, cwd):
-    return subprocess.run(
-        [sys.executable, "-m", "mvtec_tf.bin.evaluate", *arguments], cwd=cwd, capture_output=True, text=True, timeout=60
-    )
+    return run_binary("evaluate", *arguments, check=False, cwd=cwd)
 
 
 @pytest.fixture

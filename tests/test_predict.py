@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import pathlib
 import socket
 import subprocess
@@ -328,7 +327,7 @@ def test_the_binary_judges_with_a_model_here_and_says_what_is_wrong_with_another
     ],
 )
 def test_wrong_use_of_the_binary_is_status_2(flags, words, tmp_path):
-    done = run_binary("predict", *flags, check=False, cwd=tmp_path, env=_with_package())
+    done = run_binary("predict", *flags, check=False, cwd=tmp_path)
     assert done.returncode == 2
     assert words in done.stderr
     assert list(tmp_path.iterdir()) == []
@@ -349,7 +348,3 @@ def _threshold(exported):
 
 def _ports(served):
     return {"grpc": served[1], "http": served[2]}
-
-
-def _with_package():
-    return os.environ | {"PYTHONPATH": str(pathlib.Path(batch.__file__).parents[2])}

@@ -18,6 +18,7 @@ from mvtec_tf.data.formats import scan as records
 from mvtec_tf.data.toy import factory as toy
 from mvtec_tf.errors import UserError
 from mvtec_tf.heads import baselines
+from tests.conftest import run_binary
 
 SMALL = {"image_size": 48, "train_good": 4, "test_good": 3, "per_defect": 3}
 # Named here once more, so that a renamed category or defect is noticed.
@@ -235,11 +236,10 @@ def test_a_setting_out_of_range_is_named(tmp_path, name, value):
 
 def test_the_binary_draws_and_prints_the_folder_last(tmp_path):
     flags = ["--image_size=32", "--train_good=1", "--test_good=1", "--per_defect=1", f"--out={tmp_path / 'toy'}"]
-    command = [sys.executable, "-m", "mvtec_tf.bin.make_toy", *flags]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    done = run_binary("make_toy", *flags)
     assert done.stdout.splitlines()[-1] == str(tmp_path / "toy")
     assert len(records.scan([tmp_path / "toy"])) == 2 * 5
-    refused = subprocess.run([*command, "--seed=1"], capture_output=True, text=True, check=False)
+    refused = run_binary("make_toy", *flags, "--seed=1", check=False)
     assert refused.returncode == 1
     assert "other settings" in refused.stderr
     assert "Traceback" not in refused.stderr
