@@ -1,6 +1,7 @@
 """Judges what no network is needed for: logistic regression on mean brightness or on 16 x 16 grey pixels.
 
-A method that does not beat these has learnt nothing about defects.
+Without labels (--label_budget=0) it is the Mahalanobis distance of these from the good images. A method that does not
+beat these has learnt nothing about defects.
 
 Example:
   python -m mvtec_tf.bin.fit_baseline --data_dir=DATA/bottle --features=grey_pixels --run_dir=results/bottle_pixels
@@ -31,29 +32,43 @@ def main() -> None:
     from mvtec_tf.data import protocol
     from mvtec_tf.data.decoding.image_store import ImageStore
     from mvtec_tf.evaluation.rows import rows
+    from mvtec_tf.graphs import scoring
     from mvtec_tf.heads import baselines
     from mvtec_tf.heads.fitting import fit_probe
-    from mvtec_tf.heads.make import LogisticHead
+    from mvtec_tf.heads.make import LogisticHead, MahalanobisHead
+    from mvtec_tf.jobs import probe as probe_steps
     from mvtec_tf.jobs import run_steps
+    from mvtec_tf.serving.baseline_model import Baseline, write_baseline
 
     store = ImageStore(_IMAGE_SIZE.value, max_pixels=run_flags.FLAGS.max_pixels)
     records, skipped = run_steps.usable(run_steps.scan(), store.readable)
-    cut = protocol.clean(records, protocol.parse_budget(_BUDGET.value), _SEED.value)
+    budget = protocol.parse_budget(_BUDGET.value)
+    cut = protocol.clean(records, budget, _SEED.value)
     run = run_steps.open_run("fit_baseline", records, skipped)
     fit = (*cut.train_good, *cut.labelled)
-    everything = (*fit, *cut.evaluate)
-    features = getattr(baselines, _FEATURES.value)(store.load(everything))
-    probe = fit_probe(LogisticHead, features[: len(fit)], fit, _SEED.value)
-    # Told the category, because it could not be read from so little: the baseline gets every help.
-    scores = probe.head.decision_function_of(features, np.array([record.category for record in everything]))
+    features = getattr(baselines, _FEATURES.value)(store.load((*fit, *cut.evaluate))).astype(np.float32)
+    make, name = (LogisticHead, "logistic") if cut.labelled else (MahalanobisHead, "mahalanobis")
+    with run.timed("fit"):
+        probe = fit_probe(make, features[: len(fit)], fit, _SEED.value)
+    if not run.saved_model.exists():
+        side = baselines.SIDES[_FEATURES.value]
+        graph = Baseline(side, probe.head, _IMAGE_SIZE.value, run_flags.FLAGS.max_pixels)
+        write_baseline(run.saved_model, graph, {"run": run.record["settings"], "head": name})
+    store.forget()
+    with run.timed("score"):
+        served = scoring.score_files(run.saved_model, [record.file for record in cut.evaluate])
+    scores = probe.head.decision_function(features)
+    probe_steps.check_roads(served.score, scores[len(fit) :])
+    calibrate = [fit[i] for i in probe.calibrate]
     table = [
-        *rows(fit, "fit", scores[: len(fit)]),
-        *rows([fit[i] for i in probe.calibrate], "calibrate", probe.calibrate_scores),
-        *rows(cut.evaluate, "evaluate", scores[len(fit) :]),
+        *probe_steps.rows_of(probe.head, fit, "fit", scores[: len(fit)]),
+        *probe_steps.rows_of(probe.head, calibrate, "calibrate", probe.calibrate_scores),
+        *rows(cut.evaluate, "evaluate", served.score, served.probability),
     ]
     run.note(labels_used=len(cut.labelled), labelled_defects=sum(record.label for record in cut.labelled))
-    note = f"{len(cut.labelled)} labelled test images and {len(cut.train_good)} good training images."
-    run_steps.judge_run(run, table, f"Logistic regression on {_FEATURES.value.replace('_', ' ')}", [("Labels", note)])
+    words = {"logistic": "Logistic regression on", "mahalanobis": "Mahalanobis distance of"}[name]
+    title = f"{words} {_FEATURES.value.replace('_', ' ')}"
+    run_steps.judge_run(run, table, title, [("Labels", probe_steps.labels_note(cut))])
     run_steps.finish(run)
 
 

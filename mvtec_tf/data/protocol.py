@@ -57,6 +57,10 @@ class BudgetError(UserError):
         self.reason = reason
 
 
+class TooFewObjectsError(UserError):
+    """A category has too few good or defective test objects to be on both sides of the cut."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Cut:
     """What a method may see.
@@ -111,6 +115,9 @@ def parse_budget(text: str, flag: str = "--label_budget") -> Budget:
 def clean(records: Sequence[Record], budget: Budget, seed: int) -> Cut:
     """The protocol `clean`.
 
+    A category with fewer than two good or two defective test objects cannot be cut. Without labels (budget 0) it need
+    not be: all its test images are evaluated, be they good ones only.
+
     Args:
       records: images of one or more categories.
       budget: share of all test images of each category whose labels may be used, or how many defective objects of
@@ -119,7 +126,7 @@ def clean(records: Sequence[Record], budget: Budget, seed: int) -> Cut:
 
     Raises:
       BudgetError: in a category the budget buys no defective image, or there are fewer than it says.
-      UserError: a category has too few test images.
+      TooFewObjectsError: a category has too few test images for its budget.
       LeakError: one group is both in train/good and among the test images.
     """
     labelled: list[Record] = []
@@ -128,7 +135,13 @@ def clean(records: Sequence[Record], budget: Budget, seed: int) -> Cut:
         tests = [image for image in images if image.split == "test"]
         # A name of its own for each category's generator: adding a category changes no other cut.
         rng = np.random.default_rng([seed, zlib.crc32(category.encode())])
-        pool, held_out = _cut_in_half(category, tests, rng)
+        try:
+            pool, held_out = _cut_in_half(category, tests, rng)
+        except TooFewObjectsError:
+            # Where nothing is bought, nothing need be set aside to buy from.
+            if budget != 0 or all(record.label for record in tests):
+                raise
+            pool, held_out = [], tests
         labelled += _draw(category, pool, len(tests), budget, rng)
         evaluate += held_out
     cut = Cut(
@@ -249,9 +262,10 @@ def _cut_in_half(category: str, tests: Sequence[Record], rng: np.random.Generato
         for label, kind in ((0, "good"), (1, "defective")):
             if not any(record.label == label for record in part):
                 found = sum(record.label == label for record in tests)
-                raise UserError(
+                raise TooFewObjectsError(
                     f"category {category!r}: no {kind} test image is left for the {name} (found {found} "
-                    "in all). At least two of each kind are needed, showing different objects."
+                    "in all). At least two of each kind are needed, showing different objects. What needs no labels "
+                    "can do without: --label_budget=0, with fit_probe --recipe=auto or with fit_baseline."
                 )
     return pool, held_out
 

@@ -288,6 +288,8 @@ OF_PROBABILITY: Mapping[str, Callable[[np.ndarray, np.ndarray], float]] = {
     "expected_calibration_error": calibration.expected_calibration_error,
 }
 _AREAS, _OPERATING_POINTS = list(RANKING)[:2], list(RANKING)[2:]
+# Shares of the good images, which exist without a defective one.
+OF_GOOD = ("specificity", "fpr")
 NAMES = (*_AREAS, *AT_THRESHOLD, COST, *_OPERATING_POINTS, *OF_PROBABILITY)
 
 

@@ -79,17 +79,12 @@ class Probe(tf.Module):
 
     def signatures(self) -> dict[str, Callable]:
         """name -> tf.function, see `signatures.of_pixels`."""
-        named = signatures.of_pixels(self.image_size, self.judge, self.embed, self.explain, self.max_pixels)
-        return {
-            name: tf.function(signature.function, input_signature=[signature.takes])
-            for name, signature in named.items()
-        }
+        return signatures.as_functions(
+            signatures.of_pixels(self.image_size, self.judge, self.embed, self.explain, self.max_pixels)
+        )
 
     def _answer(self, features: Any) -> Answer:
-        score = self._head.score(features, self._arrays)
-        answer = {"anomaly_score": score, "category": self._head.choose(features, self._arrays)}
-        if self._head.gives_probability:
-            answer["probability"] = self._head.probability(score, features, self._arrays)
+        answer = self._head.answer(features, self._arrays)
         if self._head.gives_types:
             answer[TYPE_SCORES] = self._head.type_scores(features, self._arrays)
             answer[DEFECT_TYPE] = tf.gather(tf.constant(self._head.types), tf.argmax(answer[TYPE_SCORES], axis=1))

@@ -13,7 +13,7 @@ REST form takes and gives strings whose name ends in `_bytes` as {"b64": ...}.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import keras
 import tensorflow as tf
@@ -84,6 +84,13 @@ def of_pixels(
         PREDICT_IMAGES: Signature(predict_images, IMAGES),
         EMBED: Signature(embed_bytes, IMAGE_BYTES),
         EXPLAIN: Signature(explain_bytes, IMAGE_BYTES),
+    }
+
+
+def as_functions(named: Mapping[str, Signature]) -> dict[str, Callable]:
+    """name -> tf.function, as a SavedModel wants them."""
+    return {
+        name: tf.function(signature.function, input_signature=[signature.takes]) for name, signature in named.items()
     }
 
 

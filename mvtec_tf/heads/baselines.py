@@ -12,8 +12,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 # ITU-R BT.601, the weights of every common grey conversion.
-_LUMA = np.array([0.299, 0.587, 0.114])
+LUMA = np.array([0.299, 0.587, 0.114])
 _MAX_STEPS = 10_000
+# name -> side of the grey thumbnail that is all a baseline sees.
+SIDES = {"grey_pixels": 16, "mean_brightness": 1}
 
 
 def mean_brightness(images: np.ndarray) -> np.ndarray:
@@ -50,7 +52,7 @@ def grey_pixels(images: np.ndarray, size: int = 16) -> np.ndarray:
     side = grey.shape[1]
     if not 1 <= size <= side:
         raise ValueError(f"size must be 1 to the images' side {side}. Received: {size}.")
-    shares = _cell_shares(side, size)
+    shares = cell_shares(side, size)
     return np.einsum("cy,nyx,dx->ncd", shares, grey, shares, optimize=True).reshape(len(grey), size * size)
 
 
@@ -88,10 +90,10 @@ def _grey(images: np.ndarray) -> np.ndarray:
     """uint8 [N, S, S, 3] -> float64 [N, S, S]."""
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3 or images.shape[1] != images.shape[2]:
         raise ValueError(f"images must be uint8 [N, S, S, 3]. Received: {images.dtype} {list(images.shape)}.")
-    return images @ _LUMA
+    return images @ LUMA
 
 
-def _cell_shares(side: int, size: int) -> np.ndarray:
+def cell_shares(side: int, size: int) -> np.ndarray:
     """float64 [size, side]: which share of a cell each pixel of a row makes up; rows sum to 1."""
     borders = np.arange(size + 1) * (side / size)
     starts, pixels = borders[:-1, None], np.arange(side)[None, :]

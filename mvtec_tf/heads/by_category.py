@@ -105,6 +105,14 @@ class PerCategoryHead:
         """float32 features of N images -> [N], each by the head of its nearest category."""
         return self._by_category(features, arrays, lambda head, own, state: head.score(own, state), ())
 
+    def answer(self, features: FrozenFeatures, arrays: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """What an exported graph answers of N images: `anomaly_score` float32 [N], `category` int64 [N], and
+        `probability` float32 [N] where calibrated."""
+        answer = {"anomaly_score": self.score(features, arrays), "category": self.choose(features, arrays)}
+        if self.gives_probability:
+            answer["probability"] = self.probability(answer["anomaly_score"], features, arrays)
+        return answer
+
     def heat_map(self, features: FrozenFeatures, arrays: dict[str, tf.Tensor]) -> tf.Tensor:
         """float32 [N, height, width], each by the head of its nearest category; patch heads only."""
         size = features.image_size
@@ -122,15 +130,6 @@ class PerCategoryHead:
     def heat_maps(self, features: FrozenFeatures) -> np.ndarray:
         """float32 [N, height, width], by the very ops that are exported."""
         return self._batched(features, self.heat_map)
-
-    def decision_function_of(self, features: Any, categories: np.ndarray) -> np.ndarray:
-        """float32 [N], each row by the head of the category (str [N]) that it is said to be of."""
-        scores = np.empty(len(categories), np.float32)
-        for category, head in self.heads.items():
-            rows = categories == category
-            if rows.any():
-                scores[rows] = head.decision_function(frozen(features).select(rows))
-        return scores
 
     def probability_of(self, scores: np.ndarray, categories: np.ndarray) -> np.ndarray | None:
         """float32 [N] for scores of images said to be of these categories; None if not calibrated."""

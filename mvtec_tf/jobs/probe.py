@@ -98,8 +98,9 @@ def rows_of(head: PerCategoryHead, records: Sequence[Record], split: str, scores
 def labels_note(cut: Cut) -> str:
     """For the report: which labels the figures rest on."""
     defects = sum(record.label for record in cut.labelled)
+    labelled = f"{len(cut.labelled)} test images were labelled, {defects} of them defective." if cut.labelled else ""
+    these = "these and of " if cut.labelled else ""
     return (
-        f"{len(cut.labelled)} test images were labelled, {defects} of them defective. The threshold was chosen on "
-        f"out-of-fold scores of these and of the {len(cut.train_good)} good training images. {len(cut.evaluate)} "
-        "other test images were evaluated."
+        f"{labelled or 'No test image was labelled.'} The threshold was chosen on out-of-fold scores of {these}the "
+        f"{len(cut.train_good)} good training images. {len(cut.evaluate)} other test images were evaluated."
     )

@@ -11,7 +11,7 @@ import hashlib
 import pathlib
 from collections.abc import Callable, Iterable, Sequence
 
-from mvtec_tf.data.formats import folders, image_list
+from mvtec_tf.data.formats import division, folders, image_list
 from mvtec_tf.data.record import GOOD, IMAGE_SUFFIXES, Category, PathLike, Record
 from mvtec_tf.errors import UserError
 
@@ -50,8 +50,9 @@ def scan(
     records: list[Record] = []
     for name in sorted(categories or found):
         read, sentences = found[name].read()
+        read, more = division.with_good_tests(name, read)
         records += read
-        for sentence in sentences:
+        for sentence in [*sentences, *more]:
             say(sentence)
     return tuple(records)
 

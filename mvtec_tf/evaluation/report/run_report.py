@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
-from mvtec_tf.evaluation import intervals, thresholds, trivial
+from mvtec_tf.evaluation import intervals, metrics, thresholds, trivial
 from mvtec_tf.evaluation.assessment import Assessment
 from mvtec_tf.evaluation.report import page, section, summary
 from mvtec_tf.evaluation.report import pictures as figures
@@ -72,7 +72,7 @@ def _overall_table(judged: Assessment) -> str:
         groups += f'<th colspan="2" scope="colgroup">Mean over {len(judged.categories)} categories</th>'
     footnotes = Footnotes()
     rows = []
-    for name in summary.names_with_values(overall.metrics):
+    for name in _names(judged):
         label, says = METRIC_TEXTS[name]
         texts = [footnotes.cell(column[name], digits=summary.TABLE_DIGITS) for column in columns]
         cells = [
@@ -92,9 +92,15 @@ def _overall_table(judged: Assessment) -> str:
     )
 
 
+def _names(judged: Assessment) -> list[str]:
+    """The metrics that the tables hold: of good images alone those that are of good images."""
+    names = summary.names_with_values(judged.overall.metrics)
+    return names if judged.overall.defective else [name for name in names if name in metrics.OF_GOOD]
+
+
 def _category_table(judged: Assessment) -> str:
     footnotes = Footnotes()
-    names = summary.names_with_values(judged.overall.metrics)
+    names = _names(judged)
     rows = [_category_row(scope, names, footnotes) for scope in judged.categories.values()]
     head = page.heads(["Category", "Missed", "Falsely stopped", *(METRIC_TEXTS[name][0] for name in names)])
     return (

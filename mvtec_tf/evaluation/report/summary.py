@@ -220,6 +220,8 @@ def _listed(names: Sequence[str]) -> str:
 
 def _ranking(judged: Assessment) -> str:
     found = judged.overall.metrics["roc_auc"]
+    if not judged.overall.defective:
+        return _needed(judged.overall)
     if found.value is None:
         return f"ROC-AUC does not exist, because {found.reason}."
     mean = judged.mean["roc_auc"]
@@ -230,6 +232,15 @@ def _ranking(judged: Assessment) -> str:
     if found.value < 0.5:
         text += " Below 0.5 good images tend to score higher than defective ones: are labels or scores turned round?"
     return text
+
+
+def _needed(judged: Scope) -> str:
+    """What is missing for figures of detection, where no defective image was evaluated."""
+    return (
+        "So there are no figures of detection. For them, photograph defective parts and judge again: what share of them "
+        f"is found is known to 18 percentage points with {thresholds.FEW} defective objects, and from two objects on "
+        "their labels can be learned from. The interval above narrows with more good test images."
+    )
 
 
 def _not_judged(judged: Assessment) -> str:
