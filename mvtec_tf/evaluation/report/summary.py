@@ -237,9 +237,9 @@ def _ranking(judged: Assessment) -> str:
 def _needed(judged: Scope) -> str:
     """What is missing for figures of detection, where no defective image was evaluated."""
     return (
-        "So there are no figures of detection. For them, photograph defective parts and judge again: what share of them "
-        f"is found is known to 18 percentage points with {thresholds.FEW} defective objects, and from two objects on "
-        "their labels can be learned from. The interval above narrows with more good test images."
+        "So there are no figures of detection. For them, photograph defective parts and judge again: what share of "
+        f"them is found is known to 18 percentage points with {thresholds.FEW} defective objects, and from two objects "
+        "on their labels can be learned from. The interval above narrows with more good test images."
     )
 
 
