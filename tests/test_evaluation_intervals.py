@@ -5,11 +5,11 @@ import pytest
 from scipy import stats
 from sklearn import metrics as sklearn_metrics
 
-from mvtec_tf.evaluation import intervals, metrics, resampled
+from mvtec_tf.evaluation import intervals, metrics, sample
 from mvtec_tf.evaluation.assessment import assess
 from mvtec_tf.evaluation.intervals import Bootstrap, Resampling
 from mvtec_tf.evaluation.metrics import Costs, Metric
-from mvtec_tf.evaluation.resampled import Sample
+from mvtec_tf.evaluation.sample import Sample
 from mvtec_tf.evaluation.table import Predictions, Row
 
 _SOME = Bootstrap(resamples=50, seed=3)
@@ -87,26 +87,26 @@ def test_the_same_seed_gives_the_same_resamples_and_another_seed_others():
 def test_each_resamples_figures_are_those_of_a_table_with_its_rows_repeated(seed, digits):
     table = _images(40, seed, digits=digits)
     costs = Costs(3, 0.5)
-    sample = Sample(table.label, table.score, 0.5, table.probability, costs)
+    prepared = Sample(table.label, table.score, 0.5, table.probability, costs)
     weights = _weights(table)
-    found = sample.figures(weights, sample.points(weights))
-    assert set(found) == {*metrics.NAMES, resampled.GAIN}
+    found = prepared.figures(weights, prepared.points(weights))
+    assert set(found) == {*metrics.NAMES, sample.GAIN}
     for row, counts in enumerate(weights.astype(int)):
         labels, scores = np.repeat(table.label, counts), np.repeat(table.score, counts)
         probabilities = np.repeat(table.probability, counts)
-        slow = metrics.measure(labels, scores, 0.5, probabilities=probabilities, costs=costs)
+        slow = sample.measure(labels, scores, 0.5, probabilities=probabilities, costs=costs)
         for name in metrics.NAMES:
             expected = np.nan if slow[name].value is None else slow[name].value
             assert found[name][row] == pytest.approx(expected, abs=1e-9, nan_ok=True), name
         assert found["roc_auc"][row] == pytest.approx(sklearn_metrics.roc_auc_score(labels, scores), abs=1e-9)
         gain = slow["f1"].value - 2 * labels.sum() / (len(labels) + labels.sum())
-        assert found[resampled.GAIN][row] == pytest.approx(gain, abs=1e-9)
+        assert found[sample.GAIN][row] == pytest.approx(gain, abs=1e-9)
 
 
 def test_figures_that_a_resample_does_not_have_are_nan():
-    sample = Sample(np.array([0, 0, 1]), np.array([0.0, 1.0, 1.0]), 0.5, None, Costs())
+    prepared = Sample(np.array([0, 0, 1]), np.array([0.0, 1.0, 1.0]), 0.5, None, Costs())
     weights = np.array([[1.0, 1, 0], [0, 0, 2], [1, 0, 0]])
-    found = sample.figures(weights, sample.points(weights))
+    found = prepared.figures(weights, prepared.points(weights))
     missing = {name: np.isnan(values).tolist() for name, values in found.items()}
     assert missing["roc_auc"] == missing["balanced_accuracy"] == missing["mcc"] == [True, True, True]
     assert missing["recall"] == missing["f1"] == [True, False, True]
@@ -116,15 +116,15 @@ def test_figures_that_a_resample_does_not_have_are_nan():
 
 def test_bands_are_of_the_curves_of_the_resamples():
     table = _images(60, categories=1, digits=1)
-    sample = Sample(table.label, table.score, None, None, Costs())
+    prepared = Sample(table.label, table.score, None, None, Costs())
     weights = _weights(table)
-    details = sample.details(weights, sample.points(weights))
+    details = prepared.details(weights, prepared.points(weights))
     for row, counts in enumerate(weights.astype(int)):
         labels, scores = np.repeat(table.label, counts), np.repeat(table.score, counts)
         fpr, tpr, _ = sklearn_metrics.roc_curve(labels, scores, drop_intermediate=False)
-        np.testing.assert_allclose(details["roc"][row], np.interp(resampled.GRID, fpr, tpr), atol=1e-6)
+        np.testing.assert_allclose(details["roc"][row], np.interp(sample.GRID, fpr, tpr), atol=1e-6)
         precision, recall, _ = sklearn_metrics.precision_recall_curve(labels, scores)
-        for wanted, shown in zip(resampled.GRID[1:], details["precision_recall"][row, 1:], strict=True):
+        for wanted, shown in zip(sample.GRID[1:], details["precision_recall"][row, 1:], strict=True):
             reached = np.flatnonzero(recall >= wanted - 1e-9)[-1]  # thresholds rise, so recall falls
             assert shown == pytest.approx(precision[reached], abs=1e-6)
 

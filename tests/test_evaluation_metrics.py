@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as sklearn_metrics
 
-from mvtec_tf.evaluation import metrics, trivial
+from mvtec_tf.evaluation import metrics, sample, trivial
 from mvtec_tf.evaluation.metrics import Costs
 
 
@@ -24,10 +24,10 @@ def _cases():
 
 @pytest.mark.parametrize(("labels", "scores"), _cases())
 def test_rankings_agree_with_scikit_learn_also_when_scores_are_tied(labels, scores):
-    assert metrics.roc_auc(labels, scores).value == pytest.approx(
+    assert sample.measure(labels, scores, None)["roc_auc"].value == pytest.approx(
         sklearn_metrics.roc_auc_score(labels, scores), abs=1e-9
     )
-    assert metrics.pr_auc(labels, scores).value == pytest.approx(
+    assert sample.measure(labels, scores, None)["pr_auc"].value == pytest.approx(
         sklearn_metrics.average_precision_score(labels, scores), abs=1e-9
     )
 
@@ -35,7 +35,7 @@ def test_rankings_agree_with_scikit_learn_also_when_scores_are_tied(labels, scor
 def test_roc_auc_is_the_share_of_pairs_in_the_right_order():
     labels, scores = np.array([0, 1, 0, 1, 1]), np.array([0.1, 0.1, 0.5, 0.4, 0.9])
     pairs = [(d > g) + 0.5 * (d == g) for d in scores[labels == 1] for g in scores[labels == 0]]
-    assert metrics.roc_auc(labels, scores).value == pytest.approx(np.mean(pairs))
+    assert sample.measure(labels, scores, None)["roc_auc"].value == pytest.approx(np.mean(pairs))
 
 
 @pytest.mark.parametrize(("labels", "scores"), _cases())
@@ -60,7 +60,7 @@ def test_figures_at_a_threshold_agree_with_scikit_learn(labels, scores, where):
     }
     expected["fpr"] = 1 - expected["specificity"]
     expected["fnr"] = 1 - expected["recall"]
-    found = metrics.measure(labels, scores, threshold, costs=Costs(miss=7, false_alarm=2))
+    found = sample.measure(labels, scores, threshold, costs=Costs(miss=7, false_alarm=2))
     for name, value in expected.items():
         if np.isnan(value):
             assert found[name].value is None, name
@@ -73,7 +73,7 @@ def test_a_score_that_reaches_the_threshold_is_called_defective():
 
 
 def test_every_metric_is_measured_by_name():
-    found = metrics.measure(np.array([0, 1]), np.array([0.0, 1.0]), 0.5)
+    found = sample.measure(np.array([0, 1]), np.array([0.0, 1.0]), 0.5)
     assert set(found) == set(metrics.NAMES)
     assert set(found) == {
         *("accuracy", "precision", "recall", "f1", "specificity", "balanced_accuracy", "mcc", "cost"),
@@ -84,7 +84,7 @@ def test_every_metric_is_measured_by_name():
 
 
 def test_without_defective_images_only_what_good_images_tell_has_a_value():
-    found = metrics.measure(np.zeros(4, int), np.array([0.0, 0.1, 0.2, 0.9]), 0.5)
+    found = sample.measure(np.zeros(4, int), np.array([0.0, 0.1, 0.2, 0.9]), 0.5)
     values = {name: metric.value for name, metric in found.items() if metric.value is not None}
     assert values == {"accuracy": 0.75, "specificity": 0.75, "fpr": 0.25, "precision": 0.0, "npv": 1.0, "cost": 0.25}
     for name in ("recall", "f1", "fnr", "balanced_accuracy", "mcc", *metrics.RANKING):
@@ -92,7 +92,7 @@ def test_without_defective_images_only_what_good_images_tell_has_a_value():
 
 
 def test_without_good_images_only_what_defective_images_tell_has_a_value():
-    found = metrics.measure(np.ones(4, int), np.array([0.0, 0.1, 0.2, 0.9]), 0.5)
+    found = sample.measure(np.ones(4, int), np.array([0.0, 0.1, 0.2, 0.9]), 0.5)
     values = {name: metric.value for name, metric in found.items() if metric.value is not None}
     expected = {"accuracy": 0.25, "recall": 0.25, "fnr": 0.75, "precision": 1.0, "npv": 0.0, "f1": 0.4, "cost": 0.75}
     assert values == expected
@@ -101,7 +101,7 @@ def test_without_good_images_only_what_defective_images_tell_has_a_value():
 
 
 def test_nothing_called_defective_has_no_precision_but_an_f1_of_zero():
-    found = metrics.measure(np.array([0, 1]), np.array([0.0, 0.1]), 0.5)
+    found = sample.measure(np.array([0, 1]), np.array([0.0, 0.1]), 0.5)
     assert (found["precision"].value, found["precision"].reason) == (None, "nothing was called defective")
     assert found["f1"].value == 0
     assert found["recall"].value == 0
@@ -110,12 +110,12 @@ def test_nothing_called_defective_has_no_precision_but_an_f1_of_zero():
 def test_no_images_give_no_figures_and_no_warnings():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        found = metrics.measure(np.zeros(0, int), np.zeros(0), 0.5)
+        found = sample.measure(np.zeros(0, int), np.zeros(0), 0.5)
     assert all(metric.value is None and metric.reason for metric in found.values())
 
 
 def test_without_a_threshold_the_rankings_remain_and_the_rest_says_why():
-    found = metrics.measure(np.array([0, 1]), np.array([0.2, 0.1]), None, "nobody chose one")
+    found = sample.measure(np.array([0, 1]), np.array([0.2, 0.1]), None, "nobody chose one")
     assert (found["roc_auc"].value, found["pr_auc"].value) == (0.0, 0.5)
     assert {found[name].reason for name in metrics.AT_THRESHOLD} == {"nobody chose one"}
     assert all(found[name].value is None for name in metrics.AT_THRESHOLD)
@@ -157,7 +157,7 @@ def test_chance_has_the_figures_of_a_coin_thrown_many_times():
     labels = np.repeat([0, 1], (300, 700))
     found = trivial.chance(labels, Costs(miss=5, false_alarm=2))
     rng = np.random.default_rng(0)
-    throws = [metrics.measure(labels, rng.random(1000), 0.5, costs=Costs(5, 2)) for _ in range(150)]
+    throws = [sample.measure(labels, rng.random(1000), 0.5, costs=Costs(5, 2)) for _ in range(150)]
     for name in set(metrics.NAMES) - set(metrics.OF_PROBABILITY):
         mean = np.mean([throw[name].value for throw in throws])
         assert found[name].value == pytest.approx(mean, abs=0.02), name
@@ -183,7 +183,7 @@ def test_operating_points_are_the_best_of_all_thresholds(labels, scores, percent
         recall, specificity = called[labels == 1].mean(), (~called)[labels == 0].mean()
         recalls += [recall] if specificity >= percent / 100 - 1e-12 else []
         specificities += [specificity] if recall >= percent / 100 - 1e-12 else []
-    found = metrics.measure(labels, scores, None)
+    found = sample.measure(labels, scores, None)
     assert found[f"recall_at_{percent}_specificity"].value == pytest.approx(max(recalls), abs=1e-12)
     assert found[f"specificity_at_{percent}_recall"].value == pytest.approx(max(specificities), abs=1e-12)
 
@@ -191,7 +191,7 @@ def test_operating_points_are_the_best_of_all_thresholds(labels, scores, percent
 def test_a_specificity_of_exactly_95_percent_is_enough():
     labels = np.repeat([0, 1], (20, 4))
     scores = np.array([*np.zeros(19), 0.5, 0.2, 0.3, 0.4, 0.6])
-    found = metrics.measure(labels, scores, None)
+    found = sample.measure(labels, scores, None)
     assert found["recall_at_95_specificity"].value == 1.0
     assert found["recall_at_99_specificity"].value == 0.25
 
@@ -201,7 +201,7 @@ def test_figures_of_probabilities_agree_with_independent_ones():
     for size in (1, 2, 50, 1000):
         labels = rng.integers(0, 2, size)
         probabilities = rng.choice([rng.random(size), rng.integers(0, 16, size) / 15])
-        found = metrics.measure(labels, np.zeros(size), None, probabilities=probabilities)
+        found = sample.measure(labels, np.zeros(size), None, probabilities=probabilities)
         expected = sklearn_metrics.brier_score_loss(labels, probabilities, pos_label=1) if size > 1 else None
         if expected is not None:
             assert found["brier"].value == pytest.approx(expected, abs=1e-9)
@@ -217,7 +217,7 @@ def test_figures_of_probabilities_agree_with_independent_ones():
 
 
 def test_without_probabilities_their_figures_say_so():
-    found = metrics.measure(np.array([0, 1]), np.array([0.0, 1.0]), 0.5)
+    found = sample.measure(np.array([0, 1]), np.array([0.0, 1.0]), 0.5)
     assert found["brier"].reason == found["expected_calibration_error"].reason == metrics.NO_PROBABILITY
 
 
@@ -234,8 +234,8 @@ def test_costs_that_are_none_are_refused(costs):
 
 
 def test_mean_over_categories_is_unweighted_and_names_the_categories_it_lacks():
-    small = metrics.measure(np.array([0, 1]), np.array([0.0, 1.0]), 0.5)
-    large = metrics.measure(np.array([0] * 50 + [1] * 50), np.zeros(100), 0.5)
+    small = sample.measure(np.array([0, 1]), np.array([0.0, 1.0]), 0.5)
+    large = sample.measure(np.array([0] * 50 + [1] * 50), np.zeros(100), 0.5)
     mean = metrics.mean_over({"small": small, "large": large})
     assert mean["recall"].value == 0.5
     assert mean["roc_auc"].value == 0.75
@@ -245,7 +245,7 @@ def test_mean_over_categories_is_unweighted_and_names_the_categories_it_lacks():
 
 
 def test_a_mean_that_no_category_has_says_so():
-    good = metrics.measure(np.zeros(2, int), np.zeros(2), 0.5)
+    good = sample.measure(np.zeros(2, int), np.zeros(2), 0.5)
     assert metrics.mean_over({"a": good})["recall"].as_json() == {
         "value": None,
         "low": None,
@@ -257,7 +257,7 @@ def test_a_mean_that_no_category_has_says_so():
 @pytest.mark.parametrize(
     ("labels", "scores"), [([0, 2], [0.0, 1.0]), ([0, 1], [0.0, np.nan]), ([0, 1], [0.0]), ([[0, 1]], [[0.0, 1.0]])]
 )
-@pytest.mark.parametrize("metric", [metrics.roc_auc, metrics.pr_auc, lambda y, s: metrics.confusion(y, s, 0.5)])
+@pytest.mark.parametrize("metric", [lambda y, s: sample.measure(y, s, None), lambda y, s: metrics.confusion(y, s, 0.5)])
 def test_labels_and_scores_that_are_none_are_refused(labels, scores, metric):
     with pytest.raises(ValueError, match="Received"):
         metric(np.array(labels), np.array(scores))

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from mvtec_tf.data import leaks
-from mvtec_tf.evaluation import intervals, metrics, resampled, scope, thresholds, trivial
+from mvtec_tf.evaluation import intervals, metrics, sample, scope, thresholds, trivial
 from mvtec_tf.evaluation.intervals import Bootstrap, Resampling
 from mvtec_tf.evaluation.metrics import Costs, Metric
-from mvtec_tf.evaluation.resampled import Replicates
+from mvtec_tf.evaluation.sample import Replicates
 from mvtec_tf.evaluation.scope import Images, Scope
 from mvtec_tf.evaluation.seen import Seen, seen_before
 from mvtec_tf.evaluation.table import Predictions
@@ -169,7 +169,7 @@ def _scopes(
         for name, where in places.items()
     ]
     samples = [(where, each.sample()) for where, each in zip(places.values(), images, strict=True)]
-    replicates = resampled.replicate(resampling, samples, details=True)
+    replicates = sample.replicate(resampling, samples, details=True)
     scopes = {each.name: each.judged(found) for each, found in zip(images, replicates, strict=True)}
     if len(names) == 1:
         overall = dataclasses.replace(scopes[names[0]], name="")

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import numpy as np
 
 from mvtec_tf.data import leaks
-from mvtec_tf.evaluation.metrics import Metric
+from mvtec_tf.evaluation.metrics import Metric, share
 
 LEVEL = 0.95
 # So many weights are held at a time: 8 MB. Less and the loop costs more than the sums; more gains nothing.
@@ -136,12 +136,6 @@ def band(resampled: np.ndarray) -> np.ndarray:
     limits = np.full((2, resampled.shape[1]), np.nan)
     limits[:, there] = np.nanquantile(resampled[:, there], [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
     return limits
-
-
-def share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """Part by whole, NaN where there is no whole."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(whole > 0, part / whole, np.nan)
 
 
 def mean_of(resampled: Sequence[np.ndarray]) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Metrics of labels and scores: pure functions, each with a defined answer where it is undefined.
+"""Metrics of labels and scores, each defined once, for one set of images and for many resamples of it alike.
 
 Labels are 1 for defective and 0 for good; a higher score is more defective; a score that reaches
 the threshold is called defective. "Positive" means defective. Where a figure does not exist (no
@@ -13,10 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from mvtec_tf.evaluation import calibration
-
 NO_PROBABILITY = "not every image has a probability"
-_NO_IMAGES = "there are no images"
+NO_IMAGES = "there are no images"
 _NO_GOOD = "there are no good images"
 _NO_DEFECTIVE = "there are no defective images"
 
@@ -76,22 +74,39 @@ class Confusion:
       fp: good, called defective: a false alarm.
       fn: defective, called good: a miss.
       tp: defective, called defective.
+
+    Each is a number, or float [C] with one for each resample; so are the sums.
     """
 
-    tn: int
-    fp: int
-    fn: int
-    tp: int
+    tn: Any
+    fp: Any
+    fn: Any
+    tp: Any
 
     @property
-    def good(self) -> int:
+    def good(self) -> Any:
         """Number of good images."""
         return self.tn + self.fp
 
     @property
-    def defective(self) -> int:
+    def defective(self) -> Any:
         """Number of defective images."""
         return self.fn + self.tp
+
+    @property
+    def called(self) -> Any:
+        """Number of images called defective."""
+        return self.tp + self.fp
+
+    @property
+    def passed(self) -> Any:
+        """Number of images called good."""
+        return self.tn + self.fn
+
+    @property
+    def images(self) -> Any:
+        """Number of images."""
+        return self.good + self.defective
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,7 +134,7 @@ def confusion(labels: np.ndarray, scores: np.ndarray, threshold: float | np.ndar
     Raises:
       ValueError: labels or scores are not as described.
     """
-    labels, scores = _checked(labels, scores)
+    labels, scores = checked(labels, scores)
     called = scores >= threshold
     tp, fp = int((called & labels).sum()), int((called & ~labels).sum())
     return Confusion(tn=int((~labels).sum()) - fp, fp=fp, fn=int(labels.sum()) - tp, tp=tp)
@@ -130,139 +145,139 @@ def curve(labels: np.ndarray, scores: np.ndarray) -> Curve:
 
     Args and errors as in `confusion`; at least one image.
     """
-    labels, scores = _checked(labels, scores)
-    order = np.argsort(-scores, kind="stable")
-    descending = scores[order]
-    last = np.append(np.flatnonzero(np.diff(descending)), len(scores) - 1)
+    labels, scores = checked(labels, scores)
+    order, last = ranked(scores)
     tp = np.cumsum(labels[order])[last]
-    return Curve(thresholds=descending[last], fp=last + 1 - tp, tp=tp)
+    return Curve(thresholds=scores[order][last], fp=last + 1 - tp, tp=tp)
 
 
-def accuracy(counts: Confusion) -> Metric:
-    """Share of images called rightly."""
-    return _ratio(counts.tp + counts.tn, counts.good + counts.defective, _NO_IMAGES)
+def ranked(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Ranks images: order from the highest score downwards, int [N], and each distinct score's last place, int [T]."""
+    order = np.argsort(-scores, kind="stable")
+    return order, np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1)[: len(scores)]
 
 
-def balanced_accuracy(counts: Confusion) -> Metric:
-    """Mean of recall and specificity; 0.5 for every classifier that does not look."""
-    if reason := _one_class(counts.good, counts.defective):
-        return Metric(None, reason)
-    return Metric((counts.tp / counts.defective + counts.tn / counts.good) / 2)
+def share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """Part by whole, NaN where there is no whole."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(whole > 0, np.divide(part, whole), np.nan)
 
 
-def precision(counts: Confusion) -> Metric:
-    """Share of defective images among those called defective."""
-    return _ratio(counts.tp, counts.tp + counts.fp, "nothing was called defective")
+# Figures of a ranking, of many resamples at once. `tp` and `fp`, float [C, T + 1], count found defects and false
+# alarms at every threshold, from above all scores downwards; the last column holds all images. Each gives float [C],
+# NaN where a class is missing.
 
 
-def recall(counts: Confusion) -> Metric:
-    """Share of the defective images that were called defective (sensitivity)."""
-    return _ratio(counts.tp, counts.defective, _NO_DEFECTIVE)
+def roc_auc(tp: np.ndarray, fp: np.ndarray) -> np.ndarray:
+    """Chance that a defective image scores higher than a good one, ties counted half.
+
+    The area under the ROC curve by trapezoids, which is the Mann-Whitney statistic (Hanley and
+    McNeil, Radiology 1982).
+    """
+    pairs = (np.diff(fp, axis=1) * (tp[:, 1:] + tp[:, :-1])).sum(1) / 2
+    return share(pairs, tp[:, -1] * fp[:, -1])
 
 
-def f1(counts: Confusion) -> Metric:
-    """Harmonic mean of precision and recall; 0 if no defect was found, none if there is no defect."""
-    if not counts.defective:
-        return Metric(None, _NO_DEFECTIVE)
-    return Metric(2 * counts.tp / (2 * counts.tp + counts.fp + counts.fn))
+def pr_auc(tp: np.ndarray, fp: np.ndarray) -> np.ndarray:
+    """Average precision: the sum over thresholds of (R_n - R_{n-1}) P_n, without interpolation.
+
+    A constant score gives the share of defective images. None if one class is missing: without
+    good images every ranking would score 1.
+    """
+    called = np.maximum(tp + fp, 1)[:, 1:]  # where nothing is called yet there is no step either
+    steps = share(np.diff(tp, axis=1), tp[:, -1:])
+    return np.where(fp[:, -1] > 0, (steps * tp[:, 1:] / called).sum(1), np.nan)
 
 
-def specificity(counts: Confusion) -> Metric:
-    """Share of the good images that were called good."""
-    return _ratio(counts.tn, counts.good, _NO_GOOD)
-
-
-def npv(counts: Confusion) -> Metric:
-    """Negative predictive value: share of good images among those called good."""
-    return _ratio(counts.tn, counts.tn + counts.fn, "nothing was called good")
-
-
-def fpr(counts: Confusion) -> Metric:
-    """Share of the good images that were falsely stopped."""
-    return _ratio(counts.fp, counts.good, _NO_GOOD)
-
-
-def fnr(counts: Confusion) -> Metric:
-    """Share of the defective images that were missed."""
-    return _ratio(counts.fn, counts.defective, _NO_DEFECTIVE)
-
-
-def mcc(counts: Confusion) -> Metric:
-    """Matthews correlation of calls and labels (Matthews, BBA 1975); 0 where all images are called alike."""
-    if reason := _one_class(counts.good, counts.defective):
-        return Metric(None, reason)
-    called, passed = counts.tp + counts.fp, counts.tn + counts.fn
-    if not called or not passed:
-        return Metric(0.0)
-    covariance = counts.tp * counts.tn - counts.fp * counts.fn
-    return Metric(covariance / (math.sqrt(counts.good * counts.defective) * math.sqrt(called * passed)))
-
-
-def cost(counts: Confusion, costs: Costs) -> Metric:
-    """Mean cost of an image, in the unit of `costs`, at the share of defects of these images."""
-    return _ratio(costs.miss * counts.fn + costs.false_alarm * counts.fp, counts.good + counts.defective, _NO_IMAGES)
-
-
-def recall_at_specificity(labels: np.ndarray, scores: np.ndarray, percent: int) -> Metric:
+def recall_at_specificity(tp: np.ndarray, fp: np.ndarray, percent: int) -> np.ndarray:
     """Best recall of all thresholds that let at least `percent` % of the good images pass.
 
     The threshold is the best one for these very images, so it describes the ranking and is not
     what a threshold chosen beforehand would reach. Calling nothing defective is one of the
     thresholds, so the figure exists (perhaps as 0) where both classes do.
     """
-    labels, scores = _checked(labels, scores)
-    if reason := _one_class(int((~labels).sum()), int(labels.sum())):
-        return Metric(None, reason)
-    points = curve(labels, scores)
     # In whole numbers: a specificity of exactly 95 % must not be lost to rounding.
-    enough = 100 * points.fp <= (100 - percent) * points.fp[-1]
-    return Metric(int(points.tp[enough].max(initial=0)) / int(points.tp[-1]))
+    allowed = (100 * fp <= (100 - percent) * fp[:, -1:]).sum(1) - 1
+    return np.where(fp[:, -1] > 0, share(_at(tp, allowed), tp[:, -1]), np.nan)
 
 
-def specificity_at_recall(labels: np.ndarray, scores: np.ndarray, percent: int) -> Metric:
+def specificity_at_recall(tp: np.ndarray, fp: np.ndarray, percent: int) -> np.ndarray:
     """Best specificity of all thresholds that find at least `percent` % of the defective images.
 
     As with `recall_at_specificity`, the threshold is the best one for these very images.
     """
-    labels, scores = _checked(labels, scores)
-    if reason := _one_class(int((~labels).sum()), int(labels.sum())):
-        return Metric(None, reason)
-    points = curve(labels, scores)
-    enough = 100 * points.tp >= percent * points.tp[-1]
-    return Metric(1 - int(points.fp[enough].min()) / int(points.fp[-1]))
+    needed = (100 * tp < percent * tp[:, -1:]).sum(1)
+    return np.where(tp[:, -1] > 0, 1 - share(_at(fp, needed), fp[:, -1]), np.nan)
 
 
-def roc_auc(labels: np.ndarray, scores: np.ndarray) -> Metric:
-    """Chance that a defective image scores higher than a good one, ties counted half.
-
-    The area under the ROC curve by trapezoids, which is the Mann-Whitney statistic (Hanley and
-    McNeil, Radiology 1982). Args and errors as in `confusion`. None if one class is missing.
-    """
-    labels, scores = _checked(labels, scores)
-    if reason := _one_class(int((~labels).sum()), int(labels.sum())):
-        return Metric(None, reason)
-    points = curve(labels, scores)
-    area = np.trapezoid(np.append(0, points.tp), np.append(0, points.fp))
-    return Metric(float(area / (points.tp[-1] * points.fp[-1])))
+def _at(values: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """One value of each row; a place past the end is the last one."""
+    return values[np.arange(len(values)), np.minimum(places, values.shape[1] - 1)]
 
 
-def pr_auc(labels: np.ndarray, scores: np.ndarray) -> Metric:
-    """Average precision: the sum over thresholds of (R_n - R_{n-1}) P_n, without interpolation.
-
-    A constant score gives the share of defective images. None if one class is missing: without
-    good images every ranking would score 1.
-    """
-    labels, scores = _checked(labels, scores)
-    if reason := _one_class(int((~labels).sum()), int(labels.sum())):
-        return Metric(None, reason)
-    points = curve(labels, scores)
-    steps = np.diff(points.tp, prepend=0) / points.tp[-1]
-    return Metric(float(np.sum(steps * points.tp / (points.tp + points.fp))))
+# Figures of calls: of counts that are numbers or arrays, one for each resample; NaN where one does not exist.
 
 
-# In the order of the report. A metric that is added here, and in `resampled`, is measured, averaged,
-# printed and shown; nothing else has to know it.
-RANKING: Mapping[str, Callable[[np.ndarray, np.ndarray], Metric]] = {
+def accuracy(counts: Confusion) -> np.ndarray:
+    """Share of images called rightly."""
+    return share(counts.tp + counts.tn, counts.images)
+
+
+def balanced_accuracy(counts: Confusion) -> np.ndarray:
+    """Mean of recall and specificity; 0.5 for every classifier that does not look."""
+    return (recall(counts) + specificity(counts)) / 2
+
+
+def precision(counts: Confusion) -> np.ndarray:
+    """Share of defective images among those called defective."""
+    return share(counts.tp, counts.called)
+
+
+def recall(counts: Confusion) -> np.ndarray:
+    """Share of the defective images that were called defective (sensitivity)."""
+    return share(counts.tp, counts.defective)
+
+
+def f1(counts: Confusion) -> np.ndarray:
+    """Harmonic mean of precision and recall; 0 if no defect was found, none if there is no defect."""
+    return np.where(counts.defective > 0, share(2 * counts.tp, 2 * counts.tp + counts.fp + counts.fn), np.nan)
+
+
+def specificity(counts: Confusion) -> np.ndarray:
+    """Share of the good images that were called good."""
+    return share(counts.tn, counts.good)
+
+
+def npv(counts: Confusion) -> np.ndarray:
+    """Negative predictive value: share of good images among those called good."""
+    return share(counts.tn, counts.passed)
+
+
+def fpr(counts: Confusion) -> np.ndarray:
+    """Share of the good images that were falsely stopped."""
+    return share(counts.fp, counts.good)
+
+
+def fnr(counts: Confusion) -> np.ndarray:
+    """Share of the defective images that were missed."""
+    return share(counts.fn, counts.defective)
+
+
+def mcc(counts: Confusion) -> np.ndarray:
+    """Matthews correlation of calls and labels (Matthews, BBA 1975); 0 where all images are called alike."""
+    scale = np.sqrt(counts.good * counts.defective) * np.sqrt(counts.called * counts.passed)
+    correlation = np.where(scale > 0, share(counts.tp * counts.tn - counts.fp * counts.fn, scale), 0.0)
+    return np.where((counts.good > 0) & (counts.defective > 0), correlation, np.nan)
+
+
+def cost(counts: Confusion, costs: Costs) -> np.ndarray:
+    """Mean cost of an image, in the unit of `costs`, at the share of defects of these images."""
+    return share(costs.miss * counts.fn + costs.false_alarm * counts.fp, counts.images)
+
+
+# In the order of the report. A metric that is added here is measured, resampled, averaged, printed and shown; nothing
+# else has to know it but `_NEEDED`.
+RANKING: Mapping[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
     "roc_auc": roc_auc,
     "pr_auc": pr_auc,
     "recall_at_95_specificity": functools.partial(recall_at_specificity, percent=95),
@@ -270,7 +285,7 @@ RANKING: Mapping[str, Callable[[np.ndarray, np.ndarray], Metric]] = {
     "specificity_at_95_recall": functools.partial(specificity_at_recall, percent=95),
     "specificity_at_99_recall": functools.partial(specificity_at_recall, percent=99),
 }
-AT_THRESHOLD: Mapping[str, Callable[[Confusion], Metric]] = {
+AT_THRESHOLD: Mapping[str, Callable[[Confusion], np.ndarray]] = {
     "balanced_accuracy": balanced_accuracy,
     "f1": f1,
     "recall": recall,
@@ -283,53 +298,41 @@ AT_THRESHOLD: Mapping[str, Callable[[Confusion], Metric]] = {
     "mcc": mcc,
 }
 COST = "cost"
-OF_PROBABILITY: Mapping[str, Callable[[np.ndarray, np.ndarray], float]] = {
-    "brier": calibration.brier,
-    "expected_calibration_error": calibration.expected_calibration_error,
-}
+OF_PROBABILITY = ("brier", "expected_calibration_error")
 _AREAS, _OPERATING_POINTS = list(RANKING)[:2], list(RANKING)[2:]
 # Shares of the good images, which exist without a defective one.
 OF_GOOD = ("specificity", "fpr")
 NAMES = (*_AREAS, *AT_THRESHOLD, COST, *_OPERATING_POINTS, *OF_PROBABILITY)
+# What a figure is a share of, and why it does not exist where there is none of it. All others need both classes.
+_NEEDED: Mapping[str, tuple[str, str]] = {
+    "accuracy": ("images", NO_IMAGES),
+    COST: ("images", NO_IMAGES),
+    "precision": ("called", "nothing was called defective"),
+    "npv": ("passed", "nothing was called good"),
+    **dict.fromkeys(("recall", "f1", "fnr"), ("defective", _NO_DEFECTIVE)),
+    **dict.fromkeys(("specificity", "fpr"), ("good", _NO_GOOD)),
+}
 
 
-def measure(
-    labels: np.ndarray,
-    scores: np.ndarray,
-    threshold: float | np.ndarray | None,
-    no_threshold: str = "there is no threshold",
-    probabilities: np.ndarray | None = None,
-    costs: Costs | None = None,
-) -> dict[str, Metric]:
-    """All metrics of one set of images, by name.
-
-    Args:
-      labels, scores: as in `confusion`.
-      threshold: one, or [N]; None if there is none; then the metrics that need one have no value.
-      no_threshold: why there is none.
-      probabilities: float [N] in 0..1, of being defective; None if not every image has one.
-      costs: of wrong calls; None: 1 each.
-    """
-    measured = {name: metric(labels, scores) for name, metric in RANKING.items()}
-    if threshold is None:
-        measured |= {name: Metric(None, no_threshold) for name in (*AT_THRESHOLD, COST)}
-    else:
-        measured |= at_threshold(confusion(labels, scores, threshold), costs or Costs())
-    return measured | of_probability(labels, probabilities)
+def at_threshold(counts: Confusion, costs: Costs) -> dict[str, np.ndarray]:
+    """The figures of calls by name, each of the shape of the counts; NaN where one does not exist."""
+    return {name: figure(counts) for name, figure in AT_THRESHOLD.items()} | {COST: cost(counts, costs)}
 
 
-def at_threshold(counts: Confusion, costs: Costs) -> dict[str, Metric]:
-    """The metrics of calls, by name."""
-    return {name: metric(counts) for name, metric in AT_THRESHOLD.items()} | {COST: cost(counts, costs)}
+def of_counts(counts: Confusion, costs: Costs) -> dict[str, Metric]:
+    """The metrics of one set of calls by name, with the reason where one does not exist."""
+    return {name: named(name, figure, counts) for name, figure in at_threshold(counts, costs).items()}
 
 
-def of_probability(labels: np.ndarray, probabilities: np.ndarray | None) -> dict[str, Metric]:
-    """The metrics of probabilities, by name; without a value where not every image has one."""
-    if probabilities is None:
-        return {name: Metric(None, NO_PROBABILITY) for name in OF_PROBABILITY}
-    if not len(labels):
-        return {name: Metric(None, _NO_IMAGES) for name in OF_PROBABILITY}
-    return {name: Metric(figure(labels, probabilities)) for name, figure in OF_PROBABILITY.items()}
+def named(name: str, figure: np.ndarray | float, counts: Confusion) -> Metric:
+    """The metric `name` of images with these counts: its figure, or where that is NaN the reason."""
+    if not np.isnan(figure):
+        return Metric(float(figure))
+    if name in _NEEDED:
+        return Metric(None, _NEEDED[name][1])
+    if not counts.images:
+        return Metric(None, NO_IMAGES)
+    return Metric(None, _NO_DEFECTIVE if counts.good else _NO_GOOD)
 
 
 def mean_over(categories: Mapping[str, Mapping[str, Metric]], names: Iterable[str] = NAMES) -> dict[str, Metric]:
@@ -345,28 +348,19 @@ def _mean(found: Mapping[str, Metric]) -> Metric:
     without = {category: metric.reason for category, metric in found.items() if metric.value is None}
     if not values:
         reasons = sorted(set(without.values()))
-        return Metric(None, "no category has it: " + "; ".join(reasons) if reasons else _NO_IMAGES)
+        return Metric(None, "no category has it: " + "; ".join(reasons) if reasons else NO_IMAGES)
     listed = "; ".join(f"{category}: {reason}" for category, reason in without.items())
     note = f"mean over {len(values)} of {len(found)} categories ({listed})" if without else ""
     # fsum: the mean must not depend on the order in which the categories come.
     return Metric(math.fsum(values) / len(values), note=note)
 
 
-def _ratio(part: float, whole: int, reason: str) -> Metric:
-    return Metric(part / whole) if whole else Metric(None, reason)
+def checked(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Labels as bool [N] (true = defective) and scores as float64 [N].
 
-
-def _one_class(good: int, defective: int) -> str:
-    """Why a figure that compares both classes does not exist, "" if both are there."""
-    if good and defective:
-        return ""
-    if good or defective:
-        return _NO_DEFECTIVE if good else _NO_GOOD
-    return _NO_IMAGES
-
-
-def _checked(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Labels as bool [N] (true = defective) and scores as float64 [N]."""
+    Raises:
+      ValueError: they are not 0 and 1, or finite, of one length.
+    """
     labels, scores = np.asarray(labels), np.asarray(scores, np.float64)
     if labels.ndim != 1 or labels.shape != scores.shape:
         raise ValueError(f"expected labels [N] and scores [N]. Received: {labels.shape} and {scores.shape}")

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from mvtec_tf.evaluation import intervals, metrics, resampled, trivial
+from mvtec_tf.evaluation import intervals, metrics, sample, trivial
 from mvtec_tf.evaluation.metrics import Confusion, Costs, Metric
-from mvtec_tf.evaluation.resampled import Replicates, Sample
+from mvtec_tf.evaluation.sample import Replicates, Sample
 from mvtec_tf.evaluation.table import Predictions
 from mvtec_tf.evaluation.thresholds import Threshold
 
@@ -168,7 +168,7 @@ class Images:
         """The scope, with the intervals of these resamples."""
         labels, scores, limits = self.table.label, self.table.score, self.limits
         reason = f"no threshold: {self.threshold.reason}"
-        found = metrics.measure(labels, scores, limits, reason, self.probabilities, self.costs)
+        found = sample.measure(labels, scores, limits, reason, self.probabilities, self.costs)
         if self.calls_only:
             found |= {
                 name: dataclasses.replace(found[name], note=CALLS_ONLY)
@@ -266,7 +266,7 @@ def _gains(
     gain = Metric(f1.value - always_defective["f1"].value)
     return {
         "balanced_accuracy": Metric(**shifted, note=balanced.note),
-        "f1": intervals.with_interval(gain, replicates.figures.get(resampled.GAIN, np.zeros(0))),
+        "f1": intervals.with_interval(gain, replicates.figures.get(sample.GAIN, np.zeros(0))),
     }
 
 

@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from mvtec_tf.evaluation import intervals, metrics, resampled, scope, trivial
+from mvtec_tf.evaluation import intervals, metrics, sample, scope, trivial
 from mvtec_tf.evaluation.comparison.contenders import Contender, Method
 from mvtec_tf.evaluation.comparison.mcnemar import McNemar, mcnemar_test
 from mvtec_tf.evaluation.intervals import LEVEL, Bootstrap, Resampling
 from mvtec_tf.evaluation.metrics import Costs, Metric
-from mvtec_tf.evaluation.resampled import Replicates
+from mvtec_tf.evaluation.sample import Replicates
 from mvtec_tf.evaluation.scope import Images, Scope
 
 # Where figures are of: all images, the mean over categories, or a category.
@@ -221,7 +221,7 @@ def _measured(
         if len(which)
     }
     samples = [(where[inside[place]], each.sample()) for place, each in images.items()]
-    found = dict(zip(images, resampled.replicate(resampling, samples), strict=True))
+    found = dict(zip(images, sample.replicate(resampling, samples), strict=True))
     scopes = {place: each.judged(found[place]) for place, each in images.items()}
     figures = {place: each.metrics for place, each in scopes.items()}
     replicates: dict[Place, Mapping[str, np.ndarray]] = {place: each.figures for place, each in found.items()}
@@ -305,7 +305,7 @@ def _verdict(runs: Sequence[_Run], figures: Mapping[str, Metric]) -> str:
     gains = [run.whole.gains["f1"] for run in runs]
     if balanced.value is None or any(gain.value is None for gain in gains):
         return scope.UNKNOWN
-    rows = _mean_of_runs([run.replicates[ALL].get(resampled.GAIN) for run in runs])
+    rows = _mean_of_runs([run.replicates[ALL].get(sample.GAIN) for run in runs])
     f1 = intervals.with_interval(Metric(float(np.mean([gain.value for gain in gains]))), rows)
     low = None if balanced.low is None else balanced.low - 0.5
     above = Metric(balanced.value - 0.5, low=low, high=balanced.high)

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from mvtec_tf.evaluation import calibration, metrics, resampled, thresholds
+from mvtec_tf.evaluation import calibration, metrics, sample, thresholds
 from mvtec_tf.evaluation.metrics import Metric
 from mvtec_tf.evaluation.report import canvas, summary
 from mvtec_tf.evaluation.scope import Scope
@@ -91,7 +91,7 @@ def _band(axes: Axes, scope: Scope, name: str) -> None:
     if name not in scope.bands:
         return
     low, high = scope.bands[name]
-    axes.fill_between(resampled.GRID, low, high, color=canvas.GOOD_COLOUR, alpha=_OPACITY, linewidth=0)
+    axes.fill_between(sample.GRID, low, high, color=canvas.GOOD_COLOUR, alpha=_OPACITY, linewidth=0)
 
 
 def _operating_point(axes: Axes, x: float, y: float) -> None:

@@ -1,8 +1,7 @@
-"""The metrics of many resamples at once.
+"""The metrics of one set of images, and of many resamples of it at once.
 
-`metrics` defines each figure for one set of images; here the same figures are computed for images
-that count several times or not at all. Images are sorted by score once; in a resample they keep
-that order and only their weights change, so a figure costs a running sum.
+The set itself is the resample in which every image counts once. Images are sorted by score once; in a
+resample they keep that order and only their weights change, so a figure costs a running sum.
 """
 
 import dataclasses
@@ -10,9 +9,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from mvtec_tf.evaluation import calibration
-from mvtec_tf.evaluation.intervals import Resampling, share
-from mvtec_tf.evaluation.metrics import Costs
+from mvtec_tf.evaluation import calibration, metrics
+from mvtec_tf.evaluation.intervals import Resampling
+from mvtec_tf.evaluation.metrics import Confusion, Costs, Metric, share
 
 # Where the bands of curves are computed: fine enough for a picture 300 pixels wide.
 GRID = np.linspace(0, 1, 101)
@@ -58,12 +57,11 @@ class Sample:
         costs: Costs,
         parts: np.ndarray | None = None,
     ) -> None:
-        defective = np.asarray(labels).astype(bool)
+        defective, scores = metrics.checked(labels, scores)
         self._both_classes = bool(defective.any() and not defective.all())
         self._costs = costs
-        self._order = np.argsort(-scores, kind="stable")
+        self._order, self._last = metrics.ranked(scores)
         self._defective = defective[self._order].astype(float)
-        self._last = np.append(np.flatnonzero(np.diff(scores[self._order])), len(scores) - 1)
         self._calls = None
         if threshold is not None:
             called = scores >= threshold
@@ -100,9 +98,11 @@ class Sample:
           weights: float [C, N].
           points: of the same weights.
         """
-        found = _ranking(*points)
+        found = {name: figure(*points) for name, figure in metrics.RANKING.items()}
         if self._calls is not None:
-            found |= _at_threshold(weights @ self._calls, self._costs)
+            counts = Confusion(*(weights @ self._calls).T)
+            found |= metrics.at_threshold(counts, self._costs)
+            found[GAIN] = found["f1"] - share(2 * counts.defective, counts.images + counts.defective)
         if self._errors is not None:
             errors, images = weights @ self._errors, weights.sum(1)
             found["brier"] = share(errors[:, 0], images)
@@ -119,6 +119,38 @@ class Sample:
             bins = weights @ self._bins
             found["reliability"] = share(bins[:, : calibration.BINS], bins[:, calibration.BINS :])
         return found
+
+
+def measure(
+    labels: np.ndarray,
+    scores: np.ndarray,
+    threshold: float | np.ndarray | None,
+    no_threshold: str = "there is no threshold",
+    probabilities: np.ndarray | None = None,
+    costs: Costs | None = None,
+) -> dict[str, Metric]:
+    """All metrics of one set of images, by name.
+
+    Args:
+      labels: [N] of 0 and 1.
+      scores: float [N], finite.
+      threshold: one, or [N]; None if there is none; then the metrics that need one have no value.
+      no_threshold: why there is none.
+      probabilities: float [N] in 0..1, of being defective; None if not every image has one.
+      costs: of wrong calls; None: 1 each.
+
+    Raises:
+      ValueError: labels or scores are not as described.
+    """
+    sample = Sample(labels, scores, threshold, probabilities, costs or Costs())
+    once = np.ones((1, len(labels)))
+    figures = sample.figures(once, sample.points(once))
+    # Only whether a class is missing can be told without a threshold; only figures without one ask for that then.
+    counts = metrics.confusion(labels, scores, np.inf if threshold is None else threshold)
+    found = {name: metrics.named(name, figure[0], counts) for name, figure in figures.items() if name != GAIN}
+    found |= {name: Metric(None, no_threshold) for name in (*metrics.AT_THRESHOLD, metrics.COST) if name not in found}
+    missing = metrics.NO_PROBABILITY if probabilities is None else metrics.NO_IMAGES
+    return found | {name: Metric(None, missing) for name in metrics.OF_PROBABILITY if name not in found}
 
 
 class Shares:
@@ -169,46 +201,6 @@ def _joined(*pieces: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {name: np.concatenate([piece[name] for piece in pieces]) for name in (pieces[0] if pieces else ())}
 
 
-def _ranking(tp: np.ndarray, fp: np.ndarray) -> dict[str, np.ndarray]:
-    defective, good = tp[:, -1], fp[:, -1]
-    found_steps = np.diff(tp, axis=1)
-    pairs = (np.diff(fp, axis=1) * (tp[:, 1:] + tp[:, :-1])).sum(1) / 2
-    called = np.maximum(tp + fp, 1)[:, 1:]  # where nothing is called yet there is no step either
-    precision = (found_steps * tp[:, 1:] / called).sum(1)
-    figures = {"roc_auc": share(pairs, defective * good), "pr_auc": share(precision, defective)}
-    for percent in (95, 99):
-        allowed = (100 * fp <= (100 - percent) * good[:, None]).sum(1) - 1
-        figures[f"recall_at_{percent}_specificity"] = share(_at(tp, allowed), defective)
-        needed = (100 * tp < percent * defective[:, None]).sum(1)
-        figures[f"specificity_at_{percent}_recall"] = 1 - share(_at(fp, needed), good)
-    missing = (defective == 0) | (good == 0)
-    return {name: np.where(missing, np.nan, values) for name, values in figures.items()}
-
-
-def _at_threshold(counts: np.ndarray, costs: Costs) -> dict[str, np.ndarray]:
-    """The figures of tn, fp, fn, tp: float [C, 4]."""
-    tn, fp, fn, tp = counts.T
-    good, defective, images = tn + fp, fn + tp, counts.sum(1)
-    recall, specificity = share(tp, defective), share(tn, good)
-    f1 = np.where(defective > 0, share(2 * tp, 2 * tp + fp + fn), np.nan)
-    alike = np.sqrt(good * defective) * np.sqrt((tp + fp) * (tn + fn))
-    mcc = np.where(alike > 0, share(tp * tn - fp * fn, alike), 0.0)
-    return {
-        "balanced_accuracy": (recall + specificity) / 2,
-        "f1": f1,
-        "recall": recall,
-        "specificity": specificity,
-        "precision": share(tp, tp + fp),
-        "npv": share(tn, tn + fn),
-        "accuracy": share(tp + tn, images),
-        "fpr": share(fp, good),
-        "fnr": share(fn, defective),
-        "mcc": np.where((good > 0) & (defective > 0), mcc, np.nan),
-        "cost": share(costs.miss * fn + costs.false_alarm * fp, images),
-        GAIN: f1 - share(2 * defective, images + defective),
-    }
-
-
 def _roc(tp: np.ndarray, fp: np.ndarray) -> np.ndarray:
     """Recall at each FPR of the grid, float32 [C, len(GRID)]."""
     rows = [share(np.interp(GRID * x[-1], x, y), y[-1]) for y, x in zip(tp, fp, strict=True)]
@@ -224,8 +216,3 @@ def _precision_recall(tp: np.ndarray, fp: np.ndarray) -> np.ndarray:
         where = np.minimum(np.searchsorted(found, wanted), len(found) - 1)
         rows.append(share(found[where], found[where] + stopped[where]))
     return np.array(rows, np.float32)
-
-
-def _at(values: np.ndarray, places: np.ndarray) -> np.ndarray:
-    """One value of each row; a place past the end is the last one."""
-    return values[np.arange(len(values)), np.minimum(places, values.shape[1] - 1)]
