@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 from scipy.optimize import minimize
+from sklearn.metrics import brier_score_loss as brier
 
-from mvtec_tf.evaluation.calibration import brier
 from mvtec_tf.heads.probability import fit_platt, line_weights
 
 

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 from sklearn.metrics import balanced_accuracy_score
+from sklearn.metrics import brier_score_loss as brier
 
 from mvtec_tf.data.formats.scan import Record
 from mvtec_tf.errors import UserError
-from mvtec_tf.evaluation.calibration import brier
 from mvtec_tf.evaluation.thresholds import choose_threshold
 from mvtec_tf.heads.fitting import fit_probe
 from mvtec_tf.heads.make import LogisticHead, make_head
