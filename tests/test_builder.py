@@ -161,7 +161,7 @@ def test_a_file_that_is_no_image_is_named(tmp_path):
     (tmp_path / "cap" / "good").mkdir(parents=True)
     for number in range(4):
         (tmp_path / "cap" / "good" / f"{number}.png").write_bytes(b"hello")
-    with pytest.raises(UserError, match=r"good/\d\.png: not a readable"):
+    with pytest.raises(UserError, match=r"good/\d\.png: expected a PNG, JPEG or BMP image, found something else"):
         _prepare("mvtec_ad/folder", tmp_path / "cap", tmp_path / "prepared")
 
 

@@ -124,7 +124,7 @@ def test_the_exploration_takes_listed_images_and_masks_for_what_they_are(table, 
     _image(tmp_path / "images" / "d1.jpg")
     found = explore(records.scan([path]))
     assert found.ignored == (str(tmp_path / "images" / "d1.jpg"),)
-    assert found.orphan_masks == (str(tmp_path / "images" / "d1.jpg"),)
+    assert [file for file, _ in found.orphan_masks] == [str(tmp_path / "images" / "d1.jpg")]
 
 
 def test_several_lists_and_folders_are_read_together_but_no_category_twice(table, tmp_path):

@@ -275,7 +275,7 @@ def test_masks_that_cannot_be_used_are_left_out_by_name_and_the_rest_is_judged(t
     (tmp_path / "masks" / "bottle" / "broken.png").write_bytes(b"no image")
     found = made.measure()
     reasons = dict(found.left_out)
-    assert reasons["bottle/empty.png"] == "its mask is empty"
+    assert reasons["bottle/empty.png"] == "its mask is empty: no pixel of it is set"
     assert "has no mask" in reasons["bottle/missing.png"]
     assert reasons["bottle/other_size.png"] == "its mask has 12 x 10 pixels, the image 24 x 20"
     assert "cannot be used" in reasons["bottle/broken.png"]
@@ -293,14 +293,14 @@ def test_a_category_without_masks_is_named_and_needs_no_maps(tmp_path):
     assert found.mean == found.overall.metrics
 
 
-def test_without_any_mask_or_any_free_pixel_figures_are_missing_with_the_reason(tmp_path):
+def test_without_any_usable_mask_figures_are_missing_with_the_reason(tmp_path):
     made = _Set(tmp_path / "a").add("bottle/0.png", np.ones((8, 8)), "")
     (tmp_path / "a" / "maps").mkdir(exist_ok=True)
     nothing = made.measure(Bootstrap(10))
     assert all(metric.value is None and metric.reason for metric in nothing.overall.metrics.values())
     full = _Set(tmp_path / "b").add("bottle/0.png", np.ones((8, 8)), np.ones((8, 8), bool)).measure(Bootstrap(10))
-    assert full.overall.metrics["pixel_auroc"].reason == "no pixel is free of defect"
-    assert _value(full, "pointing_game") == 1
+    assert full.left_out == (("bottle/0.png", "its mask marks every pixel of the image"),)
+    assert all(metric.value is None and metric.reason for metric in full.overall.metrics.values())
     json.dumps([nothing.as_json(), full.as_json()], allow_nan=False)
 
 

@@ -37,7 +37,6 @@ def main() -> None:
 
     from mvtec_tf.data import leaks
     from mvtec_tf.data.formats import scan as records_lib
-    from mvtec_tf.evaluation import image_files
     from mvtec_tf.evaluation.report import again
     from mvtec_tf.evaluation.report.extras import Extras
     from mvtec_tf.jobs import explain as explain_steps
@@ -46,14 +45,13 @@ def main() -> None:
     record = explain_steps.read_explainable(run)
     evaluate = again.predictions_of(run).part(leaks.EVALUATE)
     records = records_lib.scan(_DATA_DIR.value, record["settings"].get("categories", []), say=print)
-    files = image_files.from_records(records, evaluate, f"--data_dir={','.join(_DATA_DIR.value)}")
-    if flags.FLAGS.masks is not None:
-        files = image_files.with_masks(flags.FLAGS.masks, evaluate, files)
+    files, about_files = extra_flags.image_and_mask_files(evaluate, (), records)
     own = explain_steps.records_of(evaluate, records)
     methods = list(dict.fromkeys(_METHOD.value))
     found = explain_steps.explain_run(run, record, evaluate, own, methods, _BATCH_SIZE.value, _ENCODER.value)
     extras = Extras(
         files=files,
+        about_files=about_files,
         maps=found.maps,
         about_maps=found.about,
         features=found.features,

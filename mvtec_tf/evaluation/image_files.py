@@ -3,16 +3,17 @@
 import dataclasses
 import os
 import pathlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from PIL import Image
 
-from mvtec_tf.data import leaks
+from mvtec_tf.data import leaks, masks, pillow_images
 from mvtec_tf.data.formats.scan import Record
+from mvtec_tf.data.masks import MaskError
+from mvtec_tf.data.pillow_images import UnreadableImageError
 from mvtec_tf.errors import UserError
 from mvtec_tf.evaluation.table import Predictions
-from mvtec_tf.exploration.images import UnreadableImageError, read_grey
 
 PathLike = str | os.PathLike[str]
 
@@ -28,17 +29,15 @@ class ImageFiles:
     Attributes:
       image: the image's file, "" if it is not known.
       mask: the mask's file, "" if there is none.
+      mask_also_of: path of another image that claims the same mask, "" if there is none.
     """
 
     image: str = ""
     mask: str = ""
+    mask_also_of: str = ""
 
 
-class MaskError(Exception):
-    """A mask that cannot be used; the text says why."""
-
-
-def from_records(records: Iterable[Record], table: Predictions, source: str) -> dict[str, ImageFiles]:
+def from_records(records: Sequence[Record], table: Predictions, source: str) -> dict[str, ImageFiles]:
     """Files of every row, by its path.
 
     Args:
@@ -64,7 +63,11 @@ def from_records(records: Iterable[Record], table: Predictions, source: str) -> 
                 f"{source}: {path} has the label {known[wanted[path]].label} there and {label} in the table. "
                 "Name the images that the table is about."
             )
-    return {path: ImageFiles(known[key].file, known[key].mask) for path, key in wanted.items()}
+    also_of = masks.shared(records)
+    return {
+        path: ImageFiles(known[key].file, known[key].mask, also_of.get(known[key].path, ""))
+        for path, key in wanted.items()
+    }
 
 
 def with_masks(folder: PathLike, table: Predictions, files: Mapping[str, ImageFiles]) -> dict[str, ImageFiles]:
@@ -85,10 +88,15 @@ def with_masks(folder: PathLike, table: Predictions, files: Mapping[str, ImageFi
     if not root.is_dir():
         found = "a file" if root.exists() else "nothing"
         raise UserError(f"--masks={folder}: expected a folder of masks, found {found}.")
-    result = {}
+    result, first_of = {}, {}
     for path, label in zip(table.path.tolist(), table.label.tolist(), strict=True):
         mask = _mask_below(root, path) if label else ""
-        result[path] = dataclasses.replace(files.get(path, ImageFiles()), mask=mask)
+        other = first_of.setdefault(mask, path) if mask else path
+        result[path] = dataclasses.replace(
+            files.get(path, ImageFiles()), mask=mask, mask_also_of=other if other != path else ""
+        )
+        if other != path:
+            result[other] = dataclasses.replace(result[other], mask_also_of=path)
     if table.label.any() and not any(one.mask for one in result.values()):
         first = table.path[table.label == 1][0]
         raise UserError(
@@ -99,36 +107,27 @@ def with_masks(folder: PathLike, table: Predictions, files: Mapping[str, ImageFi
 
 
 def read_mask(files: ImageFiles) -> np.ndarray:
-    """The defect of a defective image, bool [H, W]; every value above black is defect.
+    """The defect of a defective image, bool [H, W], in the frame of the upright image.
 
     Raises:
-      MaskError: there is none, it cannot be read, is empty, or has another size than its image.
+      MaskError: there is none, another image claims it too, or `masks.read` refuses it.
+      UserError: the image cannot be read.
     """
     if not files.mask:
-        raise MaskError("it has no mask, though others of its category have one")
-    try:
-        mask = read_grey(files.mask) > 0.0
-    except UnreadableImageError as error:
-        raise MaskError(f"its mask cannot be used: {error}") from error
-    if not mask.any():
-        raise MaskError("its mask is empty")
-    if files.image and (size := image_size(files.image)) != mask.shape:
-        raise MaskError(
-            f"its mask has {mask.shape[1]} x {mask.shape[0]} pixels, the image {size[1]} x {size[0]}"
-        )
-    return mask
+        raise MaskError(masks.MISSING, "it has no mask, though others of its category have one")
+    masks.refuse_shared(files.mask_also_of)
+    return masks.read(files.mask, image_size(files.image) if files.image else None)
 
 
 def image_size(file: str) -> tuple[int, int]:
-    """(height, width) as stored, read off the header.
+    """(height, width) as seen upright, without decoding the pixels.
 
     Raises:
       UserError: not an image.
     """
     try:
-        with Image.open(file) as image:
-            return image.height, image.width
-    except (OSError, Image.DecompressionBombError) as error:
+        return pillow_images.upright_size(file)
+    except UnreadableImageError as error:
         raise UserError(f"{file}: not a readable image ({error}).") from error
 
 

@@ -12,15 +12,14 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 
 from mvtec_tf.data.formats.scan import Record
+from mvtec_tf.data.pillow_images import UnreadableImageError, read_grey
 from mvtec_tf.errors import UserError
 from mvtec_tf.exploration.images import (
     DETAIL_SIDE,
     HASH_BITS,
     Look,
     Signature,
-    UnreadableImageError,
     high_pass,
-    read_grey,
     shrink,
 )
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
+from mvtec_tf.data import masks
 from mvtec_tf.data.formats.scan import GOOD, Record
 from mvtec_tf.exploration import duplicates
 from mvtec_tf.exploration import masks as explore_masks
@@ -155,11 +156,15 @@ def _unreadable(found: Exploration) -> Finding:
 
 def _of_masks(found: Exploration) -> Iterator[Finding]:
     texts = {
-        explore_masks.EMPTY: ("empty", "The image is called defective, but the mask marks nothing in it."),
-        explore_masks.FULL: ("full", "The mask marks the whole image, which says nothing about where the defect is."),
-        explore_masks.OTHER_SIZE: ("of another size than the image", "Where the defect lies is then a guess."),
-        explore_masks.UNREADABLE: ("unreadable", "Nothing can be said about where the defect is."),
-        explore_masks.MISSING: ("missing", "Other defective images of the category have a mask."),
+        masks.NO_MASK: ("no masks", "A mask is black, and white on the defect. Every way to read it is a guess."),
+        masks.INVERTED: ("inverted", "Most of the image and of its border would be defect. Invert the mask."),
+        masks.SHARED: ("claimed by several images", "On which of them it was drawn is not known."),
+        masks.EMPTY: ("empty", "The image is called defective, but the mask marks nothing in it."),
+        masks.FULL: ("full", "The mask marks the whole image, which says nothing about where the defect is."),
+        masks.OTHER_SIZE: ("of another size than the image", "Where the defect lies is then a guess."),
+        masks.CONTRADICTS: ("of good images", "The image is called good, so its mask should mark nothing."),
+        masks.UNREADABLE: ("unreadable", "Nothing can be said about where the defect is."),
+        masks.MISSING: ("missing", "Other defective images of the category have a mask."),
     }
     for state, (words, text) in texts.items():
         items = tuple(f"{mask.record.path}: {mask.reason}" for mask in found.masks if mask.state == state)
@@ -169,7 +174,16 @@ def _of_masks(found: Exploration) -> Iterator[Finding]:
         "masks_without_image",
         f"{counted(len(found.orphan_masks), 'mask belongs', 'masks belong')} to no image",
         "A mask is found by its image's name, ground_truth/DEFECT/IMAGE_mask.png, or named by a CSV file.",
-        found.orphan_masks,
+        tuple(f"{file}: {why}" for file, why in found.orphan_masks),
+    )
+    turned = {one.record.path for one in found.looks if one.turned_in_place}
+    either = [mask for mask in found.masks if mask.state == explore_masks.OK and mask.record.path in turned]
+    yield Finding(
+        "masks_of_turned_images",
+        f"{counted(len(either), 'image')} with a mask {'is' if len(either) == 1 else 'are'} turned in place by Exif",
+        "The mask is taken to be drawn on the upright image. That has the same size as the stored one, so only a look "
+        "tells whether this is so.",
+        tuple(f"{mask.record.path}: {mask.width} x {mask.height}" for mask in either),
     )
 
 

@@ -6,40 +6,22 @@ signature of 17 KB, so that a large data set needs no large memory.
 
 import dataclasses
 import hashlib
-import io
-import os
-import pathlib
 import struct
 
 import numpy as np
 from PIL import Image
 
-from mvtec_tf.data.decoding.limits import MAX_PIXELS
+from mvtec_tf.data import pillow_images
 from mvtec_tf.data.formats.scan import Record
 
 # What the decoder of training and serving understands; Pillow reads more than that.
 DECODABLE_FORMATS = ("PNG", "JPEG", "BMP")
-# What Exif says of how to turn the stored pixels: CIPA DC-008 (Exif 2.32), section 4.6.4.
-_ORIENTATION = 0x0112
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 HASH_BITS = 64
 DETAIL_SIDE = 128
 # Detail is kept in quarters of a grey level: finer than what a JPEG of good quality disturbs.
 _DETAIL_STEPS = 4.0
 _HASH_SIDE = 32
 _HASH_FREQUENCIES = 8
-
-
-class UnreadableImageError(Exception):
-    """A file that is not the image its name promises; the message is the reason."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +32,7 @@ class Look:
       record: which image.
       width: in pixels, of the upright image.
       height: in pixels, of the upright image.
+      turned_in_place: whether Exif turns or mirrors the stored pixels, but leaves the size as it is.
       mode: of the pixels as stored, Pillow's name: L, RGB, P (palette), RGBA, I;16 (16 bit) ...
       format: of the file by its content, whatever its name says: PNG, JPEG ...; of a BMP that training
         refuses, with the reason.
@@ -64,6 +47,7 @@ class Look:
     record: Record
     width: int
     height: int
+    turned_in_place: bool
     mode: str
     format: str
     frames: int
@@ -93,13 +77,14 @@ def look(record: Record) -> tuple[Look, Signature]:
     Raises:
       UnreadableImageError: the file is empty, truncated, too large to be decoded or no image.
     """
-    content, stored = _open(record.file)
-    image = _upright(stored)
-    grey = grey_levels(image)
+    content, stored = pillow_images.open_image(record.file)
+    image = pillow_images.upright(stored)
+    grey = pillow_images.grey_levels(image)
     found = Look(
         record=record,
         width=image.width,
         height=image.height,
+        turned_in_place=pillow_images.turn(stored) is not None and image.size == stored.size,
         mode=image.mode,
         format=_format(content, stored),
         frames=getattr(stored, "n_frames", 1),
@@ -110,27 +95,6 @@ def look(record: Record) -> tuple[Look, Signature]:
         pixel_hash=_pixel_hash(image),
     )
     return found, Signature(perceptual_hash(grey), fine_detail(grey))
-
-
-def read_grey(file: str | os.PathLike[str]) -> np.ndarray:
-    """Grey values of an image file, float32 [H, W], 0 to 255. Raises `UnreadableImageError`."""
-    return grey_levels(_upright(_open(file)[1]))
-
-
-def read_rgb(file: str | os.PathLike[str]) -> Image.Image:
-    """An image file as Pillow's RGB image, 16 bit scaled to 8. Raises `UnreadableImageError`."""
-    image = _upright(_open(file)[1])
-    return Image.fromarray(np.rint(grey_levels(image)).astype(np.uint8)).convert("RGB") if _deep(image) else _rgb(image)
-
-
-def grey_levels(image: Image.Image) -> np.ndarray:
-    """float32 [H, W], 0 to 255; colours are weighted as ITU-R BT.601 has it."""
-    if _deep(image):
-        values = np.asarray(image, np.float32)
-        # 16 bit; a file of 32-bit integers or floats has no fixed white, so its brightest pixel is it.
-        white = 65535.0 if image.mode.startswith("I;16") or values.max(initial=0.0) > 255.0 else 255.0
-        return np.clip(values * np.float32(255.0 / max(white, float(values.max(initial=0.0)))), 0.0, 255.0)
-    return np.asarray(image if image.mode == "L" else _rgb(image).convert("L"), np.float32)
 
 
 def shrink(grey: np.ndarray, width: int, height: int) -> np.ndarray:
@@ -176,48 +140,6 @@ def _cosines() -> np.ndarray:
 _COSINES = _cosines()
 
 
-def _open(file: str | os.PathLike[str]) -> tuple[bytes, Image.Image]:
-    try:
-        content = pathlib.Path(file).read_bytes()
-    except OSError as error:
-        raise UnreadableImageError(f"the file cannot be read ({error.strerror})") from error
-    if not content:
-        raise UnreadableImageError("the file is empty")
-    try:
-        image = Image.open(io.BytesIO(content))
-        _check_size(image)
-        image.load()
-    except Image.UnidentifiedImageError as error:
-        raise UnreadableImageError("its content is no image of a known format") from error
-    except UnreadableImageError:
-        raise
-    # Pillow's readers raise whatever a broken file makes them stumble over; the reason is listed.
-    except Exception as error:
-        raise UnreadableImageError(f"it cannot be decoded ({error})") from error
-    return content, image
-
-
-def _check_size(image: Image.Image) -> None:
-    pixels = image.width * image.height
-    if pixels > MAX_PIXELS:
-        raise UnreadableImageError(
-            f"its header says {image.width} x {image.height} pixels, {pixels} in all; training's --max_pixels allows "
-            f"{MAX_PIXELS} unless it is raised"
-        )
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    """Turned as Exif says, and only Exif, as training does."""
-    exif = Image.Exif()
-    try:
-        exif.load(image.info.get("exif", b""))
-        method = _UPRIGHT.get(exif.get(_ORIENTATION))
-    # A damaged block says nothing; Pillow's reader raises whatever it stumbles over.
-    except Exception:
-        method = None
-    return image if method is None else image.transpose(method)
-
-
 def _format(content: bytes, image: Image.Image) -> str:
     if image.format != "BMP":
         return image.format or ""
@@ -229,19 +151,7 @@ def _format(content: bytes, image: Image.Image) -> str:
     return "BMP, run-length coded" if compression in (1, 2) else "BMP"
 
 
-def _deep(image: Image.Image) -> bool:
-    """Whether the pixels have more than 8 bits."""
-    return image.mode.startswith(("I", "F"))
-
-
-def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "P" and "transparency" in image.info:
-        # A palette with transparency goes by way of RGBA; Pillow warns about the direct way.
-        image = image.convert("RGBA")
-    return image.convert("RGB")
-
-
 def _pixel_hash(image: Image.Image) -> str:
     digest = hashlib.sha256(f"{image.width}x{image.height} ".encode())
-    digest.update(np.asarray(image).tobytes() if _deep(image) else _rgb(image).tobytes())
+    digest.update(np.asarray(image).tobytes() if pillow_images.deep(image) else pillow_images.rgb(image).tobytes())
     return digest.hexdigest()

@@ -2,30 +2,23 @@
 
 import collections
 import dataclasses
-import pathlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-import numpy as np
-
+from mvtec_tf.data import masks
 from mvtec_tf.data.formats.scan import Record
-from mvtec_tf.exploration.images import Look, UnreadableImageError, read_grey
+from mvtec_tf.data.masks import MaskError
+from mvtec_tf.exploration.images import Look
 
 OK = "ok"
-MISSING = "missing"
-EMPTY = "empty"
-FULL = "full"
-OTHER_SIZE = "other size"
-UNREADABLE = "unreadable"
 
 
 @dataclasses.dataclass(frozen=True)
 class MaskLook:
-    """The mask of one defective image.
+    """The mask of one image.
 
     Attributes:
       record: which image.
-      state: `OK`, or what is wrong: `MISSING`, `EMPTY` (no pixel is set), `FULL` (every pixel is),
-        `OTHER_SIZE` than its image, `UNREADABLE`.
+      state: `OK`, or what is wrong, one of the states of `masks.MaskError`.
       area: share of the pixels that are set, 0 to 1; None if it could not be read.
       width: of the mask in pixels, 0 if it could not be read.
       height: likewise.
@@ -40,46 +33,52 @@ class MaskLook:
     reason: str = ""
 
 
-def look_at_masks(looks: Iterable[Look]) -> tuple[MaskLook, ...]:
-    """Masks of the defective images, sorted by path.
+def look_at_masks(records: Sequence[Record], looks: Iterable[Look]) -> tuple[MaskLook, ...]:
+    """Masks of the defective images, and those masks of good ones that mark something, sorted by path.
 
     A category without any mask has none on purpose and is left out; in one with masks a missing
     one is listed.
+
+    Args:
+      records: all of them.
+      looks: the readable ones.
     """
+    claimed_by = masks.shared(records)
+    found: list[MaskLook] = []
     by_category: dict[str, list[Look]] = collections.defaultdict(list)
     for one in looks:
         if one.record.label:
             by_category[one.record.category].append(one)
-    found = [
-        _look_at_mask(one) for ones in by_category.values() if any(other.record.mask for other in ones) for one in ones
+        elif one.record.mask and not _marks_nothing(one.record.mask):
+            found.append(MaskLook(one.record, masks.CONTRADICTS, reason=f"{one.record.mask} is not empty"))
+    found += [
+        _look_at_mask(one, claimed_by)
+        for ones in by_category.values()
+        if any(other.record.mask for other in ones)
+        for one in ones
     ]
     return tuple(sorted(found, key=lambda mask: mask.record.path))
 
 
-def orphans(records: Sequence[Record]) -> tuple[str, ...]:
-    """Files in the folders of masks in use that are the mask of no image, and no image themselves, sorted."""
-    known = {file for record in records for file in (record.mask, record.file)}
-    folders = {pathlib.Path(record.mask).parent for record in records if record.mask}
-    files = (str(file) for folder in folders for file in folder.iterdir() if not file.name.startswith("."))
-    return tuple(sorted(file for file in files if file not in known))
+def _marks_nothing(file: str) -> bool:
+    try:
+        masks.read(file)
+    except MaskError as error:
+        return error.state == masks.EMPTY
+    return False
 
 
-def _look_at_mask(image: Look) -> MaskLook:
+def _look_at_mask(image: Look, claimed_by: Mapping[str, str]) -> MaskLook:
     record = image.record
     if not record.mask:
-        return MaskLook(record, MISSING, reason="other defective images of the category have a mask")
+        return MaskLook(record, masks.MISSING, reason="other defective images of the category have a mask")
     try:
-        grey = read_grey(record.mask)
-    except UnreadableImageError as error:
-        return MaskLook(record, UNREADABLE, reason=str(error))
-    height, width = grey.shape
-    # Any value above black is defect: masks are written as 0/1 as well as 0/255.
-    area = float(np.mean(grey > 0.0))
-    state, reason = OK, ""
-    if (width, height) != (image.width, image.height):
-        state, reason = OTHER_SIZE, f"{width} x {height}, its image has {image.width} x {image.height}"
-    elif not area:
-        state, reason = EMPTY, "no pixel of it is set"
-    elif area == 1.0:
-        state, reason = FULL, "every pixel of it is set"
-    return MaskLook(record, state, area, width, height, reason)
+        masks.refuse_shared(claimed_by.get(record.path, ""))
+        mask = masks.read(record.mask, (image.height, image.width))
+    except MaskError as error:
+        if error.mask is None:
+            return MaskLook(record, error.state, reason=str(error))
+        height, width = error.mask.shape
+        return MaskLook(record, error.state, float(error.mask.mean()), width, height, str(error))
+    height, width = mask.shape
+    return MaskLook(record, OK, float(mask.mean()), width, height)

@@ -258,7 +258,9 @@ def _areas(found: Exploration) -> str:
     classes: dict[tuple[str, str], list[MaskLook]] = collections.defaultdict(list)
     for mask in found.masks:
         classes[mask.record.category, mask.record.defect].append(mask)
-    usable = {names: [mask.area for mask in masks if mask.area] for names, masks in classes.items()}
+    usable = {
+        names: [mask.area for mask in masks if mask.state == explore_masks.OK] for names, masks in classes.items()
+    }
     lowest = min((min(areas) for areas in usable.values() if areas), default=1.0)
     rows = []
     for names, masks in sorted(classes.items()):

@@ -8,12 +8,13 @@ import dataclasses
 import pathlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from mvtec_tf.data import walk
+from mvtec_tf.data import masks, walk
 from mvtec_tf.data.formats.scan import Record
+from mvtec_tf.data.pillow_images import UnreadableImageError
 from mvtec_tf.exploration import duplicates as explore_duplicates
 from mvtec_tf.exploration import masks as explore_masks
 from mvtec_tf.exploration.duplicates import Duplicates
-from mvtec_tf.exploration.images import Look, Signature, UnreadableImageError, look
+from mvtec_tf.exploration.images import Look, Signature, look
 from mvtec_tf.exploration.masks import MaskLook
 
 
@@ -35,7 +36,7 @@ class Exploration:
       unreadable: the others.
       duplicates: pairs of the same photograph.
       masks: of the defective images of categories with masks.
-      orphan_masks: mask files without an image.
+      orphan_masks: (file, why) of masks that no image claims.
       ignored: files among the images that the scanner takes for none.
     """
 
@@ -44,7 +45,7 @@ class Exploration:
     unreadable: tuple[Unreadable, ...]
     duplicates: Duplicates
     masks: tuple[MaskLook, ...]
-    orphan_masks: tuple[str, ...]
+    orphan_masks: tuple[tuple[str, str], ...]
     ignored: tuple[str, ...]
 
 
@@ -72,8 +73,8 @@ def explore(records: Sequence[Record], progress: Callable[[int], None] = lambda 
         looks=tuple(looks),
         unreadable=tuple(unreadable),
         duplicates=explore_duplicates.find(looks, signatures),
-        masks=explore_masks.look_at_masks(looks),
-        orphan_masks=explore_masks.orphans(records),
+        masks=explore_masks.look_at_masks(records, looks),
+        orphan_masks=masks.unclaimed(records),
         ignored=tuple(_ignored(records)),
     )
 

@@ -6,8 +6,10 @@ from html import escape
 
 from PIL import Image
 
+from mvtec_tf.data import masks
+from mvtec_tf.data.masks import MaskError
+from mvtec_tf.data.pillow_images import UnreadableImageError, read_rgb
 from mvtec_tf.evaluation.report import photographs
-from mvtec_tf.exploration.images import UnreadableImageError, read_grey, read_rgb
 
 # Shown at most 150 CSS pixels wide or high.
 _SIDE = 180
@@ -34,14 +36,14 @@ class Thumbnails:
         Args:
           file: the image.
           name: what it is called, for the alternative text.
-          mask: file of a mask to outline, "" for none.
+          mask: file of a usable mask to outline, "" for none.
         """
         if not self._budget:
             self.left_out += 1
             return ""
         try:
             content, size = _jpeg(file, mask)
-        except UnreadableImageError as error:
+        except (UnreadableImageError, MaskError) as error:
             self.failed.append(f"{name}: {error}")
             return ""
         text = (
@@ -61,7 +63,7 @@ def _jpeg(file: str, mask: str) -> tuple[bytes, tuple[int, int]]:
     image = read_rgb(file)
     image.thumbnail((_SIDE, _SIDE), Image.Resampling.LANCZOS)
     if mask:
-        image = photographs.outlined(image, read_grey(mask) > 0.0)
+        image = photographs.outlined(image, masks.read(mask))
     buffer = io.BytesIO()
     # Full colour resolution for the outline, one pixel wide; halved, it would turn grey.
     image.save(buffer, "JPEG", quality=_QUALITY, optimize=True, subsampling="4:4:4" if mask else "4:2:0")

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import pathlib
 import typing
+from collections.abc import Sequence
 
 from absl import flags
 
 from mvtec_tf.errors import UsageError
 
 if typing.TYPE_CHECKING:
+    from mvtec_tf.data.record import Record
+    from mvtec_tf.evaluation.image_files import ImageFiles
     from mvtec_tf.evaluation.localisation.heatmaps import HeatMaps
     from mvtec_tf.evaluation.report.extras import Extras
     from mvtec_tf.evaluation.table import Predictions
@@ -65,20 +68,17 @@ def extras(evaluate: Predictions, seed: int, tensorboard: str | None) -> Extras:
     if FLAGS.heatmaps and not FLAGS.data_dir and FLAGS.masks is None:
         raise UsageError("--heatmaps: with what are they to be compared? Give --data_dir, or --masks.")
 
-    from mvtec_tf.data.formats import scan as records_lib
-    from mvtec_tf.evaluation import embedding, image_files
+    from mvtec_tf.evaluation import embedding
     from mvtec_tf.evaluation.report.extras import Extras
 
     maps = heat_maps(FLAGS.heatmaps)
-    files = {}
-    if FLAGS.data_dir:
-        found = records_lib.scan(FLAGS.data_dir, FLAGS.categories, say=print)
-        files = image_files.from_records(found, evaluate, f"--data_dir={','.join(FLAGS.data_dir)}")
-    if FLAGS.masks is not None:
-        files = image_files.with_masks(FLAGS.masks, evaluate, files)
+    files, about_files = {}, ()
+    if FLAGS.data_dir or FLAGS.masks is not None:
+        files, about_files = image_and_mask_files(evaluate, FLAGS.categories)
     features = None if FLAGS.features is None else embedding.read(FLAGS.features, evaluate)
     return Extras(
         files=files,
+        about_files=about_files,
         maps=maps,
         features=features,
         tsne=FLAGS.tsne,
@@ -86,6 +86,35 @@ def extras(evaluate: Predictions, seed: int, tensorboard: str | None) -> Extras:
         projector=None if tensorboard is None else pathlib.Path(tensorboard) / "projector",
         say=lambda text: print(text, flush=True),
     )
+
+
+def image_and_mask_files(
+    evaluate: Predictions, categories: Sequence[str], records: Sequence[Record] | None = None
+) -> tuple[dict[str, ImageFiles], tuple[str, ...]]:
+    """The files of a table's rows, by path, and what must be known of the masks, a sentence each, also printed.
+
+    Args:
+      evaluate: the rows.
+      categories: of --data_dir; empty: all.
+      records: of --data_dir, where they are known already.
+
+    Raises:
+      UserError: --data_dir or --masks holds other images or none.
+    """
+    from mvtec_tf.data import masks
+    from mvtec_tf.data.formats import scan as records_lib
+    from mvtec_tf.evaluation import image_files
+
+    files, about = {}, ()
+    if FLAGS.data_dir:
+        found = records_lib.scan(FLAGS.data_dir, categories, say=print) if records is None else records
+        files = image_files.from_records(found, evaluate, f"--data_dir={','.join(FLAGS.data_dir)}")
+        about = tuple(masks.sentences(masks.unclaimed(found)))
+    if FLAGS.masks is not None:
+        files, about = image_files.with_masks(FLAGS.masks, evaluate, files), ()
+    for sentence in about:
+        print(sentence)
+    return files, about
 
 
 def heat_maps(texts: list[str]) -> tuple[HeatMaps, ...]:

@@ -9,16 +9,18 @@ Example:
 """
 
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from mvtec_tf.data.decoding import pixels
+from mvtec_tf.data import masks
+from mvtec_tf.data.decoding import pixels, unreadable
 from mvtec_tf.data.formats import folders, image_list, mvtec_archive
 from mvtec_tf.data.formats import scan as records
+from mvtec_tf.data.masks import MaskError
 from mvtec_tf.data.record import TEST, TRAIN, Record
 from mvtec_tf.errors import UserError
 
@@ -101,11 +103,16 @@ class MvtecAd(tfds.core.GeneratorBasedBuilder):
         found = records.scan([source], say=print)
         self.info.metadata["fingerprint"] = records.fingerprint(found)
         parts = {split: [record for record in found if record.split == split] for split in (TRAIN, TEST)}
-        return {split: self._generate_examples(part) for split, part in parts.items() if part}
+        also_of = masks.shared(found)
+        for sentence in masks.sentences(masks.unclaimed(found)):
+            print(sentence)
+        return {split: self._generate_examples(part, also_of) for split, part in parts.items() if part}
 
-    def _generate_examples(self, part: list[Record]) -> Iterator[tuple[str, dict[str, Any]]]:
+    def _generate_examples(
+        self, part: list[Record], mask_also_of: Mapping[str, str]
+    ) -> Iterator[tuple[str, dict[str, Any]]]:
         for record in part:
-            yield record.path, _example(record)
+            yield record.path, _example(record, mask_also_of.get(record.path, ""))
 
     def _unpacked(self, dl_manager: tfds.download.DownloadManager) -> pathlib.Path:
         by_hand = _manual_dir(dl_manager)
@@ -133,16 +140,12 @@ def _source(manual_dir: Any) -> pathlib.Path:
     return tables[0] if len(tables) == 1 and not folders.holds_categories(folder) else folder
 
 
-def _example(record: Record) -> dict[str, Any]:
+def _example(record: Record, mask_also_of: str) -> dict[str, Any]:
     content, image = _decoded(record.file)
-    mask = np.zeros((*image.shape[:2], 1), np.uint8)
-    if record.mask:
-        # Masks are written as 0/1 as well as 0/255, grey as well as in colour.
-        mask = np.where(_decoded(record.mask)[1].max(axis=-1, keepdims=True) > 0, 255, 0).astype(np.uint8)
     return {
         "path": record.path,
         "image": content if _any_reader_sees(content, image) else image,
-        "mask": mask,
+        "mask": _mask(record, mask_also_of, image.shape[:2]),
         "has_mask": bool(record.mask),
         "label": record.label,
         "category": record.category,
@@ -154,11 +157,27 @@ def _example(record: Record) -> dict[str, Any]:
 
 def _decoded(file: str) -> tuple[bytes, np.ndarray]:
     """A file's bytes, and its pixels uint8 [H, W, 3] as training and serving see them."""
-    content = pathlib.Path(file).read_bytes()
     try:
+        content = pathlib.Path(file).read_bytes()
         return content, pixels.decode(tf.constant(content)).numpy()
+    except OSError as error:
+        raise UserError(f"{file}: the file cannot be read ({error.strerror}). Repair or remove it.") from error
     except tf.errors.OpError as error:
-        raise UserError(f"{file}: not a readable PNG, JPEG or BMP image ({error.message.splitlines()[0]}).") from error
+        raise UserError(f"{file}: {unreadable.reason(error)}. Repair or remove it.") from error
+
+
+def _mask(record: Record, also_of: str, size: tuple[int, int]) -> np.ndarray:
+    """uint8 [H, W, 1], 255 on the defect. What was prepared outlives its warnings, so a bad mask ends it."""
+    mask = np.zeros(size, bool)
+    if record.mask:
+        try:
+            masks.refuse_shared(also_of)
+            mask = masks.read(record.mask, size)
+        except MaskError as error:
+            # Some data sets have black masks of good images.
+            if record.label or error.state != masks.EMPTY:
+                raise UserError(f"{record.file}: {error}. Mend or remove {record.mask}.") from error
+    return np.where(mask, 255, 0).astype(np.uint8)[..., None]
 
 
 def _any_reader_sees(content: bytes, image: np.ndarray) -> bool:

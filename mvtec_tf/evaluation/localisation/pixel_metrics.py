@@ -32,7 +32,6 @@ NAMES = (AUROC, PRO, POINTING, RANDOM, GAIN)
 OF_NO_MAP: Mapping[str, float] = {AUROC: 0.5, PRO: pixel_ranking.FPR_LIMIT / 2}
 
 _NO_USABLE_MASK = "no defective image has a mask that can be used"
-_NO_FREE_PIXELS = "no pixel is free of defect"
 # As in the evaluation that MVTec publishes with the data set: pixels that touch at a corner are one region.
 _NEIGHBOURS = np.ones((3, 3), int)
 
@@ -228,8 +227,6 @@ class _Ranked:
             return {name: Metric(None, _NO_USABLE_MASK) for name in NAMES}
         hits, at_random = float(self._hits.sum() / masks), float(self._areas.sum() / masks)
         pointing = {POINTING: Metric(hits), RANDOM: Metric(at_random), GAIN: Metric(hits - at_random)}
-        if not self.exact.free:
-            return {name: Metric(None, _NO_FREE_PIXELS) for name in (AUROC, PRO)} | pointing
         return {AUROC: Metric(self.exact.auroc()), PRO: Metric(self.exact.pro())} | pointing
 
 

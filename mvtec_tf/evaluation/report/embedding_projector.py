@@ -13,10 +13,10 @@ from tensorboard.compat.proto import event_pb2
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 from mvtec_tf import files as atomic
+from mvtec_tf.data.pillow_images import UnreadableImageError, read_rgb
 from mvtec_tf.errors import UserError
 from mvtec_tf.evaluation.embedding import Points
 from mvtec_tf.evaluation.image_files import ImageFiles
-from mvtec_tf.exploration.images import UnreadableImageError, read_rgb
 
 CONFIG_FILE = "projector_config.pbtxt"
 # Browsers draw no larger texture than this; the projector wants one image of all thumbnails.

@@ -35,6 +35,7 @@ class Extras:
       seed: of t-SNE and of the sample.
       projector: folder for TensorBoard's projector; None: none is written.
       say: is told what takes a while.
+      about_files: what must be known to read the masks, a sentence each.
     """
 
     files: Mapping[str, ImageFiles] = dataclasses.field(default_factory=dict)
@@ -45,6 +46,7 @@ class Extras:
     seed: int = 0
     projector: pathlib.Path | None = None
     say: Callable[[str], None] = lambda text: None
+    about_files: tuple[str, ...] = ()
 
     def sections(self, judged: Assessment, evaluate: Predictions) -> list[Section]:
         """The sections, in the order of the page.
@@ -58,7 +60,8 @@ class Extras:
                 pixel_metrics.measure(evaluate, self.files, maps, judged.bootstrap, self._progress(maps.name))
                 for maps in self.maps
             ]
-            found.append(pixel_section.section(judged, evaluate, figures, self.files, self.maps, self.about_maps))
+            made = pixel_section.section(judged, evaluate, figures, self.files, self.maps, self.about_maps)
+            found.append(dataclasses.replace(made, notes=(*made.notes, *self.about_files)))
         found.append(gallery.section(judged, evaluate, self.files, self.maps))
         if self.features is not None:
             found.append(self._embedding(evaluate))

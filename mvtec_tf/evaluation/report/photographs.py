@@ -7,12 +7,12 @@ import numpy as np
 from matplotlib import colormaps
 from PIL import Image, ImageFilter
 
+from mvtec_tf.data.pillow_images import UnreadableImageError, read_rgb
 from mvtec_tf.errors import UserError
 from mvtec_tf.evaluation import image_files
 from mvtec_tf.evaluation.image_files import ImageFiles, MaskError
 from mvtec_tf.evaluation.localisation import heatmaps
 from mvtec_tf.evaluation.localisation.heatmaps import HeatMaps
-from mvtec_tf.exploration.images import UnreadableImageError, read_rgb
 
 # Two panes side by side are shown some 190 CSS pixels wide each; drawn larger for fine screens.
 PANE = 300

@@ -1,0 +1,144 @@
+"""Image files for a picture, a mask or a look, read by Pillow; what a network sees comes from `decoding` alone."""
+
+import io
+import os
+import pathlib
+
+import numpy as np
+from PIL import Image
+
+from mvtec_tf.data.decoding.limits import MAX_PIXELS
+
+# What Exif says of how to turn the stored pixels: CIPA DC-008 (Exif 2.32), section 4.6.4.
+_ORIENTATION = 0x0112
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_SIDEWAYS = [_UPRIGHT[orientation] for orientation in (5, 6, 7, 8)]
+
+
+class UnreadableImageError(Exception):
+    """A file that is not the image its name promises; the message is the reason."""
+
+
+def read_stored(file: str | os.PathLike[str]) -> Image.Image:
+    """An image file as Pillow has it, values untouched, upright. Raises `UnreadableImageError`."""
+    stored = open_image(file)[1]
+    image = upright(stored)
+    image.format = stored.format
+    return image
+
+
+def upright_size(file: str | os.PathLike[str]) -> tuple[int, int]:
+    """(height, width) as seen upright, without decoding the pixels.
+
+    Raises:
+      UnreadableImageError: it is no image; whether its pixels can be decoded is not known.
+    """
+    content = _content(file)
+    try:
+        image = Image.open(io.BytesIO(content))
+        # A PNG may say it behind its pixels.
+        if image.format == "PNG" and b"eXIf" in content:
+            image.load()
+    # Pillow's readers raise whatever a broken file makes them stumble over; the reason is listed.
+    except Exception as error:
+        raise UnreadableImageError(_reason(error)) from error
+    return image.size if turn(image) in _SIDEWAYS else image.size[::-1]
+
+
+def read_grey(file: str | os.PathLike[str]) -> np.ndarray:
+    """Grey values of an image file, float32 [H, W], 0 to 255. Raises `UnreadableImageError`."""
+    return grey_levels(upright(open_image(file)[1]))
+
+
+def read_rgb(file: str | os.PathLike[str]) -> Image.Image:
+    """An image file as Pillow's RGB image, 16 bit scaled to 8. Raises `UnreadableImageError`."""
+    image = upright(open_image(file)[1])
+    return Image.fromarray(np.rint(grey_levels(image)).astype(np.uint8)).convert("RGB") if deep(image) else rgb(image)
+
+
+def grey_levels(image: Image.Image) -> np.ndarray:
+    """float32 [H, W], 0 to 255; colours are weighted as ITU-R BT.601 has it."""
+    if deep(image):
+        values = np.asarray(image, np.float32)
+        # 16 bit; a file of 32-bit integers or floats has no fixed white, so its brightest pixel is it.
+        white = 65535.0 if image.mode.startswith("I;16") or values.max(initial=0.0) > 255.0 else 255.0
+        return np.clip(values * np.float32(255.0 / max(white, float(values.max(initial=0.0)))), 0.0, 255.0)
+    return np.asarray(image if image.mode == "L" else rgb(image).convert("L"), np.float32)
+
+
+def open_image(file: str | os.PathLike[str]) -> tuple[bytes, Image.Image]:
+    """A file's content and its image, decoded, as stored. Raises `UnreadableImageError`."""
+    content = _content(file)
+    try:
+        image = Image.open(io.BytesIO(content))
+        _check_size(image)
+        image.load()
+    except UnreadableImageError:
+        raise
+    # Pillow's readers raise whatever a broken file makes them stumble over; the reason is listed.
+    except Exception as error:
+        raise UnreadableImageError(_reason(error)) from error
+    return content, image
+
+
+def _content(file: str | os.PathLike[str]) -> bytes:
+    try:
+        content = pathlib.Path(file).read_bytes()
+    except OSError as error:
+        raise UnreadableImageError(f"the file cannot be read ({error.strerror})") from error
+    if not content:
+        raise UnreadableImageError("the file is empty")
+    return content
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, Image.UnidentifiedImageError):
+        return "its content is no image of a known format"
+    return f"it cannot be decoded ({error})"
+
+
+def _check_size(image: Image.Image) -> None:
+    pixels = image.width * image.height
+    if pixels > MAX_PIXELS:
+        raise UnreadableImageError(
+            f"its header says {image.width} x {image.height} pixels, {pixels} in all; training's --max_pixels allows "
+            f"{MAX_PIXELS} unless it is raised"
+        )
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """The image turned as Exif says, and only Exif, as training does."""
+    method = turn(image)
+    return image if method is None else image.transpose(method)
+
+
+def turn(image: Image.Image) -> Image.Transpose | None:
+    """What makes an image upright; None if it is."""
+    exif = Image.Exif()
+    try:
+        exif.load(image.info.get("exif", b""))
+        return _UPRIGHT.get(exif.get(_ORIENTATION))
+    # A damaged block says nothing; Pillow's reader raises whatever it stumbles over.
+    except Exception:
+        return None
+
+
+def deep(image: Image.Image) -> bool:
+    """Whether the pixels have more than 8 bits."""
+    return image.mode.startswith(("I", "F"))
+
+
+def rgb(image: Image.Image) -> Image.Image:
+    """An image of at most 8 bits as RGB; transparency is dropped."""
+    if image.mode == "P" and "transparency" in image.info:
+        # A palette with transparency goes by way of RGBA; Pillow warns about the direct way.
+        image = image.convert("RGBA")
+    return image.convert("RGB")
