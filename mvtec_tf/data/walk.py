@@ -184,25 +184,26 @@ class _Walker:
         parts = _PARTS & {entry.name.lower() for entry in entries}
         folders = []
         for entry in entries:
-            kind = _kind(entry)
+            what = kind(entry)
             if is_clutter(entry.name):
-                self._clutter[_clutter_kind(entry.name, kind)] += 1
-            elif kind == "folder" and is_masks(entry.name) and parts:
+                self._clutter[_clutter_kind(entry.name, what)] += 1
+            elif what == "folder" and is_masks(entry.name) and parts:
                 self._masks.append(entry.path)
-            elif kind == "folder" and entry.is_symlink():
+            elif what == "folder" and entry.is_symlink():
                 self._links.append(entry.path)
-            elif kind == "folder":
+            elif what == "folder":
                 folders.append(entry.name)
-            elif kind == "file":
+            elif what == "file":
                 self._files.append(entry.path)
                 if linked or entry.is_symlink():
                     self._linked.add(entry.path)
             else:
-                (self._dangling if kind == "dangling" else self._strange).append(entry.path)
+                (self._dangling if what == "dangling" else self._strange).append(entry.path)
         return folders
 
 
-def _kind(entry: os.DirEntry) -> str:
+def kind(entry: os.DirEntry) -> str:
+    """What an entry is, behind a link too: "file", "folder", "dangling" (a link to nothing) or "strange"."""
     try:
         if entry.is_file():
             return "file"
@@ -213,8 +214,8 @@ def _kind(entry: os.DirEntry) -> str:
     return "dangling" if entry.is_symlink() else "strange"
 
 
-def _clutter_kind(name: str, kind: str) -> str:
-    if kind == "folder":
+def _clutter_kind(name: str, what: str) -> str:
+    if what == "folder":
         return f"{name}/"
     if name.startswith("._"):
         return "._*"

@@ -16,6 +16,8 @@ import numpy as np
 
 from mvtec_tf import files
 from mvtec_tf.data import leaks
+from mvtec_tf.data.csv_table import CsvTable
+from mvtec_tf.data.formats import layout
 from mvtec_tf.errors import UserError
 
 PathLike = str | os.PathLike[str]
@@ -140,25 +142,20 @@ def read_predictions(path: PathLike, allow_leak: bool = False) -> Predictions:
       allow_leak: see `check`.
 
     Raises:
-      UserError: the file is missing, not UTF-8, empty, lacks a column, or a value is none that the
+      UserError: the file is missing, no text, empty, lacks a column, or a value is none that the
         column may have; the message names file, line, what was found and what to do. See `check`.
       LeakError: an evaluated image or object is in another split too.
     """
     source = os.fspath(path)
-    reader = csv.reader(io.StringIO(_text(pathlib.Path(path)), newline=""), strict=True)
-    try:
-        header = next(reader, None)
-        places = _places(header, source)
-        columns: dict[str, list] = {name: [] for name in places}
-        lines: list[int] = []
-        for fields in reader:
-            if not fields:  # a blank line; editors leave them at the end
-                continue
-            lines.append(reader.line_num)
-            _append(columns, fields, places, len(header), f"{source}, line {reader.line_num}")
-    except csv.Error as error:
-        raise UserError(f"{source}, line {reader.line_num}: not a CSV table ({error}).") from error
-    ignored = [name for name in header if name not in places]
+    # A folder's name may begin with a space: nothing is stripped.
+    table = CsvTable(pathlib.Path(path), REQUIRED, OPTIONAL, strip=False)
+    columns: dict[str, list] = {name: [] for name in REQUIRED + OPTIONAL if name in table.columns}
+    lines: list[int] = []
+    for line, row in table:
+        lines.append(line)
+        for name, values in columns.items():
+            values.append(_value(row[name], name, f"{source}, line {line}"))
+    ignored = table.unused(REQUIRED + OPTIONAL)
     predictions = Predictions.from_columns(**columns, ignored_columns=ignored)
     check(predictions, source, lambda row: f"line {lines[row]}", allow_leak)
     return predictions
@@ -209,9 +206,9 @@ def check(
 
     Raises:
       UserError: no rows; no evaluate rows; an empty path or category; a label other than 0 and 1,
-        or 1 on an image whose defect is "good"; a score that is not finite or beyond float32; a
-        probability outside 0..1; an unknown split; one path twice in one split, or with two
-        labels or categories.
+        1 on an image whose defect is "good", or 0 on one with a type of defect; a score that is not
+        finite or beyond float32; a probability outside 0..1; an unknown split; one path twice in
+        one split, or with two labels or categories.
       LeakError: an evaluated image or object is in another split too.
     """
     if not len(predictions):
@@ -234,53 +231,20 @@ def _strings(values: Sequence[str]) -> np.ndarray:
     return column
 
 
-def _text(path: pathlib.Path) -> str:
-    if not path.is_file():
-        found = "a folder" if path.is_dir() else "nothing"
-        raise UserError(f"{path}: expected a CSV file of predictions, found {found}.")
-    content = path.read_bytes()
-    try:
-        return content.decode("utf-8-sig")  # spreadsheets put a byte order mark in front
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise UserError(
-            f"{path}, line {line}: not UTF-8 (byte 0x{content[error.start]:02x}). Save the table as CSV in UTF-8."
-        ) from error
+def _value(text: str, column: str, where: str) -> str | int | float | None:
+    if column == "label":
+        return _label(text, where)
+    if column == "score" or (column == "probability" and text):
+        return _number(text, column, where)
+    return None if column == "probability" else text
 
 
-def _places(header: list[str] | None, source: str) -> dict[str, int]:
-    """Column name -> its index, of the columns that are used."""
-    if header is None:
-        raise UserError(f"{source}: the file is empty. Expected the columns {','.join(REQUIRED)}.")
-    missing = [name for name in REQUIRED if name not in header]
-    if missing:
-        raise UserError(
-            f"{source}, line 1: no column {', '.join(missing)}; found {','.join(header)}. Expected "
-            f"{','.join(REQUIRED)} and optionally {','.join(OPTIONAL)}, separated by commas."
-        )
-    used = REQUIRED + OPTIONAL
-    twice = [name for name in used if header.count(name) > 1]
-    if twice:
-        raise UserError(f"{source}, line 1: column {', '.join(twice)} stands there twice. Remove one of the two.")
-    return {name: header.index(name) for name in used if name in header}
+def _says_good(defect: np.ndarray) -> np.ndarray:
+    return np.array([layout.is_good(one) for one in defect.tolist()], bool)
 
 
-def _append(columns: dict[str, list], fields: list[str], places: dict[str, int], width: int, where: str) -> None:
-    if len(fields) != width:
-        raise UserError(
-            f"{where}: {len(fields)} fields, but the header names {width} columns. "
-            "A value that holds a comma must stand in double quotes."
-        )
-    for name, index in places.items():
-        text = fields[index]
-        if name == "label":
-            columns[name].append(_label(text, where))
-        elif name == "score":
-            columns[name].append(_number(text, name, where))
-        elif name == "probability":
-            columns[name].append(_number(text, name, where) if text else None)
-        else:
-            columns[name].append(text)
+def _says_defective(defect: np.ndarray) -> np.ndarray:
+    return np.array([bool(one) and not layout.is_good(one) for one in defect.tolist()], bool)
 
 
 def _label(text: str, where: str) -> int:
@@ -300,16 +264,15 @@ def _number(text: str, column: str, where: str) -> float:
 
 def _check_values(predictions: Predictions, source: str, place: Callable[[int], str]) -> None:
     score, probability = predictions.score, predictions.probability
+    good, typed = _says_good(predictions.defect), _says_defective(predictions.defect)
+    turned = f"1 means defective, and a good image has the defect {GOOD!r} or none. Are the labels turned round?"
     # Each: the column, which rows are wrong, what is expected. In the order of the columns.
     rules = (
         ("path", predictions.path == "", "Every row needs the name of its image."),
         ("category", predictions.category == "", "Every image needs a category; one name for all is enough."),
         ("label", ~np.isin(predictions.label, (0, 1)), "Expected 1 for a defective image or 0 for a good one."),
-        (
-            "label",
-            (predictions.label == 1) & (predictions.defect == GOOD),
-            f"The image's defect is {GOOD!r}, which has label 0; 1 means defective. Are the labels turned round?",
-        ),
+        ("label", (predictions.label == 1) & good, f"Its defect says {GOOD}, which has label 0. {turned}"),
+        ("label", (predictions.label == 0) & typed, f"Its defect is a type of defect, which has label 1. {turned}"),
         ("split", ~np.isin(predictions.split.astype(str), leaks.SPLITS), f"Expected {', '.join(leaks.SPLITS)}."),
         (
             "score",

@@ -1,17 +1,17 @@
 """Reading folders of photographs: the MVTec layout, and plain folders of good and defective images."""
 
+import collections
 import functools
+import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterable
 
-from mvtec_tf.data.csv_table import CsvTable
-from mvtec_tf.data.formats import division
-from mvtec_tf.data.record import GOOD, IMAGE_SUFFIXES, TEST, TRAIN, Category, Record
+from mvtec_tf.data import walk
+from mvtec_tf.data.formats import division, groups_file, layout, names
+from mvtec_tf.data.formats.groups_file import Groups
+from mvtec_tf.data.record import DEFECTIVE, GOOD, MASKS, TEST, TRAIN, Category, Record
 from mvtec_tf.errors import UserError
 
-GROUPS_FILE = "groups.csv"
-DEFECTIVE = "defective"
-MASKS = "ground_truth"
 _MVTEC_HINT = (
     f"the MVTec layout (CATEGORY/{TRAIN}/{GOOD}/*.png, CATEGORY/{TEST}/{GOOD}/*.png, CATEGORY/{TEST}/DEFECT/*.png and, "
     f"optionally, CATEGORY/{MASKS}/DEFECT/*_mask.png)"
@@ -20,189 +20,237 @@ _PLAIN_HINT = (
     f"the plain layout (CATEGORY/{GOOD}/*.png, CATEGORY/{DEFECTIVE}/*.png or CATEGORY/{DEFECTIVE}/DEFECT/*.png)"
 )
 _HINT = f"Expected {_MVTEC_HINT}, {_PLAIN_HINT}, or a .csv file with the columns path,label."
-# So many names show what a folder holds without burying the message.
-_NAMED = 5
+# Photographs in files that nothing here reads.
+_OTHER_PHOTOGRAPHS = (".tif", ".tiff", ".gif", ".webp", ".heic", ".avif", ".jp2", ".pgm", ".ppm", ".dng", ".npy")
 
 
-def categories(data_dir: pathlib.Path) -> list[Category]:
-    """The categories of a folder, which is one itself or holds some.
+def categories(data_dir: pathlib.Path) -> tuple[list[Category], list[str]]:
+    """The categories of a folder, which is one itself or holds some, and what is to be said of the folder.
 
     Raises:
-      UserError: it is no folder, or there is no category in it.
+      UserError: it is no folder, there is no category in it, or it is a part of one.
     """
     if not data_dir.is_dir():
         found = "a file" if data_dir.exists() else "nothing"
         raise UserError(f"--data_dir={data_dir}: expected a folder or a .csv file, found {found}. {_HINT}")
-    found = [_category(folder) for folder in _category_folders(data_dir)]
+    if layout.kinds(data_dir):
+        return [_category(data_dir)], []
+    children = layout.folder_names(data_dir)
+    found = [name for name in children if layout.kinds(data_dir / name)]
     if not found:
+        _refuse_part(data_dir)
         raise UserError(f"--data_dir={data_dir}: no category folder in it; {_contents(data_dir)}. {_HINT}")
-    return found
+    groups_file.refuse_among_categories(data_dir)
+    _refuse_twice(data_dir, found)
+    others = [f"{name}/ ({_contents(data_dir / name)})" for name in children if name not in found]
+    sentences = [f"{data_dir}: folders that are no categories: {walk.listing(others)}."] if others else []
+    return [_category(data_dir / name) for name in found], sentences
 
 
 def holds_categories(folder: pathlib.Path) -> bool:
     """Whether a folder is a category or holds some."""
-    return bool(_category_folders(folder))
+    return bool(layout.kinds(folder) or any(layout.kinds(folder / name) for name in layout.folder_names(folder)))
 
 
-def _category_folders(data_dir: pathlib.Path) -> list[pathlib.Path]:
-    if _is_category(data_dir):
-        return [data_dir]
-    return sorted(child for child in data_dir.iterdir() if child.is_dir() and _is_category(child))
+def _refuse_part(folder: pathlib.Path) -> None:
+    """Says which folder was meant, where a part of a category is named."""
+    whole = os.path.abspath(folder)
+    category = layout.category_of(os.path.join(whole, "any"))
+    if category:
+        raise UserError(
+            f"--data_dir={folder}: only a part of the category {os.path.basename(category)}. Name the folder of the "
+            f"category, {category}."
+        )
 
 
-def _is_mvtec(folder: pathlib.Path) -> bool:
-    return (folder / TRAIN).is_dir() or (folder / TEST).is_dir()
-
-
-def _is_plain(folder: pathlib.Path) -> bool:
-    return (folder / GOOD).is_dir() or (folder / DEFECTIVE).is_dir()
-
-
-def _is_category(folder: pathlib.Path) -> bool:
-    return _is_mvtec(folder) or _is_plain(folder)
+def _refuse_twice(data_dir: pathlib.Path, found: Iterable[str]) -> None:
+    known: dict[str, str] = {}
+    for name in found:
+        first = known.setdefault(os.path.realpath(data_dir / name), name)
+        if first != name:
+            raise UserError(
+                f"{data_dir}: {first} and {name} are the same folder, because of a link. Remove one, or name the "
+                "category's own folder."
+            )
 
 
 def _category(folder: pathlib.Path) -> Category:
-    whole = folder.resolve()
-    if whole.name in (TRAIN, TEST) and not _is_mvtec(folder):
+    # The name that it has here, though it may be a link to a folder of another name.
+    whole = pathlib.Path(os.path.abspath(folder))
+    kinds = layout.kinds(folder)
+    if layout.part_of(whole.name) in (TRAIN, TEST) and layout.MVTEC not in kinds:
         raise UserError(
             f"--data_dir={folder}: one half of a category in the MVTec layout. Name the folder above it, "
             f"{whole.parent}."
         )
-    if _is_mvtec(folder) and _is_plain(folder):
+    if len(kinds) > 1:
         raise UserError(f"{folder}: {_contents(folder)}, which is two layouts at once. Expected either. {_HINT}")
-    read = _read_mvtec if _is_mvtec(folder) else _read_plain
-    return Category(whole.name, folder, functools.partial(read, whole.name, folder))
+    name = names.text(whole.name)
+    return Category(name, folder, functools.partial(_read, name, folder, kinds[0]))
 
 
-def _read_mvtec(name: str, folder: pathlib.Path) -> tuple[list[Record], list[str]]:
-    groups = _Groups(folder)
-    records = []
-    for split in (TRAIN, TEST):
-        for image in _images(folder / split):
-            relative = image.relative_to(folder)
-            if len(relative.parts) != 3:
-                raise UserError(f"{image}: expected {folder / split}/DEFECT/IMAGE. {_HINT}")
-            records.append(_record(name, folder, image, relative.parts[1], split, groups))
-    groups.check_all_used()
-    good = folder / TRAIN / GOOD
-    if not any(record.split == TRAIN and not record.label for record in records):
-        raise UserError(f"{folder}: no good training images in {good}; {_contents(good)}. {_HINT}")
-    defective = [record.path for record in records if record.split == TRAIN and record.label]
-    if defective:
-        raise UserError(
-            f"{folder / TRAIN}: {len(defective)} images outside {TRAIN}/{GOOD}, the first is {defective[0]}. "
-            f"Defective images belong below {TEST}/."
+def _read(name: str, folder: pathlib.Path, kind: str) -> tuple[list[Record], list[str]]:
+    walked = walk.walk(folder)
+    for place, reason in walked.unreadable:
+        raise UserError(f"{place}: cannot be read ({reason}), so images may be missing. Make it readable, or move it.")
+    reader = _Folder(name, folder, walked)
+    records, sentences = reader.mvtec() if kind == layout.MVTEC else reader.plain()
+    _refuse_linked_twice(records, walked.linked)
+    return records, [*walked.notes(), *reader.sentences(), *sentences]
+
+
+def _refuse_linked_twice(records: Iterable[Record], linked: Iterable[str]) -> None:
+    """One photograph under two names may have two labels, or be trained on and judged."""
+    if not linked:
+        return
+    known: dict[str, str] = {}
+    for record in records:
+        first = known.setdefault(os.path.realpath(record.file), record.file)
+        if first != record.file:
+            raise UserError(f"{first} and {record.file} are the same file, because of a link. Keep one of them.")
+
+
+class _Folder:
+    """One category's folder on its way to records."""
+
+    def __init__(self, name: str, folder: pathlib.Path, walked: walk.Walk) -> None:
+        self._name = name
+        self._folder = folder
+        self._parts = layout.parts(folder)
+        self._groups = Groups(folder, walked.files)
+        self._keys: dict[str, str] = {}
+        self._taken: dict[str, str] = {}
+        self._steps = {file: pathlib.Path(file).relative_to(folder).parts for file in walked.files}
+        self._images = walked.images
+
+    def mvtec(self) -> tuple[list[Record], list[str]]:
+        """Records of the MVTec layout, and what is to be said of them."""
+        records = []
+        for split in (TRAIN, TEST):
+            place = self._place(split)
+            for image in self._below(place):
+                if len(self._steps[image]) != 3:
+                    raise UserError(f"{image}: expected {self._folder / place}/DEFECT/IMAGE. {_HINT}")
+                records.append(self._record(image, self._defect(place, self._steps[image][1]), split))
+        self._groups.check_all_used()
+        good = self._folder / self._place(TRAIN) / GOOD
+        if not any(record.split == TRAIN and not record.label for record in records):
+            raise UserError(f"{self._folder}: no good training images in {good}; {_contents(good)}. {_HINT}")
+        defective = [record.path for record in records if record.split == TRAIN and record.label]
+        if defective:
+            raise UserError(
+                f"{good.parent}: {len(defective)} images outside {TRAIN}/{GOOD}, the first is {defective[0]}. "
+                f"Defective images belong below {TEST}/."
+            )
+        others = self._others(TRAIN, TEST)
+        return records, [f"{self._folder}: images that were not read: {walk.listing(others)}."] if others else []
+
+    def plain(self) -> tuple[list[Record], list[str]]:
+        """Records of the plain layout, and what is to be said of them."""
+        if others := self._others(GOOD, DEFECTIVE):
+            raise UserError(
+                f"{self._folder}: {walk.listing(others)} are not part of {_PLAIN_HINT}. Put the images into {GOOD}/ or "
+                f"{DEFECTIVE}/, or elsewhere."
+            )
+        good, defective = self._place(GOOD), self._place(DEFECTIVE)
+        records = []
+        for image in self._below(good):
+            if wrong := [step for step in self._steps[image][1:-1] if layout.is_defective(step)]:
+                raise UserError(
+                    f"{image}: a folder {wrong[0]!r} among the good ones. Defective images belong in "
+                    f"{self._folder / defective}."
+                )
+            records.append(self._record(image, GOOD, ""))
+        for image in self._below(defective):
+            records.append(self._record(image, self._plain_defect(image, good, defective), ""))
+        self._groups.check_all_used()
+        records = sorted(division.divide(records), key=lambda record: record.path)
+        place = self._folder / good
+        if not any(not record.label for record in records):
+            raise UserError(f"{self._folder}: no good images in {place}; {_contents(place)}. {_HINT}")
+        if not any(record.split == TRAIN for record in records):
+            raise UserError(
+                f"{self._folder}: no good images are left for training: the few that there are were kept for testing, "
+                f"because of their names or because {groups_file.FILE} joins them with a defective one. Add good "
+                "images."
+            )
+        return records, [division.describe(self._name, records)]
+
+    def sentences(self) -> list[str]:
+        """What was taken otherwise than the README names it, and which photographs nothing here reads."""
+        taken = [f"{found} as {meaning}" for found, meaning in sorted(self._taken.items())]
+        kinds = collections.Counter(
+            pathlib.Path(steps[-1]).suffix.lower() for steps in self._steps.values() if layout.part_of(steps[0])
         )
-    return records, []
+        unread = [f"{suffix} ({count})" for suffix, count in sorted(kinds.items()) if suffix in _OTHER_PHOTOGRAPHS]
+        named = {"folders that were taken": taken, "photographs in files that are not read": unread}
+        lines = [f"{self._folder}: {what}: {', '.join(found)}." for what, found in named.items() if found]
+        return [*self._groups.sentences, *lines]
 
+    def _place(self, part: str) -> str:
+        """The folder that is this part of the category."""
+        name = layout.single(self._folder, part, self._parts.get(part, []))
+        if name != part:
+            self._taken[f"{name}/"] = f"{part}/"
+        return name
 
-def _read_plain(name: str, folder: pathlib.Path) -> tuple[list[Record], list[str]]:
-    others = sorted(set(_folder_names(folder)) - {GOOD, DEFECTIVE, MASKS})
-    if others:
-        raise UserError(
-            f"{folder}: the folders {', '.join(others)} are not part of {_PLAIN_HINT}. Put their images into {GOOD}/ "
-            f"or {DEFECTIVE}/, or the folders elsewhere."
+    def _below(self, place: str) -> list[str]:
+        return [image for image in self._images if self._steps[image][0] == place and len(self._steps[image]) > 1]
+
+    def _others(self, *read: str) -> list[str]:
+        """Where images lie that belong to no part, with their numbers."""
+        places = {name for part in read for name in self._parts.get(part, ())}
+        steps = (self._steps[image] for image in self._images)
+        found = collections.Counter(one[0] + "/" * (len(one) > 1) for one in steps if one[0] not in places)
+        return [f"{place} ({count})" if place.endswith("/") else place for place, count in sorted(found.items())]
+
+    def _defect(self, place: str, folder: str) -> str:
+        if not layout.is_good(folder):
+            return folder
+        if folder != GOOD:
+            self._taken[f"{place}/{folder}/"] = GOOD
+        return GOOD
+
+    def _plain_defect(self, image: str, good: str, defective: str) -> str:
+        """`defective/IMAGE` is of the type "defective", `defective/DEFECT/IMAGE` of the type DEFECT."""
+        between = self._steps[image][1:-1]
+        place = self._folder / defective
+        if len(between) > 1:
+            raise UserError(f"{image}: too deep. Expected {place}/IMAGE or {place}/DEFECT/IMAGE.")
+        if between and layout.is_good(between[0]):
+            raise UserError(
+                f"{image}: a folder {between[0]!r} among the defective ones. Good images belong in "
+                f"{self._folder / good}."
+            )
+        return between[0] if between else DEFECTIVE
+
+    def _record(self, image: str, defect: str, split: str) -> Record:
+        key = names.text("/".join(self._steps[image]))
+        if first := self._keys.get(key):
+            raise UserError(f"{first} and {image}: their names differ in the form of an umlaut only. Rename one.")
+        self._keys[key] = image
+        mask = self._folder / MASKS / defect / f"{pathlib.Path(image).stem}_mask.png"
+        return Record(
+            path=f"{self._name}/{key}",
+            file=image,
+            category=self._name,
+            defect=names.text(defect),
+            label=int(defect != GOOD),
+            split=split,
+            group=f"{self._name}/{self._groups.of(key)}",
+            mask=str(mask) if mask.is_file() else "",
         )
-    groups = _Groups(folder)
-    records = [_record(name, folder, image, GOOD, "", groups) for image in _images(folder / GOOD)]
-    for image in _images(folder / DEFECTIVE):
-        defect = _plain_defect(folder, image)
-        records.append(_record(name, folder, image, defect, "", groups))
-    groups.check_all_used()
-    records = sorted(division.divide(records), key=lambda record: record.path)
-    good = folder / GOOD
-    if not any(not record.label for record in records):
-        raise UserError(f"{folder}: no good images in {good}; {_contents(good)}. {_HINT}")
-    if not any(record.split == TRAIN for record in records):
-        raise UserError(
-            f"{folder}: no good images are left for training: the few that there are were kept for testing, because of "
-            f"their names or because {GROUPS_FILE} joins them with a defective one. Add good images."
-        )
-    return records, [division.describe(name, records)]
-
-
-def _plain_defect(folder: pathlib.Path, image: pathlib.Path) -> str:
-    """`defective/IMAGE` is of the type "defective", `defective/DEFECT/IMAGE` of the type DEFECT."""
-    between = image.relative_to(folder / DEFECTIVE).parts[:-1]
-    if len(between) > 1:
-        raise UserError(f"{image}: too deep. Expected {folder / DEFECTIVE}/IMAGE or {folder / DEFECTIVE}/DEFECT/IMAGE.")
-    if between == (GOOD,):
-        raise UserError(f"{image}: a folder {GOOD!r} among the defective ones. Good images belong in {folder / GOOD}.")
-    return between[0] if between else DEFECTIVE
-
-
-def _record(
-    name: str, folder: pathlib.Path, image: pathlib.Path, defect: str, split: str, groups: "_Groups"
-) -> Record:
-    key = image.relative_to(folder).as_posix()
-    mask = folder / MASKS / defect / f"{image.stem}_mask.png"
-    return Record(
-        path=f"{name}/{key}",
-        file=str(image),
-        category=name,
-        defect=defect,
-        label=int(defect != GOOD),
-        split=split,
-        group=f"{name}/{groups.of(key)}",
-        mask=str(mask) if mask.is_file() else "",
-    )
-
-
-def _images(folder: pathlib.Path) -> list[pathlib.Path]:
-    files = (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
-    return sorted(path for path in files if path.suffix.lower() in IMAGE_SUFFIXES)
-
-
-def _folder_names(folder: pathlib.Path) -> Iterator[str]:
-    return (child.name for child in folder.iterdir() if child.is_dir() and not child.name.startswith("."))
 
 
 def _contents(folder: pathlib.Path) -> str:
     """What a message says of a folder that does not hold what it should."""
     if not folder.is_dir():
         return "there is no such folder"
-    names = sorted(child.name + "/" * child.is_dir() for child in folder.iterdir())
-    if not names:
+    found = sorted(child.name + "/" * child.is_dir() for child in folder.iterdir() if not walk.is_clutter(child.name))
+    if not found:
         return "it is empty"
-    tables = [name for name in names if name.lower().endswith(".csv") and name != GROUPS_FILE]
+    tables = [name for name in found if name.lower().endswith(".csv") and name.lower() != groups_file.FILE]
     advice = f" (for the list of images itself, name {folder / tables[0]})" if tables else ""
-    return f"it holds {', '.join(names[:_NAMED])}{' ...' if len(names) > _NAMED else ''}{advice}"
-
-
-class _Groups:
-    """`groups.csv` of a category: which photographs show the same object.
-
-    Args:
-      folder: of the category; paths in the file are relative to it.
-
-    Raises:
-      UserError: the file lacks a column or a value, or names a path twice.
-    """
-
-    def __init__(self, folder: pathlib.Path) -> None:
-        self._file = folder / GROUPS_FILE
-        self._unused = _read_groups(self._file) if self._file.is_file() else {}
-
-    def of(self, key: str) -> str:
-        """The object on the image `key`; the image's own name if the file does not say."""
-        return self._unused.pop(key, key)
-
-    def check_all_used(self) -> None:
-        """Raises a `UserError` if the file names an image that is not there: then something is misspelt."""
-        if self._unused:
-            raise UserError(
-                f"{self._file}: {len(self._unused)} of its paths are no images of this category, the first is "
-                f"{next(iter(self._unused))!r}. Paths are relative to {self._file.parent}."
-            )
-
-
-def _read_groups(path: pathlib.Path) -> dict[str, str]:
-    groups: dict[str, str] = {}
-    for line, row in CsvTable(path, ("path", "group")):
-        if not row["path"] or not row["group"]:
-            raise UserError(f"{path}, line {line}: path and group must both be given, found {row}.")
-        if row["path"] in groups:
-            raise UserError(f"{path}, line {line}: {row['path']!r} stands there twice.")
-        groups[row["path"]] = row["group"]
-    return groups
+    meant = [f"{name} would be {part}/" for part, same in layout.parts(folder).items() for name in same if name != part]
+    advice += f" ({'; '.join(meant)})" if meant else ""
+    return f"it holds {walk.listing(map(names.printable, found))}{advice}"

@@ -1,20 +1,19 @@
 """Reading a CSV list of photographs: `path,label` and, optionally, `category,defect,mask,group,split`."""
 
+import dataclasses
 import functools
 import os
 import pathlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 
-from mvtec_tf.data.csv_table import CsvTable
-from mvtec_tf.data.formats import division
-from mvtec_tf.data.record import GOOD, IMAGE_SUFFIXES, TEST, TRAIN, Category, Record
+from mvtec_tf.data.csv_table import CsvTable, Places
+from mvtec_tf.data.formats import division, groups_file, layout, names
+from mvtec_tf.data.record import DEFECTIVE, GOOD, IMAGE_SUFFIXES, TEST, TRAIN, Category, Record
 from mvtec_tf.errors import UserError
 
 SUFFIX = ".csv"
 REQUIRED = ("path", "label")
 OPTIONAL = ("category", "defect", "mask", "group", "split")
-DEFECTIVE = "defective"
-LABELS = {"0": 0, "1": 1, GOOD: 0, DEFECTIVE: 1}
 # So many wrong lines are listed; with a wrong folder every line is wrong.
 _LISTED = 5
 
@@ -23,14 +22,15 @@ class _RowError(Exception):
     """What is wrong with one line."""
 
 
-def categories(path: pathlib.Path) -> list[Category]:
-    """The categories of a CSV file; all lines are checked.
+def categories(path: pathlib.Path) -> tuple[list[Category], list[str]]:
+    """The categories of a CSV file, and what is to be said of the file; all lines are checked.
 
-    Paths of images and masks are relative to the folder of the file. An image is named CATEGORY/path
-    in all tables, or just by its path if that begins with the category already.
+    Paths of images and masks are relative to the folder of the file. An image is named CATEGORY/NAME in all
+    tables, where NAME depends on its own place and not on the list's: see `names.within_category`.
 
-    - `label`: 0 or good, 1 or defective.
-    - `category`: of the product; without it the name of the file without `.csv`.
+    - `label`: 0 or good, 1 or defective, or a common word for one of them.
+    - `category`: of the product; without it the category's folder that the image lies in, as if that folder
+      were read, or else the name of the file without `.csv`.
     - `defect`: type of a defective image; "defective" where it is empty.
     - `mask`: file of the pixel mask.
     - `group`: the physical object; images with one name here show the same.
@@ -40,34 +40,25 @@ def categories(path: pathlib.Path) -> list[Category]:
     Raises:
       UserError: names the file and the first wrong lines, or a category without good images for training.
     """
-    table = CsvTable(path, REQUIRED)
-    found: dict[str, dict[str, tuple[int, Record]]] = defaultdict(dict)
-    lines: dict[str, int] = {}
-    wrong: list[str] = []
+    table = CsvTable(path, REQUIRED, OPTIONAL)
+    if "group" not in table.columns:
+        groups_file.refuse_beside(path)
+    reader = _Reader(path)
     for line, row in table:
-        try:
-            record = _record(path, row)
-            _refuse_twice(record, line, lines, found[record.category])
-        except _RowError as error:
-            wrong.append(f"line {line}: {error}")
-            continue
-        found[record.category][record.path] = (line, record)
-    if wrong:
-        more = f"\n  ... and {len(wrong) - _LISTED} more lines" if len(wrong) > _LISTED else ""
-        raise UserError(f"{path}: {len(wrong)} wrong line(s):\n  " + "\n  ".join(wrong[:_LISTED]) + more)
-    if not found:
-        raise UserError(f"{path}: no images in it, only a header.")
-    unused = [name for name in table.columns if name not in REQUIRED + OPTIONAL]
-    ignored = [f"{path}: columns that are not used: {', '.join(unused)}."] if unused else []
+        reader.add(line, row)
+    found = reader.by_category()
+    sentences = reader.sentences()
+    if unused := table.unused(REQUIRED + OPTIONAL):
+        sentences.append(f"{path}: columns that are not used: {', '.join(unused)}.")
     return [
-        Category(name, path, functools.partial(_read_category, path, name, found[name], [] if i else ignored))
-        for i, name in enumerate(sorted(found))
-    ]
+        Category(name, path, functools.partial(_read_category, path, name, found[name])) for name in sorted(found)
+    ], sentences
 
 
 def _read_category(
-    path: pathlib.Path, name: str, rows: dict[str, tuple[int, Record]], sentences: list[str]
+    path: pathlib.Path, name: str, rows: dict[str, tuple[int, Record]]
 ) -> tuple[list[Record], list[str]]:
+    sentences = []
     records = [rows[key][1] for key in sorted(rows)]
     if not any(not record.label for record in records):
         raise UserError(f"{path}: no good images of category {name!r} in it. Every method learns from good images.")
@@ -79,7 +70,7 @@ def _read_category(
         )
     if undivided:
         records = division.divide(records)
-        sentences = [*sentences, division.describe(name, records)]
+        sentences = [division.describe(name, records)]
     if not any(record.split == TRAIN for record in records):
         raise UserError(
             f"{path}: no good images of category {name!r} are for training. "
@@ -88,38 +79,104 @@ def _read_category(
     return records, sentences
 
 
-def _record(table: pathlib.Path, row: dict[str, str]) -> Record:
-    label = LABELS.get(row["label"].casefold())
-    if label is None:
-        raise _RowError(f"label is {row['label']!r}, expected 0 or {GOOD}, 1 or {DEFECTIVE}")
-    category = _plain_name(row, "category") or table.stem
-    name, file = _existing(table.parent, row["path"], "path")
-    if pathlib.Path(file).suffix.lower() not in IMAGE_SUFFIXES:
-        raise _RowError(f"{row['path']}: expected an image, {', '.join(IMAGE_SUFFIXES)}")
-    path = name if name.startswith(f"{category}/") else f"{category}/{name}"
-    group = row.get("group", "")
-    return Record(
-        path=path,
-        file=file,
-        category=category,
-        defect=_defect(row, label),
-        label=label,
-        split=_split(row, label),
-        group=f"{category}/{group}" if group else path,
-        mask=_existing(table.parent, row["mask"], "mask")[1] if row.get("mask") else "",
-    )
+class _Reader:
+    """Takes the rows of a list one by one; what is wrong with them is told at once, in the end."""
+
+    def __init__(self, table: pathlib.Path) -> None:
+        self._table = table
+        self._places = Places(table.parent)
+        self._lines: dict[str, int] = {}
+        self._rows: dict[str, list[tuple[int, Record, str]]] = defaultdict(list)
+        self._wrong: list[str] = []
+        self._words: Counter = Counter()
+        self._folders: dict[str, str] = {}
+
+    def add(self, line: int, row: dict[str, str]) -> None:
+        """One row."""
+        try:
+            record = self._record(row)
+            first = self._lines.setdefault(os.path.realpath(record.file), line)
+            if first != line:
+                raise _RowError(f"{names.printable(record.file)} stands in line {first} already")
+        except _RowError as error:
+            self._wrong.append(f"line {line}: {error}")
+            return
+        self._rows[record.category].append((line, record, row.get("group", "")))
+
+    def by_category(self) -> dict[str, dict[str, tuple[int, Record]]]:
+        """category -> name of the image -> (line, record)."""
+        if self._wrong:
+            more = f"\n  ... and {len(self._wrong) - _LISTED} more lines" if len(self._wrong) > _LISTED else ""
+            wrong = "\n  ".join(self._wrong[:_LISTED])
+            raise UserError(f"{self._table}: {len(self._wrong)} wrong line(s):\n  {wrong}{more}")
+        if not self._rows:
+            raise UserError(f"{self._table}: no images in it, only a header.")
+        found = {}
+        for category, rows in self._rows.items():
+            within = names.within_category([record.file for _, record, _ in rows])
+            named = [
+                (line, _named(record, f"{category}/{names.text(name)}", group))
+                for (line, record, group), name in zip(rows, within, strict=True)
+            ]
+            found[category] = {record.path: (line, record) for line, record in named}
+            if len(found[category]) < len(named):
+                raise UserError(
+                    f"{self._table}: in {category!r} the names of two files differ in the form of an umlaut only. "
+                    "Rename one."
+                )
+        return found
+
+    def sentences(self) -> list[str]:
+        """What was read otherwise than it is written."""
+        if not self._words:
+            return []
+        words = ", ".join(f"{word!r} as {meaning} ({count})" for (word, meaning), count in sorted(self._words.items()))
+        return [f"{self._table}: labels that were read: {words}."]
+
+    def _record(self, row: dict[str, str]) -> Record:
+        label = self._label(row["label"])
+        file = self._existing(row["path"], "path")
+        if pathlib.Path(file).suffix.lower() not in IMAGE_SUFFIXES:
+            raise _RowError(f"{row['path']}: expected an image, {', '.join(IMAGE_SUFFIXES)}")
+        return Record(
+            path="",
+            file=file,
+            category=names.text(_plain_name(row, "category") or self._folder_name(file) or self._table.stem),
+            defect=_defect(row, label),
+            label=label,
+            split=_split(row, label),
+            group="",
+            mask=self._existing(row["mask"], "mask") if row.get("mask") else "",
+        )
+
+    def _label(self, word: str) -> int:
+        if word in ("0", "1"):
+            return int(word)
+        if not layout.is_good(word) and not layout.is_defective(word):
+            raise _RowError(f"label is {word!r}, expected 0 or {GOOD}, 1 or {DEFECTIVE}")
+        meaning = GOOD if layout.is_good(word) else DEFECTIVE
+        if word.casefold() != meaning:
+            self._words[word, meaning] += 1
+        return int(meaning == DEFECTIVE)
+
+    def _existing(self, written: str, column: str) -> str:
+        if not written:
+            raise _RowError(f"{column} is empty")
+        file = self._places.find(written)
+        if not file:
+            raise _RowError(f"{column} {written}: {self._places.missing(written)}")
+        return file
+
+    def _folder_name(self, file: str) -> str:
+        """Name of the category's folder that an image lies in; "" if it lies in none."""
+        folder = os.path.dirname(file)
+        if folder not in self._folders:
+            self._folders[folder] = os.path.basename(layout.category_of(file))
+        return self._folders[folder]
 
 
-def _existing(folder: pathlib.Path, written: str, column: str) -> tuple[str, str]:
-    """(name relative to the folder, file) of a path as it is written in the table."""
-    if not written:
-        raise _RowError(f"{column} is empty")
-    # A list that was made on Windows; no image of a product line has a backslash in its name.
-    written = written.replace("\\", "/")
-    file = os.path.normpath(folder / written)
-    if not os.path.isfile(file):
-        raise _RowError(f"{column} {written}: no such file. Paths are relative to {folder}")
-    return pathlib.Path(os.path.relpath(file, folder)).as_posix(), file
+def _named(record: Record, path: str, group: str) -> Record:
+    return dataclasses.replace(record, path=path, group=f"{record.category}/{group}" if group else path)
 
 
 def _plain_name(row: dict[str, str], column: str) -> str:
@@ -132,9 +189,9 @@ def _plain_name(row: dict[str, str], column: str) -> str:
 
 def _defect(row: dict[str, str], label: int) -> str:
     defect = _plain_name(row, "defect")
-    if label and defect.casefold() == GOOD:
+    if label and layout.is_good(defect):
         raise _RowError(f"label says {DEFECTIVE}, defect says {defect!r}")
-    if not label and defect.casefold() not in ("", GOOD):
+    if not label and defect and not layout.is_good(defect):
         raise _RowError(f"label says {GOOD}, defect says {defect!r}")
     return (defect or DEFECTIVE) if label else GOOD
 
@@ -149,16 +206,3 @@ def _split(row: dict[str, str], label: int) -> str:
             "defects to learn from among these"
         )
     return split
-
-
-def _refuse_twice(
-    record: Record, line: int, lines: dict[str, int], others: dict[str, tuple[int, Record]]
-) -> None:
-    first = lines.setdefault(record.file, line)
-    if first != line:
-        raise _RowError(f"{record.file} stands in line {first} already")
-    if record.path in others:
-        raise _RowError(
-            f"{record.file} would be named {record.path}, as is {others[record.path][1].file} of line "
-            f"{others[record.path][0]}. Give the category another name"
-        )

@@ -35,8 +35,11 @@ def scan(
         the CSV file is wrong.
     """
     found: dict[str, Category] = {}
+    said: list[str] = []
     for data_dir in data_dirs:
-        for category in _categories(pathlib.Path(data_dir)):
+        there, about = _categories(pathlib.Path(data_dir))
+        said += about
+        for category in there:
             if category.name in found:
                 raise UserError(
                     f"--data_dir: category {category.name!r} was found twice, in {found[category.name].source} and in "
@@ -47,6 +50,8 @@ def scan(
     if missing:
         names = ", ".join(str(data_dir) for data_dir in data_dirs)
         raise UserError(f"--categories: no {missing} in {names}; found {sorted(found)}.")
+    for sentence in said:
+        say(sentence)
     records: list[Record] = []
     for name in sorted(categories or found):
         read, sentences = found[name].read()
@@ -69,7 +74,7 @@ def fingerprint(records: Iterable[Record]) -> str:
     return digest.hexdigest()
 
 
-def _categories(source: pathlib.Path) -> list[Category]:
+def _categories(source: pathlib.Path) -> tuple[list[Category], list[str]]:
     if source.is_file() and source.suffix.lower() == image_list.SUFFIX:
         return image_list.categories(source)
     return folders.categories(source)

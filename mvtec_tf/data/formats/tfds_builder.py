@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from mvtec_tf.data import masks
+from mvtec_tf.data import masks, walk
 from mvtec_tf.data.decoding import pixels, unreadable
 from mvtec_tf.data.formats import folders, image_list, mvtec_archive
 from mvtec_tf.data.formats import scan as records
@@ -136,7 +136,8 @@ def _manual_dir(dl_manager: tfds.download.DownloadManager) -> pathlib.Path | Non
 def _source(manual_dir: Any) -> pathlib.Path:
     """`manual_dir`, or the one CSV list in it if it holds no categories: a manual_dir cannot be a file."""
     folder = pathlib.Path(manual_dir)
-    tables = sorted(folder.glob(f"*{image_list.SUFFIX}"))
+    children = (child for child in folder.iterdir() if not walk.is_clutter(child.name))
+    tables = [child for child in children if child.suffix.lower() == image_list.SUFFIX]
     return tables[0] if len(tables) == 1 and not folders.holds_categories(folder) else folder
 
 

@@ -1,0 +1,95 @@
+"""`groups.csv` of a category: which photographs show the same object. It is never passed over in silence."""
+
+import os
+import pathlib
+from collections.abc import Iterable
+
+from mvtec_tf.data import walk
+from mvtec_tf.data.csv_table import CsvTable, plain_path
+from mvtec_tf.errors import UserError
+
+FILE = "groups.csv"
+_STEMS = frozenset(("group", "groups"))
+# What people save tables as, and Windows' doubled suffix.
+_SUFFIXES = frozenset((".csv", ".tsv", ".txt", ".xls", ".xlsx", ".ods", ".csv.csv", ".csv.txt"))
+
+
+class Groups:
+    """The objects of a category's images.
+
+    Args:
+      folder: of the category; paths in the file are relative to it.
+      files: in and below that folder.
+
+    Attributes:
+      sentences: what a person should hear of it.
+
+    Raises:
+      UserError: the file lacks a column or a value, names a path twice, lies deeper or has nearly the right name.
+    """
+
+    def __init__(self, folder: pathlib.Path, files: Iterable[str]) -> None:
+        found = [pathlib.Path(file) for file in files if _is_nearly(os.path.basename(file))]
+        for file in found:
+            _refuse_unless(file, file.name.casefold() == FILE and file.parent == folder, f"{folder / FILE}")
+        if len(found) > 1:
+            names = " and ".join(sorted(file.name for file in found))
+            raise UserError(f"{folder}: {names}, of which only one can be meant. Keep one, named {FILE}.")
+        self.sentences = [f"{file}: read as {FILE}." for file in found if file.name != FILE]
+        self._file = found[0] if found else folder / FILE
+        self._unused = _read(self._file) if found else {}
+
+    def of(self, key: str) -> str:
+        """The object on the image `key`; the image's own name if the file does not say."""
+        return self._unused.pop(key, key)
+
+    def check_all_used(self) -> None:
+        """Raises a `UserError` if the file names an image that is not there: then something is misspelt."""
+        if self._unused:
+            raise UserError(
+                f"{self._file}: {len(self._unused)} of its paths are no images of this category, the first is "
+                f"{next(iter(self._unused))!r}. Paths are relative to {self._file.parent}."
+            )
+
+
+def refuse_among_categories(folder: pathlib.Path) -> None:
+    """Raises a `UserError` if there is such a file in a folder of categories: it would be about none of them."""
+    for file in _beside(folder):
+        _refuse_unless(file, False, f"the folder of its category, {folder}/CATEGORY/{FILE}, with paths relative to it")
+
+
+def refuse_beside(table: pathlib.Path) -> None:
+    """Raises a `UserError` if there is such a file beside a list of images that says nothing of groups."""
+    for file in _beside(table.parent):
+        raise UserError(
+            f"{table}: beside it lies {file.name}, but a list says itself which images show one object: in a column "
+            "'group'. Add the column, which may be empty, or put the file elsewhere."
+        )
+
+
+def _beside(folder: pathlib.Path) -> list[pathlib.Path]:
+    return sorted(child for child in folder.iterdir() if _is_nearly(child.name) and child.is_file())
+
+
+def _is_nearly(name: str) -> bool:
+    stem, dot, suffix = name.casefold().partition(".")
+    return stem.strip() in _STEMS and dot + suffix in _SUFFIXES and not walk.is_clutter(name)
+
+
+def _refuse_unless(file: pathlib.Path, right: bool, place: str) -> None:
+    if not right:
+        raise UserError(
+            f"{file}: is this the table of groups? Then it belongs in {place}. If it is not, give it another name."
+        )
+
+
+def _read(path: pathlib.Path) -> dict[str, str]:
+    groups: dict[str, str] = {}
+    for line, row in CsvTable(path, ("path", "group")):
+        if not row["path"] or not row["group"]:
+            raise UserError(f"{path}, line {line}: path and group must both be given, found {row}.")
+        key = plain_path(row["path"])
+        if key in groups:
+            raise UserError(f"{path}, line {line}: {row['path']!r} stands there twice.")
+        groups[key] = row["group"]
+    return groups

@@ -1,0 +1,116 @@
+"""Which folder is a category, and what its parts are for: `train`, `test`, `good`, `defective`, whatever their names.
+
+A part may be spelt in any case, and good and defective by the words that are common on a line (OK and NG, pass and
+fail). Whatever stands under another name than the README's is taken with a word, never in silence.
+"""
+
+import os
+import re
+
+from mvtec_tf.data import walk
+from mvtec_tf.data.record import DEFECTIVE, GOOD, MASKS, TEST, TRAIN
+from mvtec_tf.errors import UserError
+
+MVTEC, PLAIN = "MVTec layout", "plain layout"
+_GOOD_WORDS = frozenset(f"{GOOD} ok okay io pass passed normal".split())
+_DEFECTIVE_WORDS = frozenset(
+    f"{DEFECTIVE} defect defects bad ng nok nio notok notgood fail failed faulty reject rejected anomaly anomalies "
+    "anomalous abnormal".split()
+)
+# A photograph's category is no further up: CATEGORY/test/DEFECT/IMAGE, CATEGORY/good/SHIFT/IMAGE.
+_DEEPEST = 6
+
+
+def is_good(word: str) -> bool:
+    """Whether a folder's name, a label or a defect type says "good"."""
+    return _plain(word) in _GOOD_WORDS
+
+
+def is_defective(word: str) -> bool:
+    """Whether a folder's name or a label says "defective" and nothing more."""
+    return _plain(word) in _DEFECTIVE_WORDS
+
+
+def part_of(name: str) -> str:
+    """`TRAIN`, `TEST`, `GOOD`, `DEFECTIVE` or `MASKS`, whichever a folder of this name is in its category; or ""."""
+    if name.casefold() in (TRAIN, TEST):
+        return name.casefold()
+    if walk.is_masks(name):
+        return MASKS
+    return GOOD if is_good(name) else DEFECTIVE if is_defective(name) else ""
+
+
+def parts(folder: str | os.PathLike[str]) -> dict[str, list[str]]:
+    """What the folders in a folder are for: part -> their names; those that are no part are left out."""
+    found: dict[str, list[str]] = {}
+    for name in folder_names(folder):
+        if part := part_of(name):
+            found.setdefault(part, []).append(name)
+    return found
+
+
+def folder_names(folder: str | os.PathLike[str]) -> list[str]:
+    """The folders in a folder by name, without what other programs left there."""
+    try:
+        with os.scandir(folder) as children:
+            folders = [child.name for child in children if walk.kind(child) == "folder"]
+    except OSError:  # no folder, or one that may not be read
+        return []
+    return sorted(name for name in folders if not walk.is_clutter(name))
+
+
+def kinds(folder: str | os.PathLike[str]) -> tuple[str, ...]:
+    """The layouts that a folder has: none, one, or by mistake both.
+
+    `good` or `defective` alone make a plain category; other words for them only together, since they are words for
+    other things too.
+    """
+    found = parts(folder)
+    names = {name.casefold() for part in (GOOD, DEFECTIVE) for name in found.get(part, ())}
+    mvtec = (MVTEC,) if TRAIN in found or TEST in found else ()
+    return (*mvtec, PLAIN) if names & {GOOD, DEFECTIVE} or {GOOD, DEFECTIVE} <= set(found) else mvtec
+
+
+def category_of(path: str) -> str:
+    """The category folder that a file or folder lies in, "" if it lies in none.
+
+    Args:
+      path: absolute.
+    """
+    steps = path.split(os.sep)
+    for depth in range(1, min(_DEEPEST, len(steps) - 1) + 1):
+        folder, part = os.sep.join(steps[:-depth]) or os.sep, part_of(steps[-depth])
+        # One half of a category of the MVTec layout looks like a plain one.
+        half = part_of(os.path.basename(folder)) in (TRAIN, TEST)
+        if not half and _is_whole(folder, part):
+            return folder
+    return ""
+
+
+def single(folder: str | os.PathLike[str], part: str, names: list[str]) -> str:
+    """The one folder that is this part; the part's own name where there is none.
+
+    Raises:
+      UserError: there are several.
+    """
+    if len(names) > 1:
+        raise UserError(
+            f"{folder}: the folders {' and '.join(names)} both say {part!r}. Put their images into one, {part}/."
+        )
+    return names[0] if names else part
+
+
+def _plain(word: str) -> str:
+    return re.sub(r"[\s._-]", "", word.casefold())
+
+
+def _is_whole(folder: str, part: str) -> bool:
+    """Whether a folder is a category beyond doubt, and `part` one of its own."""
+    if part == MASKS:
+        return _is_whole(folder, GOOD) or _is_whole(folder, TEST)
+    if part in (GOOD, DEFECTIVE):
+        return PLAIN in kinds(folder)
+    if part in (TRAIN, TEST):
+        halves = [name for half in (TRAIN, TEST) for name in parts(folder).get(half, ())]
+        return any(GOOD in parts(os.path.join(folder, half)) for half in halves)
+    return False

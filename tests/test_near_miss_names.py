@@ -1,0 +1,185 @@
+"""Names that are nearly right are taken with a word or refused with the right one, never passed over."""
+
+import pytest
+
+from mvtec_tf.data.formats import scan as records
+from mvtec_tf.errors import UserError
+
+_GOOD = ("Good", "GOOD", "ok", "OK", "io", "i.O.", "Pass", "passed")
+_DEFECTIVE = ("Defective", "bad", "NG", "NOK", "n.i.O.", "anomaly", "Fail")
+
+
+def _image(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"not looked into by the scanner")
+    return path
+
+
+def _scan(*sources):
+    said = []
+    return records.scan(sources, say=said.append), "\n".join(said)
+
+
+def _fill(folder, good, defective):
+    for number in range(20):
+        _image(folder / good / f"{number:02d}.png")
+    for number in range(3):
+        _image(folder / defective / f"{number}.png")
+    return folder
+
+
+@pytest.mark.parametrize("word", _GOOD)
+def test_good_parts_are_never_a_defect_type_of_the_mvtec_layout(tmp_path, word):
+    folder = _fill(tmp_path / "cap", f"train/{word}", "test/chip")
+    _image(folder / "test" / word / "0.png")
+    found, said = _scan(folder)
+    assert {record.defect for record in found} == {"good", "chip"}
+    assert all(record.label == (record.defect == "chip") for record in found)
+    assert f"train/{word}/ as good" in said
+    assert f"test/{word}/ as good" in said
+
+
+@pytest.mark.parametrize(("train", "test"), [("Train", "Test"), ("TRAIN", "test")])
+def test_train_and_test_are_found_in_any_case(tmp_path, train, test):
+    folder = _fill(tmp_path / "cap", f"{train}/good", f"{test}/chip")
+    found, said = _scan(tmp_path)
+    assert {record.split for record in found} == {"train", "test"}
+    assert f"{train}/ as train/" in said
+    (tmp_path / "cap" / test / "good").mkdir()
+    with pytest.raises(UserError, match="Name the folder"):
+        records.scan([folder / test])
+
+
+@pytest.mark.parametrize("good", _GOOD)
+def test_two_folders_may_be_called_by_common_words_for_good(tmp_path, good):
+    found, said = _scan(_fill(tmp_path / "cap", good, "NG"))
+    assert sum(record.label for record in found) == 3
+    assert {record.defect for record in found} == {"good", "defective"}
+    assert f"{good}/ as good/" in said
+    assert "NG/ as defective/" in said
+
+
+@pytest.mark.parametrize("defective", _DEFECTIVE)
+def test_two_folders_may_be_called_by_common_words_for_defective(tmp_path, defective):
+    found, said = _scan(_fill(tmp_path / "cap", "good", f"{defective}/chip"))
+    assert {record.defect for record in found} == {"good", "chip"}
+    assert f"{defective}/ as defective/" in said
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        ("defective/Good/0.png", "a folder 'Good' among the defective ones"),
+        ("defective/OK/0.png", "a folder 'OK' among the defective ones"),
+        ("good/NG/0.png", "a folder 'NG' among the good ones"),
+        ("good/monday/bad/0.png", "a folder 'bad' among the good ones"),
+        ("OK/0.png", "OK and good both say 'good'"),
+        ("bad/0.png", "bad and defective both say 'defective'"),
+        ("rework/0.png", r"rework/ \(1\) are not part"),
+        ("0.png", r"0\.png are not part"),
+        ("Test/good/0.png", "two layouts at once"),
+    ],
+)
+def test_what_could_be_meant_in_two_ways_is_refused(tmp_path, extra, message):
+    folder = _fill(tmp_path / "cap", "good", "defective")
+    _image(folder / extra)
+    with pytest.raises(UserError, match=message):
+        records.scan([folder])
+
+
+@pytest.mark.parametrize("extra", ["validation/0.png", "OK/0.png", "0.png", "test2/chip/0.png"])
+def test_images_beside_train_and_test_are_said_to_be_unread(tmp_path, extra):
+    folder = _fill(tmp_path / "cap", "train/good", "test/chip")
+    _image(folder / extra)
+    _, said = _scan(folder)
+    assert f"images that were not read: {extra.split('/')[0]}" in said
+
+
+def test_categories_that_are_left_out_and_photographs_that_nothing_reads_are_said(tmp_path):
+    folder = _fill(tmp_path / "cap", "train/good", "test/chip")
+    _image(folder / "test" / "chip" / "0.tif")
+    _image(tmp_path / "lid" / "ok" / "0.png")
+    _, said = _scan(tmp_path)
+    assert "no categories: lid/ (it holds ok/ (ok would be good/))" in said
+    assert "not read: .tif (1)" in said
+
+
+@pytest.mark.parametrize("name", ["Groups.csv", "GROUPS.CSV", "groups.CSV"])
+@pytest.mark.parametrize("parts", [("good", "defective"), ("train/good", "test/chip")])
+def test_a_groups_file_is_read_in_any_case(tmp_path, name, parts):
+    folder = _fill(tmp_path / "cap", *parts)
+    (folder / name).write_text(f"path,group\n{parts[0]}/00.png,a\n{parts[0]}/01.png,a\n")
+    found, said = _scan(folder)
+    assert sum(record.group == "cap/a" for record in found) == 2
+    assert f"{name}: read as groups.csv" in said
+
+
+@pytest.mark.parametrize(
+    "name", ["group.csv", "groups.txt", "Groups.tsv", "groups.xlsx", "groups.csv.csv", "good/groups.csv"]
+)
+def test_what_looks_like_a_groups_file_is_refused_with_the_right_name(tmp_path, name):
+    folder = _fill(tmp_path / "cap", "good", "defective")
+    (folder / name).write_text("path,group\n")
+    with pytest.raises(UserError, match=f"belongs in {folder}/groups.csv"):
+        records.scan([folder])
+
+
+def test_a_groups_file_among_categories_or_beside_a_list_without_groups_is_refused(tmp_path):
+    folder = _fill(tmp_path / "cap", "good", "defective")
+    (tmp_path / "groups.csv").write_text("path,group\n")
+    with pytest.raises(UserError, match="the folder of its category"):
+        records.scan([tmp_path])
+    table = tmp_path / "list.csv"
+    lines = [f"{file.relative_to(tmp_path)},{int('def' in str(file))}" for file in folder.rglob("*.png")]
+    table.write_text("path,label\n" + "\n".join(lines))
+    with pytest.raises(UserError, match="in a column 'group'"):
+        records.scan([table])
+
+
+@pytest.mark.parametrize("column", ["groups", "Splits", "masks", "defects"])
+def test_a_column_that_is_nearly_a_known_one_is_refused_with_the_right_name(tmp_path, column):
+    _image(tmp_path / "0.png")
+    (tmp_path / "list.csv").write_text(f"path,label,{column}\n0.png,0,\n")
+    with pytest.raises(UserError, match=f"Did you mean '{column.lower().rstrip('s')}'"):
+        records.scan([tmp_path / "list.csv"])
+
+
+def test_labels_and_columns_of_a_list_are_read_in_any_case_and_by_common_words(tmp_path):
+    words = {f"{number}.png": word for number, word in enumerate((*_GOOD, *_DEFECTIVE, "0", "1"))}
+    for name in words:
+        _image(tmp_path / name)
+    lines = [f"{name},{word},{'test' if word in (*_DEFECTIVE, '1') else 'Train'}" for name, word in words.items()]
+    (tmp_path / "list.csv").write_text("Path,LABEL,Split\n" + "\n".join(lines))
+    found, said = _scan(tmp_path / "list.csv")
+    assert {record.path.split("/")[-1] for record in found if record.label} == {
+        name for name, word in words.items() if word in (*_DEFECTIVE, "1")
+    }
+    assert "'NOK' as defective (1)" in said
+    assert "'OK' as good (1)" in said
+
+
+@pytest.mark.parametrize("row", ["1,Good", "1,OK", "0,bent", "ng,io", "ok,ng"])
+def test_a_label_that_contradicts_its_defect_type_is_refused(tmp_path, row):
+    _image(tmp_path / "0.png")
+    (tmp_path / "list.csv").write_text(f"path,label,defect\n0.png,{row}\n")
+    with pytest.raises(UserError, match=r"label says .*, defect says"):
+        records.scan([tmp_path / "list.csv"])
+
+
+@pytest.mark.parametrize(
+    "part", ["good", "good/monday", "defective", "defective/chip", "ground_truth", "ground_truth/chip"]
+)
+def test_a_part_of_a_plain_category_says_which_folder_to_name(tmp_path, part):
+    folder = _fill(tmp_path / "cap", "good/monday", "defective/chip")
+    _image(folder / "ground_truth" / "chip" / "0_mask.png")
+    with pytest.raises(UserError, match=f"Name the folder of the category, {folder}\\."):
+        records.scan([folder / part])
+
+
+@pytest.mark.parametrize("part", ["train/good", "test/good", "test/chip", "ground_truth"])
+def test_a_part_of_an_mvtec_category_says_which_folder_to_name(tmp_path, part):
+    folder = _fill(tmp_path / "cap", "train/good", "test/chip")
+    _image(folder / "test" / "good" / "0.png")
+    _image(folder / "ground_truth" / "chip" / "0_mask.png")
+    with pytest.raises(UserError, match=f"Name the folder of the category, {folder}\\."):
+        records.scan([folder / part])
