@@ -1,14 +1,18 @@
 """Writes that are whole or not there at all, also when the process is killed in the middle."""
 
 import contextlib
+import fcntl
 import json
 import os
 import pathlib
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
 from typing import Any
 
+# TensorFlow takes a checkpoint's path for a pattern: in a folder `a[1]` it is not found, nor in one with a backslash.
+PATTERN = re.compile(r"[][\\*?]")
 PathLike = str | os.PathLike[str]
 
 
@@ -49,6 +53,29 @@ def new_directory(path: PathLike) -> Iterator[pathlib.Path]:
         os.rename(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def alone_in(folder: PathLike) -> Iterator[None]:
+    """Waits until no other process is in such a block with this folder, which is made if it is missing.
+
+    For who reads a file, changes it and writes it back: what another one writes meanwhile would be lost.
+    """
+    pathlib.Path(folder).mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def versions(model: PathLike) -> list[int]:
+    """The whole versions in a model's folder, ascending; none of what is no folder."""
+    model = pathlib.Path(model)
+    if not model.is_dir():
+        return []
+    return sorted(int(child.name) for child in model.iterdir() if child.name.isdigit() and child.is_dir())
 
 
 def write_text(path: PathLike, text: str) -> None:

@@ -5,6 +5,7 @@ import pathlib
 
 import keras
 import numpy as np
+import tensorflow as tf
 from keras import layers
 
 from mvtec_tf.evaluation.report.judge import judge
@@ -51,6 +52,15 @@ def set_weights_at_random(model, seed=0):
         if norm:
             values[-2] = rng.normal(0, 0.5, shapes[-2])  # the moving mean; the variance is last
         layer.set_weights(values)
+
+
+def assert_empty_batches_get_empty_answers(signatures):
+    """Of each signature: the outputs of one image, but none of them."""
+    for name, signature in signatures.items():
+        ((argument, takes),) = signature.structured_input_signature[1].items()
+        shape = [0, *(8 if side is None else side for side in takes.shape[1:])]
+        for output, value in signature(**{argument: tf.zeros(shape, takes.dtype)}).items():
+            assert value.shape[0] == 0, (name, output)
 
 
 def write_small_run(run_dir: pathlib.Path, records, seed=SEED):

@@ -21,6 +21,7 @@ from mvtec_tf.heads.probability import Platt
 from mvtec_tf.heads.settings import NEED_MAPS, HeadSettings
 from mvtec_tf.jobs.probe_features import find_source
 from mvtec_tf.networks.backbone import build_backbone
+from tests.small_run import assert_empty_batches_get_empty_answers
 
 SIDE = 64
 
@@ -228,6 +229,11 @@ def test_a_served_probe_answers_what_the_fitted_head_says(name, kept, encoder, r
         np.testing.assert_allclose(by_pixels["anomaly_score"], expected[i : i + 1], rtol=1e-5, atol=1e-5)
     embedding = signatures["embed"](image_bytes=given)["embedding"]
     np.testing.assert_allclose(embedding, features.pooled, rtol=1e-5, atol=1e-5)
+    assert_empty_batches_get_empty_answers(signatures)
+
+
+def test_an_empty_batch_gets_empty_features(encoder):
+    assert_empty_batches_get_empty_answers(saved_model.load(encoder).signatures)
 
 
 def test_a_linear_heads_heat_map_adds_up_to_its_score(encoder, records, kept, layers):

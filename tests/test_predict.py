@@ -13,7 +13,7 @@ from PIL import Image
 
 from mvtec_tf.errors import UsageError, UserError
 from mvtec_tf.evaluation.table import read_predictions
-from mvtec_tf.serving import batch, inputs
+from mvtec_tf.serving import batch, client, inputs
 from mvtec_tf.serving.batch import COLUMNS, Judge
 from mvtec_tf.serving.client import Address, BadImageError, LocalModel, UnavailableError, open_server
 from mvtec_tf.serving.journal import Journal
@@ -98,6 +98,26 @@ def test_local_grpc_and_rest_answer_alike(local, served, toy, tmp_path):
                     assert answer[name].tolist() == values.tolist()
                 else:
                     np.testing.assert_allclose(answer[name], values, atol=1e-6)
+
+
+def test_the_name_of_an_output_says_its_type_and_no_value_does():
+    first = {"anomaly_score": 1, "probability": 0, "threshold": 2, "heat_map": [[0, 1]], "embedding": [3, 4]}
+    first |= {"label": 0, "type_scores": [1, 2], "defect_type": "chip", "overlay_bytes": {"b64": "eA=="}}
+    second = {"anomaly_score": 0.75, "probability": 0.25, "threshold": 2.5, "heat_map": [[0.5, 1]]}
+    second["embedding"] = [3.5, 4]
+    second |= {"label": 1, "type_scores": [0.5, 2], "defect_type": "dent", "overlay_bytes": {"b64": "eQ=="}}
+    columns = client._columns([first, second])
+    assert columns.pop("label").dtype == np.int64
+    assert columns.pop("defect_type").tolist() == ["chip", "dent"]
+    assert columns.pop("overlay_bytes").tolist() == [b"x", b"y"]
+    for name, values in columns.items():
+        assert values.dtype == np.float32, name
+        assert values.tolist() == [first[name], second[name]], name
+    # A label that is written with a point is one all the same, a category is a number or a name.
+    assert client._column("label", [1.0, 0.0]).dtype == np.int64
+    assert client._column("category", [1, 0]).dtype == np.int64
+    assert client._column("category", ["cap"]).tolist() == ["cap"]
+    assert client._columns([]) == {}
 
 
 def test_each_way_of_failing_is_told_apart(local, served):

@@ -15,87 +15,34 @@ import pytest
 
 from mvtec_tf.graphs import saved_model
 from mvtec_tf.serving import inputs
-from mvtec_tf.serving.batch import COLUMNS, Judge
-from mvtec_tf.serving.client import BadImageError, LocalModel, UnavailableError
-from mvtec_tf.serving.journal import Journal
-from mvtec_tf.serving.watch import PATIENCE, DropBox, watch
+from mvtec_tf.serving.batch import Judge
+from mvtec_tf.serving.client import LocalModel
+from mvtec_tf.serving.watch import PATIENCE
 from tests.standin_server import Served, serving
+from tests.watched_line import WHOLE, Fake, Line, nothing
 
-_WHOLE = b"image, whole"
 _FILES = 200
 _KILLS = 5
 
 
-class _Fake:
-    """A model that can read what ends in "whole" and remembers what it was shown."""
-
-    name = "fake"
-
-    def __init__(self):
-        self.shown = []
-        self.away = False
-
-    def __call__(self, signature, images):
-        if self.away:
-            raise UnavailableError("away")
-        self.shown += images
-        if not all(image.endswith(b"whole") for image in images):
-            raise BadImageError("torn")
-        return {name: [0.5] * len(images) for name in ("anomaly_score", "threshold", "label")}
-
-
-class _Line:
-    """A watched folder whose looks are counted, not timed."""
-
-    def __init__(self, folder, out):
-        self.folder, self.out, self.model = folder, out, _Fake()
-        folder.mkdir(exist_ok=True)
-
-    def look(self, *steps):
-        """One look before each step, as a new process would begin, and one after the last."""
-        judge = Judge(self.model)
-        left = list(steps)
-
-        def pause():
-            if self.first:
-                self.first = False
-                return True
-            if not left:
-                return False
-            left.pop(0)()
-            return True
-
-        self.first = True
-        with Journal(self.out, COLUMNS, ".csv") as table:
-            watch(DropBox(str(self.folder), judge.name), judge, table, 8, pause)
-
-    def rows(self):
-        with self.out.open(newline="") as content:
-            return {pathlib.Path(row["path"]).name: row["error"] for row in csv.DictReader(content)}
-
-
 @pytest.fixture
 def line(tmp_path):
-    return _Line(tmp_path / "box", tmp_path / "judged.csv")
-
-
-def _nothing():
-    """A look later."""
+    return Line(tmp_path / "box", tmp_path / "judged.csv")
 
 
 def test_a_file_is_judged_at_the_second_look_that_finds_it_unchanged(line):
-    (line.folder / "a.png").write_bytes(_WHOLE)
+    (line.folder / "a.png").write_bytes(WHOLE)
     line.look()
     assert line.rows() == {}
-    line.look(_nothing)
+    line.look(nothing)
     assert line.rows() == {"a.png": ""}
-    line.look(_nothing, _nothing, _nothing)
-    assert line.model.shown == [_WHOLE]
+    line.look(nothing, nothing, nothing)
+    assert line.model.shown == [WHOLE]
 
 
 def test_a_file_that_is_being_written_is_not_read(line):
     file = line.folder / "a.png"
-    parts = [_WHOLE[:3], _WHOLE[3:6], _WHOLE[6:]]
+    parts = [WHOLE[:3], WHOLE[3:6], WHOLE[6:]]
 
     def grow():
         with file.open("ab") as content:
@@ -104,26 +51,26 @@ def test_a_file_that_is_being_written_is_not_read(line):
     grow()
     line.look(grow, grow)
     assert line.model.shown == []
-    line.look(_nothing)
-    assert line.model.shown == [_WHOLE]
+    line.look(nothing)
+    assert line.model.shown == [WHOLE]
 
 
 def test_a_writer_that_pauses_loses_nothing(line):
     file = line.folder / "a.png"
-    file.write_bytes(_WHOLE[:5])
-    pauses = [_nothing] * (PATIENCE - 2)
-    line.look(*pauses, lambda: file.write_bytes(_WHOLE), _nothing)
+    file.write_bytes(WHOLE[:5])
+    pauses = [nothing] * (PATIENCE - 2)
+    line.look(*pauses, lambda: file.write_bytes(WHOLE), nothing)
     assert line.rows() == {"a.png": ""}
 
 
 def test_a_file_that_stays_unreadable_is_called_bad_once(line):
     (line.folder / "a.png").write_bytes(b"rubbish")
-    line.look(*[_nothing] * (PATIENCE - 1))
+    line.look(*[nothing] * (PATIENCE - 1))
     assert line.rows() == {}
-    line.look(*[_nothing] * PATIENCE)
+    line.look(*[nothing] * PATIENCE)
     assert line.rows() == {"a.png": "not a readable image: torn"}
     shown = len(line.model.shown)
-    line.look(*[_nothing] * 2 * PATIENCE)
+    line.look(*[nothing] * 2 * PATIENCE)
     assert len(line.model.shown) == shown
 
 
@@ -131,12 +78,12 @@ def test_a_file_that_changes_while_it_is_judged_is_judged_again(line):
     file = line.folder / "a.png"
     file.write_bytes(b"first, whole")
     line.model = _Changing(file)
-    line.look(_nothing, _nothing, _nothing)
+    line.look(nothing, nothing, nothing)
     assert line.rows() == {"a.png": ""}
     assert line.model.shown == [b"first, whole", b"second, whole"]
 
 
-class _Changing(_Fake):
+class _Changing(Fake):
     def __init__(self, file):
         super().__init__()
         self._file = file
@@ -149,16 +96,16 @@ class _Changing(_Fake):
 
 
 def test_a_server_that_is_away_stops_nothing(line):
-    (line.folder / "a.png").write_bytes(_WHOLE)
+    (line.folder / "a.png").write_bytes(WHOLE)
     line.model.away = True
-    line.look(_nothing, _nothing, lambda: setattr(line.model, "away", False), _nothing)
+    line.look(nothing, nothing, lambda: setattr(line.model, "away", False), nothing)
     assert line.rows() == {"a.png": ""}
 
 
 def test_files_of_a_writer_that_uses_a_dot_and_files_that_are_no_images_are_left_alone(line):
     for name in (".a.png.tmp", ".b.png", "notes.txt"):
-        (line.folder / name).write_bytes(_WHOLE)
-    line.look(_nothing, lambda: (line.folder / ".b.png").rename(line.folder / "b.png"), _nothing)
+        (line.folder / name).write_bytes(WHOLE)
+    line.look(nothing, lambda: (line.folder / ".b.png").rename(line.folder / "b.png"), nothing)
     assert line.rows() == {"b.png": ""}
 
 

@@ -11,8 +11,10 @@ import math
 
 from absl import flags
 
+from mvtec_tf import files
 from mvtec_tf.bin import entry
 from mvtec_tf.errors import UsageError
+from mvtec_tf.serving import configs
 
 _RUN = flags.DEFINE_string("run", None, "Run directory of a finished run.", required=True)
 _NAME = flags.DEFINE_string("name", None, "Name of the model.", required=True)
@@ -33,8 +35,13 @@ _WEIGHTS_LICENCE = flags.DEFINE_string(
 
 flags.register_validator(
     "name",
-    lambda name: name is None or (bool(name) and name == name.strip() and "/" not in name and not name.startswith(".")),
-    "a model's name is one folder name",
+    lambda name: name is None or configs.is_name(name),
+    "a model's name is one folder name, without any of [ ] \\ * ?",
+)
+flags.register_validator(
+    "server_root",
+    lambda root: not files.PATTERN.search(root),
+    "TensorFlow Serving takes a folder with any of [ ] \\ * ? in its name for a pattern and finds no model in it",
 )
 
 

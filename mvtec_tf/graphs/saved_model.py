@@ -4,8 +4,11 @@ A scoring graph is written once, at the end of training; predictions are made wi
 served later is that same graph with a threshold beside it.
 """
 
+import functools
 import json
+import os
 import pathlib
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -80,17 +83,18 @@ def write_encoder(
     network = fold_batch_norm(backbone.model).model
     maps = {name: _map_of(network, name) for name in names} | {EMBEDDING: network.output}
     outputs = {name: keras.layers.GlobalAveragePooling2D()(value) for name, value in maps.items()}
-    averages, mapper = keras.Model(network.inputs, outputs), keras.Model(network.inputs, maps)
+    models = [keras.Model(network.inputs, outputs), keras.Model(network.inputs, maps)]
+    averages, mapper = (signatures.also_empty(functools.partial(model, training=False)) for model in models)
     size = backbone.model.input_shape[1]
 
     def embed(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
-        return averages(pixels.decode_batch(image_bytes, size, max_pixels), training=False)
+        return averages(pixels.decode_batch(image_bytes, size, max_pixels))
 
     def embed_maps(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
-        return mapper(pixels.decode_batch(image_bytes, size, max_pixels), training=False)
+        return mapper(pixels.decode_batch(image_bytes, size, max_pixels))
 
     def embed_pixels(images: tf.Tensor) -> dict[str, tf.Tensor]:
-        return mapper(images, training=False)
+        return mapper(images)
 
     card = dict(card, kind="encoder", image_size=size, stages=backbone.stages, middle_stages=backbone.middle_stages)
     card["max_pixels"] = max_pixels
@@ -102,7 +106,7 @@ def write_encoder(
         "embed_maps": Signature(embed_maps, IMAGE_BYTES),
         "embed_pixels": Signature(embed_pixels, images),
     }
-    _write_keras(path, [averages, mapper], endpoints, dict(card, layers=names))
+    _write_keras(path, models, endpoints, dict(card, layers=names))
 
 
 def write_module(
@@ -131,9 +135,16 @@ def load(path: files.PathLike) -> Any:
     if not (pathlib.Path(path) / "saved_model.pb").is_file():
         raise UserError(f"{path}: no SavedModel (no saved_model.pb in it).")
     try:
-        return tf.saved_model.load(str(path))
+        return _load(os.path.abspath(path))
     except (OSError, ValueError, tf.errors.OpError) as error:
         raise UserError(f"{path}: the SavedModel cannot be read ({error}).") from error
+
+
+def newest(path: files.PathLike) -> pathlib.Path:
+    """The SavedModel that a path names: itself, or the newest version of a folder of versions, `saved_models/NAME`."""
+    path = pathlib.Path(path)
+    versions = files.versions(path)
+    return path / str(versions[-1]) if versions and not (path / "saved_model.pb").exists() else path
 
 
 def read_card(path: files.PathLike) -> dict[str, Any]:
@@ -147,6 +158,21 @@ def read_card(path: files.PathLike) -> dict[str, Any]:
         return json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise UserError(f"{path}: not a SavedModel written by this program ({EXTRA}/{CARD} is missing).") from error
+
+
+def _load(path: str) -> Any:
+    """What lies at an absolute path, by another way where TensorFlow would take it for a pattern."""
+    if not files.PATTERN.search(path):
+        return tf.saved_model.load(path)
+    with tempfile.TemporaryDirectory() as folder:
+        if files.PATTERN.search(folder):
+            raise UserError(
+                f"{path}: TensorFlow takes such a name for a pattern, and so it does the folder for temporary files, "
+                f"{folder}. Set TMPDIR to a folder without any of [ ] \\ * ? in its name."
+            )
+        link = os.path.join(folder, "model")
+        os.symlink(path, link)
+        return tf.saved_model.load(link)
 
 
 def _map_of(model: keras.Model, name: str) -> keras.KerasTensor:

@@ -14,6 +14,7 @@ REST form takes and gives strings whose name ends in `_bytes` as {"b64": ...}.
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -63,6 +64,8 @@ def of_pixels(
       explain: pixels -> what `judge` answers, and a heat map, float32 [B, h, w], not negative.
       max_pixels: encoded images that are larger are refused before they are decoded.
     """
+
+    judge, embed, explain = also_empty(judge), also_empty(embed), also_empty(explain)
 
     def serving_default(image_bytes: tf.Tensor) -> Answer:
         return judge(pixels.decode_batch(image_bytes, image_size, max_pixels))
@@ -116,6 +119,22 @@ def of_classifier(model: keras.Model, max_pixels: int = pixels.MAX_PIXELS) -> di
         return answer(score), heat_map
 
     return of_pixels(model.input_shape[1], judge, embed, explain, max_pixels)
+
+
+def also_empty(function: Callable[[tf.Tensor], Any]) -> Callable[[tf.Tensor], Any]:
+    """The same function of images [B, ...], also of none: convolutions on a CPU refuse an empty batch.
+
+    Args:
+      function: images -> nest of tensors [B, ...].
+    """
+
+    def of_any_number(images: tf.Tensor) -> Any:
+        count = tf.shape(images)[0]
+        missing = tf.cast(tf.equal(count, 0), tf.int32)
+        nothing = [[0, 0]] * (len(images.shape) - 1)
+        return tf.nest.map_structure(lambda value: value[:count], function(tf.pad(images, [[0, missing], *nothing])))
+
+    return of_any_number
 
 
 def resize_batch(images: tf.Tensor, image_size: pixels.Size) -> tf.Tensor:

@@ -17,13 +17,13 @@ def resolve_encoder(name: str, flag: str = "--encoder") -> pathlib.Path:
     """The SavedModel of a run of train_simclr, or the SavedModel itself.
 
     Args:
-      name: path of either.
+      name: path of either, or of the folder of an export's versions: the newest is taken.
       flag: that it was given to, for the message.
 
     Raises:
       UserError: neither is there, the run is not finished, or the model is no encoder.
     """
-    path = pathlib.Path(name)
+    path = saved_model.newest(name)
     if (path / "run.json").is_file():
         if read_run(path)["status"] != "finished":
             raise UserError(f"{flag}={name}: that run is not finished. Repeat its command to finish it.")

@@ -1,5 +1,6 @@
 """Verdicts on many image files: one row each, also of a file that cannot be judged."""
 
+import base64
 import collections
 import contextlib
 import csv
@@ -18,7 +19,7 @@ import numpy as np
 from mvtec_tf import files as atomic
 from mvtec_tf.data.formats.scan import GOOD
 from mvtec_tf.errors import UserError
-from mvtec_tf.serving.client import BadImageError, Model
+from mvtec_tf.serving.client import BadImageError, Model, UnavailableError
 from mvtec_tf.serving.journal import Journal
 
 COLUMNS = (
@@ -39,6 +40,12 @@ _DEFECTIVE = "defective"
 # No camera's encoded photograph is as large; a file that is would fill the memory before it is refused.
 _LARGEST_FILE = 512 * 2**20
 _SPEAK_EVERY_SECONDS = 10
+# 8 x 8 grey pixels, PNG: a server that answers them is there.
+_ANY_IMAGE = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAAAAADhZOFXAAAAEElEQVR42mNsYIAAJgaKGAAmCACQtTEKkQAAAABJRU5ErkJggg=="
+)
+# So often an image is asked about alone, of a server that answers others, before it is to blame.
+_TRIES_ALONE = 2
 
 Row = dict[str, Any]
 
@@ -110,13 +117,38 @@ class Judge:
         """Each image's outputs, or why there are none."""
         if not images:
             return []
-        start = time.monotonic()
         try:
-            answer = self._model(self._signature, images)
+            return self._request(images)
         except BadImageError as error:
             if len(images) == 1:
-                return [f"not a readable image: {error}"]
-            return [answer for image in images for answer in self._ask([image])]
+                return [_unreadable(error)]
+        except UnavailableError:
+            self._check_there()
+            if len(images) == 1:
+                return [self._ask_alone(images)]
+        return [answer for image in images for answer in self._ask([image])]
+
+    def _ask_alone(self, images: list[bytes]) -> dict[str, Any] | str:
+        """The outputs of one image that got no answer from a server which answers others, or why there are none."""
+        reason: Exception | None = None
+        for _ in range(_TRIES_ALONE):
+            try:
+                return self._request(images)[0]
+            except BadImageError as error:
+                return _unreadable(error)
+            except UnavailableError as error:
+                reason = error
+                self._check_there()
+        return f"the server answers other images, but not this one: {reason}"
+
+    def _check_there(self) -> None:
+        """Raises UnavailableError if the server answers nothing at all: then no image is to blame."""
+        with contextlib.suppress(BadImageError):  # a refusal is an answer too
+            self._model(self._signature, [_ANY_IMAGE])
+
+    def _request(self, images: list[bytes]) -> list[dict[str, Any]]:
+        start = time.monotonic()
+        answer = self._model(self._signature, images)
         self.seconds.append(time.monotonic() - start)
         missing = [name for name in _NEEDED if name not in answer]
         if missing:
@@ -139,14 +171,12 @@ class Judge:
             answer = f"the model's score is {answer['anomaly_score']}"
         if isinstance(answer, str):
             return row | dict.fromkeys(("score", "probability", "threshold")) | {"verdict": "", "error": answer}
-        if self._overlays:
-            self._write_overlay(name, answer["overlay_bytes"])
         return row | {
             "score": float(answer["anomaly_score"]),
             "probability": float(answer["probability"]) if "probability" in answer else None,
             "threshold": float(answer["threshold"]),
             "verdict": _DEFECTIVE if answer["label"] else GOOD,
-            "error": "",
+            "error": self._write_overlay(name, answer) if self._overlays else "",
         }
 
     def _split(self, facts: Facts) -> str:
@@ -154,10 +184,15 @@ class Judge:
             return ""
         return self._splits.get(facts.record, EVALUATE)
 
-    def _write_overlay(self, name: str, png: bytes) -> None:
+    def _write_overlay(self, name: str, answer: dict[str, Any]) -> str:
+        """Writes the picture; returns why it could not be written, which takes nothing from the verdict."""
         steps = [step if step != ".." else "__" for step in pathlib.PurePosixPath(name).parts if step != "/"]
-        with atomic.replacing(self._overlays.joinpath(*steps[:-1], f"{steps[-1]}.png")) as temporary:
-            temporary.write_bytes(png)
+        try:
+            with atomic.replacing(self._overlays.joinpath(*steps[:-1], f"{steps[-1]}.png")) as temporary:
+                temporary.write_bytes(answer["overlay_bytes"])
+        except (OSError, ValueError) as error:
+            return f"the overlay cannot be written: {_reason(error)}"
+        return ""
 
 
 def judge_files(
@@ -230,9 +265,17 @@ def read_image_file(file: str) -> bytes | str:
         if facts.st_size > _LARGEST_FILE:
             return f"the file has {facts.st_size} bytes; no more than {_LARGEST_FILE} are read"
         content = pathlib.Path(file).read_bytes()
-    except (OSError, ValueError) as error:
-        return f"cannot be read: {getattr(error, 'strerror', None) or error}"
+    except (OSError, ValueError, MemoryError) as error:
+        return f"cannot be read: {_reason(error)}"
     return content or "the file is empty"
+
+
+def _unreadable(error: BadImageError) -> str:
+    return f"not a readable image: {error}"
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
 @contextlib.contextmanager

@@ -9,7 +9,6 @@ import base64
 import dataclasses
 import http.client
 import json
-import pathlib
 import re
 import threading
 import time
@@ -27,6 +26,15 @@ _DEFAULT_NAME = "default"
 _PORTS = {"grpc": 8500, "http": 8501, "https": 443}
 _TRY_AGAIN_AFTER_SECONDS = (0.2, 1.0)
 _INPUT = "image_bytes"
+# What an answer has beside float32 numbers and strings.
+_WHOLE_NUMBERS = ("label", "category")
+# A request that is refused so is as wrong the next time: not allowed, not there, not served so, or sent elsewhere.
+# 413 is of one image, and 400 of an image or of a signature. All else is a bad moment of the server or of a proxy.
+_TOO_LARGE = 413
+_WRONG_USE_OF_GRPC = frozenset(
+    ("INVALID_ARGUMENT", "NOT_FOUND", "UNIMPLEMENTED", "FAILED_PRECONDITION", "PERMISSION_DENIED", "UNAUTHENTICATED")
+)
+_WRONG_USE = frozenset((301, 302, 307, 308, 400, 401, 403, 404, 405, 406, 407, 410, 411, 414, 415, 422, 501))
 # The words of the decoder in the graph, what TensorFlow puts around an op's own, and what the server puts before both.
 _REFUSED = re.compile(r"assertion failed: \[(.*?)\]", re.DOTALL)
 _BEHIND = re.compile(r"\s*(\n\s*\[\[|\[Op:).*", re.DOTALL)
@@ -38,7 +46,7 @@ class BadImageError(Exception):
 
 
 class UnavailableError(UserError):
-    """The server cannot be reached or is too busy."""
+    """The server gives no answer now, and may give one later."""
 
 
 class Model(Protocol):
@@ -56,7 +64,7 @@ class Model(Protocol):
         Raises:
           BadImageError: an image of the batch cannot be decoded.
           UserError: the model or the signature is not there.
-          UnavailableError: the server does not answer.
+          UnavailableError: the server does not answer now.
         """
 
 
@@ -64,13 +72,14 @@ class LocalModel:
     """A SavedModel in this process.
 
     Args:
-      path: of the SavedModel.
+      path: of the SavedModel, or of the folder of its versions: the newest is taken.
     """
 
     def __init__(self, path: files.PathLike) -> None:
         from mvtec_tf.graphs import saved_model
 
-        self.name = str(pathlib.Path(path))
+        path = saved_model.newest(path)
+        self.name = str(path)
         self._model = saved_model.load(path)
 
     def __call__(self, signature: str, images: Sequence[bytes]) -> dict[str, np.ndarray]:
@@ -81,7 +90,8 @@ class LocalModel:
             raise UserError(f"{self.name}: no signature {signature!r}; it has {', '.join(self._model.signatures)}.")
         try:
             answer = self._model.signatures[signature](**{_INPUT: tf.constant(list(images), tf.string)})
-        except (tf.errors.InvalidArgumentError, tf.errors.ResourceExhaustedError) as error:
+        except tf.errors.OpError as error:
+            # Whatever op fails in a graph that was loaded whole, it fails on these images.
             raise BadImageError(_short(error.message)) from error
         return {key: value.numpy() for key, value in answer.items()}
 
@@ -160,17 +170,15 @@ class RestModel:
         instances = [{_INPUT: {"b64": base64.b64encode(image).decode()}} for image in images]
         body = json.dumps({"signature_name": signature, "instances": instances})
         status, content = _patiently(lambda: self._post(body), self.name)
-        try:
-            answer = json.loads(content)
-        except ValueError as error:
-            raise UserError(f"--server={self.name}: status {status} and no JSON. Is it TensorFlow Serving?") from error
-        words = _short(str(answer.get("error", "")))
+        answer = _json_object(content)
+        words = _short(str(answer.get("error", "") or content[:200].decode(errors="replace")))
         # A signature that is not there is refused in the same way as an image that is none.
-        if status == 400 and "signature" not in words.lower():
-            raise BadImageError(words or "the server refused the request")
-        if status != 200 or len(answer.get("predictions", ())) != len(images):
-            raise UserError(f"--server={self.name}: status {status}: {words or content[:200]!r}")
-        return _columns(answer["predictions"])
+        if (status == 400 and "error" in answer and "signature" not in words.lower()) or status == _TOO_LARGE:
+            raise BadImageError(words or f"the server refused the request (status {status})")
+        predictions = answer.get("predictions")
+        if status != 200 or not isinstance(predictions, list) or len(predictions) != len(images):
+            raise UserError(f"--server={self.name}: status {status}: {words}. Is it a TensorFlow Serving?")
+        return _columns(predictions)
 
     def _post(self, body: str) -> tuple[int, bytes]:
         kind = http.client.HTTPSConnection if self._address.scheme == "https" else http.client.HTTPConnection
@@ -186,7 +194,7 @@ class RestModel:
             connection.close()
             raise _TryAgain(f"{type(error).__name__}: {error}") from error
         self._mine.connection = connection
-        if status in (429, 503, 504):
+        if status not in (200, _TOO_LARGE, *_WRONG_USE):
             raise _TryAgain(f"status {status}: {content[:200].decode(errors='replace')}")
         return status, content
 
@@ -236,9 +244,10 @@ class GrpcModel:
             code, words = error.code(), _short(error.details() or "")
             if code is grpc.StatusCode.INVALID_ARGUMENT and "signature" not in words.lower():
                 raise BadImageError(words) from error
-            if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
-                raise _TryAgain(f"{code.name}: {words}") from error
-            raise UserError(f"--server={self.name}: {code.name}: {words}") from error
+            # The names of what is as wrong the next time; see `_WRONG_USE`.
+            if code.name in _WRONG_USE_OF_GRPC:
+                raise UserError(f"--server={self.name}: {code.name}: {words}") from error
+            raise _TryAgain(f"{code.name}: {words}") from error
 
 
 def open_server(url: str, timeout: float = 60.0) -> Model:
@@ -277,16 +286,28 @@ def _short(message: str) -> str:
     return " ".join(_BEFORE.sub("", _BEHIND.sub("", message)).split())
 
 
+def _json_object(content: bytes) -> dict[str, Any]:
+    """A JSON object, or an empty one: a proxy answers with a page."""
+    try:
+        found = json.loads(content)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 def _columns(predictions: list[Any]) -> dict[str, np.ndarray]:
-    """Arrays of the outputs from one JSON object for each image."""
-    if not isinstance(predictions[0], dict):
+    """Arrays of the outputs from one JSON object for each image.
+
+    JSON writes 1.0 as 1 or as 1.0, so the name of an output says its type, and no value does.
+    """
+    if not all(isinstance(one, dict) for one in predictions):
         raise UserError("The server's model has one output only; expected those of an export of this program.")
-    return {name: _column([one[name] for one in predictions]) for name in predictions[0]}
+    return {name: _column(name, [one[name] for one in predictions]) for name in predictions[0]} if predictions else {}
 
 
-def _column(values: list[Any]) -> np.ndarray:
+def _column(name: str, values: list[Any]) -> np.ndarray:
     if isinstance(values[0], dict):
         return np.array([base64.b64decode(value["b64"]) for value in values], object)
     if isinstance(values[0], str):
         return np.array(values, object)
-    return np.array(values, np.int64 if isinstance(values[0], int) else np.float32)
+    return np.array(values, np.float32).astype(np.int64) if name in _WHOLE_NUMBERS else np.array(values, np.float32)

@@ -14,6 +14,8 @@ MODELS = "models.config"
 BATCHING = "batching.config"
 MONITORING = "monitoring.config"
 COMPOSE = "compose.yaml"
+# The newest server there was when this was written; `latest` becomes another server some day, without a word.
+SERVER_VERSION = "2.20.0"
 STABLE = "stable"
 CANARY = "canary"
 # Where the official image looks for models.
@@ -38,7 +40,8 @@ _COMPOSE_TEXT = """\
 # docker compose up: gRPC on 8500; REST and Prometheus metrics on 8501. New exports are picked up within a minute.
 services:
   serving:
-    image: ${{TF_SERVING_IMAGE:-tensorflow/serving:latest}}
+    # Read by this version or a newer one: see "TensorFlow Serving" in the README.
+    image: ${{TF_SERVING_IMAGE:-tensorflow/serving:{version}}}
     ports:
       - "8500:8500"
       - "8501:8501"
@@ -55,9 +58,9 @@ services:
 """
 
 
-def versions(model: pathlib.Path) -> list[int]:
-    """The whole versions of a model, ascending."""
-    return sorted(int(child.name) for child in model.iterdir() if child.name.isdigit() and child.is_dir())
+def is_name(name: str) -> bool:
+    """Whether a model can have this name: one folder in which a server finds it."""
+    return bool(name) and name == name.strip() and name[0] != "." and "/" not in name and not files.PATTERN.search(name)
 
 
 def write(
@@ -84,11 +87,12 @@ def write(
     for name, text in (
         (BATCHING, _BATCHING_TEXT),
         (MONITORING, _MONITORING_TEXT),
-        (COMPOSE, _COMPOSE_TEXT.format(root=server_root)),
+        (COMPOSE, _COMPOSE_TEXT.format(root=server_root, version=SERVER_VERSION)),
     ):
         if not (root / name).exists():
             files.write_text(root / name, text)
-    _write_models(root, exported, labels, server_root.rstrip("/"))
+    with files.alone_in(root):
+        _write_models(root, exported, labels, server_root.rstrip("/"))
 
 
 def _write_models(root: pathlib.Path, exported: tuple[str, int] | None, labels: tuple[str, ...], at: str) -> None:
@@ -96,7 +100,7 @@ def _write_models(root: pathlib.Path, exported: tuple[str, int] | None, labels: 
 
     config = _read_models(root / MODELS)
     listed = config.model_config_list.config
-    there = {child.name: versions(child) for child in root.iterdir() if child.is_dir()}
+    there = {child.name: files.versions(child) for child in root.iterdir() if child.is_dir()}
     there = {name: found for name, found in there.items() if found}
     for entry in list(listed):
         # An entry with another path is somebody's own, of a model that does not lie here.

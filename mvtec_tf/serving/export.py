@@ -1,14 +1,10 @@
 """From a finished run to `saved_models/NAME/VERSION/`: the judged graph with its threshold beside it."""
 
-import contextlib
 import dataclasses
-import fcntl
 import json
-import os
 import pathlib
 import re
 import shutil
-from collections.abc import Iterator
 from typing import Any
 
 import tensorflow as tf
@@ -67,8 +63,9 @@ def export_run(
     thresholds = None if card["kind"] == "encoder" else _thresholds(run_dir, options.threshold)
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder}: a file of this name is in the way. Choose another --name.")
-    with _alone_in(folder):
-        version = max(configs.versions(folder), default=0) + 1
+    with files.alone_in(folder):
+        _remove_half_written(folder)
+        version = max(files.versions(folder), default=0) + 1
         card |= {"name": name, "version": version}
         with files.new_directory(folder / str(version)) as directory:
             if thresholds is None:
@@ -123,16 +120,8 @@ def _thresholds(run_dir: pathlib.Path, given: float | None) -> Thresholds:
     return Thresholds(threshold["value"], threshold["reason"], own)
 
 
-@contextlib.contextmanager
-def _alone_in(folder: pathlib.Path) -> Iterator[None]:
-    """One export at a time writes into `folder`; what killed ones left half-written is removed."""
-    folder.mkdir(parents=True, exist_ok=True)
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        for child in folder.iterdir():
-            if re.fullmatch(r"\.\d+\.partial\..*", child.name):
-                shutil.rmtree(child)
-        yield
-    finally:
-        os.close(handle)
+def _remove_half_written(folder: pathlib.Path) -> None:
+    """Removes what killed exports left."""
+    for child in folder.iterdir():
+        if re.fullmatch(r"\.\d+\.partial\..*", child.name):
+            shutil.rmtree(child)

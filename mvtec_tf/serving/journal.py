@@ -44,7 +44,7 @@ class Journal:
         self.failed = 0
         try:
             self.file.parent.mkdir(parents=True, exist_ok=True)
-            self._handle = self.file.open("a+b")
+            self._handle = self.file.open("a+b", buffering=0)
         except OSError as error:
             raise UserError(f"{self.file}: cannot be written ({error.strerror}).") from error
         try:
@@ -61,7 +61,7 @@ class Journal:
             raise
 
     def append(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Writes rows; they are on the disk when this returns."""
+        """Writes rows; they are on the disk when this returns, and none of them is if it raises OSError."""
         rows = list(rows)
         self._write("".join(self._line([row[name] for name in self._columns]) for row in rows))
         for row in rows:
@@ -82,9 +82,16 @@ class Journal:
         self.close()
 
     def _write(self, text: str) -> None:
-        self._handle.write(text.encode("utf-8"))
-        self._handle.flush()
-        os.fsync(self._handle.fileno())
+        size = os.fstat(self._handle.fileno()).st_size
+        left = memoryview(text.encode("utf-8"))
+        try:
+            while left:
+                left = left[self._handle.write(left) :]
+            os.fsync(self._handle.fileno())
+        except OSError:
+            # Half a row would swallow the next one.
+            self._handle.truncate(size)
+            raise
 
     def _line(self, values: Sequence[Any]) -> str:
         if self._form == ".jsonl":
