@@ -12,6 +12,7 @@ import pathlib
 from absl import flags
 
 from mvtec_tf.bin import entry
+from mvtec_tf.bin.flags import run as run_flags
 from mvtec_tf.errors import UsageError, UserError
 
 # What is measured, and on how many images if --sizes does not say.
@@ -39,7 +40,7 @@ _FEATURES = flags.DEFINE_string(
     None,
     "For patch_memory: a folder of extract_features --maps, to compare greedy and random on photographs.",
 )
-_DATA = flags.DEFINE_list("data_dir", [], "For --features: where the images are.")
+_DATA = run_flags.define_data_dir("For --features: where the images are.")
 _SEED = flags.DEFINE_integer("seed", 0, "Of what is drawn.", 0)
 
 

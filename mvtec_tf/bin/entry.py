@@ -4,6 +4,7 @@ absl on its own exits with 1 for `--help`, for wrong use and for failures alike;
 to tell these apart: 0 success or help, 1 failure, 2 wrong use, 130 interrupted.
 """
 
+import io
 import os
 import signal
 import sys
@@ -41,6 +42,10 @@ def run(main: Callable[..., None], takes_paths: bool = False) -> None:
     # TensorFlow reports its housekeeping at INFO through the same logger; the runs speak by print.
     logging.set_verbosity(logging.WARNING)
     sys.unraisablehook = _interrupt_again
+    # A name that the terminal's encoding does not have is no reason to stop a job.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         main(*([paths] if takes_paths else []))
     except UserError as error:

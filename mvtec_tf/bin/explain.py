@@ -14,11 +14,12 @@ from absl import flags
 
 from mvtec_tf.bin import entry
 from mvtec_tf.bin.flags import extras as extra_flags
+from mvtec_tf.bin.flags import run as run_flags
 from mvtec_tf.errors import UsageError
 
 _METHODS = ("gradcam", "gradcam++")
 _RUN = flags.DEFINE_string("run", None, "Run directory of a finished run of train_cnn or fit_probe.")
-_DATA_DIR = flags.DEFINE_list("data_dir", [], "The images of that run, as they were named for it.")
+_DATA_DIR = run_flags.define_data_dir("The images of that run, as they were named for it.")
 _METHOD = flags.DEFINE_list("method", list(_METHODS), f"Which maps, in the order of the report: {', '.join(_METHODS)}.")
 _ENCODER = flags.DEFINE_string("encoder", None, "Where the encoder of a probe lies, if it is no longer where it was.")
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 16, "Images at a time.", 1)

@@ -12,13 +12,10 @@ import pathlib
 from absl import flags
 
 from mvtec_tf.bin import entry
+from mvtec_tf.bin.flags import run as run_flags
 from mvtec_tf.errors import UsageError, UserError
 
-_DATA_DIR = flags.DEFINE_list(
-    "data_dir",
-    None,
-    "Category folder (MVTec layout, or good/ and defective/), folder of such, or CSV file; several with commas.",
-)
+_DATA_DIR = run_flags.define_data_dir()
 _CATEGORIES = flags.DEFINE_list("categories", [], "Only these categories; default: all that are found.")
 _OUT = flags.DEFINE_string("out", None, "Folder for the page and the tables; made if missing.")
 

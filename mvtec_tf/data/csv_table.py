@@ -36,6 +36,7 @@ class CsvTable:
       required: columns that must be there.
       optional: those that may be. One of any other name that is nearly one of these is refused.
       strip: whether spaces around cells are removed.
+      content: of the file, if it has been read already.
 
     Attributes:
       columns: of the header, in its order, without surrounding spaces; known ones as they are spelt in
@@ -47,17 +48,21 @@ class CsvTable:
     """
 
     def __init__(
-        self, path: pathlib.Path, required: Collection[str], optional: Collection[str] = (), strip: bool = True
+        self,
+        path: pathlib.Path,
+        required: Collection[str],
+        optional: Collection[str] = (),
+        strip: bool = True,
+        content: bytes | None = None,
     ) -> None:
         self._path = path
         self._strip = strip
         # One name in one form, whatever system wrote it; `Places` finds the file under either.
-        text = _composed(decode(_content(path), path))
-        separator = _SEPARATOR_LINE.match(text)
-        self._lines_before = int(separator is not None)
-        text = text[separator.end() :] if separator else text
+        text = _composed(decode(_content(path) if content is None else content, path))
+        separator, text = split_separator(text)
+        self._lines_before = int(bool(separator))
         header = next(iter(text.splitlines()), "")
-        delimiter = separator[1] if separator else max(_DELIMITERS, key=header.count)
+        delimiter = separator or max(_DELIMITERS, key=header.count)
         self._reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
         known = {name.casefold(): name for name in (*required, *optional)}
         header = [name.strip() for name in self._next() or ()]
@@ -160,6 +165,18 @@ class Places:
         return self._names[folder]
 
 
+def split_separator(text: str) -> tuple[str, str]:
+    """(separator, the rest) of a text whose first line is Excel's `sep=;`; "" and all of it of any other."""
+    found = _SEPARATOR_LINE.match(text)
+    return (found[1], text[found.end() :]) if found else ("", text)
+
+
+def is_header(line: str, separator: str = "") -> bool:
+    """Whether a line names columns, one of them `path`; they are separated by `separator`, "": by any usual one."""
+    cells = line.split(separator) if separator else re.split(r"[,;\t]", line)
+    return any(cell.strip().strip('"').casefold() == "path" for cell in cells)
+
+
 def plain_path(written: str) -> str:
     """A relative path as it is written in a list, in the form of names in tables: `./a\\b.png` is `a/b.png`."""
     path = pathlib.PurePosixPath(written.replace("\\", "/"))
@@ -185,6 +202,8 @@ def decode(content: bytes, source: str | os.PathLike[str], lines_of_bytes: bool 
         text = content.decode(encoding, "surrogateescape" if lines_of_bytes and encoding == "utf-8-sig" else "strict")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
+        if encoding != "utf-8-sig":
+            raise UserError(f"{source}: begins as {encoding.upper()} and is not. Save it as CSV in UTF-8.") from error
         byte = content[error.start : error.start + 1]
         raise UserError(
             f"{source}, line {line}: not UTF-8 (byte 0x{byte[0]:02x}, in Windows-1252 "

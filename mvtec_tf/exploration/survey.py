@@ -9,6 +9,7 @@ import pathlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from mvtec_tf.data import masks, walk
+from mvtec_tf.data.formats import layout
 from mvtec_tf.data.formats.scan import Record
 from mvtec_tf.data.pillow_images import UnreadableImageError
 from mvtec_tf.exploration import duplicates as explore_duplicates
@@ -96,13 +97,13 @@ def _files(folder: pathlib.Path, deep: bool) -> Iterable[str]:
 def _image_folders(records: Sequence[Record]) -> set[tuple[pathlib.Path, bool]]:
     """(folder, whether all below it belongs to the images too).
 
-    The first folder below the category's own holds nothing but images: `train/`, `good/`. Where images lie
-    in the category's own folder, or somewhere else, as a CSV file may have it, only their own folders are looked at.
+    The parts of a category, `train/`, `good/`, hold nothing but images. Where images lie somewhere else, as a CSV
+    file may have it, only their own folders are looked at.
     """
     found = set()
     for record in records:
         below = record.path.split("/")[1:-1]
-        nested = bool(below) and ".." not in below
+        nested = bool(below) and bool(layout.part_of(below[0]))
         file = pathlib.Path(record.file)
         found.add((file.parents[len(below) - 1] if nested else file.parent, nested))
     return found

@@ -1,12 +1,13 @@
 """The image files that a command line names: files, folders, patterns, lists."""
 
+import contextlib
 import glob
 import os
 import pathlib
 import sys
 from collections.abc import Callable, Iterable
 
-from mvtec_tf.data import walk
+from mvtec_tf.data import csv_table, walk
 from mvtec_tf.errors import UserError
 
 _MAGIC = frozenset("*?[")
@@ -48,10 +49,14 @@ def _below(folder: str, say: Callable[[str], None]) -> list[str]:
 
 
 def read_list(file: str) -> list[str]:
-    """Paths, one a line; `-` reads them from standard input.
+    """Paths, one a line, or in the column `path` of a CSV table; `-` reads them from standard input.
+
+    Those of lines are relative to the current folder or else to the list's, those of a table to the list's. Lines may
+    end as in Windows, be quoted, have backslashes, or come as `find -print0` writes them; a text is UTF-8, UTF-16 or,
+    where that is what the names on the disk need, of any encoding. What is not there is kept as it was written.
 
     Raises:
-      UserError: no such file.
+      UserError: no such file, or it is no list.
     """
     try:
         content = sys.stdin.buffer.read() if file == "-" else pathlib.Path(file).read_bytes()
@@ -59,4 +64,41 @@ def read_list(file: str) -> list[str]:
         raise UserError(
             f"--list={file}: cannot be read ({error.strerror}). Expected a file with one path a line."
         ) from error
-    return [os.fsdecode(line.rstrip(b"\r")) for line in content.split(b"\n") if line.strip()]
+    source, folder = f"--list={file}", os.path.dirname(file)
+    separator, text = csv_table.split_separator(csv_table.decode(content, source, lines_of_bytes=True))
+    ends = next((end for end in ("\0", "\n", "\r") if end in text), "\n")
+    lines = [line.removesuffix("\r") for line in text.split(ends) if line.strip()]
+    if lines and csv_table.is_header(lines[0], separator):
+        rows = csv_table.CsvTable(pathlib.Path(source), ("path",), content=content)
+        return _located([[row["path"]] for _, row in rows if row["path"]], [folder])
+    cells = (line.split(separator)[0] if separator else line for line in lines)
+    return _located(map(_spellings, cells), ["", folder])
+
+
+def _spellings(line: str) -> list[str]:
+    """What a line may mean, the likeliest first."""
+    found = [line, line.strip().strip('"')]
+    if not line.isascii():
+        with contextlib.suppress(UnicodeDecodeError):
+            found.append(os.fsencode(found[1]).decode("cp1252"))
+    return found
+
+
+def _located(written: Iterable[list[str]], folders: list[str]) -> list[str]:
+    """The paths of what is there; what is not as it was written."""
+    places = {folder: csv_table.Places(folder or os.curdir) for folder in folders}
+    return [_one_located(spellings, places) for spellings in written]
+
+
+def _one_located(spellings: list[str], places: dict[str, csv_table.Places]) -> str:
+    for folder in places:
+        for spelling in spellings:
+            # A name on this machine may hold a backslash; only if none does was the list made on Windows.
+            for path in (os.path.join(folder, spelling), os.path.join(folder, spelling.replace("\\", "/"))):
+                if os.path.lexists(path):
+                    return path.removeprefix("./")
+    for folder, place in places.items():
+        for spelling in spellings:
+            if found := place.find(spelling):
+                return os.path.join(folder, os.path.relpath(found, folder or os.curdir))
+    return os.path.join(next(iter(places)), spellings[0])

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from absl import flags
 
+from mvtec_tf.bin.flags import run as run_flags
 from mvtec_tf.errors import UsageError
 
 if typing.TYPE_CHECKING:
@@ -29,7 +30,7 @@ def define() -> None:
         "Folder of heat maps, PATH.npy for the image PATH (or its suffix replaced by .npy): float32 [h, w], higher is "
         "more defective; NAME=DIR to name them, several with commas. Needs --data_dir or --masks.",
     )
-    flags.DEFINE_list("data_dir", [], "Where the table's images and masks are, as for training. Unset: no images.")
+    run_flags.define_data_dir("Where the table's images and masks are, as for training. Unset: no images.")
     flags.DEFINE_list("categories", [], "Only these categories of --data_dir; default: all that are found.")
     define_masks()
     flags.DEFINE_string(

@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+import os
 import re
 import sys
 from typing import Any
@@ -16,6 +17,7 @@ FLAGS = flags.FLAGS
 flags.disclaim_key_flags()
 CLEAN, STUDY = "clean", "study"
 ERROR, SKIP = "error", "skip"
+_SERIALIZER = flags.CsvListSerializer(",")
 _CHOICES = {
     "precision": ("auto", "float32", "mixed_bfloat16"),
     "jit": ("auto", "on", "off"),
@@ -25,15 +27,23 @@ _CHOICES = {
 
 def define_data_flags(protocols: tuple[str, ...] = (CLEAN,)) -> None:
     """--data_dir, --categories, --protocol (one of `protocols`, the first by default), and the two of images."""
-    flags.DEFINE_list(
-        "data_dir",
-        None,
-        "Category folder (MVTec layout, or good/ and defective/), folder of such, or CSV file; several with commas.",
-        required=True,
-    )
+    define_data_dir(required=True)
     flags.DEFINE_list("categories", [], "Only these categories; default: all that are found.")
     flags.DEFINE_enum("protocol", protocols[0], protocols, "Who may see which image.")
     define_image_flags()
+
+
+def define_data_dir(words: str = "", required: bool = False) -> flags.FlagHolder:
+    """--data_dir, a list of paths in which a comma may be part of a path that exists.
+
+    Args:
+      words: what it is for; "": where the images are.
+      required: whether it must be given.
+    """
+    words = words or (
+        "Category folder (MVTec layout, or good/ and defective/), folder of such, or CSV file; several with commas."
+    )
+    return flags.DEFINE(_PathsParser(), "data_dir", None, words, serializer=_SERIALIZER, required=required)
 
 
 def define_image_flags() -> None:
@@ -132,6 +142,23 @@ def flagfile() -> str:
     """A flagfile that repeats this call."""
     lines = [line for flag in _own_flags() for line in flag.serialize().splitlines()]
     return "\n".join(lines) + "\n"
+
+
+class _PathsParser(flags.ListParser):
+    """Separates paths at commas, but none that is part of a name on the disk."""
+
+    def parse(self, argument: str | list[str]) -> list[str]:
+        """The paths."""
+        # Double quotes around a path, with which flags.txt is written, say more than the disk does.
+        if not isinstance(argument, str) or '"' in argument:
+            return super().parse(argument)
+        pieces, found = argument.split(","), []
+        while pieces and argument:
+            ends = range(len(pieces), 0, -1)
+            count = next((end for end in ends if os.path.exists(",".join(pieces[:end]).strip())), 1)
+            found.append(",".join(pieces[:count]).strip())
+            pieces = pieces[count:]
+        return found
 
 
 _DEFINE = {bool: flags.DEFINE_boolean, int: flags.DEFINE_integer, float: flags.DEFINE_float, str: flags.DEFINE_string}
