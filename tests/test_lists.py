@@ -129,7 +129,7 @@ def test_a_list_of_an_old_windows_program_finds_its_files(tmp_path, monkeypatch)
         (b"path,label\ngood/00.png,0\n" + b"\0" * 512, "line 3: a NUL byte"),
         (b"PK\x03\x04" + b"\0" * 99, "an Excel or OpenDocument workbook"),
         (b"\xd0\xcf\x11\xe0" + b"\0" * 99, "an old Excel workbook"),
-        (b"\xff\xfep\0a\0t", "not UTF-16"),
+        (b"\xff\xfep\0a\0t", "begins as UTF-16 and is not"),
         (b"sep=;\npath;label\ngood/00.png;0;\n", "line 3: 3 cells"),
     ],
 )

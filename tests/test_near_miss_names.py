@@ -167,6 +167,42 @@ def test_a_label_that_contradicts_its_defect_type_is_refused(tmp_path, row):
 
 
 @pytest.mark.parametrize(
+    ("rows", "what"),
+    [
+        (("cap,,", "Cap,,"), "categories 'Cap' and 'cap'"),
+        (("cap,bent,", "cap,Bent,"), "defect types of category 'cap' 'Bent' and 'bent'"),
+        (("cap,,p7", "cap,,P7"), "groups of category 'cap' 'cap/P7' and 'cap/p7'"),
+    ],
+)
+def test_names_that_differ_in_case_only_are_refused(tmp_path, rows, what):
+    label = int("bent" in rows[0])
+    lines = [f"{_image(tmp_path / f'{number}.png').name},{label},{row}" for number, row in enumerate(rows)]
+    good = [f"{_image(tmp_path / f'good{number}.png').name},0,cap,,"  for number in range(9)]
+    (tmp_path / "list.csv").write_text("\n".join(["path,label,category,defect,group", *lines, *good]))
+    with pytest.raises(UserError, match=what):
+        records.scan([tmp_path / "list.csv"])
+
+
+def test_images_whose_names_differ_in_case_only_are_two(tmp_path):
+    folder = _fill(tmp_path / "cap", "good", "defective")
+    for name in ("a.png", "A.png", "a.PNG"):
+        _image(folder / "good" / name)
+    assert len(records.scan([folder])) == 26
+
+
+def test_a_category_that_is_named_twice_is_read_once(tmp_path):
+    folder = _fill(tmp_path / "cap", "good", "defective")
+    assert records.scan([folder], ["cap", "cap"]) == records.scan([folder])
+
+
+@pytest.mark.parametrize("junk", ["gone", "@eaDir/0.png", "._cap", "0.png"])
+def test_what_lies_among_categories_is_said(tmp_path, junk):
+    _fill(tmp_path / "cap", "good", "defective")
+    (tmp_path / "gone").symlink_to("nowhere") if junk == "gone" else _image(tmp_path / junk)
+    assert junk.split("/")[0][:2] in _scan(tmp_path)[1].split("\n")[0]
+
+
+@pytest.mark.parametrize(
     "part", ["good", "good/monday", "defective", "defective/chip", "ground_truth", "ground_truth/chip"]
 )
 def test_a_part_of_a_plain_category_says_which_folder_to_name(tmp_path, part):

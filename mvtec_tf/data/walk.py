@@ -9,7 +9,8 @@ import os
 from collections import Counter
 from collections.abc import Iterable
 
-from mvtec_tf.data.record import DEFECTIVE, GOOD, IMAGE_SUFFIXES, MASKS, TEST, TRAIN
+from mvtec_tf.data import words
+from mvtec_tf.data.record import IMAGE_SUFFIXES, MASKS
 
 # Folders and files of network drives, archives, recycle bins, notebooks and file managers; in lower case.
 _CLUTTER_FOLDERS = frozenset(
@@ -26,8 +27,6 @@ _CLUTTER_FOLDERS = frozenset(
     )
 )
 _CLUTTER_FILES = frozenset(("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"))
-# Beside one of these a folder of masks holds no photographs.
-_PARTS = frozenset((TRAIN, TEST, GOOD, DEFECTIVE))
 # So many names show what was found without burying the message.
 _NAMED = 5
 
@@ -76,7 +75,9 @@ class Walk:
             "links to a folder that is looked into already": [
                 f"{self._inside(link)} -> {self._inside(target)}" for link, target in self.repeated
             ],
-            "folders of masks, in which no photographs are looked for": map(self._inside, self.masks),
+            f"folders of masks under another name than {MASKS}; no photographs are looked for in them": [
+                self._inside(one) for one in self.masks if os.path.basename(one) != MASKS
+            ],
             "neither a file nor a folder": map(self._inside, self.strange),
             "folders that cannot be read": [f"{self._inside(one)} ({reason})" for one, reason in self.unreadable],
         }
@@ -87,7 +88,7 @@ class Walk:
         return os.path.relpath(path, self.folder) if path.startswith(self.folder) and path != self.folder else path
 
 
-def walk(folder: str | os.PathLike[str]) -> Walk:
+def walk(folder: str | os.PathLike[str], deep: bool = True) -> Walk:
     """Looks through a folder and all below it.
 
     A folder that several links lead to is looked into once, under its own name if it has one below `folder`. A link to
@@ -95,8 +96,9 @@ def walk(folder: str | os.PathLike[str]) -> Walk:
 
     Args:
       folder: to look through; a link to one is followed.
+      deep: whether to look into the folders in it.
     """
-    return _Walker(os.fspath(folder)).walk()
+    return _Walker(os.fspath(folder), deep).walk()
 
 
 def is_image(name: str) -> bool:
@@ -109,11 +111,6 @@ def is_clutter(name: str) -> bool:
     return name.startswith(".") or name.lower() in _CLUTTER_FILES | _CLUTTER_FOLDERS
 
 
-def is_masks(name: str) -> bool:
-    """Whether a folder of this name holds masks: `ground_truth`, however it is spelt."""
-    return name.lower().replace("-", "_").replace(" ", "_") == MASKS
-
-
 def listing(names: Iterable[str]) -> str:
     """The first names with commas, and how many there are if that is not all of them."""
     names = list(names)
@@ -122,8 +119,9 @@ def listing(names: Iterable[str]) -> str:
 
 
 class _Walker:
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, deep: bool) -> None:
         self._folder = folder
+        self._deep = deep
         self._files: list[str] = []
         self._linked: set[str] = set()
         self._clutter: Counter = Counter()
@@ -139,7 +137,7 @@ class _Walker:
 
     def walk(self) -> Walk:
         self._tree(self._folder, linked=False)
-        while self._links:
+        while self._links and self._deep:
             # Found by different ways, always followed in the same order.
             self._links.sort(key=_parts)
             self._tree(self._links.pop(0), linked=True)
@@ -171,7 +169,8 @@ class _Walker:
                 self._repeated.append((here, self._names[real]))
                 continue
             self._names[real] = here
-            pending += [(os.path.join(here, name), os.path.join(real, name)) for name in self._look(here, linked)]
+            below = self._look(here, linked)
+            pending += [(os.path.join(here, name), os.path.join(real, name)) for name in below if self._deep]
 
     def _look(self, here: str, linked: bool) -> list[str]:
         """Notes what lies in one folder; returns the names of its own folders."""
@@ -181,13 +180,14 @@ class _Walker:
         except OSError as error:
             self._unreadable.append((here, error.strerror or str(error)))
             return []
-        parts = _PARTS & {entry.name.lower() for entry in entries}
+        # Beside the parts of a category a folder of masks holds no photographs.
+        parts = {words.part_of(entry.name) for entry in entries} - {"", MASKS}
         folders = []
         for entry in entries:
             what = kind(entry)
             if is_clutter(entry.name):
                 self._clutter[_clutter_kind(entry.name, what)] += 1
-            elif what == "folder" and is_masks(entry.name) and parts:
+            elif what == "folder" and parts and words.is_masks(entry.name):
                 self._masks.append(entry.path)
             elif what == "folder" and entry.is_symlink():
                 self._links.append(entry.path)

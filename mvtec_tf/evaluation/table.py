@@ -15,9 +15,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import numpy as np
 
 from mvtec_tf import files
-from mvtec_tf.data import leaks
+from mvtec_tf.data import leaks, words
 from mvtec_tf.data.csv_table import CsvTable
-from mvtec_tf.data.formats import layout
 from mvtec_tf.errors import UserError
 
 PathLike = str | os.PathLike[str]
@@ -239,14 +238,6 @@ def _value(text: str, column: str, where: str) -> str | int | float | None:
     return None if column == "probability" else text
 
 
-def _says_good(defect: np.ndarray) -> np.ndarray:
-    return np.array([layout.is_good(one) for one in defect.tolist()], bool)
-
-
-def _says_defective(defect: np.ndarray) -> np.ndarray:
-    return np.array([bool(one) and not layout.is_good(one) for one in defect.tolist()], bool)
-
-
 def _label(text: str, where: str) -> int:
     if text.strip() not in ("0", "1"):
         raise UserError(f"{where}: label {text!r}. Expected 1 for a defective image or 0 for a good one.")
@@ -264,7 +255,9 @@ def _number(text: str, column: str, where: str) -> float:
 
 def _check_values(predictions: Predictions, source: str, place: Callable[[int], str]) -> None:
     score, probability = predictions.score, predictions.probability
-    good, typed = _says_good(predictions.defect), _says_defective(predictions.defect)
+    meant_good = {defect: words.is_good(defect) for defect in set(predictions.defect.tolist())}
+    good = np.array([meant_good[defect] for defect in predictions.defect.tolist()], bool)
+    typed = ~good & (predictions.defect != "")
     turned = f"1 means defective, and a good image has the defect {GOOD!r} or none. Are the labels turned round?"
     # Each: the column, which rows are wrong, what is expected. In the order of the columns.
     rules = (

@@ -8,8 +8,7 @@ import dataclasses
 import pathlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from mvtec_tf.data import masks, walk
-from mvtec_tf.data.formats import layout
+from mvtec_tf.data import masks, walk, words
 from mvtec_tf.data.formats.scan import Record
 from mvtec_tf.data.pillow_images import UnreadableImageError
 from mvtec_tf.exploration import duplicates as explore_duplicates
@@ -103,7 +102,7 @@ def _image_folders(records: Sequence[Record]) -> set[tuple[pathlib.Path, bool]]:
     found = set()
     for record in records:
         below = record.path.split("/")[1:-1]
-        nested = bool(below) and bool(layout.part_of(below[0]))
+        nested = bool(below) and bool(words.part_of(below[0]))
         file = pathlib.Path(record.file)
         found.add((file.parents[len(below) - 1] if nested else file.parent, nested))
     return found

@@ -6,7 +6,7 @@ import os
 import pathlib
 from collections.abc import Iterable
 
-from mvtec_tf.data import walk
+from mvtec_tf.data import walk, words
 from mvtec_tf.data.formats import division, groups_file, layout, names
 from mvtec_tf.data.formats.groups_file import Groups
 from mvtec_tf.data.record import DEFECTIVE, GOOD, MASKS, TEST, TRAIN, Category, Record
@@ -21,7 +21,9 @@ _PLAIN_HINT = (
 )
 _HINT = f"Expected {_MVTEC_HINT}, {_PLAIN_HINT}, or a .csv file with the columns path,label."
 # Photographs in files that nothing here reads.
-_OTHER_PHOTOGRAPHS = (".tif", ".tiff", ".gif", ".webp", ".heic", ".avif", ".jp2", ".pgm", ".ppm", ".dng", ".npy")
+_OTHER_PHOTOGRAPHS = frozenset(
+    (".tif", ".tiff", ".jfif", ".jpe", ".gif", ".webp", ".heic", ".avif", ".jp2", ".pgm", ".ppm", ".dng", ".npy")
+)
 
 
 def categories(data_dir: pathlib.Path) -> tuple[list[Category], list[str]]:
@@ -41,10 +43,11 @@ def categories(data_dir: pathlib.Path) -> tuple[list[Category], list[str]]:
         _refuse_part(data_dir)
         raise UserError(f"--data_dir={data_dir}: no category folder in it; {_contents(data_dir)}. {_HINT}")
     groups_file.refuse_among_categories(data_dir)
-    _refuse_twice(data_dir, found)
+    here = walk.walk(data_dir, deep=False)
     others = [f"{name}/ ({_contents(data_dir / name)})" for name in children if name not in found]
-    sentences = [f"{data_dir}: folders that are no categories: {walk.listing(others)}."] if others else []
-    return [_category(data_dir / name) for name in found], sentences
+    unread = [*others, *(os.path.basename(image) for image in here.images)]
+    sentences = [f"{data_dir}: not read, since they are no categories: {walk.listing(unread)}."] if unread else []
+    return [_category(data_dir / name) for name in found], [*here.notes(), *sentences]
 
 
 def holds_categories(folder: pathlib.Path) -> bool:
@@ -63,22 +66,11 @@ def _refuse_part(folder: pathlib.Path) -> None:
         )
 
 
-def _refuse_twice(data_dir: pathlib.Path, found: Iterable[str]) -> None:
-    known: dict[str, str] = {}
-    for name in found:
-        first = known.setdefault(os.path.realpath(data_dir / name), name)
-        if first != name:
-            raise UserError(
-                f"{data_dir}: {first} and {name} are the same folder, because of a link. Remove one, or name the "
-                "category's own folder."
-            )
-
-
 def _category(folder: pathlib.Path) -> Category:
     # The name that it has here, though it may be a link to a folder of another name.
     whole = pathlib.Path(os.path.abspath(folder))
     kinds = layout.kinds(folder)
-    if layout.part_of(whole.name) in (TRAIN, TEST) and layout.MVTEC not in kinds:
+    if words.part_of(whole.name) in (TRAIN, TEST) and layout.MVTEC not in kinds:
         raise UserError(
             f"--data_dir={folder}: one half of a category in the MVTec layout. Name the folder above it, "
             f"{whole.parent}."
@@ -149,13 +141,13 @@ class _Folder:
         """Records of the plain layout, and what is to be said of them."""
         if others := self._others(GOOD, DEFECTIVE):
             raise UserError(
-                f"{self._folder}: {walk.listing(others)} are not part of {_PLAIN_HINT}. Put the images into {GOOD}/ or "
-                f"{DEFECTIVE}/, or elsewhere."
+                f"{self._folder}: {walk.listing(others)} are not part of {_PLAIN_HINT}. Put photographs into {GOOD}/ "
+                f"or {DEFECTIVE}/, masks into {MASKS}/, and anything else elsewhere."
             )
         good, defective = self._place(GOOD), self._place(DEFECTIVE)
         records = []
         for image in self._below(good):
-            if wrong := [step for step in self._steps[image][1:-1] if layout.is_defective(step)]:
+            if wrong := [step for step in self._steps[image][1:-1] if words.is_defective(step)]:
                 raise UserError(
                     f"{image}: a folder {wrong[0]!r} among the good ones. Defective images belong in "
                     f"{self._folder / defective}."
@@ -180,7 +172,7 @@ class _Folder:
         """What was taken otherwise than the README names it, and which photographs nothing here reads."""
         taken = [f"{found} as {meaning}" for found, meaning in sorted(self._taken.items())]
         kinds = collections.Counter(
-            pathlib.Path(steps[-1]).suffix.lower() for steps in self._steps.values() if layout.part_of(steps[0])
+            pathlib.Path(steps[-1]).suffix.lower() for steps in self._steps.values() if words.part_of(steps[0])
         )
         unread = [f"{suffix} ({count})" for suffix, count in sorted(kinds.items()) if suffix in _OTHER_PHOTOGRAPHS]
         named = {"folders that were taken": taken, "photographs in files that are not read": unread}
@@ -205,7 +197,7 @@ class _Folder:
         return [f"{place} ({count})" if place.endswith("/") else place for place, count in sorted(found.items())]
 
     def _defect(self, place: str, folder: str) -> str:
-        if not layout.is_good(folder):
+        if not words.is_good(folder):
             return folder
         if folder != GOOD:
             self._taken[f"{place}/{folder}/"] = GOOD
@@ -217,7 +209,7 @@ class _Folder:
         place = self._folder / defective
         if len(between) > 1:
             raise UserError(f"{image}: too deep. Expected {place}/IMAGE or {place}/DEFECT/IMAGE.")
-        if between and layout.is_good(between[0]):
+        if between and words.is_good(between[0]):
             raise UserError(
                 f"{image}: a folder {between[0]!r} among the defective ones. Good images belong in "
                 f"{self._folder / good}."
@@ -246,7 +238,10 @@ def _contents(folder: pathlib.Path) -> str:
     """What a message says of a folder that does not hold what it should."""
     if not folder.is_dir():
         return "there is no such folder"
-    found = sorted(child.name + "/" * child.is_dir() for child in folder.iterdir() if not walk.is_clutter(child.name))
+    here = walk.walk(folder, deep=False)
+    files = [os.path.basename(file) for file in here.files]
+    gone = [f"{os.path.basename(link)} (a link to nothing)" for link in here.dangling]
+    found = sorted([*files, *gone, *(f"{name}/" for name in layout.folder_names(folder))])
     if not found:
         return "it is empty"
     tables = [name for name in found if name.lower().endswith(".csv") and name.lower() != groups_file.FILE]

@@ -6,6 +6,7 @@ import os
 import pathlib
 from collections import Counter, defaultdict
 
+from mvtec_tf.data import words
 from mvtec_tf.data.csv_table import CsvTable, Places
 from mvtec_tf.data.formats import division, groups_file, layout, names
 from mvtec_tf.data.record import DEFECTIVE, GOOD, IMAGE_SUFFIXES, TEST, TRAIN, Category, Record
@@ -152,9 +153,9 @@ class _Reader:
     def _label(self, word: str) -> int:
         if word in ("0", "1"):
             return int(word)
-        if not layout.is_good(word) and not layout.is_defective(word):
+        if not words.is_good(word) and not words.is_defective(word):
             raise _RowError(f"label is {word!r}, expected 0 or {GOOD}, 1 or {DEFECTIVE}")
-        meaning = GOOD if layout.is_good(word) else DEFECTIVE
+        meaning = GOOD if words.is_good(word) else DEFECTIVE
         if word.casefold() != meaning:
             self._words[word, meaning] += 1
         return int(meaning == DEFECTIVE)
@@ -189,9 +190,9 @@ def _plain_name(row: dict[str, str], column: str) -> str:
 
 def _defect(row: dict[str, str], label: int) -> str:
     defect = _plain_name(row, "defect")
-    if label and layout.is_good(defect):
+    if label and words.is_good(defect):
         raise _RowError(f"label says {DEFECTIVE}, defect says {defect!r}")
-    if not label and defect and not layout.is_good(defect):
+    if not label and defect and not words.is_good(defect):
         raise _RowError(f"label says {GOOD}, defect says {defect!r}")
     return (defect or DEFECTIVE) if label else GOOD
 

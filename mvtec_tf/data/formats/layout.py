@@ -5,46 +5,21 @@ fail). Whatever stands under another name than the README's is taken with a word
 """
 
 import os
-import re
 
-from mvtec_tf.data import walk
+from mvtec_tf.data import walk, words
 from mvtec_tf.data.record import DEFECTIVE, GOOD, MASKS, TEST, TRAIN
 from mvtec_tf.errors import UserError
 
 MVTEC, PLAIN = "MVTec layout", "plain layout"
-_GOOD_WORDS = frozenset(f"{GOOD} ok okay io pass passed normal".split())
-_DEFECTIVE_WORDS = frozenset(
-    f"{DEFECTIVE} defect defects bad ng nok nio notok notgood fail failed faulty reject rejected anomaly anomalies "
-    "anomalous abnormal".split()
-)
 # A photograph's category is no further up: CATEGORY/test/DEFECT/IMAGE, CATEGORY/good/SHIFT/IMAGE.
 _DEEPEST = 6
-
-
-def is_good(word: str) -> bool:
-    """Whether a folder's name, a label or a defect type says "good"."""
-    return _plain(word) in _GOOD_WORDS
-
-
-def is_defective(word: str) -> bool:
-    """Whether a folder's name or a label says "defective" and nothing more."""
-    return _plain(word) in _DEFECTIVE_WORDS
-
-
-def part_of(name: str) -> str:
-    """`TRAIN`, `TEST`, `GOOD`, `DEFECTIVE` or `MASKS`, whichever a folder of this name is in its category; or ""."""
-    if name.casefold() in (TRAIN, TEST):
-        return name.casefold()
-    if walk.is_masks(name):
-        return MASKS
-    return GOOD if is_good(name) else DEFECTIVE if is_defective(name) else ""
 
 
 def parts(folder: str | os.PathLike[str]) -> dict[str, list[str]]:
     """What the folders in a folder are for: part -> their names; those that are no part are left out."""
     found: dict[str, list[str]] = {}
     for name in folder_names(folder):
-        if part := part_of(name):
+        if part := words.part_of(name):
             found.setdefault(part, []).append(name)
     return found
 
@@ -79,9 +54,9 @@ def category_of(path: str) -> str:
     """
     steps = path.split(os.sep)
     for depth in range(1, min(_DEEPEST, len(steps) - 1) + 1):
-        folder, part = os.sep.join(steps[:-depth]) or os.sep, part_of(steps[-depth])
+        folder, part = os.sep.join(steps[:-depth]) or os.sep, words.part_of(steps[-depth])
         # One half of a category of the MVTec layout looks like a plain one.
-        half = part_of(os.path.basename(folder)) in (TRAIN, TEST)
+        half = words.part_of(os.path.basename(folder)) in (TRAIN, TEST)
         if not half and _is_whole(folder, part):
             return folder
     return ""
@@ -98,10 +73,6 @@ def single(folder: str | os.PathLike[str], part: str, names: list[str]) -> str:
             f"{folder}: the folders {' and '.join(names)} both say {part!r}. Put their images into one, {part}/."
         )
     return names[0] if names else part
-
-
-def _plain(word: str) -> str:
-    return re.sub(r"[\s._-]", "", word.casefold())
 
 
 def _is_whole(folder: str, part: str) -> bool:

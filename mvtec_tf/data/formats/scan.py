@@ -4,12 +4,13 @@ Every layout gives the same `Record`s, so that nothing downstream knows where th
 
 - the MVTec layout, `CATEGORY/train/good`, `CATEGORY/test/good`, `CATEGORY/test/DEFECT`;
 - a plain folder, `CATEGORY/good` and `CATEGORY/defective` (`folders.py` for both);
-- a CSV file with the columns `path,label` and more if there is more to say (`csv_file.py`).
+- a CSV file with the columns `path,label` and more if there is more to say (`image_list.py`).
 """
 
 import hashlib
+import os
 import pathlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from mvtec_tf.data.formats import division, folders, image_list
 from mvtec_tf.data.record import GOOD, IMAGE_SUFFIXES, Category, PathLike, Record
@@ -31,8 +32,8 @@ def scan(
 
     Raises:
       UserError: a source is missing or holds no category, two sources hold the same category, a wanted
-        category is not there, a category has no good images for training, or its `groups.csv` or
-        the CSV file is wrong.
+        category is not there, a category has no good images for training, its `groups.csv` or
+        the CSV file is wrong, or two categories, defect types or groups differ in case only.
     """
     found: dict[str, Category] = {}
     said: list[str] = []
@@ -46,6 +47,8 @@ def scan(
                     f"{category.source}. Rename one of them or name only one of them."
                 )
             found[category.name] = category
+    _refuse_same_folder(found)
+    _refuse_case_twins("categories", found)
     missing = sorted(set(categories) - set(found))
     if missing:
         names = ", ".join(str(data_dir) for data_dir in data_dirs)
@@ -53,8 +56,12 @@ def scan(
     for sentence in said:
         say(sentence)
     records: list[Record] = []
-    for name in sorted(categories or found):
+    for name in sorted(set(categories or found)):
         read, sentences = found[name].read()
+        _refuse_case_twins(f"defect types of category {name!r}", {record.defect for record in read})
+        # An image without a group is one of its own, and names of files may differ in case only.
+        given = {record.group for record in read if record.group != record.path}
+        _refuse_case_twins(f"groups of category {name!r}", given)
         read, more = division.with_good_tests(name, read)
         records += read
         for sentence in [*sentences, *more]:
@@ -72,6 +79,28 @@ def fingerprint(records: Iterable[Record]) -> str:
             digest.update(f"{record.split}\0{record.defect}\0".encode())
         digest.update(hashlib.sha256(pathlib.Path(record.file).read_bytes()).digest())
     return digest.hexdigest()
+
+
+def _refuse_same_folder(found: Mapping[str, Category]) -> None:
+    """A link gives one folder two names, and each photograph would be two."""
+    known: dict[str, Category] = {}
+    for category in found.values():
+        first = known.setdefault(os.path.realpath(category.source), category)
+        if first is not category and category.source.is_dir():
+            raise UserError(
+                f"{first.source} and {category.source} are the same folder, because of a link. Name one of them."
+            )
+
+
+def _refuse_case_twins(what: str, names: Iterable[str]) -> None:
+    known: dict[str, str] = {}
+    for name in sorted(names):
+        first = known.setdefault(name.casefold(), name)
+        if first != name:
+            raise UserError(
+                f"The {what} {first!r} and {name!r} differ in case only. Write both in one way if they are one; if "
+                "they are not, give them different names."
+            )
 
 
 def _categories(source: pathlib.Path) -> tuple[list[Category], list[str]]:
