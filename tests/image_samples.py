@@ -39,6 +39,9 @@ def jpegs():
         "jpeg of four inks": (_encoded(image.convert("CMYK"), "JPEG", quality=90), 1),
         "jpeg with bytes behind its end": (_encoded(image, "JPEG") + b"\0\0camera", 1),
     }
+    more = io.BytesIO()
+    image.save(more, "MPO", save_all=True, append_images=[image.rotate(90)])
+    found["jpeg with a second picture"] = (more.getvalue(), 1)
     for orientation in range(1, 9):
         for order in "<>":
             block = exif(orientation, order)
@@ -69,6 +72,7 @@ def refused():
     masks = bytearray(_encoded(image.convert("RGBA"), "BMP"))
     masks[30:34], masks[54:66] = struct.pack("<I", 3), struct.pack("<III", 0x3FF00000, 0xFFC00, 0x3FF)
     huge = struct.pack(">II", 60_000, 60_000), struct.pack("<ii", 60_000, 60_000)
+    contradictions = _contradictory_bmps()
     few = bytearray(_encoded(image.quantize(200), "BMP"))
     few[46:50] = struct.pack("<I", 7)
     return {
@@ -101,6 +105,7 @@ def refused():
         "bmp run-length coded": (bytes(rle), "run-length coding"),
         "bmp of ten bits a colour": (bytes(masks), "colour masks"),
         "bmp with colours outside its palette": (bytes(few), "more colours than the 7 of its palette"),
+        **contradictions,
     }
 
 
@@ -196,6 +201,12 @@ def _bmps():
         found[f"bmp palette of {bits} bits"] = (_bmp_file(bits, numbers, palette), palette[numbers])
     palette, numbers = rng.integers(0, 256, (10, 3), np.uint8), rng.integers(0, 10, (HEIGHT, WIDTH), np.uint8)
     found["bmp palette of ten colours"] = (_bmp_file(8, numbers, palette), palette[numbers])
+    # Pillow takes these for 1 and for 8 bits.
+    ink = np.array([[0, 0, 0], [255, 255, 255]], np.uint8)
+    for bits in (4, 8):
+        found[f"bmp of black and white in {bits} bits"] = (_bmp_file(bits, numbers % 2, ink), ink[numbers % 2])
+    ramp = np.repeat(np.arange(16, dtype=np.uint8)[:, None], 3, axis=1)
+    found["bmp of near black in 4 bits"] = (_bmp_file(4, numbers, ramp), ramp[numbers])
     return found
 
 
@@ -219,6 +230,62 @@ def _bmp_file(bits, values, palette=None, top=False):
     start = 14 + len(info) + len(colours)
     body = (rows if top else rows[::-1]).tobytes()
     return b"BM" + struct.pack("<IHHI", start + len(body), 0, 0, start) + info + colours + body
+
+
+def _contradictory_bmps():
+    """name -> (bytes, words): each a whole BMP with a field or two of its headers changed."""
+    rng = np.random.default_rng(3)
+    palette, numbers = rng.integers(0, 256, (16, 3), np.uint8), rng.integers(0, 4, (HEIGHT, WIDTH), np.uint8)
+    indexed, plain = _bmp_file(4, numbers, palette), _bmp_file(24, colours()[..., ::-1])
+    rgba = np.concatenate([colours(), rng.integers(0, 256, (HEIGHT, WIDTH, 1), np.uint8)], -1)
+    masked = _bmp_masks(rgba, (0xFF0000, 0xFF00, 0xFF))
+    begins = "its pixels begin at byte"
+
+    def changed(content, **fields):
+        data = bytearray(content)
+        for name, value in fields.items():
+            at, form = _BMP_FIELDS[name]
+            struct.pack_into("<" + form, data, at, value)
+        return bytes(data)
+
+    return {
+        "bmp whose pixels begin in its palette": (changed(indexed, pixels_at=54 + 8), f"{begins} 62, but .* 118 bytes"),
+        "bmp whose pixels begin behind its header": (changed(indexed, pixels_at=54), f"{begins} 54"),
+        "bmp whose pixels begin in its header": (changed(plain, pixels_at=20), f"{begins} 20, but .* 54 bytes"),
+        "bmp whose pixels begin nowhere": (changed(plain, pixels_at=0), f"{begins} 0"),
+        "bmp whose pixels begin in its masks": (changed(masked, header=40, pixels_at=54), f"{begins} 54, but .* 66"),
+        "bmp whose header is longer than its pixels allow": (changed(plain, header=124), f"{begins} 54, but .* 138"),
+        "bmp whose pixels begin behind its end": (changed(plain, pixels_at=10**6), "truncated BMP image"),
+        "bmp with more colours than numbers": (changed(indexed, colours=17), "palette of 17 colours .* 4 bits"),
+        "bmp with 2^32 - 1 colours": (changed(indexed, colours=2**32 - 1), "palette of 4294967295 colours"),
+        "bmp of 4 bits that says 8": (changed(indexed, bits=8), "truncated BMP image"),
+        "bmp of 24 bits that says 32": (changed(plain, bits=32), "truncated BMP image"),
+        "bmp of 24 bits that says 4": (changed(plain, bits=4), begins),
+        "bmp of two planes": (changed(plain, planes=2), "says 2 colour planes, expected 1"),
+        "bmp of no plane": (changed(plain, planes=0), "says 0 colour planes, expected 1"),
+        "bmp of too few bytes of pixels": (
+            changed(plain, pixel_bytes=HEIGHT * WIDTH),
+            "says 1850 bytes of pixels, its width, height and bits ask for 5622",
+        ),
+        "bmp with one mask twice": (changed(masked, red=0xFF), "colour masks"),
+        "bmp with alpha over a colour": (changed(masked, alpha=0xFF00), "colour masks"),
+        "bmp without masks": (changed(masked, red=0, green=0, blue=0), "colour masks"),
+        "bmp of 24 bits with masks": (changed(masked, bits=24), "colour masks"),
+    }
+
+
+_BMP_FIELDS = {
+    "pixels_at": (10, "I"),
+    "header": (14, "I"),
+    "planes": (26, "H"),
+    "bits": (28, "H"),
+    "pixel_bytes": (34, "I"),
+    "colours": (46, "I"),
+    "red": (54, "I"),
+    "green": (58, "I"),
+    "blue": (62, "I"),
+    "alpha": (66, "I"),
+}
 
 
 def _bmp_masks(rgba, masks):

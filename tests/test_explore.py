@@ -373,18 +373,34 @@ def test_an_image_is_looked_at_upright(tmp_path, name):
     ("name", "kind"),
     [
         ("gif", "GIF"),
-        ("bmp run-length coded", "BMP, run-length coded"),
-        ("bmp of OS/2", "BMP of OS/2"),
+        ("bmp of two planes", "BMP: .*2 colour planes"),
+        ("bmp whose pixels begin in its palette", "BMP: .*its pixels begin at byte"),
         ("bmp colour", "BMP"),
         ("bmp palette of 4 bits", "BMP"),
+        ("bmp of black and white in 8 bits", "BMP"),
+        ("jpeg with a second picture", "JPEG"),
     ],
 )
-def test_a_format_that_training_refuses_is_told_from_one_it_takes(name, kind):
-    content = (image_samples.refused() | image_samples.good())[name][0]
-    image = Image.new("RGB", (1, 1))
-    image.format = "GIF" if kind == "GIF" else "BMP"
-    assert explore_images._format(content, image) == kind
-    assert (kind in explore_images.DECODABLE_FORMATS) == (name in image_samples.good())
+def test_a_format_that_training_refuses_is_told_from_one_it_takes(tmp_path, name, kind):
+    content = (image_samples.refused() | image_samples.good() | image_samples.jpegs())[name][0]
+    (tmp_path / "0").write_bytes(content)
+    found, _ = look(Record("bolt/train/good/0.png", str(tmp_path / "0"), "bolt", "good", 0, "train", "0"))
+    assert re.fullmatch(kind + ".*" * (":" in kind), found.format)
+    assert (found.format in explore_images.DECODABLE_FORMATS) == (name not in image_samples.refused())
+
+
+@pytest.mark.parametrize(("name", "words"), [("bmp run-length coded", "run-length coding"), ("bmp of OS/2", "OS/2")])
+def test_a_mask_of_a_kind_that_training_refuses_is_refused_with_its_words(tmp_path, name, words):
+    (tmp_path / "0.bmp").write_bytes(image_samples.refused()[name][0])
+    with pytest.raises(pillow_images.UnreadableImageError, match=words):
+        pillow_images.read_stored(tmp_path / "0.bmp")
+
+
+@pytest.mark.parametrize("name", [name for name in image_samples.good() if name.startswith("bmp")])
+def test_every_bmp_is_looked_at_as_training_sees_it(tmp_path, name):
+    content, expected = image_samples.good()[name]
+    (tmp_path / "0.bmp").write_bytes(content)
+    np.testing.assert_array_equal(np.asarray(pillow_images.read_rgb(tmp_path / "0.bmp")), expected)
 
 
 def test_an_image_larger_than_training_takes_is_unreadable(tmp_path):

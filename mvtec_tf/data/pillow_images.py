@@ -1,4 +1,8 @@
-"""Image files for a picture, a mask or a look, read by Pillow; what a network sees comes from `decoding` alone."""
+"""Image files for a picture, a mask or a look, read by Pillow; what a network sees comes from `decoding` alone.
+
+Of a BMP `decoding` is asked too: Pillow takes the word of a header that contradicts itself, and some
+files of 4 and 8 bits for ones of 1 or 8.
+"""
 
 import io
 import os
@@ -20,6 +24,7 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+REFUSED = "refused by the decoder of training"
 _SIDEWAYS = [_UPRIGHT[orientation] for orientation in (5, 6, 7, 8)]
 
 
@@ -28,8 +33,10 @@ class UnreadableImageError(Exception):
 
 
 def read_stored(file: str | os.PathLike[str]) -> Image.Image:
-    """An image file as Pillow has it, values untouched, upright. Raises `UnreadableImageError`."""
+    """An image file, values untouched, upright. Raises `UnreadableImageError`, also for a BMP that training refuses."""
     stored = open_image(file)[1]
+    if REFUSED in stored.info:
+        raise UnreadableImageError(stored.info[REFUSED])
     image = upright(stored)
     image.format = stored.format
     return image
@@ -75,18 +82,53 @@ def grey_levels(image: Image.Image) -> np.ndarray:
 
 
 def open_image(file: str | os.PathLike[str]) -> tuple[bytes, Image.Image]:
-    """A file's content and its image, decoded, as stored. Raises `UnreadableImageError`."""
+    """A file's content and its image, decoded, as stored; of a BMP that training refuses, `info[REFUSED]` says why.
+
+    Raises:
+      UnreadableImageError: the file is empty, truncated, too large to be decoded or no image.
+    """
     content = _content(file)
+    refused = ""
     try:
         image = Image.open(io.BytesIO(content))
         _check_size(image)
+        decoded, refused = _decoded_bmp(content) if image.format == "BMP" else (None, "")
+        image = image if decoded is None else _of_same_pixels(image, decoded)
         image.load()
     except UnreadableImageError:
         raise
     # Pillow's readers raise whatever a broken file makes them stumble over; the reason is listed.
     except Exception as error:
-        raise UnreadableImageError(_reason(error)) from error
+        raise UnreadableImageError(refused or _reason(error)) from error
+    if refused:
+        image.info[REFUSED] = refused
     return content, image
+
+
+def _decoded_bmp(content: bytes) -> tuple[np.ndarray | None, str]:
+    """What training sees, uint8 [H, W, 3], or why it refuses the file."""
+    # Not above: TensorFlow takes seconds to import, and few people have BMPs.
+    import tensorflow as tf
+
+    from mvtec_tf.data.decoding import pixels, unreadable
+
+    try:
+        return pixels.decode(tf.constant(content)).numpy(), ""
+    except tf.errors.OpError as error:
+        return None, unreadable.reason(error)
+
+
+def _of_same_pixels(image: Image.Image, pixels: np.ndarray) -> Image.Image:
+    """`image`, which knows how its pixels are stored, if Pillow reads it right; else one of these pixels."""
+    try:
+        if np.array_equal(np.asarray(rgb(image)), pixels):
+            return image
+    # Where Pillow takes 4 bits for 8 it ends with an error of its own.
+    except OSError:
+        pass
+    other = Image.fromarray(pixels)
+    other.format = image.format
+    return other
 
 
 def _content(file: str | os.PathLike[str]) -> bytes:

@@ -6,7 +6,6 @@ signature of 17 KB, so that a large data set needs no large memory.
 
 import dataclasses
 import hashlib
-import struct
 
 import numpy as np
 from PIL import Image
@@ -86,7 +85,7 @@ def look(record: Record) -> tuple[Look, Signature]:
         height=image.height,
         turned_in_place=pillow_images.turn(stored) is not None and image.size == stored.size,
         mode=image.mode,
-        format=_format(content, stored),
+        format=_format(stored),
         frames=getattr(stored, "n_frames", 1),
         file_bytes=len(content),
         brightness=float(grey.mean(dtype=np.float64)),
@@ -140,15 +139,11 @@ def _cosines() -> np.ndarray:
 _COSINES = _cosines()
 
 
-def _format(content: bytes, image: Image.Image) -> str:
-    if image.format != "BMP":
-        return image.format or ""
-    header, bits, compression = struct.unpack_from("<14xI10xHI", content)
-    if header in (12, 64):
-        return "BMP of OS/2"
-    if bits == 16:
-        return "BMP of 16 bits"
-    return "BMP, run-length coded" if compression in (1, 2) else "BMP"
+def _format(image: Image.Image) -> str:
+    # Pillow's word for a JPEG with more pictures behind the first one, as phones write it.
+    found = "JPEG" if image.format == "MPO" else image.format or ""
+    refused = image.info.get(pillow_images.REFUSED)
+    return f"{found}: {refused}" if refused else found
 
 
 def _pixel_hash(image: Image.Image) -> str:

@@ -2,7 +2,9 @@
 
 TensorFlow's own decoder takes the colour numbers of a palette image for grey values and knows no 1
 and 4 bits, so none of its results are used. Refused by name: run-length coding, 16 bits, the
-headers of OS/2 and colour masks that are no whole bytes.
+headers of OS/2, colour masks that are no whole bytes, and a header whose fields contradict each other
+or the file's length: which of them is wrong, nobody knows, and the wrong pixels look like pixels. The
+size of the file in the first header is not among these fields, since many writers get it wrong.
 
 Source: Microsoft, "Bitmap Storage" (BITMAPFILEHEADER, BITMAPINFOHEADER, BITMAPV4HEADER, BITMAPV5HEADER).
 """
@@ -26,14 +28,16 @@ _MOST_BYTES = 2**31 - 1
 
 
 class _Header(NamedTuple):
-    """What the two headers say, int64 scalars; masks int64 [3], of red, green, blue."""
+    """What the two headers say, int64 scalars; masks int64 [4], of red, green, blue, alpha."""
 
     pixels_at: tf.Tensor
     size: tf.Tensor
     width: tf.Tensor
     rows: tf.Tensor
+    planes: tf.Tensor
     bits: tf.Tensor
     compression: tf.Tensor
+    pixel_bytes: tf.Tensor
     colours: tf.Tensor
     masks: tf.Tensor
 
@@ -41,6 +45,28 @@ class _Header(NamedTuple):
     def height(self) -> tf.Tensor:
         """Rows are counted from the bottom, negative ones from the top."""
         return tf.abs(self.rows)
+
+    @property
+    def indexed(self) -> tf.Tensor:
+        """Whether the pixels are numbers of colours."""
+        return tf.reduce_any(self.bits == _PALETTE_BITS)
+
+    @property
+    def masked(self) -> tf.Tensor:
+        """Whether masks say which byte is which colour."""
+        return (self.compression == _MASKS) | (self.compression == _MASKS_WITH_ALPHA)
+
+    @property
+    def palette(self) -> tf.Tensor:
+        """How many colours the palette has, 0 if there is none."""
+        return tf.where(self.indexed, tf.where(self.colours == 0, _two_to(self.bits), self.colours), 0)
+
+    @property
+    def end(self) -> tf.Tensor:
+        """Where the headers, with masks and palette, are over."""
+        behind = tf.where(self.compression == _MASKS_WITH_ALPHA, tf.constant(16, tf.int64), 12)
+        behind = tf.where(self.masked, tf.maximum(behind - (self.size - _HEADERS[0]), 0), 0)
+        return _FILE_HEADER + self.size + behind + 4 * self.palette
 
     @property
     def used_bytes(self) -> tf.Tensor:
@@ -58,7 +84,7 @@ def decode(data: tf.Tensor, head: tf.Tensor, max_pixels: int) -> tf.Tensor:
 
     Args:
       data: string scalar, the file's content.
-      head: int64 [66], its first bytes.
+      head: int64 [70], its first bytes.
       max_pixels: what is larger is refused.
 
     Returns:
@@ -75,30 +101,38 @@ def decode(data: tf.Tensor, head: tf.Tensor, max_pixels: int) -> tf.Tensor:
     content = tf.io.decode_raw(content, tf.uint8, fixed_length=tf.cast(total, tf.int32))
     rows = tf.reshape(content, tf.stack([header.height, header.row_bytes]))
     rows = tf.cond(header.rows < 0, lambda: rows, lambda: tf.reverse(rows, [0]))
-    indexed = tf.reduce_any(header.bits == _PALETTE_BITS)
-    image = tf.cond(indexed, lambda: _by_palette(data, header, rows), lambda: _by_bytes(header, rows))
+    image = tf.cond(header.indexed, lambda: _by_palette(data, header, rows), lambda: _by_bytes(header, rows))
     return tf.ensure_shape(image, [None, None, 3])
 
 
 def _read(head: tf.Tensor) -> _Header:
-    default = tf.constant([255 * 256**byte for byte in (_RED, _GREEN, _BLUE)], tf.int64)
-    compression = ib.little_endian(head[30:34])
+    default = tf.constant([*(255 * 256**byte for byte in (_RED, _GREEN, _BLUE)), 0], tf.int64)
+    size, compression = ib.little_endian(head[14:18]), ib.little_endian(head[30:34])
+    masks = ib.little_endian(tf.reshape(head[54:70], [4, 4]))
+    # In short headers the last four bytes are something else.
+    has_alpha = (size >= _HEADERS[2]) | (compression == _MASKS_WITH_ALPHA)
+    masks = tf.where(has_alpha, masks, tf.concat([masks[:3], [0]], axis=0))
     rows = ib.little_endian(head[22:26])
     return _Header(
         pixels_at=ib.little_endian(head[10:14]),
-        size=ib.little_endian(head[14:18]),
+        size=size,
         width=ib.little_endian(head[18:22]),
         rows=tf.where(rows < 2**31, rows, rows - 2**32),
+        planes=ib.little_endian(head[26:28]),
         bits=ib.little_endian(head[28:30]),
         compression=compression,
+        pixel_bytes=ib.little_endian(head[34:38]),
         colours=ib.little_endian(head[46:50]),
-        masks=tf.where(compression == _PLAIN, default, ib.little_endian(tf.reshape(head[54:66], [3, 4]))),
+        masks=tf.where(compression == _PLAIN, default, masks),
     )
 
 
 def _checks_of_form(header: _Header) -> list[ib.Check]:
-    masked = (header.compression == _MASKS) | (header.compression == _MASKS_WITH_ALPHA)
     plain = header.compression == _PLAIN
+    places = _byte_of_masks(header.masks)
+    # The colours, and alpha if there is any, each a byte of its own.
+    apart = tf.reduce_sum(tf.one_hot(places, 4, dtype=tf.int64), axis=0) <= 1
+    whole = tf.reduce_all(places[:3] >= 0) & ((header.masks[3] == 0) | (places[3] >= 0)) & tf.reduce_all(apart)
 
     def what_compression() -> tf.Tensor:
         name = tf.strings.join(["compression ", tf.strings.as_string(header.compression)])
@@ -111,20 +145,35 @@ def _checks_of_form(header: _Header) -> list[ib.Check]:
             tf.reduce_any(header.size == _HEADERS),
             lambda: _says("a BMP image with a header of ", header.size, " bytes (OS/2 or damaged), not supported"),
         ),
-        (plain | masked, what_compression),
+        (plain | header.masked, what_compression),
         (
             tf.reduce_any(header.bits == (*_PALETTE_BITS, 24, 32)),
             lambda: _says("a BMP image of ", header.bits, " bits per pixel; supported are 1, 4, 8, 24 and 32"),
         ),
         (
-            plain | (header.bits == 32) & tf.reduce_all(_byte_of_masks(header.masks) >= 0),
+            plain | ((header.bits == 32) & whole),
             lambda: tf.constant("a BMP image whose colour masks are not whole bytes of 32 bits, not supported"),
+        ),
+        (
+            header.planes == 1,
+            lambda: _says("a damaged BMP image: its header says ", header.planes, " colour planes, expected 1"),
+        ),
+        (
+            ~header.indexed | (header.palette <= _two_to(header.bits)),
+            lambda: _says("a damaged BMP image: a palette of ", header.palette, " colours for pixels of ")
+            + _says("", header.bits, " bits"),
+        ),
+        (
+            header.pixels_at >= header.end,
+            lambda: _says("a damaged BMP image: its pixels begin at byte ", header.pixels_at)
+            + _says(", but its headers and palette are ", header.end, " bytes long"),
         ),
     ]
 
 
 def _checks_of_length(data: tf.Tensor, header: _Header) -> list[ib.Check]:
-    wanted = header.pixels_at + header.row_bytes * (header.height - 1) + header.used_bytes
+    pixels = header.row_bytes * (header.height - 1) + header.used_bytes
+    wanted = header.pixels_at + pixels
 
     def cut() -> tf.Tensor:
         return _says("a truncated BMP image: ", wanted, " bytes expected, ") + _says("", ib.size(data), " found")
@@ -133,6 +182,11 @@ def _checks_of_length(data: tf.Tensor, header: _Header) -> list[ib.Check]:
         (
             header.row_bytes * header.height <= _MOST_BYTES,
             lambda: _says("a BMP image of ", header.row_bytes * header.height, " bytes, more than fit into memory"),
+        ),
+        (
+            (header.pixel_bytes == 0) | (header.pixel_bytes >= pixels),
+            lambda: _says("a damaged BMP image: its header says ", header.pixel_bytes, " bytes of pixels")
+            + _says(", its width, height and bits ask for ", pixels),
         ),
         (ib.size(data) >= wanted, cut),
     ]
@@ -145,13 +199,11 @@ def _by_palette(data: tf.Tensor, header: _Header, rows: tf.Tensor) -> tf.Tensor:
     mask = tf.cast(tf.bitwise.left_shift(1, bits) - 1, tf.uint8)
     numbers = tf.bitwise.bitwise_and(tf.bitwise.right_shift(rows[:, :, None], shifts), mask)
     numbers = tf.reshape(numbers, tf.stack([header.height, -1]))[:, : header.width]
-    most = tf.cast(tf.bitwise.left_shift(1, bits), tf.int64)
-    colours = tf.minimum(tf.where(header.colours == 0, most, header.colours), most)
     numbers = ib.checked(
         numbers,
         (
-            tf.cast(tf.reduce_max(numbers), tf.int64) < colours,
-            lambda: _says("a damaged BMP image: it uses more colours than the ", colours, " of its palette"),
+            tf.cast(tf.reduce_max(numbers), tf.int64) < header.palette,
+            lambda: _says("a damaged BMP image: it uses more colours than the ", header.palette, " of its palette"),
         ),
     )
     palette = ib.numbers(data, _FILE_HEADER + header.size, 4 * 256)
@@ -162,15 +214,20 @@ def _by_palette(data: tf.Tensor, header: _Header, rows: tf.Tensor) -> tf.Tensor:
 def _by_bytes(header: _Header, rows: tf.Tensor) -> tf.Tensor:
     """Pixels of 3 or 4 whole bytes -> uint8 [H, W, 3]; a byte of transparency is dropped."""
     pixels = tf.reshape(rows[:, : header.used_bytes], tf.stack([header.height, header.width, -1]))
-    return tf.gather(pixels, tf.maximum(_byte_of_masks(header.masks), 0), axis=2)
+    return tf.gather(pixels, tf.maximum(_byte_of_masks(header.masks)[:3], 0), axis=2)
 
 
 def _byte_of_masks(masks: tf.Tensor) -> tf.Tensor:
-    """int64 [3] -> which of the four bytes each is, int64 [3]; -1 where it is none."""
+    """int64 [N] -> which of the four bytes each is, int64 [N]; -1 where it is none."""
     bytes_ = tf.constant([255 * 256**byte for byte in range(4)], tf.int64)
     equal = masks[:, None] == bytes_
     return tf.where(tf.reduce_any(equal, axis=1), tf.argmax(tf.cast(equal, tf.int32), axis=1), -1)
 
 
-def _says(before: str, number: tf.Tensor, after: str) -> tf.Tensor:
+def _two_to(bits: tf.Tensor) -> tf.Tensor:
+    """2 ** bits, of at most 8 bits."""
+    return tf.bitwise.left_shift(tf.constant(1, tf.int64), tf.minimum(bits, 8))
+
+
+def _says(before: str, number: tf.Tensor, after: str = "") -> tf.Tensor:
     return tf.strings.join([before, tf.strings.as_string(number), after])

@@ -22,7 +22,7 @@ def decode(data: tf.Tensor, head: tf.Tensor, max_pixels: int) -> tf.Tensor:
 
     Args:
       data: string scalar, the file's content.
-      head: int64 [66], its first bytes.
+      head: int64 [70], its first bytes.
       max_pixels: what is larger is refused.
 
     Returns:
