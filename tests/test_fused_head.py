@@ -1,10 +1,8 @@
 """The recommended head: its parts are what they say, labels help it and few labels cannot spoil it."""
 
-import dataclasses
 
 import numpy as np
 import pytest
-import tensorflow as tf
 from scipy.stats import spearmanr
 from sklearn.linear_model import Ridge
 from sklearn.metrics import roc_auc_score
@@ -82,12 +80,14 @@ def test_a_distance_that_is_usual_for_the_exposure_is_no_defect():
 
 @pytest.mark.parametrize("labelled", [0, 1, 8])
 @pytest.mark.parametrize("name", ["fused", "auto"])
-def test_exported_ops_give_the_fitted_heads_scores(name, labelled):
+def test_exported_ops_give_the_scores_of_the_parts_in_double_precision(name, labelled):
     features, labels = _images(4, 40, labelled)
     head = make_head(HeadSettings(name)).fit(features, labels)
-    arrays = {key: tf.constant(value) for key, value in head.arrays().items()}
-    tensors = dataclasses.replace(features, pooled=tf.constant(features.pooled), groups=None)
-    np.testing.assert_allclose(head.score(tensors, arrays), head.decision_function(features), rtol=1e-5, atol=1e-5)
+    pooled = features.pooled.astype(np.float64)
+    evidence = head.parts_.evidence(pooled)
+    evidence[:, 0] -= pooled @ head.usual_ + head.usual_offset_
+    expected = (evidence - head.mean_) / head.scale_ @ np.array([1, head.weight_])
+    np.testing.assert_allclose(head.decision_function(features), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_the_choice_leaves_the_default_for_a_gain_only_that_is_beyond_chance():

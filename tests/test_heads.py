@@ -4,17 +4,21 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from scipy.spatial.distance import mahalanobis
-from scipy.stats import multivariate_normal
+from scipy.stats import multivariate_normal, spearmanr
+from sklearn.base import clone
 from sklearn.covariance import LedoitWolf
 from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC, LinearSVC
 
 from mvtec_tf.errors import UsageError, UserError
+from mvtec_tf.heads.folds import inner_folds
+from mvtec_tf.heads.frozen import FrozenFeatures
 from mvtec_tf.heads.gaussian import GoodGaussian
-from mvtec_tf.heads.hybrid import inner_folds
 from mvtec_tf.heads.make import (
+    FusedHead,
     HybridHead,
     LdaHead,
     LinearSvmHead,
@@ -40,7 +44,7 @@ def data():
 
 def _by_ops(head, features):
     arrays = {name: tf.constant(value) for name, value in head.arrays().items()}
-    return head.score(tf.constant(features), arrays).numpy()
+    return tf.function(head.score_ops)(tf.constant(features), arrays).numpy()
 
 
 def test_the_logistic_head_is_scikit_learns(data):
@@ -62,7 +66,7 @@ def test_the_mahalanobis_head_is_the_distance_to_the_good_images_alone(data):
 @pytest.mark.parametrize(
     "make", [LogisticHead, LinearSvmHead, LdaHead, RbfSvmHead, MahalanobisHead, NearestNeighboursHead, StudyHead]
 )
-def test_exported_ops_give_the_fitted_heads_scores(data, make):
+def test_the_ops_give_the_same_scores_in_a_graph_and_in_batches(data, make):
     features, labels = data
     head = make().fit(features, labels)
     np.testing.assert_allclose(_by_ops(head, features), head.decision_function(features), rtol=1e-5, atol=1e-5)
@@ -247,3 +251,32 @@ def test_the_gaussian_of_few_images_in_many_dimensions_is_ledoit_and_wolfs(data)
         expected = np.sqrt(np.einsum("ij,jk,ik->i", scaled, reference.precision_, scaled))
         np.testing.assert_allclose(gaussian.distances(others), expected, rtol=1e-8)
         np.testing.assert_allclose(gaussian.solve(scaled[0]), reference.precision_ @ scaled[0], rtol=1e-6, atol=1e-9)
+
+
+HEADS_ON_GLOBAL_FEATURES = [LogisticHead, LinearSvmHead, LdaHead, RbfSvmHead, MahalanobisHead, NearestNeighboursHead]
+
+
+@pytest.mark.parametrize("make", [*HEADS_ON_GLOBAL_FEATURES, FusedHead])
+def test_a_head_is_an_estimator_of_scikit_learn(data, make):
+    features, labels = data
+    head = make().fit(features, labels)
+    again = clone(head)
+    assert again.get_params() == head.get_params()
+    assert not hasattr(again, "classes_")
+    scores = cross_val_score(make(), features, labels, scoring="roc_auc", cv=3)
+    assert scores.mean() > 0.6
+    both = FrozenFeatures(features, groups=np.arange(60))
+    np.testing.assert_array_equal(cross_val_score(make(), both, labels, scoring="roc_auc", cv=3), scores)
+    probabilities = head.predict_proba(features)
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1)
+    np.testing.assert_array_equal(head.predict(features), probabilities[:, 1] >= 0.5)
+    assert spearmanr(probabilities[:, 1], head.decision_function(features)).statistic == pytest.approx(1, abs=1e-3)
+
+
+def test_without_labels_a_call_stops_about_one_good_image_in_twenty(data):
+    rng = np.random.default_rng(2)
+    head = MahalanobisHead().fit(rng.normal(size=(300, 6)))
+    assert 0.02 < head.predict(rng.normal(size=(4000, 6))).mean() < 0.08
+    assert head.predict(rng.normal(size=(10, 6)) + 9).all()
+    with pytest.raises(UserError, match="no probability"):
+        head.predict_proba(rng.normal(size=(3, 6)))

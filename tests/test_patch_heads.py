@@ -9,7 +9,8 @@ from scipy.ndimage import gaussian_filter
 
 from mvtec_tf.errors import UserError
 from mvtec_tf.heads import coreset
-from mvtec_tf.heads.by_category import PerCategoryHead, as_tensors
+from mvtec_tf.heads.base import as_tensors, by_ops
+from mvtec_tf.heads.by_category import PerCategoryHead
 from mvtec_tf.heads.frozen import FrozenFeatures
 from mvtec_tf.heads.make import PadimHead, PatchCoreHead, make_head
 from mvtec_tf.heads.settings import HeadSettings
@@ -45,18 +46,26 @@ def _names(head):
     return f"{type(head).__name__}-{getattr(head, 'neighbours', '')}-{'+'.join(getattr(head, 'layers', ()))}"
 
 
+def _joined(features):
+    return patch_maps.join_ops(as_tensors(features).maps).numpy()
+
+
+def _distances(head, features):
+    return by_ops(head.distance_ops, features, head.arrays())
+
+
 def _constants(head):
     return {name: tf.constant(value) for name, value in head.arrays().items()}
 
 
 def test_maps_of_two_layers_meet_on_the_finer_grid_as_tensorflow_resizes(data):
     features, _ = data
-    joined = patch_maps.join(features.maps)
+    joined = _joined(features)
     assert joined.shape == (40, 48, 12)
     np.testing.assert_array_equal(joined[:, :, :7].reshape(40, 8, 6, 7), features.maps["fine"])
-    resized = tf.image.resize(features.maps["coarse"], (8, 6)).numpy()
+    down, across = patch_maps.bilinear_matrix(8, 4), patch_maps.bilinear_matrix(6, 3)
+    resized = np.einsum("yh,nhwc,xw->nyxc", down, features.maps["coarse"], across)
     np.testing.assert_allclose(joined[:, :, 7:].reshape(40, 8, 6, 5), resized, rtol=1e-5, atol=1e-4)
-    np.testing.assert_allclose(patch_maps.join_ops(as_tensors(features).maps), joined, rtol=1e-5, atol=1e-4)
 
 
 def test_neighbours_are_averaged_over_those_that_exist():
@@ -73,10 +82,7 @@ def test_a_heat_map_is_the_interpolated_distances_smoothed():
     distances = np.random.default_rng(2).random((3, 7, 5)).astype(np.float32)
     wide = tf.image.resize(distances[..., None], (70, 45)).numpy()[..., 0]
     expected = [gaussian_filter(one, 4.0, mode="nearest") for one in wide]
-    found = patch_maps.heat_map(distances, (70, 45))
-    assert found.dtype == np.float32
-    np.testing.assert_allclose(found, expected, atol=1e-5)
-    np.testing.assert_allclose(patch_maps.heat_map_ops(tf.constant(distances), (70, 45)), found, atol=1e-5)
+    np.testing.assert_allclose(patch_maps.heat_map_ops(tf.constant(distances), (70, 45)), expected, atol=1e-5)
 
 
 def test_the_greedy_choice_is_that_of_a_naive_double_loop():
@@ -109,10 +115,10 @@ def test_a_coreset_lies_closer_to_all_points_than_a_random_choice():
 def test_padim_is_a_gaussian_of_its_own_at_every_position(data):
     features, labels = data
     head = PadimHead(channels=6).fit(features, labels)
-    patches = patch_maps.join(features.maps)[:, :, head.chosen_].astype(np.float64)
+    patches = _joined(features)[:, :, head.chosen_].astype(np.float64)
     good = patches[labels == 0]
     scale = good.reshape(-1, 6).std(axis=0)
-    found = head.distances(features).reshape(40, 48)
+    found = _distances(head, features).reshape(40, 48)
     for position in range(48):
         covariance = np.cov(good[:, position] / scale, rowvar=False) + 0.01 * np.eye(6)
         centred = (patches[:, position] - good[:, position].mean(axis=0)) / scale
@@ -139,16 +145,16 @@ def test_patchcore_measures_to_the_nearest_patches_in_memory(data):
     for neighbours in (1, 3):
         head = PatchCoreHead(memory_bank=50, candidates=300, neighbours=neighbours).fit(features, labels)
         assert head.bank_.shape == (50, 12)
-        patches = (patch_maps.join(features.maps) - head.mean_) / head.scale_
+        patches = (_joined(features) - head.mean_) / head.scale_
         gaps = np.linalg.norm(patches[:3, :, None] - head.bank_, axis=3)
         expected = np.sort(gaps, axis=2)[:, :, :neighbours].mean(axis=2)
-        np.testing.assert_allclose(head.distances(features)[:3].reshape(3, 48), expected, rtol=1e-4)
+        np.testing.assert_allclose(_distances(head, features)[:3].reshape(3, 48), expected, rtol=1e-4)
 
 
 def test_the_memory_holds_patches_of_good_images_at_each_layers_own_scale(data):
     features, labels = data
     head = PatchCoreHead(memory_bank=10_000, candidates=10_000).fit(features, labels)
-    patches = patch_maps.join(features.select(labels == 0).maps).reshape(-1, 12)
+    patches = _joined(next(features.select(labels == 0).batches(99))).reshape(-1, 12)
     assert len(head.bank_) == len(patches) == 35 * 48
     np.testing.assert_allclose(
         np.sort(head.bank_ * head.scale_ + head.mean_, axis=0), np.sort(patches, axis=0), atol=1e-3
@@ -159,13 +165,13 @@ def test_the_memory_holds_patches_of_good_images_at_each_layers_own_scale(data):
 
 
 @pytest.mark.parametrize("head", _heads(), ids=_names)
-def test_exported_ops_give_the_fitted_heads_scores_and_heat_maps(data, head):
+def test_a_whole_batch_in_one_graph_gives_the_scores_and_heat_maps_of_small_batches(data, head):
     features, labels = data
     head.fit(features, labels)
     tensors, arrays = as_tensors(features), _constants(head)
-    scores = tf.function(head.score)(tensors, arrays)
+    scores = tf.function(head.score_ops)(tensors, arrays)
     np.testing.assert_allclose(scores, head.decision_function(features), rtol=1e-5, atol=1e-5)
-    np.testing.assert_allclose(head.heat_map(tensors, arrays), head.heat_maps(features), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(head.heat_map_ops(tensors, arrays), head.heat_maps(features), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("head", _heads()[:3], ids=_names)

@@ -69,10 +69,10 @@ class Probe(tf.Module):
         """
         if self._head.gives_heat_maps:
             features = self._graph.features(images)
-            return self._answer(features), self._head.heat_map(features, self._arrays)
+            return self._answer(features), self._head.heat_map_ops(features, self._arrays)
         maps = self._graph.maps(images)
         _, parts = heat_maps.contributions(
-            maps, lambda values: self._head.score(self._graph.features_of(values), self._arrays)
+            maps, lambda values: self._head.score_ops(self._graph.features_of(values), self._arrays)
         )
         enlarged = [heat_maps.enlarge(self._graph.whole(part), self.image_size) for part in parts]
         return self._answer(self._graph.features_of(maps)), tf.nn.relu(tf.add_n(enlarged))

@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from mvtec_tf.errors import UserError
+from mvtec_tf.heads.base import Arrays, by_ops
 from mvtec_tf.heads.frozen import FrozenFeatures, frozen, pooled_of
 from mvtec_tf.heads.probability import Platt
 
@@ -94,42 +95,42 @@ class PerCategoryHead:
             state |= {f"{number}/{name}": value for name, value in head.arrays().items()}
         return state
 
-    def choose(self, features: Any, arrays: dict[str, tf.Tensor]) -> tf.Tensor:
+    def choose(self, features: Any, arrays: Arrays) -> tf.Tensor:
         """float32 [N, D] -> int64 [N], the number of the nearest category in sorted order."""
         scaled = pooled_of(features) / arrays["scale"]
         means = arrays["means"] / arrays["scale"]
         distances = tf.reduce_sum(tf.square(scaled[:, None] - means[None]), axis=-1)
         return tf.argmin(distances, axis=-1)
 
-    def score(self, features: Any, arrays: dict[str, tf.Tensor]) -> tf.Tensor:
+    def score_ops(self, features: Any, arrays: Arrays) -> tf.Tensor:
         """float32 features of N images -> [N], each by the head of its nearest category."""
-        return self._by_category(features, arrays, lambda head, own, state: head.score(own, state), ())
+        return self._by_category(features, arrays, lambda head, own, state: head.score_ops(own, state), ())
 
-    def answer(self, features: FrozenFeatures, arrays: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    def answer(self, features: FrozenFeatures, arrays: Arrays) -> dict[str, tf.Tensor]:
         """What an exported graph answers of N images: `anomaly_score` float32 [N], `category` int64 [N], and
         `probability` float32 [N] where calibrated."""
-        answer = {"anomaly_score": self.score(features, arrays), "category": self.choose(features, arrays)}
+        answer = {"anomaly_score": self.score_ops(features, arrays), "category": self.choose(features, arrays)}
         if self.gives_probability:
             answer["probability"] = self.probability(answer["anomaly_score"], features, arrays)
         return answer
 
-    def heat_map(self, features: FrozenFeatures, arrays: dict[str, tf.Tensor]) -> tf.Tensor:
+    def heat_map_ops(self, features: FrozenFeatures, arrays: Arrays) -> tf.Tensor:
         """float32 [N, height, width], each by the head of its nearest category; patch heads only."""
         size = features.image_size
-        return self._by_category(features, arrays, lambda head, own, state: head.heat_map(own, state), size)
+        return self._by_category(features, arrays, lambda head, own, state: head.heat_map_ops(own, state), size)
 
-    def probability(self, scores: tf.Tensor, features: Any, arrays: dict[str, tf.Tensor]) -> tf.Tensor:
+    def probability(self, scores: tf.Tensor, features: Any, arrays: Arrays) -> tf.Tensor:
         """float32 [N], the calibrated probability of a defect."""
         curve = tf.gather(arrays["platt"], self.choose(features, arrays))
         return tf.sigmoid(curve[:, 0] * scores + curve[:, 1])
 
     def decision_function(self, features: Any) -> np.ndarray:
         """float32 [N], by the very ops that are exported."""
-        return self._batched(features, self.score)
+        return by_ops(self.score_ops, features, self.arrays())
 
     def heat_maps(self, features: FrozenFeatures) -> np.ndarray:
         """float32 [N, height, width], by the very ops that are exported."""
-        return self._batched(features, self.heat_map)
+        return by_ops(self.heat_map_ops, features, self.arrays())
 
     def probability_of(self, scores: np.ndarray, categories: np.ndarray) -> np.ndarray | None:
         """float32 [N] for scores of images said to be of these categories; None if not calibrated."""
@@ -141,7 +142,7 @@ class PerCategoryHead:
         return found
 
     def _by_category(
-        self, features: Any, arrays: dict[str, tf.Tensor], compute: Callable, shape: tuple[int, ...]
+        self, features: Any, arrays: Arrays, compute: Callable, shape: tuple[int, ...]
     ) -> tf.Tensor:
         """Each head works on its own images only: the cost does not grow with the number of categories."""
         features = frozen(features)
@@ -154,21 +155,6 @@ class PerCategoryHead:
             own = gather(features, rows[:, 0])
             result = tf.tensor_scatter_nd_update(result, rows, compute(head, own, state))
         return result
-
-    def _batched(self, features: Any, compute: Callable) -> np.ndarray:
-        arrays = {name: tf.constant(value) for name, value in self.arrays().items()}
-        parts = [compute(as_tensors(batch), arrays).numpy() for batch in frozen(features).batches()]
-        return np.concatenate(parts) if parts else np.empty(0, np.float32)
-
-
-def as_tensors(features: FrozenFeatures) -> FrozenFeatures:
-    """The same features, which must be in memory, as float32 tensors."""
-    return dataclasses.replace(
-        features,
-        pooled=tf.constant(features.pooled, tf.float32),
-        maps={name: tf.constant(value, tf.float32) for name, value in features.maps.items()},
-        tiled=None if features.tiled is None else tf.constant(features.tiled, tf.float32),
-    )
 
 
 def gather(features: FrozenFeatures, rows: tf.Tensor) -> FrozenFeatures:

@@ -14,6 +14,7 @@ from sklearn.svm import LinearSVC
 
 from mvtec_tf.errors import UserError
 from mvtec_tf.heads import frozen
+from mvtec_tf.heads.base import Arrays, by_ops
 from mvtec_tf.heads.by_category import PerCategoryHead
 from mvtec_tf.heads.frozen import pooled_of
 from mvtec_tf.heads.linear import MAX_STEPS, MAX_SVM_STEPS, converged
@@ -75,24 +76,19 @@ class TypeHead:
         self.bias_ = bias - scaler.mean_ @ self.weights_
         return self
 
-    def type_scores_of(self, features: Any) -> np.ndarray:
-        """float32 [N, T], in the order of `classes_`; the largest is the call."""
-        return (np.asarray(pooled_of(features), np.float64) @ self.weights_ + self.bias_).astype(np.float32)
-
     def decision_function(self, features: Any) -> np.ndarray:
         """float32 [N]: the best defect's score less that of "good", positive where a defect is called."""
-        scores = self.type_scores_of(features)
-        return scores[:, 1:].max(axis=1) - scores[:, 0]
+        return by_ops(self.score_ops, features, self.arrays())
 
     def arrays(self) -> dict[str, np.ndarray]:
         """type_weights [D, T], type_bias [T]."""
         return {"type_weights": self.weights_.astype(np.float32), "type_bias": self.bias_.astype(np.float32)}
 
-    def type_scores(self, features: Any, arrays: dict[str, tf.Tensor]) -> tf.Tensor:
+    def type_scores(self, features: Any, arrays: Arrays) -> tf.Tensor:
         """float32 [N, T]."""
         return tf.matmul(pooled_of(features), arrays["type_weights"]) + arrays["type_bias"]
 
-    def score(self, features: Any, arrays: dict[str, tf.Tensor]) -> tf.Tensor:
+    def score_ops(self, features: Any, arrays: Arrays) -> tf.Tensor:
         """float32 [N]."""
         scores = self.type_scores(features, arrays)
         return tf.reduce_max(scores[:, 1:], axis=1) - scores[:, 0]
@@ -129,10 +125,10 @@ class PerCategoryTypeHead(PerCategoryHead):
         head.types = _union(head.heads.values())
         return head
 
-    def type_scores(self, features: Any, arrays: dict[str, tf.Tensor]) -> tf.Tensor:
+    def type_scores(self, features: Any, arrays: Arrays) -> tf.Tensor:
         """float32 [N, T] in the order of `types`, each by the head of the nearest category."""
 
-        def spread(head: TypeHead, own: Any, state: dict[str, tf.Tensor]) -> tf.Tensor:
+        def spread(head: TypeHead, own: Any, state: Arrays) -> tf.Tensor:
             places = tf.one_hot([self.types.index(name) for name in head.classes_], len(self.types))
             return tf.matmul(head.type_scores(own, state), places) + NEVER * (1 - tf.reduce_sum(places, axis=0))
 

@@ -51,6 +51,16 @@ class FrozenFeatures:
         """N."""
         return len(self.pooled)
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(N, D), by which scikit-learn takes the container for a matrix and divides it by rows."""
+        return tuple(self.pooled.shape)
+
+    def __getitem__(self, rows: Any) -> "FrozenFeatures":
+        """The images of a mask, of indices or of a slice, see `select`; also as (rows, ...)."""
+        rows = rows[0] if isinstance(rows, tuple) else rows
+        return self.select(np.arange(len(self))[rows])
+
     def select(self, rows: np.ndarray) -> "FrozenFeatures":
         """The images of a boolean mask [N] or of indices [M]; maps stay where they are."""
         rows = np.asarray(rows)

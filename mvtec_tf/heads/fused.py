@@ -8,11 +8,11 @@ import numpy as np
 import tensorflow as tf
 
 from mvtec_tf.errors import UserError
-from mvtec_tf.heads import frozen
+from mvtec_tf.heads.base import Arrays, Head
 from mvtec_tf.heads.distance import good_rows
-from mvtec_tf.heads.frozen import pooled_of
+from mvtec_tf.heads.folds import INNER_FOLDS, inner_folds
+from mvtec_tf.heads.frozen import FrozenFeatures, pooled_of
 from mvtec_tf.heads.gaussian import GoodGaussian, distances_by_ops
-from mvtec_tf.heads.hybrid import INNER_FOLDS, inner_folds
 from mvtec_tf.heads.ridge import balanced_ridge
 
 # Of the ridge's score beside the distance's. Measured on label draws that no figure is reported of.
@@ -50,7 +50,7 @@ class _Parts:
         return np.stack([distances, pooled @ self.direction + self.offset], axis=1)
 
 
-class FusedHead:
+class FusedHead(Head):
     """Mahalanobis distance to the good images, and a ridge regression on the labels, added.
 
     How far a good image lies from the others depends on what it is: of one tile, the long exposure is farther from
@@ -68,17 +68,12 @@ class FusedHead:
       seed: of the inner folds.
     """
 
-    needs_labels = False
-    needs_maps = False
-    gives_heat_maps = False
-
     def __init__(self, weight: float | None = DEFAULT_WEIGHT, seed: int = 0) -> None:
         self.weight = weight
         self.seed = seed
 
-    def fit(self, features: Any, labels: np.ndarray) -> "FusedHead":
+    def _learn(self, features: FrozenFeatures, labels: np.ndarray) -> None:
         """Raises UserError on fewer than two good objects."""
-        features, labels = frozen.frozen(features), np.asarray(labels)
         good_rows(features, labels, "fused", 2)
         pooled = np.asarray(features.pooled, np.float64)
         folds = inner_folds(labels, features.groups, self.seed)
@@ -98,15 +93,6 @@ class FusedHead:
             self.weight_ = self.weight
             if self.weight is None:
                 self.weight_ = self._chosen(evidence, labels, folds, features.groups)
-        return self
-
-    def decision_function(self, features: Any) -> np.ndarray:
-        """float32 [N], in standard deviations of held-out good images' distances."""
-        pooled = np.asarray(pooled_of(features), np.float64)
-        evidence = self.parts_.evidence(pooled)
-        evidence[:, 0] -= pooled @ self.usual_ + self.usual_offset_
-        scaled = (evidence - self.mean_) / self.scale_
-        return (scaled[:, 0] + self.weight_ * scaled[:, 1]).astype(np.float32)
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Those of the Gaussian; slope [] of the distance's logarithm; direction [D] and offset [] of all that is
@@ -120,8 +106,8 @@ class FusedHead:
         linear["offset"] += self.parts_.gaussian.mean @ linear["direction"]
         return self.parts_.gaussian.arrays() | {name: np.asarray(value, np.float32) for name, value in linear.items()}
 
-    def score(self, features: Any, arrays: dict[str, tf.Tensor]) -> tf.Tensor:
-        """float32 [N, D] -> [N]."""
+    def score_ops(self, features: Any, arrays: Arrays) -> tf.Tensor:
+        """float32 [N, D] -> [N], in standard deviations of held-out good images' distances."""
         pooled = pooled_of(features)
         logarithm = tf.math.log(tf.maximum(distances_by_ops(pooled, arrays), _TINY))
         # Centred first: a large mean times a large weight would cost the last digits.

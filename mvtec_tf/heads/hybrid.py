@@ -7,15 +7,15 @@ import numpy as np
 import tensorflow as tf
 from sklearn.linear_model import LogisticRegression
 
-from mvtec_tf.heads import frozen
+from mvtec_tf.heads.base import Arrays, Head
+from mvtec_tf.heads.folds import INNER_FOLDS, inner_folds
 from mvtec_tf.heads.frozen import FrozenFeatures
 
 # A distance of zero is a copy of a training image; its logarithm must be a number.
 _TINY = 1e-6
-INNER_FOLDS = 3
 
 
-class HybridHead:
+class HybridHead(Head):
     """Stacking (Wolpert, "Stacked generalization", Neural Networks 5, 1992) of other heads.
 
     Heads that need no labels say how unlike the good images an image is; heads that do say how like the
@@ -32,20 +32,19 @@ class HybridHead:
     needs_labels = True
 
     def __init__(self, bases: Mapping[str, Callable[[], Any]], c: float = 1.0, seed: int = 0) -> None:
-        self._makers = dict(bases)
+        self.bases = bases
         self.c = c
         self.seed = seed
-        self.bases = {name: make() for name, make in self._makers.items()}
-        self.needs_maps = any(base.needs_maps for base in self.bases.values())
-        self.gives_heat_maps = any(base.gives_heat_maps for base in self.bases.values())
+        # Unfitted, until `fit`: what the heads need is asked before.
+        self.bases_ = {name: make() for name, make in bases.items()}
+        self.needs_maps = any(base.needs_maps for base in self.bases_.values())
+        self.gives_heat_maps = any(base.gives_heat_maps for base in self.bases_.values())
 
-    def fit(self, features: Any, labels: np.ndarray) -> "HybridHead":
+    def _learn(self, features: FrozenFeatures, labels: np.ndarray) -> None:
         """Raises UserError when one class is missing, or what the heads raise.
 
         With a single defective object there is none to hold out: then a head that needs labels gets no weight.
         """
-        features, labels = frozen.frozen(features), np.asarray(labels)
-        frozen.check(features, labels, both_classes=True)
         folds = inner_folds(labels, features.groups, self.seed)
         columns = [self._out_of_fold(name, features, labels, folds) for name in self.bases]
         usable = np.array([np.isfinite(column).all() for column in columns])
@@ -57,42 +56,32 @@ class HybridHead:
         model.fit((evidence - self.mean_) / self.scale_, labels)
         self.weights_ = np.where(usable, model.coef_[0], 0.0)
         self.bias_ = float(model.intercept_[0])
-        self.bases = {name: make().fit(features, labels) for name, make in self._makers.items()}
-        return self
-
-    def decision_function(self, features: Any) -> np.ndarray:
-        """float32 [N], log-odds at equal shares of good and defective images."""
-        evidence = np.stack([_evidence(base, base.decision_function(features)) for base in self.bases.values()], axis=1)
-        return ((evidence - self.mean_) / self.scale_ @ self.weights_ + self.bias_).astype(np.float32)
+        self.bases_ = {name: make().fit(features, labels) for name, make in self.bases.items()}
 
     def arrays(self) -> dict[str, np.ndarray]:
         """mean, scale, weights [H], bias [], and each head's arrays under `NAME/`."""
         own = {"mean": self.mean_, "scale": self.scale_, "weights": self.weights_, "bias": self.bias_}
         state = {name: np.asarray(value, np.float32) for name, value in own.items()}
-        for name, base in self.bases.items():
+        for name, base in self.bases_.items():
             state |= {f"{name}/{key}": value for key, value in base.arrays().items()}
         return state
 
-    def score(self, features: Any, arrays: dict[str, tf.Tensor]) -> tf.Tensor:
-        """float32 [N]."""
+    def score_ops(self, features: Any, arrays: Arrays) -> tf.Tensor:
+        """float32 [N], log-odds at equal shares of good and defective images."""
         columns = []
-        for name, base in self.bases.items():
-            score = base.score(features, _part(arrays, name))
+        for name, base in self.bases_.items():
+            score = base.score_ops(features, _part(arrays, name))
             columns.append(score if base.needs_labels else tf.math.log(tf.maximum(score, _TINY)))
         evidence = (tf.stack(columns, axis=1) - arrays["mean"]) / arrays["scale"]
         return tf.linalg.matvec(evidence, arrays["weights"]) + arrays["bias"]
 
-    def heat_map(self, features: FrozenFeatures, arrays: dict[str, tf.Tensor]) -> tf.Tensor:
+    def heat_map_ops(self, features: FrozenFeatures, arrays: Arrays) -> tf.Tensor:
         """float32 [N, height, width], that of the first head that has one."""
         name, base = self._patch_base()
-        return base.heat_map(features, _part(arrays, name))
-
-    def heat_maps(self, features: FrozenFeatures) -> np.ndarray:
-        """float32 [N, height, width]."""
-        return self._patch_base()[1].heat_maps(features)
+        return base.heat_map_ops(features, _part(arrays, name))
 
     def _patch_base(self) -> tuple[str, Any]:
-        return next((name, base) for name, base in self.bases.items() if base.gives_heat_maps)
+        return next((name, base) for name, base in self.bases_.items() if base.gives_heat_maps)
 
     def _out_of_fold(self, name: str, features: FrozenFeatures, labels: np.ndarray, folds: np.ndarray) -> np.ndarray:
         """float64 [N]; NaN where the image could not be held out and the head is fitted on its label."""
@@ -101,7 +90,7 @@ class HybridHead:
             held, rest = folds == fold, folds != fold
             if not held.any():
                 continue
-            base = self._makers[name]()
+            base = self.bases[name]()
             if base.needs_labels and len(set(labels[rest])) < 2:
                 continue
             base.fit(features.select(rest), labels[rest])
@@ -111,36 +100,11 @@ class HybridHead:
         return column
 
 
-def inner_folds(labels: np.ndarray, groups: np.ndarray | None, seed: int) -> np.ndarray:
-    """A fold for each image, whole objects, each class spread over all folds; -1 for the only object of a class.
-
-    Args:
-      labels: int [N].
-      groups: [N] or None.
-      seed: of the order.
-
-    Returns:
-      int64 [N].
-    """
-    names = np.arange(len(labels)) if groups is None else np.unique(groups, return_inverse=True)[1]
-    folds = np.empty(len(labels), np.int64)
-    rng = np.random.default_rng(seed)
-    # An object with a defective image is defective: its good views stay with it.
-    defective = np.unique(names[labels == 1])
-    for objects in (defective, np.setdiff1d(names, defective)):
-        if len(objects) == 1:
-            folds[names == objects[0]] = -1
-            continue
-        for number, one in enumerate(rng.permutation(objects)):
-            folds[names == one] = number % INNER_FOLDS
-    return folds
-
-
 def _evidence(base: Any, scores: np.ndarray) -> np.ndarray:
     """Scores as they are, distances as logarithms: it is their ratio that counts."""
     return scores if base.needs_labels else np.log(np.maximum(scores, _TINY))
 
 
-def _part(arrays: dict[str, tf.Tensor], name: str) -> dict[str, tf.Tensor]:
+def _part(arrays: Arrays, name: str) -> dict[str, tf.Tensor]:
     prefix = f"{name}/"
     return {key.removeprefix(prefix): value for key, value in arrays.items() if key.startswith(prefix)}

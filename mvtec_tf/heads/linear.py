@@ -13,8 +13,8 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
 from mvtec_tf.errors import UserError
-from mvtec_tf.heads import frozen
-from mvtec_tf.heads.frozen import pooled_of
+from mvtec_tf.heads.base import Arrays, Head
+from mvtec_tf.heads.frozen import FrozenFeatures, pooled_of
 from mvtec_tf.heads.gaussian import GoodGaussian
 
 MAX_STEPS = 5000
@@ -22,35 +22,27 @@ MAX_STEPS = 5000
 MAX_SVM_STEPS = 200_000
 
 
-class _LinearHead:
+class _LinearHead(Head):
     """score = features @ weights + bias."""
 
     needs_labels = True
-    needs_maps = False
-    gives_heat_maps = False
-
-    def decision_function(self, features: Any) -> np.ndarray:
-        """float32 [N]."""
-        return (np.asarray(pooled_of(features), np.float64) @ self.weights_ + self.bias_).astype(np.float32)
 
     def arrays(self) -> dict[str, np.ndarray]:
         """weights [D], bias []."""
         return {"weights": self.weights_.astype(np.float32), "bias": np.float32(self.bias_)}
 
-    def score(self, features: Any, arrays: dict[str, tf.Tensor]) -> tf.Tensor:
+    def score_ops(self, features: Any, arrays: Arrays) -> tf.Tensor:
         """float32 [N, D] -> [N]."""
         return tf.linalg.matvec(pooled_of(features), arrays["weights"]) + arrays["bias"]
 
-    def _fit_standardised(self, model: Any, features: Any, labels: np.ndarray) -> Any:
+    def _fit_standardised(self, model: Any, features: FrozenFeatures, labels: np.ndarray) -> None:
         """Fits a linear scikit-learn model; the scaling is folded into the weights, so that what is
         exported is one matrix product."""
-        frozen.check(frozen.frozen(features), labels, both_classes=True)
         pooled = pooled_of(features)
         scaler = StandardScaler().fit(pooled)
         model.fit(scaler.transform(pooled), labels)
         self.weights_ = model.coef_[0] / scaler.scale_
         self.bias_ = float(model.intercept_[0] - scaler.mean_ @ self.weights_)
-        return self
 
 
 class LogisticHead(_LinearHead):
@@ -63,10 +55,10 @@ class LogisticHead(_LinearHead):
     def __init__(self, c: float = 1.0) -> None:
         self.c = c
 
-    def fit(self, features: Any, labels: np.ndarray) -> "LogisticHead":
+    def _learn(self, features: FrozenFeatures, labels: np.ndarray) -> None:
         """Raises UserError when one class is missing or the solver did not converge."""
         model = LogisticRegression(C=self.c, class_weight="balanced", max_iter=MAX_STEPS)
-        return converged(lambda: self._fit_standardised(model, features, labels), "logistic regression", MAX_STEPS)
+        converged(lambda: self._fit_standardised(model, features, labels), "logistic regression", MAX_STEPS)
 
 
 class LinearSvmHead(_LinearHead):
@@ -80,11 +72,11 @@ class LinearSvmHead(_LinearHead):
         self.c = c
         self.seed = seed
 
-    def fit(self, features: Any, labels: np.ndarray) -> "LinearSvmHead":
+    def _learn(self, features: FrozenFeatures, labels: np.ndarray) -> None:
         """Raises UserError when one class is missing or the solver did not converge."""
         # The dual has a variable an image, the primal one a feature: few images, many features.
         model = LinearSVC(C=self.c, class_weight="balanced", dual=True, max_iter=MAX_SVM_STEPS, random_state=self.seed)
-        return converged(lambda: self._fit_standardised(model, features, labels), "linear SVM", MAX_SVM_STEPS)
+        converged(lambda: self._fit_standardised(model, features, labels), "linear SVM", MAX_SVM_STEPS)
 
 
 class LdaHead(_LinearHead):
@@ -94,9 +86,8 @@ class LdaHead(_LinearHead):
     score is the log-odds of two Gaussians of that one covariance and equal shares.
     """
 
-    def fit(self, features: Any, labels: np.ndarray) -> "LdaHead":
+    def _learn(self, features: FrozenFeatures, labels: np.ndarray) -> None:
         """Raises UserError when one class is missing or there are fewer than two good images."""
-        frozen.check(frozen.frozen(features), labels, both_classes=True)
         labels = np.asarray(labels)
         pooled = np.asarray(pooled_of(features), np.float64)
         good = pooled[labels == 0]
@@ -108,7 +99,6 @@ class LdaHead(_LinearHead):
         direction = gaussian.solve(shift)
         self.weights_ = direction / gaussian.scale
         self.bias_ = float(-gaussian.mean @ self.weights_ - shift @ direction / 2)
-        return self
 
 
 class StudyHead(_LinearHead):
@@ -120,6 +110,7 @@ class StudyHead(_LinearHead):
     """
 
     gives_probability = True
+    _needs_both_classes = False
 
     def __init__(self, seed: int = 0, epochs: int = 30, batch_size: int = 32, learning_rate: float = 1e-4) -> None:
         self.seed = seed
@@ -127,13 +118,12 @@ class StudyHead(_LinearHead):
         self.batch_size = batch_size
         self.learning_rate = learning_rate
 
-    def probability(self, scores: tf.Tensor, features: Any, arrays: dict[str, tf.Tensor]) -> tf.Tensor:
+    def probability(self, scores: tf.Tensor, features: Any, arrays: Arrays) -> tf.Tensor:
         """float32 [N]: the softmax of its two logits, calibrated or not; the score is their difference."""
         return tf.sigmoid(scores)
 
-    def fit(self, features: Any, labels: np.ndarray) -> "StudyHead":
+    def _learn(self, features: FrozenFeatures, labels: np.ndarray) -> None:
         """Runs exactly `epochs` epochs; converged or not is part of what it is."""
-        frozen.check(frozen.frozen(features), labels)
         features = pooled_of(features)
         initializer = keras.initializers.GlorotUniform(seed=self.seed)
         head = keras.Sequential(
@@ -153,7 +143,6 @@ class StudyHead(_LinearHead):
         kernel, bias = head.get_weights()
         self.weights_ = (kernel[:, 1] - kernel[:, 0]).astype(np.float64)
         self.bias_ = float(bias[1] - bias[0])
-        return self
 
 
 def converged(fit: Callable[[], Any], name: str, steps: int) -> Any:

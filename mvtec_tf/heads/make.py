@@ -1,16 +1,9 @@
-"""Light heads on frozen features, with one contract: `fit(features, labels)`, `decision_function`.
-
-Each fitted head is a handful of arrays (`arrays()`), and `score` computes the same from them in
-TensorFlow ops, so that a head is exported as plain graph and nothing is ever pickled.
-"""
+"""Every head by its name and settings."""
 
 import dataclasses
 import functools
-from typing import Any, Protocol
 
-import numpy as np
-import tensorflow as tf
-
+from mvtec_tf.heads.base import Head
 from mvtec_tf.heads.by_category import PerCategoryHead
 from mvtec_tf.heads.distance import MahalanobisHead, NearestNeighboursHead, RbfSvmHead
 from mvtec_tf.heads.fused import FusedHead
@@ -37,35 +30,6 @@ __all__ = [
     "TiledHead",
     "make_head",
 ]
-
-
-class Head(Protocol):
-    """What every head can do.
-
-    `features` are `FrozenFeatures` of N images, or a plain float [N, D] of global features for heads
-    that need no maps; in `score` and `heat_map` they are tensors of the same form.
-
-    Attributes:
-      needs_labels: whether defective images must be among those it is fitted on.
-      needs_maps: whether it looks at patch maps.
-      gives_heat_maps: whether it has `heat_map(features, arrays)` -> float32 [N, height, width].
-    """
-
-    needs_labels: bool
-    needs_maps: bool
-    gives_heat_maps: bool
-
-    def fit(self, features: Any, labels: np.ndarray) -> "Head":
-        """Learns from int [N] labels, 1 = defective; returns itself."""
-
-    def decision_function(self, features: Any) -> np.ndarray:
-        """float32 [N], higher = more defective."""
-
-    def arrays(self) -> dict[str, np.ndarray]:
-        """The learned state, float32."""
-
-    def score(self, features: Any, arrays: dict[str, tf.Tensor]) -> tf.Tensor:
-        """`decision_function` in TensorFlow ops on the state of `arrays`: float32 [N]."""
 
 
 def make_head(settings: HeadSettings, tiled: bool = False) -> Head:

@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from mvtec_tf.errors import UserError
-from mvtec_tf.heads import frozen
+from mvtec_tf.heads.base import Arrays, Head, as_tensors
 from mvtec_tf.heads.coreset import greedy_coreset
 from mvtec_tf.heads.frozen import FrozenFeatures
 from mvtec_tf.networks import patch_maps
@@ -18,46 +18,31 @@ _PADIM_RIDGE = 0.01
 _ROWS = 4096
 
 
-class _PatchHead:
+class _PatchHead(Head):
     """Distances of patches -> image score (the largest) and heat map.
 
     Args:
       layers: which of the features' maps are used; default: all.
     """
 
-    needs_labels = False
     needs_maps = True
     gives_heat_maps = True
 
     def __init__(self, layers: Sequence[str] = ()) -> None:
-        self.layers = tuple(layers)
+        self.layers = layers
 
-    def decision_function(self, features: FrozenFeatures) -> np.ndarray:
+    def score_ops(self, features: FrozenFeatures, arrays: Arrays) -> tf.Tensor:
         """float32 [N], the largest distance of any patch."""
-        return self.distances(features).max(axis=(1, 2))
-
-    def distances(self, features: FrozenFeatures) -> np.ndarray:
-        """float32 [N, rows, columns] of all patches."""
-        rows, columns = patch_maps.grid(self._maps(features))
-        parts = [self._distances(patches) for patches in self._patches(features)]
-        return np.concatenate(parts).reshape(len(features), rows, columns) if parts else np.empty((0, rows, columns))
-
-    def heat_maps(self, features: FrozenFeatures) -> np.ndarray:
-        """float32 [N, height, width]."""
-        return patch_maps.heat_map(self.distances(features), features.image_size)
-
-    def score(self, features: FrozenFeatures, arrays: dict[str, tf.Tensor]) -> tf.Tensor:
-        """float32 [N]."""
         return tf.reduce_max(self.distance_ops(features, arrays), axis=[1, 2])
 
-    def heat_map(self, features: FrozenFeatures, arrays: dict[str, tf.Tensor]) -> tf.Tensor:
+    def heat_map_ops(self, features: FrozenFeatures, arrays: Arrays) -> tf.Tensor:
         """float32 [N, height, width]."""
         return patch_maps.heat_map_ops(self.distance_ops(features, arrays), features.image_size)
 
-    def distance_ops(self, features: FrozenFeatures, arrays: dict[str, tf.Tensor]) -> tf.Tensor:
-        """`distances` in TensorFlow ops."""
+    def distance_ops(self, features: FrozenFeatures, arrays: Arrays) -> tf.Tensor:
+        """float32 [N, rows, columns] of all patches."""
         maps = self._maps(features)
-        distances = self._distance_ops(patch_maps.join_ops(self._used_ops(maps, arrays)), arrays)
+        distances = self._distance_ops(patch_maps.join_ops(self._used(maps, arrays)), arrays)
         return tf.reshape(distances, [-1, *patch_maps.grid(maps)])
 
     def _maps(self, features: FrozenFeatures) -> dict[str, Any]:
@@ -66,20 +51,19 @@ class _PatchHead:
     def _patches(self, features: FrozenFeatures) -> Iterator[np.ndarray]:
         """float32 [B, patches, D], a few images at a time."""
         for batch in features.batches():
-            yield patch_maps.join(self._used(self._maps(batch)))
+            yield patch_maps.join_ops(self._used(self._maps(as_tensors(batch)), self._choice())).numpy()
 
-    def _used(self, maps: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def _choice(self) -> Arrays:
+        """The part of `arrays` that `_used` needs, which is settled before anything is fitted."""
+        return {}
+
+    def _used(self, maps: dict[str, tf.Tensor], arrays: Arrays) -> dict[str, tf.Tensor]:
         """The channels that the head looks at."""
-        return maps
-
-    def _used_ops(self, maps: dict[str, tf.Tensor], arrays: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        """`_used` in TensorFlow ops."""
         del arrays
         return maps
 
     def _good(self, features: FrozenFeatures, labels: np.ndarray, name: str) -> FrozenFeatures:
-        frozen.check(features, labels, maps=True)
-        good = features.select(np.asarray(labels) == 0)
+        good = features.select(labels == 0)
         if len(good) < 2:
             raise UserError(f"--head={name} needs at least two good images, found {len(good)}.")
         return good
@@ -101,7 +85,7 @@ class PadimHead(_PatchHead):
         self.channels = channels
         self.seed = seed
 
-    def fit(self, features: FrozenFeatures, labels: np.ndarray) -> "PadimHead":
+    def _learn(self, features: FrozenFeatures, labels: np.ndarray) -> None:
         """Reads the good images' maps once. Raises UserError on fewer than two of them."""
         good = self._good(features, labels, "padim")
         width = patch_maps.channels(self._maps(good))
@@ -116,22 +100,16 @@ class PadimHead(_PatchHead):
         inverse = np.linalg.inv(np.linalg.cholesky(covariance))
         self.mean_ = mean.astype(np.float32)
         self.whitening_ = (inverse.transpose(0, 2, 1) / scale[:, None]).astype(np.float32)
-        return self
 
     def arrays(self) -> dict[str, np.ndarray]:
         """chosen int32 [d], mean [P, d], whitening [P, d, d]; P positions, row by row."""
         return {"chosen": self.chosen_.astype(np.int32), "mean": self.mean_, "whitening": self.whitening_}
 
-    def _used(self, maps: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        # Before coarse maps are interpolated: a tenth of the work.
-        found, first = {}, 0
-        for name, value in maps.items():
-            width = value.shape[-1]
-            own = self.chosen_[(self.chosen_ >= first) & (self.chosen_ < first + width)] - first
-            found[name], first = value[..., own], first + width
-        return found
+    def _choice(self) -> Arrays:
+        return {"chosen": tf.constant(self.chosen_, tf.int32)}
 
-    def _used_ops(self, maps: dict[str, tf.Tensor], arrays: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    def _used(self, maps: dict[str, tf.Tensor], arrays: Arrays) -> dict[str, tf.Tensor]:
+        # Before coarse maps are interpolated: a tenth of the work.
         chosen, found, first = arrays["chosen"], {}, 0
         for name, value in maps.items():
             width = value.shape[-1]
@@ -155,11 +133,7 @@ class PadimHead(_PatchHead):
         covariance = (products - len(good) * mean[:, :, None] * mean[:, None, :]) / (len(good) - 1)
         return mean + shift, covariance
 
-    def _distances(self, patches: np.ndarray) -> np.ndarray:
-        centred = patches - self.mean_
-        return np.linalg.norm(centred.transpose(1, 0, 2) @ self.whitening_, axis=2).T
-
-    def _distance_ops(self, patches: tf.Tensor, arrays: dict[str, tf.Tensor]) -> tf.Tensor:
+    def _distance_ops(self, patches: tf.Tensor, arrays: Arrays) -> tf.Tensor:
         centred = patches - arrays["mean"]
         return tf.transpose(tf.norm(tf.matmul(tf.transpose(centred, [1, 0, 2]), arrays["whitening"]), axis=2))
 
@@ -198,7 +172,7 @@ class PatchCoreHead(_PatchHead):
         self.seed = seed
         self.greedy = greedy
 
-    def fit(self, features: FrozenFeatures, labels: np.ndarray) -> "PatchCoreHead":
+    def _learn(self, features: FrozenFeatures, labels: np.ndarray) -> None:
         """Reads the good images' maps once. Raises UserError on fewer than two of them."""
         good = self._good(features, labels, "patchcore")
         sample = self._sample(good)
@@ -208,7 +182,6 @@ class PatchCoreHead(_PatchHead):
         sample /= self.scale_
         kept = greedy_coreset(sample, self.memory_bank, self.seed) if self.greedy else np.arange(self.memory_bank)
         self.bank_ = sample[kept[: len(sample)]]
-        return self
 
     def arrays(self) -> dict[str, np.ndarray]:
         """mean and scale [D], bank [memory_bank, D]."""
@@ -240,24 +213,7 @@ class PatchCoreHead(_PatchHead):
         means = [part.mean() for part in np.split(variance, np.cumsum(widths)[:-1])]
         return np.repeat(np.sqrt([mean if mean > 0 else 1.0 for mean in means]), widths).astype(np.float32)
 
-    def _distances(self, patches: np.ndarray) -> np.ndarray:
-        flat = (patches.reshape(-1, patches.shape[-1]) - self.mean_) / self.scale_
-        parts = [self._nearest(flat[start : start + _ROWS]) for start in range(0, len(flat), _ROWS)]
-        return np.concatenate(parts).reshape(patches.shape[:2])
-
-    def _nearest(self, patches: np.ndarray) -> np.ndarray:
-        """float32 [M]: mean distance to the nearest in memory."""
-        ranks = (self.bank_**2).sum(axis=1) - 2 * patches @ self.bank_.T
-        count = min(self.neighbours, len(self.bank_))
-        if count == 1:
-            nearest = np.argmin(ranks, axis=1)[:, None]
-        else:
-            nearest = np.argpartition(ranks, count - 1, axis=1)[:, :count]
-        # The product is good enough to rank; the distance is taken from the difference itself.
-        columns = [np.linalg.norm(patches - self.bank_[nearest[:, k]], axis=1) for k in range(count)]
-        return np.mean(columns, axis=0, dtype=np.float32)
-
-    def _distance_ops(self, patches: tf.Tensor, arrays: dict[str, tf.Tensor]) -> tf.Tensor:
+    def _distance_ops(self, patches: tf.Tensor, arrays: Arrays) -> tf.Tensor:
         bank = arrays["bank"]
         lengths = tf.reduce_sum(tf.square(bank), axis=1)
         count = min(self.neighbours, bank.shape[0])

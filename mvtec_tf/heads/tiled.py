@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from mvtec_tf.heads import frozen
+from mvtec_tf.heads.base import Arrays, Head
 from mvtec_tf.heads.distance import MahalanobisHead
 from mvtec_tf.heads.frozen import FrozenFeatures
 
@@ -14,7 +14,7 @@ from mvtec_tf.heads.frozen import FrozenFeatures
 _MAX_ROUNDS = 10
 
 
-class TiledHead:
+class TiledHead(Head):
     """Scores every tile with one head and takes the maximum.
 
     A label says that an image is defective, not which tile shows it. A head that needs labels is therefore
@@ -26,24 +26,19 @@ class TiledHead:
       make_head: gives an unfitted head on global features.
     """
 
-    needs_maps = False
-    gives_heat_maps = False
-
     def __init__(self, make_head: Callable[[], Any]) -> None:
-        self._make_head = make_head
-        self.head = make_head()
-        self.needs_labels = self.head.needs_labels
+        self.make_head = make_head
+        self.head_ = make_head()
+        self.needs_labels = self.head_.needs_labels
 
-    def fit(self, features: FrozenFeatures, labels: np.ndarray) -> "TiledHead":
+    def _learn(self, features: FrozenFeatures, labels: np.ndarray) -> None:
         """Features must have tiles. Raises what the head raises."""
         if features.tiled is None:
             raise ValueError("This head looks at tiles, and the features have none.")
-        labels = np.asarray(labels)
-        frozen.check(features, labels, both_classes=self.needs_labels)
         good = features.tiled[labels == 0]
         if not self.needs_labels:
-            self.head = self._make_head().fit(_tiles(good), np.zeros(good.shape[0] * good.shape[1], int))
-            return self
+            self.head_ = self.make_head().fit(_tiles(good), np.zeros(good.shape[0] * good.shape[1], int))
+            return
         defective = features.tiled[labels == 1]
         judge = MahalanobisHead().fit(_tiles(good), np.zeros(good.shape[0] * good.shape[1], int))
         witnesses = None
@@ -53,23 +48,18 @@ class TiledHead:
                 break
             witnesses = worst
             rows = np.concatenate([_tiles(good), defective[np.arange(len(defective)), witnesses]])
-            judge = self._make_head().fit(rows, np.repeat([0, 1], [len(rows) - len(defective), len(defective)]))
-        self.head = judge
+            judge = self.make_head().fit(rows, np.repeat([0, 1], [len(rows) - len(defective), len(defective)]))
+        self.head_ = judge
         self.witnesses_ = witnesses
-        return self
-
-    def decision_function(self, features: FrozenFeatures) -> np.ndarray:
-        """float32 [N]."""
-        return self.head.decision_function(_tiles(features.tiled)).reshape(features.tiled.shape[:2]).max(axis=1)
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Those of the head."""
-        return self.head.arrays()
+        return self.head_.arrays()
 
-    def score(self, features: FrozenFeatures, arrays: dict[str, tf.Tensor]) -> tf.Tensor:
+    def score_ops(self, features: FrozenFeatures, arrays: Arrays) -> tf.Tensor:
         """float32 [N]."""
         _, tiles, width = features.tiled.shape
-        scores = self.head.score(tf.reshape(features.tiled, [-1, width]), arrays)
+        scores = self.head_.score_ops(tf.reshape(features.tiled, [-1, width]), arrays)
         return tf.reduce_max(tf.reshape(scores, [-1, tiles]), axis=1)
 
 

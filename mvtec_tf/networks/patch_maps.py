@@ -1,7 +1,4 @@
-"""Maps of several layers to one grid of patches, and distances on that grid to a heat map in pixels.
-
-Each step exists twice, in NumPy for fitting and in TensorFlow ops for the exported graph.
-"""
+"""Maps of several layers to one grid of patches, and distances on that grid to a heat map in pixels."""
 
 from collections.abc import Mapping
 
@@ -23,31 +20,15 @@ def channels(maps: Mapping[str, np.ndarray]) -> int:
     return sum(source.shape[-1] for source in maps.values())
 
 
-def join(maps: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Coarse maps are interpolated to the finest grid and set beside it (Roth et al., CVPR 2022, section 3.1).
+def join_ops(maps: Mapping[str, tf.Tensor]) -> tf.Tensor:
+    """Interpolates coarse maps to the finest grid and sets them beside it (Roth et al., CVPR 2022, section 3.1).
 
     Args:
-      maps: layer -> float32 [B, h, w, C].
+      maps: layer -> float32 [B, h, w, C]; h and w must be known when the graph is built.
 
     Returns:
       float32 [B, rows * columns, sum of C], row by row.
     """
-    rows, columns = grid(maps)
-    parts = []
-    for value in maps.values():
-        value = np.asarray(value, np.float32)
-        if value.shape[1:3] != (rows, columns):
-            down, across = bilinear_matrix(rows, value.shape[1]), bilinear_matrix(columns, value.shape[2])
-            # [R, h] x [B, h, w, C] -> [R, B, w, C]; then over w.
-            value = np.tensordot(down, value, axes=(1, 1)).transpose(1, 0, 2, 3)
-            value = np.tensordot(value, across, axes=(2, 1)).transpose(0, 1, 3, 2)
-        parts.append(value)
-    joined = np.concatenate(parts, axis=-1)
-    return joined.reshape(len(joined), rows * columns, joined.shape[-1])
-
-
-def join_ops(maps: Mapping[str, tf.Tensor]) -> tf.Tensor:
-    """`join` in TensorFlow ops; the maps' sizes must be known when the graph is built."""
     rows, columns = grid(maps)
     parts = [
         value if tuple(value.shape[1:3]) == (rows, columns) else tf.image.resize(value, (rows, columns), "bilinear")
@@ -81,23 +62,19 @@ def bilinear_matrix(size_out: int, size_in: int) -> np.ndarray:
     return matrix.astype(np.float32)
 
 
-def heat_map(distances: np.ndarray, image_size: tuple[int, int], sigma: float = HEAT_MAP_SIGMA) -> np.ndarray:
-    """Distances of patches, interpolated to pixels and smoothed with a Gaussian.
+def heat_map_ops(distances: tf.Tensor, image_size: tuple[int, int], sigma: float = HEAT_MAP_SIGMA) -> tf.Tensor:
+    """Interpolates distances of patches to pixels and smooths them with a Gaussian.
+
+    Both steps are linear along each axis, so that one matrix an axis does them.
 
     Args:
-      distances: float32 [B, rows, columns].
+      distances: float32 [B, rows, columns]; rows and columns must be known when the graph is built.
       image_size: (height, width) in pixels.
-      sigma: of the Gaussian, pixels.
+      sigma: deviation of the Gaussian, in pixels.
 
     Returns:
       float32 [B, height, width]. The peak of an isolated patch is lowered by the smoothing.
     """
-    down, across = (_smooth_matrix(*sizes, sigma) for sizes in zip(image_size, distances.shape[1:], strict=True))
-    return (down @ np.asarray(distances, np.float32) @ across.T).astype(np.float32)
-
-
-def heat_map_ops(distances: tf.Tensor, image_size: tuple[int, int], sigma: float = HEAT_MAP_SIGMA) -> tf.Tensor:
-    """`heat_map` in TensorFlow ops: both steps are linear along each axis, so that one matrix an axis does them."""
     down, across = (_smooth_matrix(*sizes, sigma) for sizes in zip(image_size, distances.shape[1:], strict=True))
     columns_done = tf.matmul(
         distances, tf.broadcast_to(across, [tf.shape(distances)[0], *across.shape]), transpose_b=True

@@ -1,0 +1,175 @@
+"""The contract of every head: scikit-learn's, on frozen features, with scores that exist once, as the exported ops.
+
+A fitted head is a handful of arrays (`arrays()`). `score_ops` computes scores from them in TensorFlow ops; NumPy
+callers run the very same ops in batches, so that what is judged is what is served, and nothing is ever pickled.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from sklearn.base import BaseEstimator, ClassifierMixin, clone
+
+from mvtec_tf.errors import UserError
+from mvtec_tf.heads import frozen
+from mvtec_tf.heads.folds import inner_folds
+from mvtec_tf.heads.frozen import FrozenFeatures
+from mvtec_tf.heads.probability import Platt, fit_platt
+
+# Share of held-out good images that `predict` stops where there is no labelled defect to set a threshold by.
+FALSE_ALARMS = 0.05
+# Rows of global features at a time; with maps it is `frozen.BATCH`, since a map is a thousand times as large.
+_ROWS = 1024
+
+Arrays = dict[str, tf.Tensor]
+
+
+class Head(ClassifierMixin, BaseEstimator):
+    """What every head can do.
+
+    `features` are `FrozenFeatures` of N images, or a plain float [N, D] of global features for heads that need no
+    maps; in the ops they are tensors of the same form. Labels are 1 for defective and 0 for good images.
+
+    Attributes:
+      needs_labels: whether defective images must be among those it is fitted on.
+      needs_maps: whether it looks at patch maps.
+      gives_heat_maps: whether it has `heat_map_ops`.
+    """
+
+    needs_labels = False
+    needs_maps = False
+    gives_heat_maps = False
+    # The study's head is fitted on whatever there is, as it was in the study.
+    _needs_both_classes: bool | None = None
+
+    def fit(self, features: Any, labels: np.ndarray | None = None) -> "Head":
+        """Fits the head.
+
+        Args:
+          features: of N images; objects in `groups` are never divided when images are held out.
+          labels: int [N]; None: all images are good.
+
+        Raises:
+          UserError: the images are too few or too alike, or a class is missing that the head needs.
+        """
+        features = frozen.frozen(features)
+        labels = np.zeros(len(features), int) if labels is None else np.asarray(labels)
+        needs_both = self.needs_labels if self._needs_both_classes is None else self._needs_both_classes
+        frozen.check(features, labels, both_classes=needs_both, maps=self.needs_maps)
+        self._learn(features, labels)
+        self.classes_ = np.array([0, 1])
+        # `predict` and `predict_proba` need scores of images held out, which only they ask for.
+        self._fitted_on: tuple[FrozenFeatures, np.ndarray] = (features, labels)
+        self._calibrated: _Calibration | None = None
+        return self
+
+    def _learn(self, features: FrozenFeatures, labels: np.ndarray) -> None:
+        """Learns what `arrays` holds, from checked features and int [N] labels."""
+        raise NotImplementedError
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The learned state, by name."""
+        raise NotImplementedError
+
+    def score_ops(self, features: Any, arrays: Arrays) -> tf.Tensor:
+        """Scores in TensorFlow ops on the state of `arrays`: float32 [N], higher = more defective."""
+        raise NotImplementedError
+
+    def heat_map_ops(self, features: FrozenFeatures, arrays: Arrays) -> tf.Tensor:
+        """Where the score comes from: float32 [N, height, width]. Heads with `gives_heat_maps` only."""
+        raise NotImplementedError
+
+    def decision_function(self, features: Any) -> np.ndarray:
+        """Scores by the very ops that are exported: float32 [N], higher = more defective."""
+        return by_ops(self.score_ops, features, self.arrays())
+
+    def heat_maps(self, features: FrozenFeatures) -> np.ndarray:
+        """Heat maps by the very ops that are exported: float32 [N, height, width]."""
+        return by_ops(self.heat_map_ops, features, self.arrays())
+
+    def predict(self, features: Any) -> np.ndarray:
+        """Calls, int [N], 1 = defective: at a probability of one half where the head was fitted on both classes, else
+        above what all but 5 % of held-out good images score."""
+        calibration = self._calibration()
+        if calibration.platt is not None:
+            return (self.predict_proba(features)[:, 1] >= 0.5).astype(int)
+        return (self.decision_function(features) > calibration.threshold).astype(int)
+
+    def predict_proba(self, features: Any) -> np.ndarray:
+        """Calibrated probabilities of good and defective, float64 [N, 2].
+
+        By Platt scaling of scores of images that were held out.
+
+        Raises:
+          UserError: the head was fitted without labelled defects, or on a single defective object.
+        """
+        platt = self._calibration().platt
+        if platt is None:
+            raise UserError(
+                "There is no probability without scores of held-out defects: the head was fitted on fewer than two "
+                "defective objects. Use decision_function, or label more."
+            )
+        defective = platt.probability(self.decision_function(features))
+        return np.stack([1 - defective, defective], axis=1)
+
+    def _calibration(self) -> "_Calibration":
+        if self._calibrated is None:
+            features, labels = self._fitted_on
+            folds = inner_folds(labels, features.groups, 0)
+            scores = np.full(len(labels), np.nan)
+            for fold in range(folds.max() + 1):
+                held, rest = folds == fold, folds != fold
+                if not self.needs_labels or len(set(labels[rest].tolist())) == 2:
+                    part = clone(self).fit(features.select(rest), labels[rest])
+                    scores[held] = part.decision_function(features.select(held))
+            known = np.isfinite(scores)
+            self._calibrated = _Calibration.of(scores[known], labels[known])
+        return self._calibrated
+
+
+@dataclasses.dataclass(frozen=True)
+class _Calibration:
+    """What scores of held-out images say: a probability where both classes are among them, else a threshold."""
+
+    platt: Platt | None
+    threshold: float
+
+    @classmethod
+    def of(cls, scores: np.ndarray, labels: np.ndarray) -> "_Calibration":
+        good = np.sort(scores[labels == 0])
+        if not len(good):
+            raise UserError("No good image could be held out to set a threshold by: there are too few objects.")
+        # The order statistic that at most 5 % of good images exceed, were they exchangeable with these.
+        place = min(int(np.ceil((len(good) + 1) * (1 - FALSE_ALARMS))), len(good)) - 1
+        platt = fit_platt(scores, labels) if labels.any() else None
+        return cls(platt, float(good[place]))
+
+
+def by_ops(compute: Callable[[Any, Arrays], tf.Tensor], features: Any, arrays: dict[str, np.ndarray]) -> np.ndarray:
+    """Runs ops on features in memory or on disk, some images at a time.
+
+    Args:
+      compute: features as tensors and arrays as tensors -> [B, ...].
+      features: of N images.
+      arrays: the state of a head.
+
+    Returns:
+      [N, ...].
+    """
+    features = frozen.frozen(features)
+    state = {name: tf.constant(value) for name, value in arrays.items()}
+    size = frozen.BATCH if features.maps else _ROWS
+    parts = [compute(as_tensors(batch), state).numpy() for batch in features.batches(size)]
+    return np.concatenate(parts) if parts else np.empty(0, np.float32)
+
+
+def as_tensors(features: FrozenFeatures) -> FrozenFeatures:
+    """The same features, which must be in memory, as float32 tensors."""
+    return dataclasses.replace(
+        features,
+        pooled=tf.constant(features.pooled, tf.float32),
+        maps={name: tf.constant(value, tf.float32) for name, value in features.maps.items()},
+        tiled=None if features.tiled is None else tf.constant(features.tiled, tf.float32),
+    )
