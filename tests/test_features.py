@@ -244,7 +244,7 @@ def test_a_linear_heads_heat_map_adds_up_to_its_score(encoder, records, kept, la
     images = _images(records, (SIDE, SIDE))
     maps = probe._graph.maps(images)
     score, parts = heat_maps.contributions(
-        maps, lambda values: head.score(probe._graph.features_of(values), probe._arrays)
+        maps, lambda values: head.score_ops(probe._graph.features_of(values), probe._arrays)
     )
     heads = list(head.heads.values())
     bias = np.array([heads[number].bias_ for number in probe.judge(images)["category"].numpy()])
