@@ -11,6 +11,8 @@ import tempfile
 from collections.abc import Iterator
 from typing import Any
 
+from mvtec_tf.errors import UserError
+
 # TensorFlow takes a checkpoint's path for a pattern: in a folder `a[1]` it is not found, nor in one with a backslash.
 PATTERN = re.compile(r"[][\\*?]")
 PathLike = str | os.PathLike[str]
@@ -76,6 +78,21 @@ def versions(model: PathLike) -> list[int]:
     if not model.is_dir():
         return []
     return sorted(int(child.name) for child in model.iterdir() if child.name.isdigit() and child.is_dir())
+
+
+def read_json(file: PathLike) -> dict[str, Any]:
+    """The JSON object in a file.
+
+    Raises:
+      UserError: it cannot be read, or is none.
+    """
+    try:
+        found = json.loads(pathlib.Path(file).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file}: not readable as JSON ({error}).") from error
+    if not isinstance(found, dict):
+        raise UserError(f"{file}: expected a JSON object, found {type(found).__name__}.")
+    return found
 
 
 def write_text(path: PathLike, text: str) -> None:

@@ -13,6 +13,8 @@ evaluated images were used before; a run that repeats the study is set beside th
 a supervised network with all of them, from the records of the runs, which must be run directories.
 """
 
+import dataclasses
+
 from absl import flags
 
 from mvtec_tf.bin import entry
@@ -22,8 +24,13 @@ _RUNS = flags.DEFINE_list("runs", None, "Run directories or CSV files, as descri
 _OUT = flags.DEFINE_string("out", None, "Folder for comparison.json, comparison.csv, figures/ and report.html.")
 _STUDY = flags.DEFINE_boolean("study", False, "Also write study.html, study.json and study.csv: methodology, findings.")
 _TITLE = flags.DEFINE_string("title", "Comparison", "Heading of the report.")
-_COST_MISS = flags.DEFINE_float("cost_miss", 1.0, "What a defective image that is called good costs.", 0)
-_COST_FALSE_ALARM = flags.DEFINE_float("cost_false_alarm", 1.0, "What a good image that is stopped costs.", 0)
+_COSTS_UNSET = "Unset: as all runs were judged, or 1 if they were judged differently."
+_COST_MISS = flags.DEFINE_float(
+    "cost_miss", None, f"What a defective image that is called good costs. {_COSTS_UNSET}", 0
+)
+_COST_FALSE_ALARM = flags.DEFINE_float(
+    "cost_false_alarm", None, f"What a good image that is stopped costs. {_COSTS_UNSET}", 0
+)
 _RESAMPLES = flags.DEFINE_integer("resamples", 1000, "Resamples for the 95 % intervals; 0: no intervals.", 0)
 _SEED = flags.DEFINE_integer("seed", 0, "Seed of the resamples.", 0)
 
@@ -35,16 +42,20 @@ def main() -> None:
 
     from mvtec_tf.evaluation.comparison import report as comparison_report
     from mvtec_tf.evaluation.comparison import summary as comparison_summary
-    from mvtec_tf.evaluation.comparison.contenders import read_methods
+    from mvtec_tf.evaluation.comparison.contenders import common_costs, read_methods
     from mvtec_tf.evaluation.intervals import Bootstrap
     from mvtec_tf.evaluation.metrics import Costs
     from mvtec_tf.study import report as study_report
 
+    given = {"miss": _COST_MISS.value, "false_alarm": _COST_FALSE_ALARM.value}
+    given = {name: value for name, value in given.items() if value is not None}
     try:
-        costs = Costs(_COST_MISS.value, _COST_FALSE_ALARM.value)
+        Costs(**given)
+        methods = read_methods(_RUNS.value)
+        costs = dataclasses.replace(common_costs(methods) or Costs(), **given)
     except ValueError as error:
         raise UsageError(f"--cost_miss, --cost_false_alarm: {error}") from error
-    methods = read_methods(_RUNS.value)
+    print(f"A miss costs {costs.miss:g}, a false alarm {costs.false_alarm:g}.")
     try:
         bootstrap = Bootstrap(_RESAMPLES.value, _SEED.value)
         if _STUDY.value:

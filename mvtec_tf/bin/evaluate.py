@@ -4,14 +4,16 @@ python -m mvtec_tf.bin.evaluate --predictions=FILE.csv --out=DIR [--threshold=X 
 
 The table needs the columns path,category,defect,label,split,score (label 1 = defective, a higher
 score = more defective; split is pretrain, fit, calibrate or evaluate), optionally group and
-probability. Only evaluate rows are judged. Neither model nor images are needed; with --data_dir the
-most confident mistakes are shown, with --heatmaps it is measured how well they find the defect, and
-with --features the embedding is drawn.
+probability. Only evaluate rows are judged. The predictions.csv of a run or of an export, and what
+predict wrote, are judged with the threshold and costs that these say, unless a flag says otherwise.
+Neither model nor images are needed; with --data_dir the most confident mistakes are shown, with
+--heatmaps it is measured how well they find the defect, and with --features the embedding is drawn.
 """
 
 import hashlib
 import json
 import pathlib
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
@@ -20,7 +22,10 @@ from mvtec_tf.bin.flags import extras as extra_flags
 from mvtec_tf.bin.flags import thresholds as threshold_flags
 from mvtec_tf.errors import UsageError, UserError
 
-_PREDICTIONS = flags.DEFINE_string("predictions", None, "CSV file of predictions.")
+if TYPE_CHECKING:
+    from mvtec_tf.evaluation.recorded import Judging
+
+_PREDICTIONS = flags.DEFINE_string("predictions", None, "Table of predictions: CSV, or what predict wrote.")
 _OUT = flags.DEFINE_string(
     "out", None, "Folder for metrics.json, metrics.csv, figures/ and report.html; made if missing."
 )
@@ -44,6 +49,7 @@ def main() -> None:
             raise UsageError(f"--{flag.name} is missing. Expected --predictions=FILE.csv --out=DIR. Try --help.")
 
     from mvtec_tf.data import leaks
+    from mvtec_tf.evaluation import predicted, recorded
     from mvtec_tf.evaluation.intervals import Bootstrap
     from mvtec_tf.evaluation.report import summary
     from mvtec_tf.evaluation.report.judge import judge
@@ -59,19 +65,26 @@ def main() -> None:
         ignored = f"Columns that were not used: {', '.join(predictions.ignored_columns)}."
         notes.append(("Ignored", ignored))
         print(ignored)
+    if predictions.left_out:
+        notes.append(("Not judged", f"Rows that cannot be judged: {predicted.in_words(predictions.left_out)}."))
+        print(notes[-1][1])
+    own = recorded.of_table(path, predictions)
+    how = threshold_flags.as_judged(own)
+    words = _in_words(own, how)
+    notes.append(("Threshold", words))
+    print(words)
     extras = extra_flags.extras(predictions.part(leaks.EVALUATE), _SEED.value, _TENSORBOARD.value)
     try:
         document = judge(
             predictions,
             _OUT.value,
-            flags.FLAGS.threshold,
-            _TITLE.value or path.name,
-            notes,
+            title=_TITLE.value or path.name,
+            notes=notes,
             bootstrap=Bootstrap(_RESAMPLES.value, _SEED.value),
             allow_leak=_ALLOW_LEAK.value,
             tensorboard=_TENSORBOARD.value,
             extras=extras,
-            **threshold_flags.rule_and_costs(),
+            **how,
         )
     except OSError as error:
         raise UserError(
@@ -80,6 +93,20 @@ def main() -> None:
     print(document["summary"])
     print(summary.text_table(document))
     print(_OUT.value)
+
+
+def _in_words(own: "Judging | None", how: dict[str, Any]) -> str:
+    """Who says how the threshold is chosen."""
+    if own is None and how["threshold"] is None and not threshold_flags.method_is_given():
+        return (
+            f"Threshold by the default, {how['rule'].method}: no run lies beside this table to say how it is chosen. "
+            "--threshold and --threshold_method say it."
+        )
+    if own is None:
+        return "Threshold and costs as the flags say."
+    if how == {"threshold": own.threshold, "rule": own.rule, "costs": own.costs}:
+        return own.in_words()
+    return f"Threshold and costs as the flags say, which is not what {own.source} says. There: {own.in_words()}"
 
 
 def _check_study(predictions: pathlib.Path) -> None:

@@ -87,7 +87,7 @@ class Assessment:
 
 def assess(
     predictions: Predictions,
-    threshold: float | None = None,
+    threshold: float | Chosen | None = None,
     rule: Rule | None = None,
     costs: Costs | None = None,
     bootstrap: Bootstrap | None = None,
@@ -97,7 +97,8 @@ def assess(
 
     Args:
       predictions: see `table.check`; the caller has checked it.
-      threshold: if None, it is chosen on the calibrate rows, see `thresholds.choose_threshold`.
+      threshold: a number, or what is chosen already; if None, it is chosen on the calibrate rows, see
+        `thresholds.choose_threshold`.
       rule: how it is chosen; None: Youden's, one for the model.
       costs: of wrong calls; None: 1 each.
       bootstrap: of the intervals; None: 1000 resamples.
@@ -114,7 +115,7 @@ def assess(
     if threshold is None:
         chosen = thresholds.choose(predictions.part(leaks.CALIBRATE), evaluate.categories(), rule, costs, bootstrap)
     else:
-        chosen = Chosen(thresholds.given(threshold))
+        chosen = threshold if isinstance(threshold, Chosen) else Chosen(thresholds.given(threshold))
     resampling = Resampling(evaluate.path, evaluate.category, evaluate.group, evaluate.label, bootstrap)
     overall, categories, mean = _scopes(evaluate, resampling, chosen, costs)
     splits = {split: predictions.label[predictions.split == split] for split in leaks.SPLITS}

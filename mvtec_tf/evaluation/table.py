@@ -10,7 +10,7 @@ import dataclasses
 import io
 import os
 import pathlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from mvtec_tf import files
 from mvtec_tf.data import leaks, words
 from mvtec_tf.data.csv_table import CsvTable
 from mvtec_tf.errors import UserError
+from mvtec_tf.evaluation import predicted
 
 PathLike = str | os.PathLike[str]
 
@@ -56,6 +57,8 @@ class Predictions:
       group: object [N] of str, the physical object shown; "" if the image shows one of its own.
       probability: float64 [N], NaN where none is given.
       ignored_columns: columns of the file that are not used.
+      left_out: (path, reason) of rows that cannot be judged; only of tables that `predict` wrote.
+      thresholds: category -> the threshold that its images were called by; only of tables that `predict` wrote.
     """
 
     path: np.ndarray
@@ -67,6 +70,8 @@ class Predictions:
     group: np.ndarray
     probability: np.ndarray
     ignored_columns: tuple[str, ...] = ()
+    left_out: tuple[tuple[str, str], ...] = ()
+    thresholds: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     @classmethod
     def from_columns(
@@ -136,8 +141,10 @@ class Predictions:
 def read_predictions(path: PathLike, allow_leak: bool = False) -> Predictions:
     """Reads and checks a table of predictions.
 
+    Of a table that `predict` wrote, in CSV or JSON lines, the rows without a score, a label or a split are left out.
+
     Args:
-      path: of the CSV file.
+      path: of the file.
       allow_leak: see `check`.
 
     Raises:
@@ -147,15 +154,33 @@ def read_predictions(path: PathLike, allow_leak: bool = False) -> Predictions:
     """
     source = os.fspath(path)
     # A folder's name may begin with a space: nothing is stripped.
-    table = CsvTable(pathlib.Path(path), REQUIRED, OPTIONAL, strip=False)
+    file = pathlib.Path(path)
+    is_json = file.suffix.lower() == predicted.JSON_LINES
+    table = predicted.JsonLines(file, REQUIRED) if is_json else CsvTable(file, REQUIRED, OPTIONAL, strip=False)
+    by_predict = predicted.is_predicted(table)
+    left_out: list[tuple[str, str]] = []
+    called: list[tuple[str, str]] = []
     columns: dict[str, list] = {name: [] for name in REQUIRED + OPTIONAL if name in table.columns}
     lines: list[int] = []
     for line, row in table:
+        if by_predict:
+            if reason := predicted.why_not_judged(row):
+                left_out.append((row["path"], reason))
+                continue
+            called += [(row["category"], row["threshold"])] * (row["split"] == leaks.EVALUATE)
         lines.append(line)
         for name, values in columns.items():
             values.append(_value(row[name], name, f"{source}, line {line}"))
-    ignored = table.unused(REQUIRED + OPTIONAL)
-    predictions = Predictions.from_columns(**columns, ignored_columns=ignored)
+    if left_out and not lines:
+        raise UserError(
+            f"{source}: none of the {len(left_out)} images in it can be judged: {predicted.in_words(left_out)}. Labels "
+            "come from `--data_dir` of predict, or from the layout of the folders; splits from an export, not a server."
+        )
+    predictions = dataclasses.replace(
+        Predictions.from_columns(**columns, ignored_columns=() if by_predict else table.unused(REQUIRED + OPTIONAL)),
+        left_out=tuple(left_out),
+        thresholds=predicted.thresholds_of(called),
+    )
     check(predictions, source, lambda row: f"line {lines[row]}", allow_leak)
     return predictions
 

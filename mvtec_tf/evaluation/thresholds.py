@@ -131,15 +131,27 @@ class Chosen:
         return self.whole.as_json() | {"per": self.per, "categories": own}
 
 
-def given(value: float) -> Threshold:
-    """A threshold that was named by the user.
+def given(value: float, reason: str = "it was given") -> Threshold:
+    """A threshold that was named by the user, or by who made the predictions.
 
     Raises:
       ValueError: it is not finite.
     """
     if not np.isfinite(value):
         raise ValueError(f"expected a finite threshold. Received: {value}")
-    return Threshold(float(value), GIVEN, "it was given")
+    return Threshold(float(value), GIVEN, reason)
+
+
+def told(values: Mapping[str, float], reason: str) -> Chosen:
+    """The thresholds that the model itself called images by.
+
+    Args:
+      values: category -> its threshold, one or more.
+      reason: who says so, in words.
+    """
+    each = {category: given(value, reason) for category, value in values.items()}
+    first = next(iter(each.values()))
+    return Chosen(first) if len(set(values.values())) == 1 else Chosen(first, each)
 
 
 def choose(

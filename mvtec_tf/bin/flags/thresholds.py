@@ -1,11 +1,15 @@
 """How a threshold is chosen, as flags of every binary that judges: the trainings and `evaluate` alike."""
 
+import dataclasses
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
 from mvtec_tf.errors import UsageError
+
+if TYPE_CHECKING:
+    from mvtec_tf.evaluation.recorded import Judging
 
 FLAGS = flags.FLAGS
 # The flags defined here belong to the binary that asks for them, and show in its --help.
@@ -56,6 +60,22 @@ def rule_and_costs() -> dict[str, Any]:
     values = {name: FLAGS[name].value for name in _NAMES}
     method, target = _method(values)
     return {"rule": Rule(method, values["threshold_per"] or "model", target), "costs": Costs(*_costs(values))}
+
+
+def as_judged(own: "Judging | None") -> dict[str, Any]:
+    """The arguments `threshold`, `rule` and `costs` of `judge`: as the flags say, and where they say nothing as `own`.
+
+    Args:
+      own: how the maker of the table judged it.
+    """
+    found = {"threshold": FLAGS.threshold} | rule_and_costs()
+    if own is None:
+        return found
+    if FLAGS.threshold is None and FLAGS.threshold_per is None and not method_is_given():
+        found |= {"threshold": own.threshold, "rule": own.rule}
+    given = {name: FLAGS[f"cost_{name}"].value for name in ("miss", "false_alarm")}
+    costs = dataclasses.replace(own.costs, **{name: value for name, value in given.items() if value is not None})
+    return found | {"costs": costs}
 
 
 def method_is_given() -> bool:

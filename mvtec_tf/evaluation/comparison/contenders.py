@@ -1,21 +1,21 @@
 """Who is compared: runs or bare tables, read and found to be about the same images."""
 
 import dataclasses
-import json
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from mvtec_tf import files
 from mvtec_tf.data import leaks
 from mvtec_tf.errors import UsageError, UserError
-from mvtec_tf.evaluation import thresholds
+from mvtec_tf.evaluation import recorded, thresholds
 from mvtec_tf.evaluation.intervals import Bootstrap
 from mvtec_tf.evaluation.metrics import Costs
 from mvtec_tf.evaluation.seen import Seen, seen_before
 from mvtec_tf.evaluation.table import Predictions, read_predictions
-from mvtec_tf.evaluation.thresholds import Chosen, Rule, Threshold
+from mvtec_tf.evaluation.thresholds import Chosen, Threshold
 
 # So many images are named in a message; more of them drown what it says.
 _NAMED = 3
@@ -34,6 +34,7 @@ class Contender:
       leak: how many of its evaluated images it had seen before; None if none.
       record: content of its `run.json`, with "part" if it is a second model of that run; None of a table.
       splits: (images, defective ones) of each split of its table.
+      costs: of wrong calls, that its maker judged it with; None if nothing says so.
     """
 
     source: str
@@ -44,6 +45,7 @@ class Contender:
     leak: Seen | None = None
     record: Mapping[str, Any] | None = None
     splits: Mapping[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
+    costs: Costs | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -132,14 +134,14 @@ def _read(text: str, allow_leak: bool) -> Contender:
                 f"--runs: {path} has no {' and no '.join(missing)}, so it is no finished run. "
                 "Finish it, or name a CSV file of predictions."
             )
-        judged_so = _json(path / "metrics.json").get("leak") is not None
-        table = read_predictions(path / "predictions.csv", allow_leak or judged_so)
-        threshold = _recorded_threshold(path / "metrics.json")
+        document = files.read_json(path / "metrics.json")
+        table = read_predictions(path / "predictions.csv", allow_leak or document.get("leak") is not None)
+        threshold = _recorded_threshold(document, path / "metrics.json")
+        judging = recorded.of_document(document, str(path / "metrics.json"))
     else:
         table = read_predictions(path, allow_leak)
-        threshold = thresholds.choose(
-            table.part(leaks.CALIBRATE), table.part(leaks.EVALUATE).categories(), Rule(), Costs(), Bootstrap(0)
-        )
+        judging = recorded.of_table(path, table)
+        threshold = _chosen(table, judging or recorded.Judging("nothing"))
     evaluate = table.part(leaks.EVALUATE)
     keys = [leaks.same_file_key(name) for name in evaluate.path]
     order = sorted(range(len(keys)), key=keys.__getitem__)
@@ -154,15 +156,32 @@ def _read(text: str, allow_leak: bool) -> Contender:
         seen_before(table),
         record,
         {split: (len(each), int(each.sum())) for split, each in labels.items()},
+        judging.costs if judging else None,
     )
 
 
-def _recorded_threshold(file: pathlib.Path) -> Chosen:
+def _chosen(table: Predictions, judging: recorded.Judging) -> Chosen:
+    """The threshold of a table without one beside it, as its maker would choose it."""
+    if isinstance(judging.threshold, Chosen):
+        return judging.threshold
+    if judging.threshold is not None:
+        return Chosen(thresholds.given(judging.threshold))
+    categories = table.part(leaks.EVALUATE).categories()
+    return thresholds.choose(table.part(leaks.CALIBRATE), categories, judging.rule, judging.costs, Bootstrap(0))
+
+
+def common_costs(methods: Sequence[Method]) -> Costs | None:
+    """The costs that all runs which say any were judged with; None if they say different ones, or none."""
+    found = {run.costs for method in methods for run in method.runs} - {None}
+    return found.pop() if len(found) == 1 else None
+
+
+def _recorded_threshold(document: Mapping[str, Any], file: pathlib.Path) -> Chosen:
     """The threshold that the run was judged with."""
-    recorded = _json(file).get("threshold")
+    found = document.get("threshold")
     try:
-        own = {name: _threshold(each) for name, each in recorded.get("categories", {}).items()}
-        return Chosen(_threshold(recorded), own)
+        own = {name: _threshold(each) for name, each in found.get("categories", {}).items()}
+        return Chosen(_threshold(found), own)
     except (AttributeError, KeyError, TypeError) as error:
         raise UserError(
             f"{file}: no threshold in it as `evaluate` writes one. Judge its predictions.csv again."
@@ -179,18 +198,8 @@ def _record(path: pathlib.Path) -> dict[str, Any] | None:
     # A second model beside a run's main one lies in a folder of the run and used the same labels.
     for folder, part in ((path, {}), (path.resolve().parent, {"part": path.name})):
         if (folder / "run.json").is_file():
-            return _json(folder / "run.json") | part
+            return files.read_json(folder / "run.json") | part
     return None
-
-
-def _json(file: pathlib.Path) -> dict[str, Any]:
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{file}: not readable as JSON ({error}).") from error
-    if not isinstance(found, dict):
-        raise UserError(f"{file}: expected a JSON object, found {type(found).__name__}.")
-    return found
 
 
 def _check_same(methods: Sequence[Method]) -> None:

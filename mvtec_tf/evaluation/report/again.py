@@ -6,13 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from mvtec_tf.errors import UserError
-from mvtec_tf.evaluation import table, thresholds
+from mvtec_tf.evaluation import recorded, table
 from mvtec_tf.evaluation.intervals import Bootstrap
-from mvtec_tf.evaluation.metrics import Costs
 from mvtec_tf.evaluation.report import judge as judge_lib
 from mvtec_tf.evaluation.report.extras import Extras
 from mvtec_tf.evaluation.table import Predictions
-from mvtec_tf.evaluation.thresholds import Rule
 
 TABLE_FILE = "predictions.csv"
 
@@ -40,18 +38,17 @@ def judge_again(
       UserError: the folder holds no judgement, or `extras` cannot be used.
     """
     document = _document(folder)
-    asked = document.get("asked", {})
-    threshold, rule = _threshold(document, asked)
-    drawn = document["intervals"]
+    judging = recorded.of_document(document, str(folder))
+    asked, drawn = document.get("asked") or {}, document["intervals"]
     return judge_lib.judge(
         predictions_of(folder),
         folder,
-        threshold,
+        judging.threshold,
         asked.get("title", title),
         [(heading, text) for heading, text in asked.get("notes", [])],
         provenance,
-        rule,
-        Costs(**document["costs"]),
+        judging.rule,
+        judging.costs,
         Bootstrap(drawn["resamples"], drawn["seed"]),
         allow_leak=_leaks(document),
         extras=extras,
@@ -66,14 +63,6 @@ def _document(folder: judge_lib.PathLike) -> dict[str, Any]:
         raise UserError(f"{folder}: not judged yet (no {file.name} in it). Finish the run first.") from error
     except json.JSONDecodeError as error:
         raise UserError(f"{file}: not readable as JSON ({error}). Judge the table again with evaluate.") from error
-
-
-def _threshold(document: Mapping[str, Any], asked: Mapping[str, Any]) -> tuple[float | None, Rule]:
-    if asked:
-        return asked["threshold"], Rule(**asked["rule"])
-    # Written before what was asked for was kept: Youden's rule was then the only one of a run.
-    found = document["threshold"]
-    return (found["value"] if found["method"] == thresholds.GIVEN else None), Rule()
 
 
 def _leaks(document: Mapping[str, Any]) -> bool:

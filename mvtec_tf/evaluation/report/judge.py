@@ -8,7 +8,7 @@ from typing import Any
 
 from mvtec_tf import files
 from mvtec_tf.data import leaks
-from mvtec_tf.evaluation import table
+from mvtec_tf.evaluation import recorded, table
 from mvtec_tf.evaluation.assessment import Assessment, assess
 from mvtec_tf.evaluation.intervals import Bootstrap
 from mvtec_tf.evaluation.metrics import Costs
@@ -19,7 +19,7 @@ from mvtec_tf.evaluation.report import run_report as report
 from mvtec_tf.evaluation.report.canvas import Picture
 from mvtec_tf.evaluation.report.extras import Extras
 from mvtec_tf.evaluation.table import Predictions
-from mvtec_tf.evaluation.thresholds import Rule
+from mvtec_tf.evaluation.thresholds import Chosen, Rule
 
 PathLike = str | os.PathLike[str]
 
@@ -32,7 +32,7 @@ FIGURES_DIR = "figures"
 def judge(
     predictions: Predictions,
     out_dir: PathLike,
-    threshold: float | None = None,
+    threshold: float | Chosen | None = None,
     title: str = "Defect detection report",
     notes: Iterable[tuple[str, str]] = (),
     provenance: Mapping[str, Any] | None = None,
@@ -74,7 +74,7 @@ def judge(
     sentences, notes = summary.sentences(judged, title), list(notes)
     more = (extras or Extras()).sections(judged, predictions.part(leaks.EVALUATE))
     rule = rule or Rule()
-    asked = {"title": title, "notes": [list(note) for note in notes], "threshold": threshold}
+    asked = {"title": title, "notes": [list(note) for note in notes], "threshold": recorded.asked(threshold)}
     asked["rule"] = dataclasses.asdict(rule)
     document = judged.as_json() | {"summary": " ".join(sentences)} | section.documents(more) | {"asked": asked}
     pictures = list(figures.pictures(judged))
