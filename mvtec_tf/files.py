@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import hashlib
 import json
 import os
 import pathlib
@@ -16,6 +17,7 @@ from mvtec_tf.errors import UserError
 # TensorFlow takes a checkpoint's path for a pattern: in a folder `a[1]` it is not found, nor in one with a backslash.
 PATTERN = re.compile(r"[][\\*?]")
 PathLike = str | os.PathLike[str]
+_DIGESTS: dict[tuple[str | int, ...], str] = {}
 
 
 @contextlib.contextmanager
@@ -70,6 +72,24 @@ def alone_in(folder: PathLike) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+
+
+def sha256(path: PathLike) -> str:
+    """SHA-256 (hex) of a file's contents, read once for as long as the process lives and the file is as it was.
+
+    Raises:
+      UserError: the file is gone or cannot be read.
+    """
+    try:
+        found = os.stat(path)
+        # The time of change (ctime) too: the time of modification can be set back.
+        key = (os.fspath(path), found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+        if key not in _DIGESTS:
+            with open(path, "rb") as file:
+                _DIGESTS[key] = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(f"{os.fspath(path)}: cannot be read ({error.strerror}). Is it still there?") from error
+    return _DIGESTS[key]
 
 
 def versions(model: PathLike) -> list[int]:

@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 from keras import layers
 
+from mvtec_tf.data import known_images
 from mvtec_tf.evaluation.report.judge import judge
 from mvtec_tf.evaluation.rows import rows
 from mvtec_tf.evaluation.table import Predictions, write_predictions
@@ -86,5 +87,6 @@ def write_small_run(run_dir: pathlib.Path, records, seed=SEED):
         "versions": {"mvtec_tf": "0"},
     }
     (run_dir / "run.json").write_text(json.dumps(record))
+    known_images.write(run_dir / known_images.FILE, records)
     (run_dir / "flags.txt").write_text("--data_dir=DATA\n--seed=0\n")
     return network

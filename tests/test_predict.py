@@ -17,6 +17,7 @@ from mvtec_tf.serving import batch, client, inputs
 from mvtec_tf.serving.batch import COLUMNS, Judge
 from mvtec_tf.serving.client import Address, BadImageError, LocalModel, UnavailableError, open_server
 from mvtec_tf.serving.journal import Journal
+from mvtec_tf.serving.truth import Truth
 from tests.conftest import run_binary
 from tests.standin_server import Served, serving
 
@@ -60,7 +61,7 @@ def _rows(file):
 
 
 def test_a_folder_of_the_layout_gets_the_evaluations_scores_and_can_be_evaluated(local, exported, toy, truth, tmp_path):
-    judge = Judge(local, batch.read_splits(exported), relative_to=str(toy))
+    judge = Judge(local, Truth(export=exported), relative_to=str(toy))
     rows = _judged(judge, inputs.expand([str(toy)]), tmp_path)
     judged = {row["path"]: row for row in rows}
     assert set(truth) < set(judged)
@@ -277,9 +278,8 @@ def test_the_binary_writes_the_table_says_how_fast_and_fails_if_an_image_did(res
     rows = {row["path"]: row for row in _rows(out)}
     for path, row in truth.items():
         assert float(rows[path]["score"]) == pytest.approx(float(row["score"]), abs=1e-5)
-    again = run_binary("predict", rest, f"--out={out}", toy, check=False)
-    assert again.returncode == 1
-    assert "exists already" in again.stderr
+    again = run_binary("predict", rest, f"--out={out}", f"--relative_to={toy}", toy)
+    assert "Nothing was left to judge." in again.stdout
     (tmp_path / "bad.png").write_bytes(b"no")
     (tmp_path / "list").write_text(f"{tmp_path / 'bad.png'}\n")
     lines = tmp_path / "t.jsonl"

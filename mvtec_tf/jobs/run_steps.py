@@ -10,6 +10,7 @@ from absl import flags
 from mvtec_tf.bin import entry
 from mvtec_tf.bin.flags import run as run_flags
 from mvtec_tf.bin.flags import thresholds as threshold_flags
+from mvtec_tf.data import known_images
 from mvtec_tf.data.decoding import image_store, unreadable
 from mvtec_tf.data.decoding.image_store import Verdict
 from mvtec_tf.data.decoding.unreadable import Unreadable
@@ -111,6 +112,9 @@ def open_run(
     entry.on_refusal(run.discard_if_unused)
     if skipped:
         run.note(**{_SKIPPED: [{"path": one.record.path, "reason": one.reason} for one in skipped]})
+    # An export knows its images again by their contents, wherever they lie then.
+    if not (run.path / known_images.FILE).exists():
+        known_images.write(run.path / known_images.FILE, records)
     return run
 
 

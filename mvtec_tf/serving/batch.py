@@ -3,11 +3,11 @@
 import base64
 import collections
 import contextlib
-import csv
 import dataclasses
 import math
 import os
 import pathlib
+import shutil
 import stat
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -17,10 +17,12 @@ from typing import Any
 import numpy as np
 
 from mvtec_tf import files as atomic
-from mvtec_tf.data.formats.scan import GOOD
+from mvtec_tf.data import leaks
+from mvtec_tf.data.record import DEFECTIVE, GOOD
 from mvtec_tf.errors import UserError
 from mvtec_tf.serving.client import BadImageError, Model, UnavailableError
 from mvtec_tf.serving.journal import Journal
+from mvtec_tf.serving.truth import Truth
 
 COLUMNS = (
     "path",
@@ -28,15 +30,15 @@ COLUMNS = (
     "defect",
     "label",
     "split",
+    "group",
     "score",
     "probability",
     "threshold",
+    "model",
     "verdict",
     "error",
 )
-EVALUATE = "evaluate"
 _NEEDED = ("anomaly_score", "threshold", "label")
-_DEFECTIVE = "defective"
 # No camera's encoded photograph is as large; a file that is would fill the memory before it is refused.
 _LARGEST_FILE = 512 * 2**20
 _SPEAK_EVERY_SECONDS = 10
@@ -44,6 +46,11 @@ _SPEAK_EVERY_SECONDS = 10
 _ANY_IMAGE = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAAAAADhZOFXAAAAEElEQVR42mNsYIAAJgaKGAAmCACQtTEKkQAAAABJRU5ErkJggg=="
 )
+_USES = {
+    leaks.FIT: "fit this model",
+    leaks.PRETRAIN: "pretrain its encoder",
+    leaks.CALIBRATE: "choose its threshold",
+}
 # So often an image is asked about alone, of a server that answers others, before it is to blame.
 _TRIES_ALONE = 2
 
@@ -51,27 +58,22 @@ Row = dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
-class Facts:
-    """What an image's place in the MVTec layout says of it: CATEGORY/test/DEFECT/NAME.
+class Tally:
+    """What came of the files that were judged.
 
     Attributes:
-      record: its name in the tables of every run; "" outside of the layout, and so on.
-      category, defect: "" if unknown.
-      label: 1 defective, 0 good, None if unknown.
+      verdicts: verdict -> how many; "" counts those that could not be judged.
+      splits: how the model's run used them -> how many.
     """
 
-    record: str = ""
-    category: str = ""
-    defect: str = ""
-    label: int | None = None
+    verdicts: collections.Counter = dataclasses.field(default_factory=collections.Counter)
+    splits: collections.Counter = dataclasses.field(default_factory=collections.Counter)
 
-    @classmethod
-    def of(cls, path: str) -> "Facts":
-        """Of an image's path."""
-        parts = pathlib.PurePath(os.path.abspath(path)).parts
-        if len(parts) < 5 or parts[-3] not in ("train", "test"):
-            return cls()
-        return cls("/".join(parts[-4:]), parts[-4], parts[-2], int(parts[-2] != GOOD))
+    def add(self, rows: Iterable[Row]) -> None:
+        """Counts rows."""
+        for row in rows:
+            self.verdicts[row["verdict"]] += 1
+            self.splits[row["split"]] += 1
 
 
 class Judge:
@@ -79,9 +81,10 @@ class Judge:
 
     Args:
       model: that is asked.
-      splits: record name -> how the model's run used the image; None if that is unknown.
-      relative_to: a folder; names in the table are relative to it. "": as they were given.
+      truth: what is known of the images.
+      relative_to: a folder; names in the table are relative to it. "": as the records call them, or as they were given.
       overlays: folder for a picture of each image under its heat map; None: no pictures.
+      called: the model in every row of the table; "": its name.
 
     Attributes:
       seconds: of each request.
@@ -90,20 +93,22 @@ class Judge:
     def __init__(
         self,
         model: Model,
-        splits: dict[str, str] | None = None,
+        truth: Truth | None = None,
         relative_to: str = "",
         overlays: pathlib.Path | None = None,
+        called: str = "",
     ) -> None:
+        self.called = called or model.name
         self.seconds: list[float] = []
         self._model = model
-        self._splits = splits
+        self._truth = truth or Truth()
         self._relative_to = relative_to
         self._overlays = overlays
         self._signature = "explain" if overlays else "serving_default"
 
     def name(self, file: str) -> str:
         """What a file is called in the table, in characters that UTF-8 has."""
-        name = os.path.relpath(file, self._relative_to) if self._relative_to else file
+        name = os.path.relpath(file, self._relative_to) if self._relative_to else self._truth.name(file) or file
         return name.encode("utf-8", "backslashreplace").decode("utf-8")
 
     def __call__(self, files: Sequence[str]) -> list[Row]:
@@ -111,7 +116,10 @@ class Judge:
         contents: list[bytes | str] = [read_image_file(file) for file in files]
         readable = [i for i, content in enumerate(contents) if isinstance(content, bytes)]
         answers = dict(zip(readable, self._ask([contents[i] for i in readable]), strict=True))
-        return [self._row(file, answers.get(i, contents[i])) for i, file in enumerate(files)]
+        return [
+            self._row(file, content, answers.get(i, content))
+            for i, (file, content) in enumerate(zip(files, contents, strict=True))
+        ]
 
     def _ask(self, images: list[bytes]) -> list[dict[str, Any] | str]:
         """Each image's outputs, or why there are none."""
@@ -158,15 +166,10 @@ class Judge:
             )
         return [{name: values[i] for name, values in answer.items()} for i in range(len(images))]
 
-    def _row(self, file: str, answer: dict[str, Any] | str) -> Row:
-        facts, name = Facts.of(file), self.name(file)
-        row = {
-            "path": name,
-            "category": facts.category,
-            "defect": facts.defect,
-            "label": facts.label,
-            "split": self._split(facts),
-        }
+    def _row(self, file: str, content: bytes | str, answer: dict[str, Any] | str) -> Row:
+        name = self.name(file)
+        facts = self._truth.of(file, content if isinstance(content, bytes) else None)
+        row = {"path": name, "model": self.called} | dataclasses.asdict(facts)
         if not isinstance(answer, str) and not math.isfinite(answer["anomaly_score"]):
             answer = f"the model's score is {answer['anomaly_score']}"
         if isinstance(answer, str):
@@ -175,14 +178,9 @@ class Judge:
             "score": float(answer["anomaly_score"]),
             "probability": float(answer["probability"]) if "probability" in answer else None,
             "threshold": float(answer["threshold"]),
-            "verdict": _DEFECTIVE if answer["label"] else GOOD,
+            "verdict": DEFECTIVE if answer["label"] else GOOD,
             "error": self._write_overlay(name, answer) if self._overlays else "",
         }
-
-    def _split(self, facts: Facts) -> str:
-        if self._splits is None or facts.label is None:
-            return ""
-        return self._splits.get(facts.record, EVALUATE)
 
     def _write_overlay(self, name: str, answer: dict[str, Any]) -> str:
         """Writes the picture; returns why it could not be written, which takes nothing from the verdict."""
@@ -197,7 +195,7 @@ class Judge:
 
 def judge_files(
     judge: Judge, files: Sequence[str], journal: Journal, batch_size: int, concurrency: int = 1
-) -> collections.Counter:
+) -> Tally:
     """Judges all files that the journal does not have yet, and writes each batch down as it comes.
 
     Args:
@@ -208,52 +206,49 @@ def judge_files(
       concurrency: requests at a time.
 
     Returns:
-      How many of the files that were judged now got which verdict; "" counts those that could not be judged.
+      What came of the files that were judged now.
     """
-    left = [file for file in files if judge.name(file) not in journal.names]
-    if len(left) < len(files):
-        print(f"{len(files) - len(left)} of {len(files)} images are in the table already.", flush=True)
+    # Two spellings of one path are one image.
+    once: dict[str, str] = {}
+    for file in files:
+        once.setdefault(leaks.same_file_key(judge.name(file)), file)
+    if len(once) < len(files):
+        print(f"{len(files) - len(once)} of {len(files)} paths name an image that another one names.", flush=True)
+    there = {leaks.same_file_key(name) for name in journal.names}
+    left = [file for key, file in once.items() if key not in there]
+    if len(left) < len(once):
+        print(f"{len(once) - len(left)} of {len(once)} images are in the table already.", flush=True)
     batches = [left[i : i + batch_size] for i in range(0, len(left), batch_size)]
-    verdicts: collections.Counter = collections.Counter()
+    tally = Tally()
     start = spoke = time.monotonic()
     with ThreadPoolExecutor(concurrency) as workers:
         for rows in _in_order(workers, judge, batches, ahead=concurrency):
             journal.append(rows)
-            verdicts.update(row["verdict"] for row in rows)
+            tally.add(rows)
             now = time.monotonic()
             if now - spoke > _SPEAK_EVERY_SECONDS:
-                done = verdicts.total()
+                done = tally.verdicts.total()
                 print(f"judged {done} of {len(left)} images, {done / (now - start):.1f} images/s", flush=True)
                 spoke = now
-    return verdicts
+    return tally
 
 
-def summary(verdicts: collections.Counter, seconds: float, requests: Sequence[float], batch_size: int) -> str:
+def summary(tally: Tally, seconds: float, requests: Sequence[float], batch_size: int) -> str:
     """What was found, and how fast: throughput over all, latency of single requests."""
-    count = verdicts.total()
+    verdicts, count = tally.verdicts, tally.verdicts.total()
+    splits = {split: tally.splits[split] for split in _USES if tally.splits[split]}
+    used = [f"{images} of these were used to {_USES[split]}" for split, images in splits.items()]
     text = (
-        f"{count} images: {verdicts[GOOD]} good, {verdicts[_DEFECTIVE]} defective, {verdicts['']} could not be judged. "
+        f"{count} images: {verdicts[GOOD]} good, {verdicts[DEFECTIVE]} defective, {verdicts['']} could not be judged. "
         f"{count / max(seconds, 1e-9):.1f} images/s."
     )
+    if used:
+        text += f" {', '.join(used)}: of new images that says nothing."
     if not requests:
         return text
     median, late = 1000 * np.percentile(requests, [50, 95])
     size = f"up to {batch_size} images" if batch_size > 1 else "one image"
     return f"{text} {len(requests)} requests of {size}: median {median:.1f} ms, 95th percentile {late:.1f} ms."
-
-
-def read_splits(model: atomic.PathLike) -> dict[str, str] | None:
-    """How the run of an exported SavedModel used each image: record name -> split; None if the export has no table."""
-    file = pathlib.Path(model) / "assets.extra" / "predictions.csv"
-    if not file.is_file():
-        return None
-    splits: dict[str, str] = {}
-    with file.open(newline="", encoding="utf-8") as content:
-        for row in csv.DictReader(content):
-            # An image may have been used twice; what it was fitted on says most.
-            if row["split"] == "fit" or row["path"] not in splits:
-                splits[row["path"]] = row["split"]
-    return splits
 
 
 def read_image_file(file: str) -> bytes | str:
@@ -279,15 +274,30 @@ def _reason(error: Exception) -> str:
 
 
 @contextlib.contextmanager
-def finished_as(out: pathlib.Path, partial: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Yields `partial`, which a later call goes on with if this one is interrupted; on success it becomes `out`.
+def finished_as(out: pathlib.Path, partial: pathlib.Path, called: str, form: str) -> Iterator[Journal]:
+    """Yields a table that grows beside `out`, with the rows that are in it; on success it becomes `out`.
+
+    A later call goes on with it if this one is interrupted.
 
     Raises:
-      UserError: `out` is there already.
+      UserError: the finished table is of another model, or another call has finished it meanwhile.
     """
     if out.exists():
-        raise UserError(f"--out={out}: exists already. Give another name, or remove it.")
-    yield partial
+        with Journal(out, COLUMNS, form) as finished:
+            finished.check_all("model", called)
+            names = set(finished.names)
+        if not partial.exists():
+            with atomic.replacing(partial) as temporary:
+                shutil.copyfile(out, temporary)
+    else:
+        names = set()
+    with Journal(partial, COLUMNS, form) as table:
+        if not names <= table.names:
+            raise UserError(
+                f"--out={out}: another call has written it since this one was interrupted. Give another --out, or "
+                f"remove {partial}, which is what this one had come to."
+            )
+        yield table
     os.replace(partial, out)
 
 

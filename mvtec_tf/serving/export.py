@@ -10,14 +10,15 @@ from typing import Any
 import tensorflow as tf
 
 from mvtec_tf import files
+from mvtec_tf.data import known_images
 from mvtec_tf.errors import UserError
 from mvtec_tf.graphs import saved_model
 from mvtec_tf.graphs.thresholded import ThresholdedModel, Thresholds
 from mvtec_tf.serving import configs, model_card, warmup
 from mvtec_tf.serving.model_card import Statements
 
-# Of the run, kept with the export: the evaluation's scores, its figures, and the flags that repeat it.
-_KEPT = ("predictions.csv", "metrics.json", "flags.txt")
+# Of the run, kept with the export: the evaluation's scores, its figures, the flags that repeat it, and its images.
+_KEPT = ("predictions.csv", "metrics.json", "flags.txt", known_images.FILE)
 
 
 @dataclasses.dataclass(frozen=True)

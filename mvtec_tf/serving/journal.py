@@ -18,6 +18,8 @@ from mvtec_tf import files
 from mvtec_tf.errors import UsageError, UserError
 
 FORMS = (".csv", ".jsonl")
+# Columns in which all rows of a table have one value, as a rule.
+SHARED = ("model",)
 
 
 class Journal:
@@ -41,6 +43,7 @@ class Journal:
         self._columns = tuple(columns)
         self._form = form
         self.names: set[str] = set()
+        self._values: dict[str, set[str]] = {name: set() for name in SHARED if name in self._columns}
         self.failed = 0
         try:
             self.file.parent.mkdir(parents=True, exist_ok=True)
@@ -66,6 +69,13 @@ class Journal:
         self._write("".join(self._line([row[name] for name in self._columns]) for row in rows))
         for row in rows:
             self._note(row)
+
+    def check_all(self, column: str, value: str) -> None:
+        """Raises UserError if a row has another value in this column, one of `SHARED`."""
+        if others := sorted(self._values[column] - {value}):
+            raise UserError(
+                f"--out={self.file}: there already, of the {column} {others[0]}, not {value}. Give another --out."
+            )
 
     def close(self) -> None:
         """Lets other processes have it."""
@@ -135,6 +145,8 @@ class Journal:
     def _note(self, row: Mapping[str, Any]) -> None:
         self.names.add(row[self._columns[0]])
         self.failed += bool(row[self._columns[-1]])
+        for column, values in self._values.items():
+            values.add(row[column])
 
 
 def form_of(file: files.PathLike) -> str:

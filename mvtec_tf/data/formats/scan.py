@@ -12,6 +12,7 @@ import os
 import pathlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from mvtec_tf import files
 from mvtec_tf.data.formats import division, folders, image_list
 from mvtec_tf.data.record import GOOD, IMAGE_SUFFIXES, Category, PathLike, Record
 from mvtec_tf.errors import UserError
@@ -77,7 +78,7 @@ def fingerprint(records: Iterable[Record]) -> str:
         # The names of the MVTec layout say both already.
         if not record.path.startswith(f"{record.category}/{record.split}/{record.defect}/"):
             digest.update(f"{record.split}\0{record.defect}\0".encode())
-        digest.update(hashlib.sha256(pathlib.Path(record.file).read_bytes()).digest())
+        digest.update(bytes.fromhex(files.sha256(record.file)))
     return digest.hexdigest()
 
 
