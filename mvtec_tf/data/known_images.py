@@ -10,6 +10,7 @@ import pathlib
 from collections.abc import Iterable
 
 from mvtec_tf import files
+from mvtec_tf.data import words
 from mvtec_tf.data.csv_table import CsvTable
 from mvtec_tf.data.formats import layout
 from mvtec_tf.data.record import DEFECTIVE, GOOD, TEST, TRAIN, Record
@@ -58,10 +59,10 @@ def of_place(file: files.PathLike) -> Record | None:
     if not folder:
         return None
     category, steps = os.path.basename(folder), os.path.relpath(path, folder).split(os.sep)
-    part = layout.part_of(steps[0])
+    part = words.part_of(steps[0])
     split, defect = part, ""
     if part in (TRAIN, TEST) and len(steps) == _STEPS_OF_MVTEC:
-        defect = GOOD if layout.is_good(steps[1]) else steps[1]
+        defect = GOOD if words.is_good(steps[1]) else steps[1]
     elif part in (GOOD, DEFECTIVE) and {GOOD, DEFECTIVE} <= set(layout.parts(folder)):
         split, defect = "", GOOD if part == GOOD else _defect_of(steps)
     if not defect or (split == TRAIN and defect != GOOD):
@@ -73,4 +74,4 @@ def _defect_of(steps: list[str]) -> str:
     """Of `defective/IMAGE` or `defective/DEFECT/IMAGE`; "" of anything else."""
     if len(steps) == 2:
         return DEFECTIVE
-    return steps[1] if len(steps) == _STEPS_OF_MVTEC and not layout.is_good(steps[1]) else ""
+    return steps[1] if len(steps) == _STEPS_OF_MVTEC and not words.is_good(steps[1]) else ""
