@@ -101,7 +101,7 @@ def test_failures_exit_with_1_and_name_what_failed(table, tmp_path):
     (tmp_path / "nan.csv").write_text("\n".join([HEADER, *ROWS, "new.png,bottle,crack,1,evaluate,nan"]))
     (tmp_path / "file").write_text("in the way")
     for predictions, out, message in (
-        ("nowhere.csv", "out", "nowhere.csv: expected a CSV file of predictions, found nothing"),
+        ("nowhere.csv", "out", "nowhere.csv: expected a CSV file, found nothing"),
         ("leak.csv", "out", "bad3.png is also in fit"),
         ("nan.csv", "out", "nan.csv, line 24: score nan"),
         ("table.csv", "file", "--out=file"),
@@ -115,7 +115,8 @@ def test_failures_exit_with_1_and_name_what_failed(table, tmp_path):
 
 def test_judging_needs_neither_tensorflow_nor_global_plot_state(table, tmp_path):
     code = (
-        "import sys; from mvtec_tf.evaluation import judge, table\n"
+        "import sys; from mvtec_tf.evaluation import table\n"
+        "from mvtec_tf.evaluation.report import judge\n"
         "judge.judge(table.read_predictions('table.csv'), 'out')\n"
         "print(sorted({'tensorflow', 'keras', 'matplotlib.pyplot', 'pandas'} & set(sys.modules)))"
     )
