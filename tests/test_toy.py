@@ -23,6 +23,7 @@ from tests.conftest import run_binary
 SMALL = {"image_size": 48, "train_good": 4, "test_good": 3, "per_defect": 3}
 # Named here once more, so that a renamed category or defect is noticed.
 DEFECTS = {"denim": {"broken_yarn", "hole", "stain"}, "flange": {"blocked_hole", "chip", "scratch"}}
+ALL_DEFECTS = DEFECTS | {"mesh": {"bent", "broken", "missing"}}
 
 
 @pytest.fixture(scope="module")
@@ -37,8 +38,8 @@ def photographs():
     """Every defect, both severities, several seeds: (category, defect, severity, Photograph)."""
     wanted = [
         (category, defect, index, seed)
-        for category in DEFECTS
-        for defect in sorted(DEFECTS[category])
+        for category in ALL_DEFECTS
+        for defect in sorted(ALL_DEFECTS[category])
         for index in range(6)
         for seed in (0, 1)
     ]
@@ -156,7 +157,7 @@ def test_good_images_differ_from_one_another():
 
 def test_the_same_seed_gives_the_same_bytes_in_another_process(small, tmp_path):
     again = tmp_path / "again"
-    call = f"from mvtec_tf.data import toy; toy.write_toy_factory({str(again)!r}, seed=3, **{SMALL!r})"
+    call = f"from mvtec_tf.data.toy import factory as toy; toy.write_toy_factory({str(again)!r}, seed=3, **{SMALL!r})"
     subprocess.run([sys.executable, "-c", call], check=True, env={**os.environ, "PYTHONHASHSEED": "77"})
     assert set(_files(again)) == set(_files(small))
     for name, path in _files(small).items():
@@ -265,3 +266,13 @@ def test_trivial_features_miss_the_subtle_defects_of_the_default_set(tmp_path, s
         for part in (test, test & (category == "denim"), test & (category == "flange")):
             judged = part & (subtle | (labels == 0))
             assert roc_auc_score(labels[judged], scores[judged]) < 0.70
+
+
+def test_products_are_drawn_as_asked_for_and_none_that_there_is_not(small, tmp_path):
+    assert toy.write_toy_factory(tmp_path / "mesh", seed=3, products=("mesh",), **SMALL) == ["mesh"]
+    found = records.scan([tmp_path / "mesh"])
+    assert {record.defect for record in found if record.label} == ALL_DEFECTS["mesh"]
+    with pytest.raises(UserError, match="other settings"):
+        toy.write_toy_factory(small, seed=3, products=("mesh",), **SMALL)
+    with pytest.raises(UserError, match="carpet"):
+        toy.write_toy_factory(tmp_path / "carpet", products=("carpet",), **SMALL)

@@ -206,7 +206,7 @@ def fit_one(images: int, seed: int, answer: str) -> None:
 def _in_a_process(images: int, seed: int) -> MemoryCost:
     with tempfile.TemporaryDirectory() as folder:
         answer = pathlib.Path(folder) / "answer.json"
-        code = f"from mvtec_tf.benchmark import patch_memory; patch_memory.fit_one({images}, {seed}, {str(answer)!r})"
+        code = f"from tools import patch_memory; patch_memory.fit_one({images}, {seed}, {str(answer)!r})"
         process = subprocess.Popen([sys.executable, "-c", code])
         # Not process.wait(): only this call says what that one process used.
         _, status, usage = os.wait4(process.pid, 0)

@@ -14,6 +14,9 @@ _IMAGE_SIZE = flags.DEFINE_integer("image_size", 128, "Side of the images in pix
 _TRAIN_GOOD = flags.DEFINE_integer("train_good", 120, "Good training images of each category.")
 _TEST_GOOD = flags.DEFINE_integer("test_good", 60, "Good test images of each category.")
 _PER_DEFECT = flags.DEFINE_integer("per_defect", 40, "Test images of each defect type, half of them subtle.")
+_PRODUCTS = flags.DEFINE_list(
+    "products", ["denim", "flange"], "Which products: denim (a cloth), flange (a part at any angle), mesh (woven wire)."
+)
 flags.mark_flag_as_required("out")
 
 
@@ -30,6 +33,7 @@ def main() -> None:
         train_good=_TRAIN_GOOD.value,
         test_good=_TEST_GOOD.value,
         per_defect=_PER_DEFECT.value,
+        products=_PRODUCTS.value,
     )
     for category in categories:
         defects = ", ".join(toy.CATEGORIES[category].defects)

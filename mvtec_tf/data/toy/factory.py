@@ -11,14 +11,16 @@ import json
 import os
 import pathlib
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from PIL import Image, ImageFilter
 
 from mvtec_tf import files as atomic
-from mvtec_tf.data.toy import parts as toy_parts
-from mvtec_tf.data.toy.parts import GROSS, SUBTLE, between
+from mvtec_tf.data.toy.denim import DENIM_DEFECTS, denim
+from mvtec_tf.data.toy.drawing import GROSS, SUBTLE, Layers, between, grid
+from mvtec_tf.data.toy.flange import FLANGE_DEFECTS, flange
+from mvtec_tf.data.toy.mesh import MESH_DEFECTS, mesh
 from mvtec_tf.errors import UserError
 
 PathLike = str | os.PathLike[str]
@@ -40,14 +42,17 @@ MASK_LEVELS = 6.0
 class Product:
     """A category: how its photographs are drawn and which defects it knows."""
 
-    draw: Callable[[np.random.Generator, int, str, str], tuple[toy_parts.Layers, toy_parts.Layers]]
+    draw: Callable[[np.random.Generator, int, str, str], tuple[Layers, Layers]]
     defects: tuple[str, ...]
 
 
 CATEGORIES = {
-    "denim": Product(toy_parts.denim, toy_parts.DENIM_DEFECTS),
-    "flange": Product(toy_parts.flange, toy_parts.FLANGE_DEFECTS),
+    "denim": Product(denim, DENIM_DEFECTS),
+    "flange": Product(flange, FLANGE_DEFECTS),
+    "mesh": Product(mesh, MESH_DEFECTS),
 }
+# What is drawn where nothing else is asked for: enough for a first look in minutes.
+DEFAULT_PRODUCTS = ("denim", "flange")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,6 +77,7 @@ class _Settings:
     train_good: int
     test_good: int
     per_defect: int
+    products: tuple[str, ...] = DEFAULT_PRODUCTS
     drawing_version: int = DRAWING_VERSION
 
 
@@ -110,6 +116,7 @@ def write_toy_factory(
     train_good: int = 120,
     test_good: int = 60,
     per_defect: int = 40,
+    products: Sequence[str] = DEFAULT_PRODUCTS,
 ) -> list[str]:
     """Draws the data set into `root`, which appears whole or not at all.
 
@@ -124,6 +131,7 @@ def write_toy_factory(
       train_good: good training images of each category.
       test_good: good test images of each category.
       per_defect: test images of each defect type; the even ones are subtle, the odd ones gross.
+      products: which categories are drawn, out of `CATEGORIES`.
 
     Returns:
       The categories' names, sorted.
@@ -131,14 +139,14 @@ def write_toy_factory(
     Raises:
       UserError: a setting is out of range, or `root` holds something else.
     """
-    settings = _Settings(seed, image_size, train_good, test_good, per_defect)
+    settings = _Settings(seed, image_size, train_good, test_good, per_defect, tuple(sorted(set(products))))
     _check_settings(settings)
     root = pathlib.Path(root)
     if root.is_dir() and not any(root.iterdir()):
         root.rmdir()
     if root.exists():
         _check_reusable(root, settings)
-        return sorted(CATEGORIES)
+        return list(settings.products)
     try:
         with atomic.new_directory(root) as folder:
             _write(folder, settings)
@@ -147,7 +155,7 @@ def write_toy_factory(
         if not (root / SETTINGS_FILE).is_file():
             raise
         _check_reusable(root, settings)
-    return sorted(CATEGORIES)
+    return list(settings.products)
 
 
 def photograph(category: str, split: str, defect: str, index: int, *, seed: int, image_size: int) -> Photograph:
@@ -175,7 +183,7 @@ def photograph(category: str, split: str, defect: str, index: int, *, seed: int,
 
 def _light(rng: np.random.Generator, size: int) -> np.ndarray:
     """Illumination [size, size, 3]: gain, gradient and tint differ from photograph to photograph."""
-    x, y = toy_parts.grid(size)
+    x, y = grid(size)
     direction, slope = between(rng, 0.0, 2.0 * np.pi), between(rng, 0.0, 0.08)
     gain, tint = between(rng, 0.92, 1.08), between(rng, -0.02, 0.02)
     field = gain * (1.0 + slope * (np.cos(direction) * x + np.sin(direction) * y) - 0.05 * (x * x + y * y))
@@ -185,7 +193,7 @@ def _light(rng: np.random.Generator, size: int) -> np.ndarray:
     return field[..., None] * (1.0 + warmth[..., None] * np.array([1.0, 0.0, -1.0]))
 
 
-def _shrink(layers: toy_parts.Layers) -> np.ndarray:
+def _shrink(layers: Layers) -> np.ndarray:
     """Layers drawn too large -> float64 [S, S, 3], each pixel the mean of those it covers."""
     size = len(layers[0][0]) // _OVERSAMPLING
     block = (size, _OVERSAMPLING, size, _OVERSAMPLING)
@@ -204,7 +212,7 @@ def _mask(clean: np.ndarray, defective: np.ndarray) -> np.ndarray:
 
 
 def _items(settings: _Settings) -> Iterator[_Item]:
-    for category in sorted(CATEGORIES):
+    for category in settings.products:
         counts = [("train", GOOD, settings.train_good), ("test", GOOD, settings.test_good)]
         counts += [("test", defect, settings.per_defect) for defect in CATEGORIES[category].defects]
         for split, defect, count in counts:
@@ -219,9 +227,9 @@ def _write(folder: pathlib.Path, settings: _Settings) -> None:
         _save(folder / item.category / item.path, drawn.image)
         if item.mask:
             _save(folder / item.category / item.mask, drawn.mask)
-    for category in sorted(CATEGORIES):
+    for category in settings.products:
         (folder / category / SEVERITY_FILE).write_bytes(_severity_table(category, settings))
-    atomic.write_json(folder / SETTINGS_FILE, dataclasses.asdict(settings))
+    atomic.write_json(folder / SETTINGS_FILE, _as_json(settings))
 
 
 def _save(path: pathlib.Path, pixels: np.ndarray) -> None:
@@ -238,28 +246,38 @@ def _severity_table(category: str, settings: _Settings) -> bytes:
 
 
 def _check_settings(settings: _Settings) -> None:
+    unknown = [name for name in settings.products if name not in CATEGORIES]
+    if unknown or not settings.products:
+        found = ", ".join(unknown) or "none"
+        raise UserError(f"--products: unknown: {found}. Known are {', '.join(CATEGORIES)}.")
     least = {"seed": 0, "image_size": MIN_IMAGE_SIZE, "train_good": 1, "test_good": 1, "per_defect": 1}
     for name, minimum in least.items():
         if getattr(settings, name) < minimum:
             raise UserError(f"--{name}={getattr(settings, name)}: expected at least {minimum}.")
 
 
+def _as_json(settings: _Settings) -> dict[str, object]:
+    return dataclasses.asdict(settings) | {"products": list(settings.products)}
+
+
 def _check_reusable(root: pathlib.Path, settings: _Settings) -> None:
     stamp = root / SETTINGS_FILE
     if not stamp.is_file():
         raise UserError(f"{root}: exists and is no toy factory (it has no {SETTINGS_FILE}). Choose another folder.")
-    wanted = dataclasses.asdict(settings)
+    wanted = _as_json(settings)
     try:
         found = json.loads(stamp.read_text(encoding="utf-8"))
     except ValueError as error:
         raise UserError(f"{stamp}: expected JSON, found {error}. Delete {root} to draw the set anew.") from error
+    # A set that was drawn before there was a choice of products has the default ones.
+    found = {"products": list(DEFAULT_PRODUCTS)} | found if isinstance(found, dict) else found
     if found != wanted:
         raise UserError(
             f"{root}: holds a toy factory of other settings, {found}; asked for {wanted}. "
             "Choose another folder, or delete this one to draw it anew."
         )
     files = [root / item.category / name for item in _items(settings) for name in (item.path, item.mask) if name]
-    files += [root / category / SEVERITY_FILE for category in CATEGORIES]
+    files += [root / category / SEVERITY_FILE for category in settings.products]
     missing = [file for file in files if not file.is_file()]
     if missing:
         raise UserError(
