@@ -128,7 +128,8 @@ def test_a_second_judgement_replaces_the_log_of_the_first(tmp_path):
 
 def test_a_log_is_written_without_tensorflow(tmp_path):
     code = (
-        "import sys; from mvtec_tf.evaluation import assessment, table; from mvtec_tf.evaluation.report import tensorboard_log\n"
+        "import sys; from mvtec_tf.evaluation import assessment, table\n"
+        "from mvtec_tf.evaluation.report import tensorboard_log\n"
         "rows = [table.Row(f'{i}', 'c', ('good', 'x')[i % 2], i % 2, 'evaluate', i) for i in range(8)]\n"
         "judged = assessment.assess(table.Predictions.from_rows(rows), 3.5)\n"
         "tensorboard_log.write('log', judged, ['Fine.'], [], {'seed': 0})\n"
