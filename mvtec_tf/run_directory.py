@@ -5,7 +5,7 @@ import pathlib
 import platform
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import metadata
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import mvtec_tf
 from mvtec_tf import files
 from mvtec_tf.errors import UserError
+from mvtec_tf.ownership import LOCK_FILE, Owned
 
 _PACKAGES = ("tensorflow", "keras", "keras-cv", "scikit-learn", "numpy", "tf-keras-vis")
 
@@ -27,9 +28,12 @@ class RunDirectory:
       data: description of the data; its "fingerprint" decides whether it is the same.
       flagfile: text of a flagfile that repeats the run.
       defaults: of the settings, for a run that an earlier version began, which knew fewer of them.
+      of_features: names of the settings that decide what lies in `features/`. A run that has come to its features and
+        no further may be begun anew with others of the rest.
 
     Raises:
-      UserError: the directory belongs to another recipe or other data, or is no run directory.
+      UserError: the directory belongs to another recipe or other data, or is no run directory, or another process
+        is at work in it.
     """
 
     def __init__(
@@ -40,15 +44,34 @@ class RunDirectory:
         data: Mapping[str, Any],
         flagfile: str,
         defaults: Mapping[str, Any] | None = None,
+        of_features: Collection[str] = (),
     ) -> None:
         self.path = pathlib.Path(path)
-        self._was_there = self.path.exists()
+        self._owned = Owned(self.path, "--run_dir")
+        try:
+            self._open(binary, settings, data, flagfile, defaults or {}, of_features)
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(
+        self,
+        binary: str,
+        settings: Mapping[str, Any],
+        data: Mapping[str, Any],
+        flagfile: str,
+        defaults: Mapping[str, Any],
+        of_features: Collection[str],
+    ) -> None:
         self.resumed = self._record_file.exists()
+        begun = not self.resumed
         if self.resumed:
-            self.record = self._read(binary, settings, data, defaults or {})
+            self.record = read_run(self.path)
+            begun = self._check(binary, settings, data, defaults, of_features)
             self._remove_partial_writes()
         else:
             self._refuse_strangers()
+        if begun:
             self.record = {
                 "binary": binary,
                 "status": "running",
@@ -104,30 +127,45 @@ class RunDirectory:
         self._write()
 
     def finish(self) -> None:
-        """Marks the run as finished: the same command will say so and do nothing."""
+        """Marks the run as finished, so that the same command says so and does nothing, and lets others in."""
         self.note(status="finished")
+        self.close()
+
+    def close(self) -> None:
+        """Lets other processes in. What ends lets them in by itself."""
+        self._owned.release()
+
+    def damaged(self, results: Iterable[str]) -> list[str]:
+        """Those of `results`, paths within the run, that are missing or empty. A damaged SavedModel is removed."""
+        gone = [name for name in results if _is_empty(self.path / name)]
+        if _is_damaged_model(self.saved_model):
+            shutil.rmtree(self.saved_model)
+            gone = list(dict.fromkeys([*gone, self.saved_model.name]))
+        return gone
 
     def discard_if_unused(self) -> None:
-        """Removes what this call has made, if it has come to no checkpoint, no model, no prediction and no cell.
+        """Removes what this call has made, if it has come to no features, checkpoint, model, prediction or cell.
 
         For a run that is refused after it was opened. A resumed run is left as it is.
         """
-        results = (self.checkpoints, self.saved_model, self.predictions, self.cells)
-        if self.resumed or any(path.exists() for path in results):
-            return
-        for item in self.path.iterdir():
-            shutil.rmtree(item) if item.is_dir() else item.unlink()
-        if not self._was_there:
-            self.path.rmdir()
+        if not self.resumed and not self._has_results() and not self._has_features():
+            for item in self.path.iterdir():
+                if item.name != LOCK_FILE:
+                    shutil.rmtree(item) if item.is_dir() else item.unlink()
+        self.close()
+
+    def _has_results(self) -> bool:
+        return any(path.exists() for path in (self.checkpoints, self.saved_model, self.predictions, self.cells))
+
+    def _has_features(self) -> bool:
+        return any((self.path / "features").rglob("*.npy"))
 
     @property
     def _record_file(self) -> pathlib.Path:
         return self.path / "run.json"
 
     def _refuse_strangers(self) -> None:
-        if self.path.exists() and not self.path.is_dir():
-            raise UserError(f"--run_dir={self.path}: a file of this name is in the way. Choose another directory.")
-        if self.path.is_dir() and any(self.path.iterdir()):
+        if any(item.name != LOCK_FILE for item in self.path.iterdir()):
             raise UserError(
                 f"--run_dir={self.path}: not empty, and no run of this program (no run.json). "
                 "Choose a new directory, or empty this one."
@@ -135,23 +173,28 @@ class RunDirectory:
 
     def _make(self, flagfile: str) -> None:
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
             files.write_text(self.path / "flags.txt", flagfile)
             self._write()
         except OSError as error:
             raise UserError(f"--run_dir={self.path}: cannot be written ({error}). Choose another directory.") from error
 
-    def _read(
-        self, binary: str, settings: Mapping[str, Any], data: Mapping[str, Any], defaults: Mapping[str, Any]
-    ) -> dict[str, Any]:
-        record = read_run(self.path)
+    def _check(
+        self,
+        binary: str,
+        settings: Mapping[str, Any],
+        data: Mapping[str, Any],
+        defaults: Mapping[str, Any],
+        of_features: Collection[str],
+    ) -> bool:
+        """Whether the run begins anew, with the features that are there. Raises UserError if it is another one."""
+        record = self.record
         # A run that was begun before a setting existed has it at its default.
         there = {name: defaults.get(name) for name in settings} | record["settings"]
-        differences = [
-            f"--{name}: {there.get(name)!r} there, {settings.get(name)!r} here"
-            for name in sorted({*there, *settings})
-            if there.get(name) != settings.get(name)
-        ]
+        changed = [name for name in sorted({*there, *settings}) if there.get(name) != settings.get(name)]
+        begins = bool(changed) and not self.finished and self._has_features() and not self._has_results()
+        if begins:
+            changed = [name for name in changed if name in of_features]
+        differences = [f"--{name}: {there.get(name)!r} there, {settings.get(name)!r} here" for name in changed]
         if record["binary"] != binary:
             differences.insert(0, f"program: {record['binary']} there, {binary} here")
         if record["data"]["fingerprint"] != data["fingerprint"]:
@@ -161,7 +204,7 @@ class RunDirectory:
                 f"--run_dir={self.path}: belongs to another run. {'; '.join(differences)}. "
                 "Choose a new directory, or repeat that run's flags to resume it."
             )
-        return record
+        return begins
 
     def _remove_partial_writes(self) -> None:
         # A killed process leaves its temporary files; they start with a dot and say partial.
@@ -188,6 +231,21 @@ def read_run(path: files.PathLike) -> dict[str, Any]:
         raise UserError(f"{path}: no run directory (no run.json in it).") from error
     except json.JSONDecodeError as error:
         raise UserError(f"{file}: not readable as JSON ({error}). Remove the run directory and start again.") from error
+
+
+def _is_empty(path: pathlib.Path) -> bool:
+    if path.is_dir():
+        return not any(item.stat().st_size for item in path.rglob("*") if item.is_file())
+    return not path.is_file() or path.stat().st_size == 0
+
+
+def _is_damaged_model(folder: pathlib.Path) -> bool:
+    names = ("saved_model.pb", "variables/variables.index")
+    return folder.exists() and (any(_is_empty(folder / name) for name in names) or not _has_numbers(folder))
+
+
+def _has_numbers(model: pathlib.Path) -> bool:
+    return any((model / "variables").glob("variables.data-*"))
 
 
 def _versions() -> dict[str, str]:

@@ -8,13 +8,16 @@ import signal
 import subprocess
 import sys
 import traceback
+import warnings
 
 from absl import app, flags, logging
 
 import mvtec_tf
 import mvtec_tf.bin
+import mvtec_tf.jobs
 
-_ROOM = mvtec_tf.bin.__name__
+# Their modules know the flags, or somebody who does.
+_ROOMS = (mvtec_tf.bin.__name__, mvtec_tf.jobs.__name__)
 # Before any binary does it: the flags of a binary are forgotten after its call, and absl defines these once.
 app.define_help_flags()
 # absl remembers the modules that disclaim their flags by `id`, which Python would give to another module.
@@ -39,8 +42,8 @@ def run_in_process(name, *arguments, check=True, cwd=None):
     out, err = io.StringIO(), io.StringIO()
     command = [name, *map(str, arguments)]
     streams = contextlib.redirect_stdout(out), contextlib.redirect_stderr(err)
-    with _new_program(command), contextlib.chdir(cwd or os.curdir), streams[0], streams[1]:
-        status = _status(f"{_ROOM}.{name}", check)
+    with warnings.catch_warnings(), _new_program(command), contextlib.chdir(cwd or os.curdir), streams[0], streams[1]:
+        status = _status(f"mvtec_tf.bin.{name}", check)
     if check and status:
         raise AssertionError(f"{name} ended with {status}\n{out.getvalue()}\n{err.getvalue()}")
     return subprocess.CompletedProcess(command, status, out.getvalue(), err.getvalue())
@@ -62,7 +65,7 @@ def _status(module, check):
 @contextlib.contextmanager
 def _new_program(command):
     modules, own = _modules_of_binaries(), _flags_of_binaries()
-    attributes = [(sys, "argv"), (sys, "unraisablehook"), (mvtec_tf, "bin")]
+    attributes = [(sys, "argv"), (sys, "unraisablehook"), (mvtec_tf, "bin"), (mvtec_tf, "jobs")]
     before = [(where, name, getattr(where, name)) for where, name in attributes]
     signals = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     environment, verbosity = dict(os.environ), logging.get_verbosity()
@@ -90,7 +93,7 @@ def _new_program(command):
 
 
 def _modules_of_binaries():
-    return {name: module for name, module in sys.modules.items() if name == _ROOM or name.startswith(f"{_ROOM}.")}
+    return {name: module for name, module in sys.modules.items() if ".".join(name.split(".")[:2]) in _ROOMS}
 
 
 def _flags_of_binaries():
@@ -102,7 +105,7 @@ def _flags_of_binaries():
         (name, ids[id(flag)], flag, (name, id(flag)) in keys)
         for name, found in values.flags_by_module_dict().items()
         # absl files the flags of the module that was started under the first word of the command line.
-        if name.startswith(_ROOM) or f"{os.sep}mvtec_tf{os.sep}bin{os.sep}" in name
+        if name.startswith(_ROOMS) or f"{os.sep}mvtec_tf{os.sep}bin{os.sep}" in name
         for flag in found
     ]
 

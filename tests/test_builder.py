@@ -90,7 +90,7 @@ def test_tfds_build_prepares_the_same(toy, toy_records, prepared, tmp_path):
     )
     flags = ("--imports=mvtec_tf.data.formats.tfds_builder", f"--manual_dir={toy}", f"--data_dir={tmp_path}")
     command = [sys.executable, "-c", script, "mvtec_ad/folder", *flags]
-    root = pathlib.Path(tfds_builder.__file__).parents[2]
+    root = pathlib.Path(tfds_builder.__file__).parents[3]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=root)
     assert done.returncode == 0, done.stderr
     built = tfds.builder("mvtec_ad/folder", data_dir=str(tmp_path)).info

@@ -176,7 +176,7 @@ def images(tmp_path):
 def test_the_projector_gets_tensors_metadata_and_thumbnails_in_one_order(tmp_path, images):
     table, files = images
     points = embedding.reduce(table, _features(table))
-    folder = tmp_path / "tensorboard" / "projector"
+    folder = tmp_path / "tensorboard"
     embedding_projector.write(folder, points, files)
     config = text_format.Parse((folder / "projector_config.pbtxt").read_text(), ProjectorConfig())
     assert [one.tensor_name for one in config.embeddings] == ["embedding", "t-SNE"]
@@ -199,8 +199,8 @@ def test_without_images_the_projector_has_no_thumbnails(tmp_path, images):
     table, files = images
     points = embedding.reduce(table, _features(table), tsne=False)
     for given in (files, {}):
-        embedding_projector.write(tmp_path / "projector", points, given)
-    config = text_format.Parse((tmp_path / "projector" / "projector_config.pbtxt").read_text(), ProjectorConfig())
+        embedding_projector.write(tmp_path, points, given)
+    config = text_format.Parse((tmp_path / "projector_config.pbtxt").read_text(), ProjectorConfig())
     assert not config.embeddings[0].sprite.image_path
     assert not (tmp_path / "projector" / "sprite.jpg").exists()
     assert not (tmp_path / "projector" / "tsne.tsv").exists()
@@ -210,14 +210,14 @@ def test_names_with_tabulators_do_not_shift_the_metadata(tmp_path):
     table = _table(10, categories=("a\tb",))
     points = embedding.reduce(table, _features(table), tsne=False)
     embedding_projector.write(tmp_path, points, {})
-    assert {line.count("\t") for line in (tmp_path / "metadata.tsv").read_text().splitlines()} == {4}
+    assert {line.count("\t") for line in (tmp_path / "projector" / "metadata.tsv").read_text().splitlines()} == {4}
 
 
 def test_the_thumbnails_of_the_most_points_fit_into_one_texture(monkeypatch, tmp_path, images):
     table, files = images
     monkeypatch.setattr(embedding_projector, "_MOST_SPRITE_PIXELS", 100)
     embedding_projector.write(tmp_path / "p", embedding.reduce(table, _features(table), tsne=False), files)
-    assert Image.open(tmp_path / "p" / "sprite.jpg").size == (100, 100)
+    assert Image.open(tmp_path / "p" / "projector" / "sprite.jpg").size == (100, 100)
 
 
 def test_the_document_can_be_written_as_json():

@@ -218,7 +218,7 @@ def explained(cnn, probe, toy_records):
         records = explain_steps.records_of(evaluate, toy_records)
         made = explain_steps.explain_run(run_dir, record, evaluate, records, list(grad_cam.NAMES), 10)
         files = image_files.from_records(toy_records, evaluate, "toy")
-        projector = run_dir / "tensorboard" / "projector"
+        projector = run_dir / "tensorboard"
         extras = Extras(files, made.maps, made.about, made.features, tsne=False, projector=projector)
         found[name] = (run_dir, before, again.judge_again(run_dir, extras, "untitled"))
     return found

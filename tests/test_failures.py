@@ -19,7 +19,7 @@ _WRITE_TOO_MUCH = """
 import pathlib, resource, sys
 import keras, matplotlib, numpy as np, tensorflow as tf
 from absl import flags
-from mvtec_tf import atomic
+from mvtec_tf import files as atomic
 from mvtec_tf.bin import failures
 
 folder = pathlib.Path(sys.argv[1])

@@ -1,5 +1,6 @@
 """A run directory resumes its own run, refuses others, and never holds half a file."""
 
+import hashlib
 import json
 
 import pytest
@@ -69,6 +70,7 @@ def test_a_broken_record_is_named(tmp_path):
 
 def test_what_a_killed_write_left_is_removed_on_resume(tmp_path):
     run = _open(tmp_path / "run")
+    run.close()
     (run.path / ".123.partial.predictions.csv").write_text("half")
     (run.path / "checkpoints" / ".epoch_0002.partial.x").mkdir(parents=True)
     _open(tmp_path / "run")
@@ -92,7 +94,7 @@ def test_a_run_that_was_refused_at_once_is_as_if_it_had_never_been(tmp_path):
     assert list((tmp_path / "run").iterdir()) == []
 
 
-@pytest.mark.parametrize("work", ["checkpoints", "saved_model", "predictions.csv"])
+@pytest.mark.parametrize("work", ["checkpoints", "saved_model", "predictions.csv", "cells"])
 def test_a_run_that_came_to_something_is_kept(tmp_path, work):
     run = _open(tmp_path / "run")
     (run.path / work).mkdir()
@@ -104,6 +106,74 @@ def test_a_resumed_run_is_kept(tmp_path):
     _open(tmp_path / "run")
     _open(tmp_path / "run").discard_if_unused()
     assert read_run(tmp_path / "run")["status"] == "running"
+
+
+def _with_features(tmp_path):
+    run = _open(tmp_path / "run")
+    shard = run.path / "features" / "shard_00000"
+    shard.mkdir(parents=True)
+    (shard / "pooled.npy").write_bytes(b"an hour's work")
+    return run, shard
+
+
+def test_a_refusal_after_the_features_keeps_them_and_the_right_flag_goes_on_with_them(tmp_path):
+    run, shard = _with_features(tmp_path)
+    run.discard_if_unused()
+    assert (shard / "pooled.npy").exists()
+    right = RunDirectory(run.path, "train_cnn", {"seed": 0, "epochs": 6}, DATA, "--epochs=6\n", of_features=["seed"])
+    assert right.record["settings"]["epochs"] == 6
+    assert read_run(run.path)["settings"]["epochs"] == 6
+    assert (run.path / "flags.txt").read_text() == "--epochs=6\n"
+    assert (shard / "pooled.npy").exists()
+
+
+@pytest.mark.parametrize("further", ["checkpoints", "saved_model", "predictions.csv"])
+def test_features_that_were_made_otherwise_or_used_already_are_not_gone_on_with(tmp_path, further):
+    run, _ = _with_features(tmp_path)
+    run.close()
+    with pytest.raises(UserError, match="--seed: 0 there, 1 here"):
+        RunDirectory(run.path, "train_cnn", {"seed": 1, "epochs": 5}, DATA, "", of_features=["seed"])
+    (run.path / further).mkdir()
+    with pytest.raises(UserError, match="--epochs: 5 there, 6 here"):
+        RunDirectory(run.path, "train_cnn", {"seed": 0, "epochs": 6}, DATA, "", of_features=["seed"])
+
+
+@pytest.mark.parametrize("damage", ["deleted", "emptied", "graph deleted", "index emptied", "numbers deleted"])
+def test_what_is_damaged_of_a_finished_run_is_named(tmp_path, damage):
+    run = _open(tmp_path / "run")
+    (run.saved_model / "variables").mkdir(parents=True)
+    for name in ("saved_model.pb", "variables/variables.index", "variables/variables.data-00000-of-00001"):
+        (run.saved_model / name).write_text("x")
+    run.predictions.write_text("path,label\n")
+    assert run.damaged(["saved_model", "predictions.csv"]) == []
+    if damage == "deleted":
+        run.predictions.unlink()
+    elif damage == "emptied":
+        run.predictions.write_text("")
+    elif damage == "graph deleted":
+        (run.saved_model / "saved_model.pb").unlink()
+    elif damage == "index emptied":
+        (run.saved_model / "variables" / "variables.index").write_text("")
+    else:
+        (run.saved_model / "variables" / "variables.data-00000-of-00001").unlink()
+    of_the_table = damage in ("deleted", "emptied")
+    assert run.damaged(["saved_model", "predictions.csv"]) == ["predictions.csv" if of_the_table else "saved_model"]
+    # A model that is there in part would be taken for a whole one.
+    assert run.saved_model.exists() == of_the_table
+
+
+def test_a_file_is_hashed_once_as_long_as_it_is_the_same(tmp_path, monkeypatch):
+    file, read = tmp_path / "image.png", []
+    file.write_bytes(b"one")
+    real = files.hashlib.file_digest
+    monkeypatch.setattr(files.hashlib, "file_digest", lambda *args: read.append(1) or real(*args))
+    assert files.sha256(file) == files.sha256(file) == hashlib.sha256(b"one").hexdigest()
+    assert len(read) == 1
+    file.write_bytes(b"two, longer")
+    assert files.sha256(file) == hashlib.sha256(b"two, longer").hexdigest()
+    file.unlink()
+    with pytest.raises(UserError, match=r"image\.png: cannot be read"):
+        files.sha256(file)
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path):

@@ -110,8 +110,8 @@ def runs(toy, tmp_path_factory):
 def test_the_rate_falls_once_an_epoch_without_warm_up(runs):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    events = EventAccumulator(str(runs / "simclr" / "tensorboard" / "train"), size_guidance={"tensors": 0}).Reload()
-    rates = [float(tf.make_ndarray(event.tensor_proto)) for event in events.Tensors("epoch_learning_rate")]
+    events = EventAccumulator(str(runs / "simclr" / "tensorboard"), size_guidance={"tensors": 0}).Reload()
+    rates = [float(tf.make_ndarray(event.tensor_proto)) for event in events.Tensors("curves/learning_rate")]
     # The rate of the step after each epoch: half of the cosine's way down, then its end.
     assert rates == pytest.approx([(1e-4 + 1e-7) / 2, 1e-7], rel=1e-3)
     assert read_run(runs / "simclr")["data"]["images"] == round(0.85 * 32)

@@ -1,5 +1,6 @@
 """TensorBoard shows what `metrics.json` says, read back by TensorBoard's own readers."""
 
+import re
 import subprocess
 import sys
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as sklearn_metrics
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams import plugin_data_pb2
 from tensorboard.util import tensor_util
 
@@ -63,19 +65,54 @@ def _flat(document, which):
     }
 
 
-def test_the_scalars_are_those_of_metrics_json_with_limits_and_trivial_classifiers_as_runs_beside(judged):
+def test_the_scalars_are_those_of_metrics_json_with_limits_and_trivial_classifiers_in_the_same_run(judged):
     document, log, _ = judged
     values = _scalars(log)
-    assert len(_flat(document, "value")) > 50
-    for tag, value in _flat(document, "value").items():
-        assert values[tag] == pytest.approx(value, rel=1e-6), tag
+    own = _flat(document, "value")
+    assert len(own) > 50
+    for tag, value in own.items():
+        assert values[f"evaluation/{tag}"] == pytest.approx(value, rel=1e-6), tag
     for name, count in document["confusion"]["overall"].items():
-        assert values[f"confusion/overall/{name}"] == count
+        assert values[f"evaluation_counts/overall/{name}"] == count
     assert values["threshold/overall"] == pytest.approx(document["threshold"]["value"], rel=1e-6)
     for side in ("low", "high"):
-        assert _scalars(log / side) == pytest.approx(_flat(document, side), rel=1e-6)
+        assert _below(values, f"evaluation_limits/{side}/") == pytest.approx(_flat(document, side), rel=1e-6)
     for classifier, found in document["trivial"].items():
-        assert _scalars(log / classifier) == pytest.approx(_flat(found, "value"), rel=1e-6)
+        trivial = _below(values, f"evaluation_trivial/{classifier}/")
+        assert trivial == pytest.approx(_flat(found, "value"), rel=1e-6)
+    assert {path.parent for path in log.rglob("*tfevents*")} == {log}
+
+
+def _below(values, tag):
+    return {name.removeprefix(tag): value for name, value in values.items() if name.startswith(tag)}
+
+
+def test_custom_scalars_show_bands_and_the_trivial_ones_by_tags_that_exist_learning_curves_first(judged):
+    _, log, _ = judged
+    found, values = _read(log), _scalars(log)
+    (content,) = tensor_util.make_ndarray(found.Tensors("custom_scalars__config__")[0].tensor_proto).reshape(-1)
+    layout = layout_pb2.Layout.FromString(content)
+    assert [category.title.split()[0] for category in layout.category] == ["Learning", "95", "Beside"]
+    for chart in layout.category[1].chart:
+        (series,) = chart.margin.series
+        assert values[series.lower] <= values[series.value] <= values[series.upper]
+    for chart in layout.category[2].chart:
+        shown = [tag for tag in values if any(re.search(pattern, tag) for pattern in chart.multiline.tag)]
+        assert len(shown) == 4, chart
+    assert min([*values, "curves/loss"]) == "curves/loss"
+
+
+def test_a_second_model_of_a_run_is_in_the_same_run_of_tensorboard_beside_the_first(tmp_path):
+    for threshold, part in ((0.0, ""), (9.0, "study_head")):
+        judged = assess(_table(), threshold, bootstrap=Bootstrap(0))
+        tensorboard_log.write(tmp_path, judged, [], [], {"seed": 0}, part)
+    values = _scalars(tmp_path)
+    assert (values["threshold/overall"], values["study_head/threshold/overall"]) == (0.0, 9.0)
+    assert len(list(tmp_path.glob("*tfevents*"))) == 2
+
+
+def test_the_log_is_read_after_those_of_the_training_whenever_they_were_written():
+    assert tensorboard_log.EVENTS > "events.out.tfevents.9999999998.host.1.0.v2"
 
 
 def test_the_pictures_of_the_report_are_its_images(judged):

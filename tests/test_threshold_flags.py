@@ -23,7 +23,7 @@ def test_a_run_judges_by_thresholds_of_each_category_and_keeps_them(toy, tmp_pat
     settings = json.loads((run / "run.json").read_text())["settings"]
     assert settings["threshold_per"] == "category"
     assert "--target_specificity=0.9" in (run / "flags.txt").read_text()
-    assert list((run / "tensorboard" / "evaluation").glob("*tfevents*"))
+    assert list((run / "tensorboard").glob("*tfevents*"))
 
 
 @pytest.mark.parametrize("binary", ["train_cnn", "fit_probe", "fit_baseline"])

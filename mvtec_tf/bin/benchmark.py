@@ -14,6 +14,7 @@ from absl import flags
 from mvtec_tf.bin import entry
 from mvtec_tf.bin.flags import run as run_flags
 from mvtec_tf.errors import UsageError, UserError
+from mvtec_tf.ownership import LOCK_FILE
 
 # What is measured, and on how many images if --sizes does not say.
 _DEFAULT_SIZES = {
@@ -59,12 +60,12 @@ def main() -> None:
     if bool(_FEATURES.value) != bool(_DATA.value) or (_FEATURES.value and _WHAT.value != "patch_memory"):
         raise UsageError("--features and --data_dir go together, and with --what=patch_memory.")
     folder = pathlib.Path(_OUT.value)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    entry.own(_OUT.value)
+    if any(item.name != LOCK_FILE for item in folder.iterdir()):
         raise UserError(f"--out={folder}: not an empty folder. Name a new one.")
 
     from mvtec_tf import files
 
-    folder.mkdir(parents=True, exist_ok=True)
     machine = {"cores": os.cpu_count(), "load_at_start": os.getloadavg()[0]}
     document, words = _MEASURED[_WHAT.value](sizes, folder)
     files.write_json(folder / "costs.json", machine | document | {"seed": _SEED.value})

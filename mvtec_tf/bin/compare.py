@@ -56,6 +56,7 @@ def main() -> None:
     except ValueError as error:
         raise UsageError(f"--cost_miss, --cost_false_alarm: {error}") from error
     print(f"A miss costs {costs.miss:g}, a false alarm {costs.false_alarm:g}.")
+    entry.own(_OUT.value)
     try:
         bootstrap = Bootstrap(_RESAMPLES.value, _SEED.value)
         if _STUDY.value:

@@ -4,8 +4,10 @@ absl on its own exits with 1 for `--help`, for wrong use and for failures alike;
 to tell these apart: 0 success or help, 1 failure, 2 wrong use, 130 interrupted.
 """
 
+import difflib
 import io
 import os
+import pathlib
 import signal
 import sys
 import threading
@@ -14,15 +16,27 @@ from typing import Any
 
 from absl import app, flags, logging
 
-from mvtec_tf.bin import failures
+from mvtec_tf.bin import failures, quiet
 from mvtec_tf.errors import UsageError, UserError
+from mvtec_tf.ownership import Owned
 
 _CLEAN_UPS: list[Callable[[], None]] = []
+_AT_END: list[Callable[[], None]] = []
 
 
 def on_refusal(clean_up: Callable[[], None]) -> None:
     """Calls `clean_up` if the program ends because what it was given is wrong (a `UserError`)."""
     _CLEAN_UPS.append(clean_up)
+
+
+def at_end(last: Callable[[], None]) -> None:
+    """Calls `last` when the program ends, however it does, if it is not killed."""
+    _AT_END.append(last)
+
+
+def own(folder: str, name: str = "--out", new: bool = False) -> None:
+    """Makes the folder this process' own until the program ends. See `Owned`."""
+    at_end(Owned(folder, name, new).release)
 
 
 def run(main: Callable[..., None], takes_paths: bool = False) -> None:
@@ -32,15 +46,11 @@ def run(main: Callable[..., None], takes_paths: bool = False) -> None:
     `main` reads its flags itself. Binaries import TensorFlow inside `main`, so that `--help`
     and wrong use answer at once.
     """
-    # Before TensorFlow is imported: its start-up messages on stderr would bury the run's own.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     app.define_help_flags()
     paths = _parse(sys.argv)
     if paths and not takes_paths:
         _fail(f"Unexpected arguments: {' '.join(paths)}. Flags are written --name=value. Try --help.", 2)
-    logging.use_absl_handler()
-    # TensorFlow reports its housekeeping at INFO through the same logger; the runs speak by print.
-    logging.set_verbosity(logging.WARNING)
+    quiet.set_up(logging.get_verbosity())
     sys.unraisablehook = _interrupt_again
     # A name that the terminal's encoding does not have is no reason to stop a job.
     for stream in (sys.stdout, sys.stderr):
@@ -59,6 +69,9 @@ def run(main: Callable[..., None], takes_paths: bool = False) -> None:
         if message is None:
             raise
         _fail(message, 1)
+    finally:
+        for last in _AT_END:
+            last()
     sys.exit(0)
 
 
@@ -75,10 +88,27 @@ def _parse(argv: list[str]) -> list[str]:
     """The arguments that are no flags."""
     try:
         return flags.FLAGS(argv)[1:]
+    except (flags.CantOpenFlagFileError, UnicodeDecodeError) as error:
+        _fail(_about_flagfile(argv, error), 2)
     except (flags.Error, UsageError) as error:
         _fail(f"{error}\nTry --help.", 2)
     except SystemExit:  # only the help flags leave from inside the parser
         sys.exit(0)
+
+
+def _about_flagfile(argv: list[str], error: Exception) -> str:
+    """What to say of a flagfile that cannot be read; the file may be named in another flagfile."""
+    given = [text.split("=", 1)[-1] for text in argv[1:] if text.lstrip("-").startswith("flagfile")]
+    reason = error.__context__ or error
+    if not isinstance(reason, OSError):
+        return f"--flagfile={','.join(given)}: not readable as text in UTF-8 ({error}). Save it as UTF-8."
+    file = pathlib.Path(reason.filename)
+    names = sorted(path.name for path in file.parent.glob("*.flags"))
+    near = difflib.get_close_matches(file.name, names, 1)
+    hint = f"The path begins at {pathlib.Path.cwd()}; the recipes of this project lie in its folder flags/."
+    if names:
+        hint = f"Did you mean {file.parent / near[0]}?" if near else f"{file.parent} holds {', '.join(names)}."
+    return f"--flagfile={file}: cannot be read ({reason.strerror}). {hint}"
 
 
 def _fail(message: str, status: int) -> None:

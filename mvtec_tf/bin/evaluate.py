@@ -73,6 +73,7 @@ def main() -> None:
     words = _in_words(own, how)
     notes.append(("Threshold", words))
     print(words)
+    entry.own(_OUT.value)
     extras = extra_flags.extras(predictions.part(leaks.EVALUATE), _SEED.value, _TENSORBOARD.value)
     try:
         document = judge(

@@ -44,6 +44,7 @@ def main() -> None:
 
     run = pathlib.Path(_RUN.value)
     record = explain_steps.read_explainable(run)
+    entry.own(_RUN.value, "--run")
     evaluate = again.predictions_of(run).part(leaks.EVALUATE)
     records = records_lib.scan(_DATA_DIR.value, record["settings"].get("categories", []), say=print)
     files, about_files = extra_flags.image_and_mask_files(evaluate, (), records)
@@ -58,7 +59,7 @@ def main() -> None:
         features=found.features,
         tsne=flags.FLAGS.tsne,
         seed=_SEED.value,
-        projector=run / "tensorboard" / "projector",
+        projector=run / "tensorboard",
         say=lambda text: print(text, flush=True),
     )
     document = again.judge_again(run, extras, f"Run of {record['binary']}", record)

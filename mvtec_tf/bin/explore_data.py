@@ -32,6 +32,7 @@ def main() -> None:
     from mvtec_tf.exploration.survey import explore
 
     records = records_lib.scan(_DATA_DIR.value, _CATEGORIES.value, say=print)
+    entry.own(_OUT.value)
     print(f"Looking at {len(records):,} images.", flush=True)
     found = explore(records, lambda done: _say(done, len(records)))
     title = f"Exploration of {', '.join(pathlib.Path(folder).resolve().name for folder in _DATA_DIR.value)}"

@@ -41,6 +41,7 @@ def main() -> None:
 
     records, _ = run_steps.usable_by_file(run_steps.scan(), feature_flags.max_pixels())
     out = pathlib.Path(_OUT.value)
+    entry.own(_OUT.value)
     encoder, _ = feature_flags.encoder(out / ENCODER)
     settings = feature_flags.feature_settings(saved_model.read_card(encoder)["middle_stages"], _MAPS.value)
     store = extract.extract(encoder, records, settings, out, _SHARD.value)

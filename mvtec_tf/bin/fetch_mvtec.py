@@ -23,6 +23,7 @@ def main() -> None:
     from mvtec_tf.data.formats import mvtec_archive
 
     out = pathlib.Path(_OUT.value)
+    entry.own(_OUT.value, new=True)
     if not out.is_dir():
         archive = _ARCHIVE.value or mvtec_archive.download(out.parent / mvtec_archive.FILE)
         mvtec_archive.unpack(archive, out)

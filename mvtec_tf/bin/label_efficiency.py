@@ -82,7 +82,7 @@ def main() -> None:
     methods = [(encoder.name, head) for encoder in encoders for head in heads]
     grid = efficiency_grid.make_grid(records, methods, budgets, seeds, efficiency_steps.head_names(heads))
     efficiency_steps.check_encoders(encoders, grid)
-    run = run_steps.open_run("label_efficiency", records, skipped, completes=True)
+    run = run_steps.open_run("label_efficiency", records, skipped, results=None)
     efficiency_steps.run_grid(run, grid, encoders, heads, records)
     run_steps.finish(run)
 

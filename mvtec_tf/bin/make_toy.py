@@ -26,6 +26,7 @@ def main() -> None:
     from mvtec_tf.data.toy import factory as toy
 
     root = pathlib.Path(_OUT.value)
+    entry.own(_OUT.value, new=True)
     categories = toy.write_toy_factory(
         root,
         seed=_SEED.value,

@@ -20,6 +20,7 @@ def main() -> None:
     from mvtec_tf.jobs import quickstart
 
     run_dir = pathlib.Path(run_flags.FLAGS.run_dir)
+    entry.own(run_flags.FLAGS.run_dir, "--run_dir")
     print(
         "Quickstart on drawn images. To end in minutes on a CPU it uses a small backbone (resnet10) from random\n"
         "weights at a small image size; the real recipes are in flags/ and use ResNet-50 at 224 px."

@@ -28,7 +28,7 @@ def main() -> None:
     good, skipped = run_steps.usable(good, store.readable)
     if run_flags.FLAGS.protocol == run_flags.STUDY:
         good = study.pretrain_part(good, settings.seed)
-    run = run_steps.open_run("train_simclr", good, skipped)
+    run = run_steps.open_run("train_simclr", good, skipped, ("saved_model",))
     print(f"{len(good)} good training images; test images are not looked at.", flush=True)
     images = store.load(good)
     if not run.saved_model.exists():

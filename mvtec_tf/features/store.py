@@ -148,7 +148,7 @@ class FeatureStore:
             )
         for record in records:
             _, line = self._rows[record.path]
-            if line["sha256"] != file_digest(record.file):
+            if line["sha256"] != atomic.sha256(record.file):
                 raise UserError(
                     f"{record.file}: has changed since its features were written to {self.path}. Extract them again, "
                     "into a new folder."
@@ -214,11 +214,6 @@ def _is_strange(child: pathlib.Path) -> bool:
     return child.name not in (RECORDS, ENCODER) and not child.name.startswith(".")
 
 
-def file_digest(file: atomic.PathLike) -> str:
-    """SHA-256 (hex) of a file's contents."""
-    return hashlib.sha256(pathlib.Path(file).read_bytes()).hexdigest()
-
-
 def _refuse_others(path: pathlib.Path, description: Mapping[str, Any], records: str) -> None:
     there = _describe(path)
     differences = [
@@ -266,5 +261,5 @@ def _records_csv(records: Sequence[Record]) -> str:
     writer.writerow(_COLUMNS)
     for record in records:
         values = [getattr(record, name) for name in _COLUMNS[:-1]]
-        writer.writerow([*values, file_digest(record.file)])
+        writer.writerow([*values, atomic.sha256(record.file)])
     return text.getvalue()

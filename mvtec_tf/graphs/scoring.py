@@ -14,6 +14,13 @@ from mvtec_tf.errors import UserError
 from mvtec_tf.graphs import saved_model
 
 _SPEAK_EVERY_SECONDS = 10
+# Not an image; or gone, or forbidden, since the files were listed.
+_OF_A_FILE = (
+    tf.errors.InvalidArgumentError,
+    tf.errors.NotFoundError,
+    tf.errors.PermissionDeniedError,
+    tf.errors.FailedPreconditionError,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,21 +70,20 @@ def stream_signature(signature: Callable, files: Sequence[str], batch_size: int)
     # As the file system has them: a name need not be valid UTF-8.
     names = [os.fsencode(file) for file in files]
     dataset = tf.data.Dataset.from_tensor_slices(names).map(tf.io.read_file, num_parallel_calls=2)
-    done = 0
-    for batch in dataset.batch(batch_size).prefetch(2):
+    batches = iter(dataset.batch(batch_size).prefetch(2))
+    for done in range(0, len(names), batch_size):
         try:
-            outputs = signature(image_bytes=batch)
-        except tf.errors.InvalidArgumentError as error:
+            outputs = signature(image_bytes=next(batches))
+        except _OF_A_FILE as error:
             raise UserError(_name_the_bad_file(signature, names[done : done + batch_size], error)) from error
         yield {name: value.numpy() for name, value in outputs.items()}
-        done += len(batch)
 
 
 def _name_the_bad_file(signature: Callable, files: Sequence[bytes], error: Exception) -> str:
     for file in files:
         try:
             signature(image_bytes=tf.io.read_file(file)[None])
-        except tf.errors.InvalidArgumentError as own:
+        except _OF_A_FILE as own:
             return unreadable.message(os.fsdecode(file), unreadable.reason(own))
     return (
         f"{os.fsdecode(files[0])} and the {len(files) - 1} files after it: the model failed on them together ({error})."

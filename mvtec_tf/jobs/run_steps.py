@@ -8,6 +8,7 @@ from typing import Any
 from absl import flags
 
 from mvtec_tf.bin import entry
+from mvtec_tf.bin.flags import features as feature_flags
 from mvtec_tf.bin.flags import run as run_flags
 from mvtec_tf.bin.flags import thresholds as threshold_flags
 from mvtec_tf.data import known_images
@@ -24,6 +25,10 @@ from mvtec_tf.run_directory import RunDirectory, read_run
 
 FLAGS = flags.FLAGS
 _SKIPPED = "skipped_images"
+# What a training leaves behind, in the order in which it is made.
+RESULTS = ("saved_model", "predictions.csv", "metrics.json", "report.html")
+# Beside the flags that say which features are wanted: of which images, by which encoder.
+_OF_EVERY_FEATURE = ("encoder", "encoders", "features", "seed", "max_pixels", "recipe_image_size", "categories")
 
 
 def scan() -> tuple[Record, ...]:
@@ -85,15 +90,15 @@ def _fingerprint_of(skipped: Sequence[Unreadable]) -> str | None:
 
 
 def open_run(
-    binary: str, records: Sequence[Record], skipped: Sequence[Unreadable] = (), completes: bool = False
+    binary: str, records: Sequence[Record], skipped: Sequence[Unreadable] = (), results: Sequence[str] | None = RESULTS
 ) -> RunDirectory:
-    """The run of --run_dir; ends the program at once if it is finished already.
+    """The run of --run_dir; ends the program at once if it is finished already and whole.
 
     Args:
       binary: name of the program.
       records: of the images that are used.
       skipped: images that were left out; they are listed in run.json and in the report.
-      completes: whether the program itself finds what is missing of a finished run, and is not ended.
+      results: what a finished run must have, or it is completed; None: the program looks for itself.
     """
     data = {
         "fingerprint": records_lib.fingerprint(records),
@@ -103,11 +108,19 @@ def open_run(
     if skipped:
         data[_SKIPPED] = _fingerprint_of(skipped)
     settings, defaults = run_flags.settings_of(), run_flags.defaults()
-    run = RunDirectory(FLAGS.run_dir, binary, settings, data, run_flags.flagfile(), defaults)
-    if run.finished and not completes:
-        print("This run is finished; nothing to do. Choose a new --run_dir to repeat it.")
-        print(run.path)
-        sys.exit(0)
+    of_features = (*feature_flags.OF_FEATURES, *_OF_EVERY_FEATURE)
+    run = RunDirectory(FLAGS.run_dir, binary, settings, data, run_flags.flagfile(), defaults, of_features)
+    entry.at_end(run.close)
+    if run.finished and results is not None:
+        damaged = run.damaged(results)
+        if not damaged:
+            print("This run is finished; nothing to do. Choose a new --run_dir to repeat it.")
+            print(run.path)
+            sys.exit(0)
+        print(f"This run was finished, but {', '.join(damaged)} is missing or empty. It is made anew.", flush=True)
+        run.note(status="running")
+    elif run.resumed:
+        run.damaged(())
     # A wrong flag that only shows later must not leave a directory behind that refuses the right one.
     entry.on_refusal(run.discard_if_unused)
     if skipped:
@@ -151,7 +164,7 @@ def judge_run(
         notes,
         run.record | ({"part": part} if part else {}),
         allow_leak=allow_leak,
-        tensorboard=run.tensorboard / f"evaluation_{part}".rstrip("_"),
+        tensorboard=run.tensorboard,
         **threshold_flags.rule_and_costs(),
     )
     print(f"{title}: {document['summary']}", flush=True)

@@ -89,18 +89,33 @@ def run_epochs(
 
 def log_images(run: RunDirectory, images: dict[str, np.ndarray], limit: int = 16) -> None:
     """Puts batches of uint8 images [N, S, S, 3] into TensorBoard, so that a person sees what the network sees."""
-    with tf.summary.create_file_writer(str(run.tensorboard / "images")).as_default():
+    with tf.summary.create_file_writer(str(run.tensorboard)).as_default():
         for name, batch in images.items():
             tf.summary.image(name, batch, step=0, max_outputs=limit)
 
 
-class _TensorBoard(keras.callbacks.TensorBoard):
-    """Keras' own, with the learning rate and one scalar a log."""
+class _TensorBoard(keras.callbacks.Callback):
+    """The logs of every epoch and the learning rate as scalars `curves/NAME`.
+
+    Keras' own writes training and validation to two folders, which TensorBoard shows as two runs.
+
+    Args:
+      directory: folder of the run of TensorBoard.
+    """
 
     def __init__(self, directory: str) -> None:
-        super().__init__(directory, write_graph=False, update_freq="epoch", profile_batch=0)
+        super().__init__()
+        self._writer = tf.summary.create_file_writer(directory)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Keras' hook."""
         rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
-        super().on_epoch_end(epoch, (logs or {}) | {"learning_rate": rate})
+        with self._writer.as_default(step=epoch + 1):
+            for name, value in ((logs or {}) | {"learning_rate": rate}).items():
+                tf.summary.scalar(f"curves/{name}", float(np.mean(value)))
+        # So that a curve is seen while it grows.
+        self._writer.flush()
+
+    def on_train_end(self, logs: dict[str, float] | None = None) -> None:
+        """Keras' hook."""
+        self._writer.close()

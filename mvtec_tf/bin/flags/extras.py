@@ -84,7 +84,7 @@ def extras(evaluate: Predictions, seed: int, tensorboard: str | None) -> Extras:
         features=features,
         tsne=FLAGS.tsne,
         seed=seed,
-        projector=None if tensorboard is None else pathlib.Path(tensorboard) / "projector",
+        projector=None if tensorboard is None else pathlib.Path(tensorboard),
         say=lambda text: print(text, flush=True),
     )
 

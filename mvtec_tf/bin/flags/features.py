@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 FLAGS = flags.FLAGS
 flags.disclaim_key_flags()
 # The flags that decide what features are; a store of features has decided them already.
-_OF_FEATURES = (
+OF_FEATURES = (
     *("feature_layers", "pooling", "centre_brightness", "tiles", "neighbourhood"),
     *("weights", "weights_partial", "backbone", "image_size"),
 )
@@ -88,7 +88,7 @@ def check_encoder_flags() -> None:
         return
     # A flags.txt names every flag: what it leaves at its default says nothing against the store.
     silent = recipe_flags.set_by_recipe()
-    given = [name for name in _OF_FEATURES if name not in silent and FLAGS[name].value != FLAGS[name].default]
+    given = [name for name in OF_FEATURES if name not in silent and FLAGS[name].value != FLAGS[name].default]
     if given:
         raise UsageError(
             f"--features: what is stored there was made with its own settings. Leave out --{', --'.join(given)}."

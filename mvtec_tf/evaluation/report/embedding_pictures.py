@@ -44,12 +44,12 @@ class _Colouring:
     styles: dict[str, tuple[str, str]]
 
 
-def section(points: Points, where: str = "") -> Section:
+def section(points: Points, projector: bool = False) -> Section:
     """The section of a report.
 
     Args:
       points: of the evaluated images.
-      where: name of the run in TensorBoard whose projector shows the same points, "" if there is none.
+      projector: whether TensorBoard's projector shows the same points.
     """
     colourings = _colourings(points)
     panels = {method: tuple(_panels(points, method, colourings)) for method in _NAMES}
@@ -57,8 +57,8 @@ def section(points: Points, where: str = "") -> Section:
     notes = [] if points.tsne is not None else ["There is no t-SNE, because it was not asked for (--tsne)."]
     if len({colouring.name for colouring in colourings}) < 3:
         notes.append("Not coloured by category, because there is only one.")
-    if where:
-        notes.append(f"TensorBoard's projector shows the same points with thumbnails, under the name {where}.")
+    if projector:
+        notes.append("TensorBoard's projector shows the same points with thumbnails.")
     agreement = {colouring.name: _agreement(points, colouring.kinds) for colouring in colourings}
     document = {
         "images": len(points.table),

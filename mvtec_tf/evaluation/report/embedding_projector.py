@@ -19,6 +19,7 @@ from mvtec_tf.evaluation.embedding import Points
 from mvtec_tf.evaluation.image_files import ImageFiles
 
 CONFIG_FILE = "projector_config.pbtxt"
+FOLDER = "projector"
 # Browsers draw no larger texture than this; the projector wants one image of all thumbnails.
 _MOST_SPRITE_PIXELS = 8192
 _THUMBNAIL = 64
@@ -29,14 +30,14 @@ def write(folder: str | os.PathLike[str], points: Points, files: Mapping[str, Im
     """Writes tensors, `metadata.tsv`, thumbnails where the images are known, and the projector's configuration.
 
     Args:
-      folder: of its own, below a TensorBoard log directory.
+      folder: the folder of a run of TensorBoard; all but the configuration goes to `projector/` in it.
       points: see `embedding.reduce`.
       files: of every row, by path; empty where the images are not known.
 
     Raises:
       UserError: an image cannot be read.
     """
-    folder = pathlib.Path(folder)
+    run, folder = pathlib.Path(folder), pathlib.Path(folder) / FOLDER
     tensors = {"embedding": points.components} | ({} if points.tsne is None else {"t-SNE": points.tsne})
     names = {name: f"{name.lower().replace('-', '')}.tsv" for name in tensors}
     for name, values in tensors.items():
@@ -52,20 +53,25 @@ def write(folder: str | os.PathLike[str], points: Points, files: Mapping[str, Im
     else:
         (folder / "sprite.jpg").unlink(missing_ok=True)
         side = 0
-    # TensorBoard looks for the configuration in folders with an event file only; this one holds nothing else.
-    with atomic.replacing(folder / _EVENTS_FILE) as temporary, temporary.open("wb") as file:
-        event = event_pb2.Event(wall_time=0, file_version="brain.Event:2")
-        RecordWriter(file).write(event.SerializeToString())
-    atomic.write_text(folder / CONFIG_FILE, _config(names, sprite, side))
+    if not any(run.glob("*tfevents*")):
+        # TensorBoard looks for the configuration in folders with an event file only; this one holds nothing else.
+        with atomic.replacing(run / _EVENTS_FILE) as temporary, temporary.open("wb") as file:
+            event = event_pb2.Event(wall_time=0, file_version="brain.Event:2")
+            RecordWriter(file).write(event.SerializeToString())
+    atomic.write_text(run / CONFIG_FILE, _config(names, sprite, side))
 
 
 def _config(names: Mapping[str, str], sprite: str, side: int) -> str:
     blocks = []
     for name, file in names.items():
-        lines = [f'  tensor_name: "{name}"', f'  tensor_path: "{file}"', '  metadata_path: "metadata.tsv"']
+        lines = [
+            f'  tensor_name: "{name}"',
+            f'  tensor_path: "{FOLDER}/{file}"',
+            f'  metadata_path: "{FOLDER}/metadata.tsv"',
+        ]
         if sprite:
             lines.append(
-                f'  sprite {{ image_path: "{sprite}" single_image_dim: {side} single_image_dim: {side} }}'
+                f'  sprite {{ image_path: "{FOLDER}/{sprite}" single_image_dim: {side} single_image_dim: {side} }}'
             )
         blocks.append("embeddings {\n" + "\n".join(lines) + "\n}\n")
     return "".join(blocks)

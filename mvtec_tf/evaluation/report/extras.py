@@ -82,7 +82,7 @@ class Extras:
             from mvtec_tf.evaluation.report import embedding_projector
 
             embedding_projector.write(self.projector, points, self.files)
-        return embedding_pictures.section(points, "" if self.projector is None else self.projector.name)
+        return embedding_pictures.section(points, self.projector is not None)
 
     def _progress(self, name: str) -> Callable[[int, int], None]:
         def tell(done: int, of: int) -> None:

@@ -102,7 +102,8 @@ def _log(
     # Not above: who wants no log need not load TensorBoard.
     from mvtec_tf.evaluation.report import tensorboard_log
 
-    tensorboard_log.write(folder, judged, sentences, pictures, (provenance or {}).get("settings"))
+    about = provenance or {}
+    tensorboard_log.write(folder, judged, sentences, pictures, about.get("settings"), about.get("part", ""))
 
 
 def write_pictures(folder: pathlib.Path, pictures: Sequence[Picture], kinds: Iterable[str]) -> None:

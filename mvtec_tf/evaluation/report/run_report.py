@@ -202,7 +202,7 @@ def _origin(judged: Assessment, notes: Iterable[tuple[str, str]], provenance: Ma
     ]
     parts += [f"<h3>{escape(heading)}</h3><p>{escape(text)}</p>" for heading, text in notes]
     if provenance:
-        # The architecture is drawn.
-        told = {name: value for name, value in provenance.items() if name != "architecture"}
+        # The architecture is drawn; and a report is of what came to its end, though the run is marked so only after it.
+        told = {name: value for name, value in provenance.items() if name not in ("architecture", "status")}
         parts.append("<h3>Record of the run</h3>" + page.record(told))
     return "".join(parts) + "</section>"

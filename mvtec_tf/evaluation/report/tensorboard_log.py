@@ -1,8 +1,9 @@
 """A judgement as a TensorBoard log: the scalars of `metrics.json`, precision-recall curves, pictures, hyperparameters.
 
-Limits and the classifiers that do not look are runs of their own below the folder, with the same
-tags, so that TensorBoard draws them into the same charts. Written with TensorBoard's own records:
-TensorFlow is not needed for it and not imported.
+Everything is in one event file beside those of the training, so that a run directory is one run of TensorBoard:
+beyond 40 runs it selects none, and shows blank charts. The limits, and the classifiers that do not look, are scalars
+too; the dashboard "Custom Scalars" draws them as bands and beside the model's. Written with TensorBoard's own
+records: TensorFlow is not needed for it and not imported.
 """
 
 import hashlib
@@ -18,6 +19,8 @@ import numpy as np
 from PIL import Image
 from tensorboard.compat.proto import event_pb2
 from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.plugins.custom_scalar import layout_pb2
+from tensorboard.plugins.custom_scalar import metadata as custom_scalar
 from tensorboard.plugins.hparams import summary_v2 as hparams
 from tensorboard.plugins.pr_curve import metadata as pr_curve
 from tensorboard.plugins.text import metadata as text
@@ -31,9 +34,14 @@ from mvtec_tf.evaluation.metrics import Metric
 from mvtec_tf.evaluation.report.canvas import Picture
 from mvtec_tf.evaluation.scope import Scope
 
-# One name: a second judgement of the same folder replaces the first.
-EVENTS = "events.out.tfevents.0.evaluation"
+# One name: a second judgement of the same folder replaces the first. TensorBoard reads the files of a run in the order
+# of their names and never turns back, so this one comes behind those of the training, which have the time in theirs.
+EVENTS = "events.out.tfevents.9999999999.evaluation"
 LIMITS = ("low", "high")
+# First words of tags. TensorBoard sorts by them: learning curves first.
+CURVES = "curves"
+OWN, LIMIT, TRIVIAL = "evaluation", "evaluation_limits", "evaluation_trivial"
+_BANDS = ("roc_auc", "balanced_accuracy", "f1", "recall", "specificity")
 _THRESHOLDS = 101
 
 
@@ -43,28 +51,33 @@ def write(
     sentences: Sequence[str],
     pictures: Iterable[Picture],
     settings: Mapping[str, Any] | None = None,
+    part: str = "",
 ) -> None:
-    """Writes the log, one event file for each of the runs that TensorBoard shows.
+    """Writes the log, one event file.
 
     Args:
-      folder: its name is the name of the run.
+      folder: the folder of a run of TensorBoard.
       judged: the figures.
       sentences: the answer in plain words.
       pictures: see `figures.pictures`.
       settings: hyperparameters; None: none are logged.
+      part: name of a second model that was judged in the same run; its tags begin with it.
     """
-    folder = pathlib.Path(folder)
-    values = [*_scalars(_places(judged), "value"), *_counts(judged)]
+    values = [*_scalars(_places(judged), "value", OWN), *_counts(judged)]
+    for side in LIMITS:
+        values += _scalars(_places(judged), side, f"{LIMIT}/{side}")
+    for name in trivial.CLASSIFIERS:
+        values += _scalars(_trivial_places(judged, name), "value", f"{TRIVIAL}/{name}")
     values += [_pr_curve(scope) for scope in (judged.overall, *judged.categories.values()) if _has_both(scope)]
     values += [_image(picture) for picture in pictures]
     values.append(_text("summary", "\n\n".join(sentences)))
-    if settings:
-        values += _hparams(settings)
-    _write_events(folder / EVENTS, values)
-    for side in LIMITS:
-        _write_events(folder / side / EVENTS, _scalars(_places(judged), side))
-    for name in trivial.CLASSIFIERS:
-        _write_events(folder / name / EVENTS, _scalars(_trivial_places(judged, name), "value"))
+    for value in values if part else ():
+        value.tag = f"{part}/{value.tag}"
+    # Both belong to the run as a whole, and to its main model.
+    if not part:
+        values.append(_layout())
+        values += _hparams(settings) if settings else ()
+    _write_events(pathlib.Path(folder) / f"{EVENTS}_{part}".rstrip("_"), values)
 
 
 def _places(judged: Assessment) -> dict[str, Mapping[str, Metric]]:
@@ -78,19 +91,19 @@ def _trivial_places(judged: Assessment, classifier: str) -> dict[str, Mapping[st
     return {"overall": judged.overall.trivial[classifier], "mean_over_categories": mean} | own
 
 
-def _scalars(places: Mapping[str, Mapping[str, Metric]], which: str) -> Iterator[Summary.Value]:
-    """`value`, `low` or `high` of each metric that has it, with the names of `metrics.json` as tags."""
+def _scalars(places: Mapping[str, Mapping[str, Metric]], which: str, tag: str) -> Iterator[Summary.Value]:
+    """`value`, `low` or `high` of each metric that has it, with the names of `metrics.json` behind `tag`."""
     for place, found in places.items():
         for name, metric in found.items():
             if (number := getattr(metric, which)) is not None:
-                yield Summary.Value(tag=f"{place}/{name}", simple_value=number)
+                yield Summary.Value(tag=f"{tag}/{place}/{name}", simple_value=number)
 
 
 def _counts(judged: Assessment) -> Iterator[Summary.Value]:
     scopes = {"overall": judged.overall} | {f"categories/{name}": each for name, each in judged.categories.items()}
     for place, scope in scopes.items():
         for name in ("tn", "fp", "fn", "tp") if scope.counts else ():
-            yield Summary.Value(tag=f"confusion/{place}/{name}", simple_value=getattr(scope.counts, name))
+            yield Summary.Value(tag=f"evaluation_counts/{place}/{name}", simple_value=getattr(scope.counts, name))
         if scope.threshold.value is not None:
             yield Summary.Value(tag=f"threshold/{place}", simple_value=scope.threshold.value)
 
@@ -124,6 +137,37 @@ def _pr_curve(scope: Scope) -> Summary.Value:
         metadata=pr_curve.create_summary_metadata(tag, words, _THRESHOLDS),
         tensor=tensor_util.make_tensor_proto(table),
     )
+
+
+def _layout() -> Summary.Value:
+    """What the dashboard "Custom Scalars" shows: learning curves, then each metric's band, then the trivial ones."""
+    curves = [
+        _lines("loss", [rf"^{CURVES}/(val_)?loss$"]),
+        _lines("validation", [rf"^{CURVES}/val_(f1|roc_auc|specificity)$"]),
+        _lines("learning rate", [rf"^{CURVES}/learning_rate$"]),
+    ]
+    bands = [layout_pb2.Chart(title=name, margin=_band(name)) for name in _BANDS]
+    beside = [_lines(name, [f"^{OWN}/overall/{name}$", f"^{TRIVIAL}/[a-z_]+/overall/{name}$"]) for name in _BANDS]
+    categories = [
+        layout_pb2.Category(title="Learning curves", chart=curves),
+        layout_pb2.Category(title="95 % intervals", chart=bands),
+        layout_pb2.Category(title="Beside classifiers that do not look", chart=beside),
+    ]
+    return Summary.Value(
+        tag=custom_scalar.CONFIG_SUMMARY_TAG,
+        metadata=custom_scalar.create_summary_metadata(),
+        tensor=tensor_util.make_tensor_proto(layout_pb2.Layout(category=categories).SerializeToString()),
+    )
+
+
+def _band(name: str) -> layout_pb2.MarginChartContent:
+    low, high = (f"{LIMIT}/{side}/overall/{name}" for side in LIMITS)
+    series = layout_pb2.MarginChartContent.Series(value=f"{OWN}/overall/{name}", lower=low, upper=high)
+    return layout_pb2.MarginChartContent(series=[series])
+
+
+def _lines(title: str, tags: Sequence[str]) -> layout_pb2.Chart:
+    return layout_pb2.Chart(title=title, multiline=layout_pb2.MultilineChartContent(tag=tags))
 
 
 def _image(picture: Picture) -> Summary.Value:

@@ -1,0 +1,47 @@
+"""A user sees what the program says; what libraries say beside it shows with --verbosity=1."""
+
+import contextlib
+import os
+import sys
+import warnings
+
+import pytest
+
+from mvtec_tf.bin import quiet
+from tests.conftest import run_process
+
+
+@pytest.mark.slow
+def test_stderr_is_empty_unless_it_is_asked_for(toy, tmp_path):
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("TF_", "PYTHONWARN"))}
+    flags = (f"--data_dir={toy}", "--features=mean_brightness", "--image_size=32")
+    done = run_process("fit_baseline", *flags, f"--run_dir={tmp_path / 'quiet'}", env=environment)
+    assert done.stderr == ""
+    assert done.stdout.splitlines()[-1] == str(tmp_path / "quiet")
+    loud = run_process("fit_baseline", *flags, f"--run_dir={tmp_path / 'loud'}", "--verbosity=1", env=environment)
+    assert "oneDNN" in loud.stderr
+
+
+def test_what_is_said_while_tensorflow_is_loaded_shows_if_loading_fails(capfd):
+    for fails in (False, True):
+        with contextlib.suppress(ImportError), quiet._stderr_led_away():
+            os.write(2, b"I0000 cudart_stub.cc:31] Could not find cuda drivers\n")
+            if fails:
+                raise ImportError("an old processor")
+        assert ("cuda drivers" in capfd.readouterr().err) is fails
+        os.write(2, b"later\n")
+        assert capfd.readouterr().err == "later\n"
+
+
+def test_python_warnings_of_libraries_are_kept_back_unless_they_are_asked_for(monkeypatch, recwarn):
+    monkeypatch.setattr(sys, "warnoptions", [])
+    monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
+    for verbosity, seen in ((1, 1), (-1, 0)):
+        monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "2")
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            quiet.set_up(verbosity)
+            warnings.warn("deprecated", FutureWarning, stacklevel=1)
+        assert len(said) == seen
+        # What the user's environment says is left as it is, unless everything is asked for.
+        assert os.environ["TF_CPP_MIN_LOG_LEVEL"] == ("0" if verbosity == 1 else "2")
