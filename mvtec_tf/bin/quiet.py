@@ -79,8 +79,8 @@ def _stderr_led_away() -> Iterator[None]:
     with tempfile.TemporaryFile() as said, os.fdopen(os.dup(_STDERR), "wb") as stderr:
         os.dup2(said.fileno(), _STDERR)
         # A processor that TensorFlow was not built for ends the process here: this much is still said.
-        was_enabled = faulthandler.is_enabled()
-        faulthandler.enable(stderr)
+        if enabled := not faulthandler.is_enabled():
+            faulthandler.enable(stderr)
         try:
             yield
         except BaseException:
@@ -90,6 +90,5 @@ def _stderr_led_away() -> Iterator[None]:
             raise
         finally:
             os.dup2(stderr.fileno(), _STDERR)
-            faulthandler.disable()
-            if was_enabled:
-                faulthandler.enable()
+            if enabled:
+                faulthandler.disable()
