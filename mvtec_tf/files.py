@@ -115,24 +115,6 @@ def read_json(file: PathLike) -> dict[str, Any]:
     return found
 
 
-def sha256(path: PathLike) -> str:
-    """SHA-256 (hex) of a file's contents, read once for as long as the process lives and the file is as it was.
-
-    Raises:
-      UserError: the file is gone or cannot be read.
-    """
-    try:
-        found = os.stat(path)
-        # The time of change (ctime) too: the time of modification can be set back.
-        key = (os.fspath(path), found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
-        if key not in _DIGESTS:
-            with open(path, "rb") as file:
-                _DIGESTS[key] = hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise UserError(f"{os.fspath(path)}: cannot be read ({error.strerror}). Is it still there?") from error
-    return _DIGESTS[key]
-
-
 def write_text(path: PathLike, text: str) -> None:
     """Writes `text` as UTF-8, all or nothing."""
     with replacing(path) as temporary:
