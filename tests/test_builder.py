@@ -149,12 +149,20 @@ def test_good_images_alone_odd_formats_and_names_and_a_list_are_handed_out_too(t
     lines = [f"Bilder/{file.name},good,train" for file in (folder / "Bilder").iterdir()]
     (folder / "Liste.csv").write_text("\n".join(["path,label,split", *lines]) + "\n", encoding="utf-8")
     made = _prepare("mvtec_ad/folder", folder, tmp_path / "prepared")
-    assert list(made.info.splits) == ["train"]
+    found = records.scan([folder / "Liste.csv"])
+    assert set(made.info.splits) == {record.split for record in found}
     examples = _examples(tmp_path / "prepared")
-    _assert_same(examples, records.scan([folder / "Liste.csv"]))
+    _assert_same(examples, found)
     assert examples["Liste/Bilder/gedreht.jpg"]["image"].shape == (30, 20, 3)
     palette = np.asarray(Image.open(folder / "Bilder" / "Palette.bmp").convert("RGB"))
     np.testing.assert_array_equal(examples["Liste/Bilder/Palette.bmp"]["image"], palette)
+
+
+@pytest.mark.parametrize("name", ["list.csv", "LIST.CSV"])
+def test_the_list_in_a_manual_dir_is_found_beside_what_other_programs_left(tmp_path, name):
+    for file in (name, f"._{name}", ".~lock.list.csv"):
+        (tmp_path / file).write_text("path,label\n")
+    assert tfds_builder._source(tmp_path) == tmp_path / name
 
 
 def test_a_file_that_is_no_image_is_named(tmp_path):
