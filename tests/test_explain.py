@@ -26,7 +26,7 @@ from mvtec_tf.features.store import encoder_digest
 from mvtec_tf.graphs import grad_cam, rebuild, saved_model, scoring
 from mvtec_tf.heads.by_category import PerCategoryHead
 from mvtec_tf.heads.file import save_head
-from mvtec_tf.heads.linear import LogisticHead
+from mvtec_tf.heads.linear import Logistic
 from mvtec_tf.heads.settings import HeadSettings
 from mvtec_tf.jobs import explain as explain_steps
 from mvtec_tf.networks.backbone import build_backbone
@@ -81,7 +81,7 @@ def head(toy_records):
     rng = np.random.default_rng(0)
     features = rng.random((40, 64 + 128)).astype(np.float32)
     labels, categories = np.arange(40) % 2, np.repeat(["denim", "flange"], 20)
-    return PerCategoryHead({name: LogisticHead() for name in ("denim", "flange")}).fit(features, labels, categories)
+    return PerCategoryHead({name: Logistic() for name in ("denim", "flange")}).fit(features, labels, categories)
 
 
 @pytest.fixture(scope="module")

@@ -89,7 +89,7 @@ def test_a_layer_that_the_network_has_not_is_named(backbone, tmp_path):
 
 
 def test_stored_features_are_the_networks(kept, backbone, records, layers):
-    features = kept.features_of(records)
+    features = kept.of(records)
     maps = [_maps(backbone, _images(records), layer) for layer in layers]
     np.testing.assert_allclose(features.pooled, np.concatenate([m.mean(axis=(1, 2)) for m in maps], axis=1), atol=1e-5)
     assert features.tiled is None
@@ -104,7 +104,7 @@ def test_stored_features_are_the_networks(kept, backbone, records, layers):
 def test_rows_are_read_in_any_order_across_shards(kept, records, layers):
     order = np.array([15, 0, 7, 6, 13, 14, 0])
     wanted = [records[i] for i in order[:-1]]
-    whole, some = kept.features_of(records), kept.features_of(wanted)
+    whole, some = kept.of(records), kept.of(wanted)
     np.testing.assert_array_equal(some.pooled, whole.pooled[order[:-1]])
     source = whole.select(order).maps[layers[0]]
     assert source.shape == (7, *whole.maps[layers[0]].shape[1:])
@@ -118,7 +118,7 @@ def test_shards_hold_arrays_without_pickle_and_no_file_stays_mapped(kept, record
     files = sorted(kept.path.glob("shard_*/*.npy"))
     assert len(files) == 3 * 4
     assert [len(np.load(file, allow_pickle=False)) for file in files[::4]] == [7, 7, 6]
-    kept.features_of(records).maps[layers[0]][np.arange(20)]
+    kept.of(records).maps[layers[0]][np.arange(20)]
     with open("/proc/self/maps", encoding="utf-8") as maps:
         assert str(kept.path) not in maps.read()
 
@@ -135,7 +135,7 @@ def test_an_interrupted_extraction_goes_on_with_the_missing_shard(kept, encoder,
     for name in ("pooled", "map_0", "map_1"):
         there = np.load(out / "shard_00001" / f"{name}.npy")
         np.testing.assert_allclose(there, np.load(kept.path / "shard_00001" / f"{name}.npy"), atol=1e-6)
-    assert len(again.features_of(records)) == 20
+    assert len(again.of(records)) == 20
 
 
 def test_a_folder_of_other_features_is_refused(kept, encoder, records, layers, tmp_path):
@@ -156,9 +156,9 @@ def test_an_image_that_has_changed_or_is_not_there_is_refused(kept, records, tmp
     changed = tmp_path / "changed.png"
     changed.write_bytes(b"other pixels")
     with pytest.raises(UserError, match="has changed since"):
-        kept.features_of([dataclasses.replace(records[0], file=str(changed))])
+        kept.of([dataclasses.replace(records[0], file=str(changed))])
     with pytest.raises(UserError, match=r"no features of cap/test/good/000\.png"):
-        kept.features_of([dataclasses.replace(records[0], path="cap/test/good/000.png")])
+        kept.of([dataclasses.replace(records[0], path="cap/test/good/000.png")])
 
 
 def test_a_layer_that_the_encoder_has_not_is_a_wrong_flag(encoder, records, tmp_path):
@@ -177,7 +177,7 @@ def test_an_unreadable_image_is_named_and_no_half_shard_is_left(encoder, records
 
 def test_tiles_are_seen_one_by_one_and_their_maps_stitched(encoder, backbone, records, layers, tmp_path):
     settings = FeatureSettings(layers, maps=True, neighbourhood=1, tiles=(2, 3))
-    features = extract.extract(encoder, records[:2], settings, tmp_path / "tiled").features_of(records[:2])
+    features = extract.extract(encoder, records[:2], settings, tmp_path / "tiled").of(records[:2])
     images = _images(records[:2], (2 * SIDE, 3 * SIDE))
     assert features.image_size == (2 * SIDE, 3 * SIDE)
     for number in range(6):
@@ -204,7 +204,7 @@ def _fitted(name, features, records, tiled=False):
 
 @pytest.mark.parametrize("name", ["padim", "patchcore"])
 def test_a_served_probe_answers_what_the_fitted_head_says(name, kept, encoder, records, layers, tmp_path):
-    features = kept.features_of(records)
+    features = kept.of(records)
     head, _ = _fitted(name, features, records)
     probe = Probe(encoder, FeatureSettings(layers, maps=name in NEED_MAPS), head)
     write_probe(tmp_path / "probe", probe, {})
@@ -238,7 +238,7 @@ def test_an_empty_batch_gets_empty_features(encoder):
 
 def test_a_linear_heads_heat_map_adds_up_to_its_score(encoder, records, kept, layers):
     """Before negative values are cut off: the mean of every layer's map, and the head's bias."""
-    features = kept.features_of(records)
+    features = kept.of(records)
     head, _ = _fitted("logistic", features, records)
     probe = Probe(encoder, FeatureSettings(layers), head)
     images = _images(records, (SIDE, SIDE))
@@ -258,7 +258,7 @@ def test_a_linear_heads_heat_map_adds_up_to_its_score(encoder, records, kept, la
 
 
 def test_a_distance_of_zero_explains_nothing_and_is_no_nan(encoder, records, kept, layers):
-    features = kept.features_of(records)
+    features = kept.of(records)
     head, _ = _fitted("nearest_neighbours", features, records)
     _, maps = Probe(encoder, FeatureSettings(layers), head).explain(_images(records, (SIDE, SIDE)))
     assert np.isfinite(maps).all()
@@ -266,7 +266,7 @@ def test_a_distance_of_zero_explains_nothing_and_is_no_nan(encoder, records, kep
 
 def test_a_probe_on_tiles_answers_what_the_fitted_head_says(encoder, records, layers, tmp_path):
     settings = FeatureSettings(layers, maps=True, tiles=(1, 2))
-    features = extract.extract(encoder, records, settings, tmp_path / "features").features_of(records)
+    features = extract.extract(encoder, records, settings, tmp_path / "features").of(records)
     images = _images(records, (SIDE, 2 * SIDE))
     for name in ("logistic", "mahalanobis", "patchcore"):
         head, _ = _fitted(name, features, records, tiled=True)
@@ -280,7 +280,7 @@ def test_a_probe_on_tiles_answers_what_the_fitted_head_says(encoder, records, la
 
 @pytest.mark.parametrize("name", ["rbf_svm", "padim", "patchcore"])
 def test_a_head_is_saved_without_pickle_and_read_back_as_it_was(name, kept, records, tmp_path):
-    features = kept.features_of(records)
+    features = kept.of(records)
     head, settings = _fitted(name, features, records)
     save_head(tmp_path / "head.npz", head, settings, kept.key.as_json())
     with np.load(tmp_path / "head.npz", allow_pickle=False) as file:
@@ -293,7 +293,7 @@ def test_a_head_is_saved_without_pickle_and_read_back_as_it_was(name, kept, reco
 
 
 def test_a_head_refuses_features_of_another_encoder_or_image_size(kept, records, tmp_path):
-    head, settings = _fitted("mahalanobis", kept.features_of(records), records)
+    head, settings = _fitted("mahalanobis", kept.of(records), records)
     save_head(tmp_path / "head.npz", head, settings, kept.key.as_json())
     other = dataclasses.replace(kept.key, encoder="f00d", image_size=(448, 448))
     with pytest.raises(UserError, match=r"(?s)encoder: .* f00d here; image_size: \[64, 64\] when .* \[448, 448\] here"):
@@ -325,7 +325,7 @@ def test_a_store_is_opened_only_if_it_is_one(tmp_path, kept):
 def test_pooling_and_brightness_of_the_fit_are_those_of_the_served_graph(encoder, records, layers, tmp_path):
     settings = FeatureSettings(layers, pooling=("mean", "gem8"), centre_brightness=True)
     found = extract.extract(encoder, records, settings, tmp_path / "features")
-    features, plain = found.features_of(records), FeatureSettings(layers)
+    features, plain = found.of(records), FeatureSettings(layers)
     brighter = np.minimum(_images(records[:4]).astype(int) + 30, 255).astype(np.uint8)
     assert features.pooled.shape[1] == 2 * FeatureGraph(encoder, plain).features(brighter).pooled.shape[1]
     head, _ = _fitted("mahalanobis", features, records)

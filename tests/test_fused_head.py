@@ -9,8 +9,8 @@ from sklearn.metrics import roc_auc_score
 
 from mvtec_tf.errors import UsageError, UserError
 from mvtec_tf.heads.frozen import FrozenFeatures
-from mvtec_tf.heads.fused import DEFAULT_WEIGHT, WEIGHTS, FusedHead
-from mvtec_tf.heads.make import MahalanobisHead, make_head
+from mvtec_tf.heads.fused import DEFAULT_WEIGHT, WEIGHTS, Fused
+from mvtec_tf.heads.make import Mahalanobis, make_head
 from mvtec_tf.heads.ridge import balanced_ridge
 from mvtec_tf.heads.settings import HeadSettings
 
@@ -43,19 +43,19 @@ def test_the_ridge_is_scikit_learns_with_both_classes_weighted_alike(count, widt
 def test_labels_lift_what_the_distance_alone_finds():
     features, labels = _images(0, 80, 10)
     new, truth = _images(1, 200, 200)
-    alone = FusedHead().fit(features, np.zeros_like(labels)).decision_function(new)
-    fused = FusedHead().fit(features, labels).decision_function(new)
+    alone = Fused().fit(features, np.zeros_like(labels)).decision_function(new)
+    fused = Fused().fit(features, labels).decision_function(new)
     assert roc_auc_score(truth, fused) > roc_auc_score(truth, alone) + 0.02
 
 
 def test_without_a_defect_the_score_is_in_units_of_held_out_good_images_distances():
     features, labels = _images(2, 150, 0)
     new, _ = _images(3, 200, 0)
-    scores = FusedHead().fit(features, labels).decision_function(new)
+    scores = Fused().fit(features, labels).decision_function(new)
     # The parts of the last fit saw a half more images than those that set the scale.
     assert abs(scores.mean()) < 0.6
     assert 0.7 < scores.std() < 1.4
-    distances = MahalanobisHead().fit(features, labels).decision_function(new)
+    distances = Mahalanobis().fit(features, labels).decision_function(new)
     assert spearmanr(scores, distances).statistic > 0.8
 
 
@@ -73,8 +73,8 @@ def _exposures(seed, good, defective):
 def test_a_distance_that_is_usual_for_the_exposure_is_no_defect():
     features, labels = _exposures(0, 300, 0)
     new, truth = _exposures(1, 400, 400)
-    plain = MahalanobisHead().fit(features, labels).decision_function(new)
-    fused = FusedHead().fit(features, labels).decision_function(new)
+    plain = Mahalanobis().fit(features, labels).decision_function(new)
+    fused = Fused().fit(features, labels).decision_function(new)
     assert roc_auc_score(truth, fused) > roc_auc_score(truth, plain) + 0.1
 
 
@@ -92,16 +92,16 @@ def test_exported_ops_give_the_scores_of_the_parts_in_double_precision(name, lab
 
 def test_the_choice_leaves_the_default_for_a_gain_only_that_is_beyond_chance():
     plain, labels = _images(5, 60, 40, shift=0.0)
-    assert FusedHead(weight=None).fit(plain, labels).weight_ == DEFAULT_WEIGHT
+    assert Fused(weight=None).fit(plain, labels).weight_ == DEFAULT_WEIGHT
     # Where the defects lie on the side where good images vary most, the distance is blind and the labels are not.
     features, labels = _images(6, 150, 60, shift=0.0)
     features.pooled[labels == 1, 27:] += 8
-    assert FusedHead(weight=None).fit(features, labels).weight_ == max(WEIGHTS)
+    assert Fused(weight=None).fit(features, labels).weight_ == max(WEIGHTS)
 
 
 def test_views_of_one_defective_object_are_one_piece_of_evidence_and_are_never_held_out_alone():
     features, labels = _images(7, 40, 1, views=5)
-    head = FusedHead(weight=None).fit(features, labels)
+    head = Fused(weight=None).fit(features, labels)
     assert head.weight_ == DEFAULT_WEIGHT
     assert np.isfinite(head.decision_function(features)).all()
 
@@ -109,7 +109,7 @@ def test_views_of_one_defective_object_are_one_piece_of_evidence_and_are_never_h
 def test_good_images_of_a_single_object_are_refused():
     features, labels = _images(8, 1, 0, views=6)
     with pytest.raises(UserError, match="one object"):
-        FusedHead().fit(features, labels)
+        Fused().fit(features, labels)
 
 
 def test_the_fused_heads_are_not_stacked_once_more():

@@ -18,15 +18,15 @@ from mvtec_tf.heads.folds import inner_folds
 from mvtec_tf.heads.frozen import FrozenFeatures
 from mvtec_tf.heads.gaussian import GoodGaussian
 from mvtec_tf.heads.make import (
-    FusedHead,
-    HybridHead,
-    LdaHead,
-    LinearSvmHead,
-    LogisticHead,
-    MahalanobisHead,
-    NearestNeighboursHead,
+    Fused,
+    Hybrid,
+    Lda,
+    LinearSvm,
+    Logistic,
+    Mahalanobis,
+    NearestNeighbours,
     PerCategoryHead,
-    RbfSvmHead,
+    RbfSvm,
     StudyHead,
     make_head,
 )
@@ -51,7 +51,7 @@ def test_the_logistic_head_is_scikit_learns(data):
     features, labels = data
     reference = make_pipeline(StandardScaler(), LogisticRegression(class_weight="balanced", max_iter=5000))
     expected = reference.fit(features, labels).decision_function(features)
-    np.testing.assert_allclose(LogisticHead().fit(features, labels).decision_function(features), expected, atol=1e-4)
+    np.testing.assert_allclose(Logistic().fit(features, labels).decision_function(features), expected, atol=1e-4)
 
 
 def test_the_mahalanobis_head_is_the_distance_to_the_good_images_alone(data):
@@ -60,11 +60,11 @@ def test_the_mahalanobis_head_is_the_distance_to_the_good_images_alone(data):
     scaler = StandardScaler().fit(good)
     precision = LedoitWolf().fit(scaler.transform(good)).precision_
     expected = [mahalanobis(row, np.zeros(8), precision) for row in scaler.transform(features.astype(np.float64))]
-    np.testing.assert_allclose(MahalanobisHead().fit(features, labels).decision_function(features), expected, rtol=1e-5)
+    np.testing.assert_allclose(Mahalanobis().fit(features, labels).decision_function(features), expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize(
-    "make", [LogisticHead, LinearSvmHead, LdaHead, RbfSvmHead, MahalanobisHead, NearestNeighboursHead, StudyHead]
+    "make", [Logistic, LinearSvm, Lda, RbfSvm, Mahalanobis, NearestNeighbours, StudyHead]
 )
 def test_the_ops_give_the_same_scores_in_a_graph_and_in_batches(data, make):
     features, labels = data
@@ -75,20 +75,20 @@ def test_the_ops_give_the_same_scores_in_a_graph_and_in_batches(data, make):
 def test_one_class_only_is_refused_with_a_way_out(data):
     features, labels = data
     with pytest.raises(UserError, match="mahalanobis"):
-        LogisticHead().fit(features, np.zeros_like(labels))
+        Logistic().fit(features, np.zeros_like(labels))
 
 
 def test_features_that_are_not_numbers_are_refused(data):
     features, labels = data
     features[0, 0] = np.nan
     with pytest.raises(UserError, match="NaN"):
-        MahalanobisHead().fit(features, labels)
+        Mahalanobis().fit(features, labels)
 
 
 def test_too_few_good_images_for_a_gaussian_are_refused(data):
     features, _ = data
     with pytest.raises(UserError, match="at least two good"):
-        MahalanobisHead().fit(features[:3], np.array([0, 1, 1]))
+        Mahalanobis().fit(features[:3], np.array([0, 1, 1]))
 
 
 def test_the_study_head_takes_its_few_steps_and_repeats_under_a_seed(data):
@@ -105,11 +105,11 @@ def test_each_image_is_judged_by_its_own_categorys_head(data):
     features, labels = data
     both = np.concatenate([features, features[:, ::-1] + 100])
     categories = np.repeat(["cap", "nut"], 60)
-    head = PerCategoryHead({"nut": LogisticHead(), "cap": LogisticHead()}).fit(both, np.tile(labels, 2), categories)
+    head = PerCategoryHead({"nut": Logistic(), "cap": Logistic()}).fit(both, np.tile(labels, 2), categories)
     parts = zip(("cap", "nut"), np.split(both, 2), strict=True)
     expected = np.concatenate([head.heads[name].decision_function(part) for name, part in parts])
     np.testing.assert_allclose(head.decision_function(both), expected, rtol=1e-4, atol=1e-3)
-    alone = LogisticHead().fit(features, labels).decision_function(features)
+    alone = Logistic().fit(features, labels).decision_function(features)
     np.testing.assert_allclose(expected[:60], alone, atol=1e-5)
 
 
@@ -117,7 +117,7 @@ def test_a_category_without_a_class_is_named(data):
     features, labels = data
     categories = np.where(labels == 1, "cap", "nut")
     with pytest.raises(UserError, match="category 'cap'"):
-        PerCategoryHead({"cap": LogisticHead(), "nut": LogisticHead()}).fit(features, labels, categories)
+        PerCategoryHead({"cap": Logistic(), "nut": Logistic()}).fit(features, labels, categories)
 
 
 def test_the_linear_svm_is_scikit_learns_on_standardised_features(data):
@@ -126,14 +126,14 @@ def test_the_linear_svm_is_scikit_learns_on_standardised_features(data):
         StandardScaler(), LinearSVC(class_weight="balanced", dual=True, max_iter=200_000, random_state=0)
     )
     expected = reference.fit(features, labels).decision_function(features)
-    np.testing.assert_allclose(LinearSvmHead().fit(features, labels).decision_function(features), expected, atol=1e-4)
+    np.testing.assert_allclose(LinearSvm().fit(features, labels).decision_function(features), expected, atol=1e-4)
 
 
 def test_the_kernel_svm_is_scikit_learns_on_standardised_features(data):
     features, labels = data
     reference = make_pipeline(StandardScaler(), SVC(class_weight="balanced"))
     expected = reference.fit(features, labels).decision_function(features)
-    np.testing.assert_allclose(RbfSvmHead().fit(features, labels).decision_function(features), expected, atol=1e-4)
+    np.testing.assert_allclose(RbfSvm().fit(features, labels).decision_function(features), expected, atol=1e-4)
 
 
 @pytest.mark.parametrize("neighbours", [1, 3])
@@ -142,7 +142,7 @@ def test_the_nearest_neighbours_are_found_among_the_good_images_alone(data, neig
     scaler = StandardScaler().fit(features[labels == 0])
     scaled, bank = scaler.transform(features), scaler.transform(features[labels == 0])
     expected = [np.sort([np.linalg.norm(row - other) for other in bank])[:neighbours].mean() for row in scaled]
-    head = NearestNeighboursHead(neighbours).fit(features, labels)
+    head = NearestNeighbours(neighbours).fit(features, labels)
     np.testing.assert_allclose(head.decision_function(features), expected, rtol=1e-4, atol=1e-5)
 
 
@@ -187,11 +187,11 @@ def test_the_discriminant_is_the_log_odds_of_two_gaussians_with_the_good_images_
     covariance = LedoitWolf().fit(scaled[labels == 0]).covariance_
     gaussians = [multivariate_normal(scaled[labels == label].mean(axis=0), covariance) for label in (0, 1)]
     expected = gaussians[1].logpdf(scaled) - gaussians[0].logpdf(scaled)
-    np.testing.assert_allclose(LdaHead().fit(features, labels).decision_function(features), expected, atol=1e-3)
+    np.testing.assert_allclose(Lda().fit(features, labels).decision_function(features), expected, atol=1e-3)
 
 
 def _hybrid():
-    return HybridHead({"lda": LdaHead, "mahalanobis": MahalanobisHead})
+    return Hybrid({"lda": Lda, "mahalanobis": Mahalanobis})
 
 
 def test_the_hybrid_weighs_heads_on_scores_of_images_that_they_were_not_fitted_on(data):
@@ -201,12 +201,12 @@ def test_the_hybrid_weighs_heads_on_scores_of_images_that_they_were_not_fitted_o
     columns = np.empty((60, 2))
     for fold in range(3):
         held = folds == fold
-        for number, make in enumerate((LdaHead, MahalanobisHead)):
+        for number, make in enumerate((Lda, Mahalanobis)):
             columns[held, number] = make().fit(features[~held], labels[~held]).decision_function(features[held])
     columns[:, 1] = np.log(columns[:, 1])
     scaler = StandardScaler().fit(columns[labels == 0])
     model = LogisticRegression(class_weight="balanced").fit(scaler.transform(columns), labels)
-    whole = [make().fit(features, labels).decision_function(features) for make in (LdaHead, MahalanobisHead)]
+    whole = [make().fit(features, labels).decision_function(features) for make in (Lda, Mahalanobis)]
     evidence = scaler.transform(np.stack([whole[0], np.log(whole[1])], axis=1))
     np.testing.assert_allclose(head.decision_function(features), model.decision_function(evidence), atol=1e-3)
     np.testing.assert_allclose(_by_ops(head, features), head.decision_function(features), rtol=1e-5, atol=1e-5)
@@ -253,10 +253,10 @@ def test_the_gaussian_of_few_images_in_many_dimensions_is_ledoit_and_wolfs(data)
         np.testing.assert_allclose(gaussian.solve(scaled[0]), reference.precision_ @ scaled[0], rtol=1e-6, atol=1e-9)
 
 
-HEADS_ON_GLOBAL_FEATURES = [LogisticHead, LinearSvmHead, LdaHead, RbfSvmHead, MahalanobisHead, NearestNeighboursHead]
+HEADS_ON_GLOBAL_FEATURES = [Logistic, LinearSvm, Lda, RbfSvm, Mahalanobis, NearestNeighbours]
 
 
-@pytest.mark.parametrize("make", [*HEADS_ON_GLOBAL_FEATURES, FusedHead])
+@pytest.mark.parametrize("make", [*HEADS_ON_GLOBAL_FEATURES, Fused])
 def test_a_head_is_an_estimator_of_scikit_learn(data, make):
     features, labels = data
     head = make().fit(features, labels)
@@ -275,7 +275,7 @@ def test_a_head_is_an_estimator_of_scikit_learn(data, make):
 
 def test_without_labels_a_call_stops_about_one_good_image_in_twenty(data):
     rng = np.random.default_rng(2)
-    head = MahalanobisHead().fit(rng.normal(size=(300, 6)))
+    head = Mahalanobis().fit(rng.normal(size=(300, 6)))
     assert 0.02 < head.predict(rng.normal(size=(4000, 6))).mean() < 0.08
     assert head.predict(rng.normal(size=(10, 6)) + 9).all()
     with pytest.raises(UserError, match="no probability"):

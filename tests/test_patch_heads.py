@@ -12,7 +12,7 @@ from mvtec_tf.heads import coreset
 from mvtec_tf.heads.base import as_tensors, by_ops
 from mvtec_tf.heads.by_category import PerCategoryHead
 from mvtec_tf.heads.frozen import FrozenFeatures
-from mvtec_tf.heads.make import PadimHead, PatchCoreHead, make_head
+from mvtec_tf.heads.make import Padim, PatchCore, make_head
 from mvtec_tf.heads.settings import HeadSettings
 from mvtec_tf.networks import patch_maps
 
@@ -34,10 +34,10 @@ def data():
 
 def _heads():
     return [
-        PadimHead(channels=6),
-        PatchCoreHead(memory_bank=50, candidates=300),
-        PatchCoreHead(memory_bank=50, candidates=300, neighbours=3),
-        PatchCoreHead(memory_bank=30, layers=("coarse",)),
+        Padim(channels=6),
+        PatchCore(memory_bank=50, candidates=300),
+        PatchCore(memory_bank=50, candidates=300, neighbours=3),
+        PatchCore(memory_bank=30, layers=("coarse",)),
         make_head(HeadSettings("hybrid", memory_bank=50, coreset_candidates=300)),
     ]
 
@@ -114,7 +114,7 @@ def test_a_coreset_lies_closer_to_all_points_than_a_random_choice():
 
 def test_padim_is_a_gaussian_of_its_own_at_every_position(data):
     features, labels = data
-    head = PadimHead(channels=6).fit(features, labels)
+    head = Padim(channels=6).fit(features, labels)
     patches = _joined(features)[:, :, head.chosen_].astype(np.float64)
     good = patches[labels == 0]
     scale = good.reshape(-1, 6).std(axis=0)
@@ -131,7 +131,7 @@ def test_padim_at_a_single_scale_is_exact(data):
     """With the channels' scale known, not only near: one position, numbers by hand."""
     features, labels = data
     one = dataclasses.replace(features, maps={"fine": features.maps["fine"][:, :1, :1]})
-    head = PadimHead(channels=7).fit(one, labels)
+    head = Padim(channels=7).fit(one, labels)
     good = one.maps["fine"][labels == 0, 0, 0].astype(np.float64)
     scale = good.std(axis=0, ddof=1)
     covariance = np.cov(good / scale, rowvar=False) + 0.01 * np.eye(7)
@@ -143,7 +143,7 @@ def test_padim_at_a_single_scale_is_exact(data):
 def test_patchcore_measures_to_the_nearest_patches_in_memory(data):
     features, labels = data
     for neighbours in (1, 3):
-        head = PatchCoreHead(memory_bank=50, candidates=300, neighbours=neighbours).fit(features, labels)
+        head = PatchCore(memory_bank=50, candidates=300, neighbours=neighbours).fit(features, labels)
         assert head.bank_.shape == (50, 12)
         patches = (_joined(features) - head.mean_) / head.scale_
         gaps = np.linalg.norm(patches[:3, :, None] - head.bank_, axis=3)
@@ -153,7 +153,7 @@ def test_patchcore_measures_to_the_nearest_patches_in_memory(data):
 
 def test_the_memory_holds_patches_of_good_images_at_each_layers_own_scale(data):
     features, labels = data
-    head = PatchCoreHead(memory_bank=10_000, candidates=10_000).fit(features, labels)
+    head = PatchCore(memory_bank=10_000, candidates=10_000).fit(features, labels)
     patches = _joined(next(features.select(labels == 0).batches(99))).reshape(-1, 12)
     assert len(head.bank_) == len(patches) == 35 * 48
     np.testing.assert_allclose(
@@ -195,17 +195,17 @@ def test_heat_maps_of_two_categories_come_from_the_head_of_the_nearest(data):
         image_size=(64, 48),
     )
     categories = np.repeat(["cap", "nut"], 40)
-    head = PerCategoryHead({"nut": PatchCoreHead(40), "cap": PatchCoreHead(40)}).fit(
+    head = PerCategoryHead({"nut": PatchCore(40), "cap": PatchCore(40)}).fit(
         both, np.tile(labels, 2), categories
     )
     parts = [head.heads[name].decision_function(both.select(categories == name)) for name in ("cap", "nut")]
     np.testing.assert_allclose(head.decision_function(both), np.concatenate(parts), rtol=1e-5)
-    alone = PatchCoreHead(40).fit(features, labels)
+    alone = PatchCore(40).fit(features, labels)
     np.testing.assert_allclose(head.heat_maps(both)[:40], alone.heat_maps(features), atol=1e-4)
     assert head.heat_maps(both.select(np.array([79])))[0].shape == (64, 48)
 
 
-@pytest.mark.parametrize("head", [PadimHead(), PatchCoreHead()], ids=_names)
+@pytest.mark.parametrize("head", [Padim(), PatchCore()], ids=_names)
 def test_what_a_patch_head_cannot_be_fitted_on_is_said(data, head):
     features, labels = data
     with pytest.raises(UserError, match="at least two good images, found 1"):

@@ -9,7 +9,7 @@ from sklearn.metrics import roc_auc_score
 from mvtec_tf.features import extract
 from mvtec_tf.features.feature_graph import FeatureSettings
 from mvtec_tf.graphs import saved_model
-from mvtec_tf.heads.patch import PatchCoreHead
+from mvtec_tf.heads.patch import PatchCore
 from mvtec_tf.networks.backbone import build_backbone
 from tools import patch_memory
 from tools.patch_memory import ChoiceCost, DrawnMaps, MemoryCost
@@ -53,8 +53,8 @@ def test_both_choices_are_judged_on_the_photographs_of_a_store(toy_records, tmp_
     assert worth[0].patches == 16 * 8 * 8
     assert worth[0].roc_auc == pytest.approx(worth[1].roc_auc)
     labels = [record.label for record in records if record.split == "test"]
-    head = PatchCoreHead().fit(store.features_of([r for r in records if r.split == "train"]), np.zeros(16, int))
-    scores = head.decision_function(store.features_of([r for r in records if r.split == "test"]))
+    head = PatchCore().fit(store.of([r for r in records if r.split == "train"]), np.zeros(16, int))
+    scores = head.decision_function(store.of([r for r in records if r.split == "test"]))
     assert worth[0].roc_auc == pytest.approx(roc_auc_score(labels, scores))
 
 

@@ -9,7 +9,7 @@ from mvtec_tf.data.formats.scan import Record
 from mvtec_tf.errors import UserError
 from mvtec_tf.evaluation.thresholds import choose_threshold
 from mvtec_tf.heads.fitting import fit_probe
-from mvtec_tf.heads.make import LogisticHead, make_head
+from mvtec_tf.heads.make import Logistic, make_head
 from mvtec_tf.heads.settings import HEADS, NEED_LABELS, NEED_MAPS, HeadSettings
 
 
@@ -39,7 +39,7 @@ def test_the_probability_of_new_images_is_better_than_the_sigmoid_of_the_score_a
     records = _records(150, 6, 12)
     new_labels = (np.random.default_rng(9).random(3000) < 2 / 3).astype(int)
     new = _features(new_labels, seed=1)
-    probe = fit_probe(LogisticHead, _features(_labels(records), seed=0), records, seed=0)
+    probe = fit_probe(Logistic, _features(_labels(records), seed=0), records, seed=0)
     scores = probe.head.decision_function(new)
     calibrated = brier(new_labels, probe.head.probability_of(scores, np.full(3000, "cap")))
     assert calibrated < brier(new_labels, 1 / (1 + np.exp(-scores))) - 0.02
@@ -63,7 +63,7 @@ def test_many_good_images_do_not_collapse_the_threshold(name):
 def test_out_of_fold_scores_are_those_of_heads_that_have_not_seen_the_image():
     records = _records(40, 5, 10)
     features = _features(_labels(records), seed=0)
-    probe = fit_probe(LogisticHead, features, records, seed=0)
+    probe = fit_probe(Logistic, features, records, seed=0)
     assert len(probe.calibrate) == 55
     inside = probe.head.decision_function(features[probe.calibrate])
     labels = _labels(records)[probe.calibrate]
@@ -74,7 +74,7 @@ def test_out_of_fold_scores_are_those_of_heads_that_have_not_seen_the_image():
 
 def test_a_single_labelled_defect_is_fitted_and_the_report_says_what_it_cannot_do():
     records = _records(40, 2, 1)
-    probe = fit_probe(LogisticHead, _features(_labels(records), seed=0), records, seed=0)
+    probe = fit_probe(Logistic, _features(_labels(records), seed=0), records, seed=0)
     assert not probe.head.gives_probability
     assert probe.head.probability_of(np.zeros(1, np.float32), np.array(["cap"])) is None
     assert len(probe.calibrate) == 42
@@ -84,7 +84,7 @@ def test_a_single_labelled_defect_is_fitted_and_the_report_says_what_it_cannot_d
 
 def test_fewer_labels_than_folds_are_each_held_out_by_themselves_and_it_is_said():
     records = _records(40, 2, 3)
-    probe = fit_probe(LogisticHead, _features(_labels(records), seed=0), records, seed=0)
+    probe = fit_probe(Logistic, _features(_labels(records), seed=0), records, seed=0)
     assert _labels(records)[probe.calibrate].sum() == 3
     assert "3 labelled defective objects for 5 folds" in probe.warnings[0]
     assert probe.head.gives_probability
@@ -126,4 +126,4 @@ def test_without_labels_there_is_no_probability():
 def test_a_category_with_one_class_only_is_named_with_a_way_out():
     records = [*_records(20, 2, 4), *_records(20, 2, 0, category="nut")]
     with pytest.raises(UserError, match=r"category 'nut': .*all 22 given are good.*--label_budget"):
-        fit_probe(LogisticHead, _features(_labels(records), seed=0), records, seed=0)
+        fit_probe(Logistic, _features(_labels(records), seed=0), records, seed=0)

@@ -22,7 +22,7 @@ from mvtec_tf.errors import UserError
 from mvtec_tf.features.store import FeatureStore
 from mvtec_tf.heads import coreset
 from mvtec_tf.heads.frozen import FrozenFeatures
-from mvtec_tf.heads.patch import PatchCoreHead
+from mvtec_tf.heads.patch import PatchCore
 from mvtec_tf.networks import patch_maps
 
 # The stages of a ResNet-50 that patch features are made of, at 224 pixels.
@@ -142,17 +142,17 @@ def measure_worth(
         raise UserError(f"{store.path}: holds no patch maps. Extract the features with --maps.")
     for category in sorted({record.category for record in records}):
         own = [record for record in records if record.category == category]
-        train = store.features_of([record for record in own if record.split == "train"])
+        train = store.of([record for record in own if record.split == "train"])
         tests = [record for record in own if record.split == "test"]
         labels = [record.label for record in tests]
         for how in ("greedy", "random"):
             say(f"{category}: memory of {_MEMORY:,} patches, {how} ...")
             cpu = time.process_time()
-            head = PatchCoreHead(_MEMORY, _POINTS, seed=seed, greedy=how == "greedy").fit(
+            head = PatchCore(_MEMORY, _POINTS, seed=seed, greedy=how == "greedy").fit(
                 train, np.zeros(len(train), int)
             )
             cpu = time.process_time() - cpu
-            scores = head.decision_function(store.features_of(tests))
+            scores = head.decision_function(store.of(tests))
             patches = min(_POINTS, len(train) * int(np.prod(patch_maps.grid(train.maps))))
             yield ChoiceWorth(category, how, patches, cpu, float(roc_auc_score(labels, scores)))
 
@@ -195,7 +195,7 @@ def fit_one(images: int, seed: int, answer: str) -> None:
     pooled = np.random.default_rng(seed).normal(size=(images, 8)).astype(np.float32)
     features = FrozenFeatures(pooled, maps, image_size=_IMAGE_SIZE)
     wall, cpu = time.perf_counter(), time.process_time()
-    head = PatchCoreHead(_MEMORY, seed=seed).fit(features, np.zeros(images, int))
+    head = PatchCore(_MEMORY, seed=seed).fit(features, np.zeros(images, int))
     facts = {"fit_wall_seconds": time.perf_counter() - wall, "fit_cpu_seconds": time.process_time() - cpu}
     cpu = time.process_time()
     head.decision_function(features.select(np.arange(min(_SCORED, images))))

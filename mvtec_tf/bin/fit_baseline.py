@@ -35,7 +35,7 @@ def main() -> None:
     from mvtec_tf.graphs import scoring
     from mvtec_tf.heads import baselines
     from mvtec_tf.heads.fitting import fit_probe
-    from mvtec_tf.heads.make import LogisticHead, MahalanobisHead
+    from mvtec_tf.heads.make import Logistic, Mahalanobis
     from mvtec_tf.jobs import probe as probe_steps
     from mvtec_tf.jobs import run_steps
     from mvtec_tf.serving.baseline_model import Baseline, write_baseline
@@ -47,7 +47,7 @@ def main() -> None:
     run = run_steps.open_run("fit_baseline", records, skipped)
     fit = (*cut.train_good, *cut.labelled)
     features = getattr(baselines, _FEATURES.value)(store.load((*fit, *cut.evaluate))).astype(np.float32)
-    make, name = (LogisticHead, "logistic") if cut.labelled else (MahalanobisHead, "mahalanobis")
+    make, name = (Logistic, "logistic") if cut.labelled else (Mahalanobis, "mahalanobis")
     with run.timed("fit"):
         probe = fit_probe(make, features[: len(fit)], fit, _SEED.value)
     if not run.saved_model.exists():

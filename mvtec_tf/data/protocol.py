@@ -75,6 +75,21 @@ class Cut:
     labelled: tuple[Record, ...]
     evaluate: tuple[Record, ...]
 
+    @property
+    def fit(self) -> tuple[Record, ...]:
+        """The images that a method may be fitted on: good training images, then labelled ones."""
+        return (*self.train_good, *self.labelled)
+
+    @property
+    def fit_labels(self) -> np.ndarray:
+        """Labels of `fit`, int64 [N], 1 = defective."""
+        return np.array([record.label for record in self.fit], np.int64)
+
+    @property
+    def evaluate_labels(self) -> np.ndarray:
+        """Labels of `evaluate`, int64 [N], 1 = defective: for judging, never for fitting."""
+        return np.array([record.label for record in self.evaluate], np.int64)
+
 
 @dataclasses.dataclass(frozen=True)
 class SplitRow:

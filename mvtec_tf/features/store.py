@@ -111,7 +111,7 @@ class FeatureStore:
             f"{self.key.image_size[1]} px, {maps}, {size / 1e6:.0f} MB."
         )
 
-    def features_of(self, records: Sequence[Record]) -> FrozenFeatures:
+    def of(self, records: Sequence[Record]) -> FrozenFeatures:
         """Features of these images in this order; maps are read later, row by row.
 
         Raises:
@@ -135,7 +135,7 @@ class FeatureStore:
         )
 
     def embeddings_of(self, records: Sequence[Record]) -> np.ndarray:
-        """float32 [N, C], the encoder's end, averaged. Raises as `features_of`."""
+        """float32 [N, C], the encoder's end, averaged. Raises as `of`."""
         rows = self._rows_of(records)
         return ShardedRows([shard / "embedding.npy" for shard in self._shards], self._counts)[rows]
 

@@ -13,7 +13,7 @@ from mvtec_tf.heads.frozen import FrozenFeatures, pooled_of
 from mvtec_tf.heads.gaussian import GoodGaussian, distances_by_ops
 
 
-class MahalanobisHead(Head):
+class Mahalanobis(Head):
     """Distance to the good images' Gaussian with Ledoit-Wolf covariance; needs no defect at all.
 
     As Rippel et al., "Modeling the distribution of normal data in pre-trained deep features for
@@ -33,7 +33,7 @@ class MahalanobisHead(Head):
         return distances_by_ops(pooled_of(features), arrays)
 
 
-class NearestNeighboursHead(Head):
+class NearestNeighbours(Head):
     """Mean Euclidean distance to the k nearest good images, on standardised features.
 
     As DN2 of Bergman et al., "Deep nearest neighbor anomaly detection", 2020, with standardised
@@ -67,7 +67,7 @@ class NearestNeighboursHead(Head):
         return tf.reduce_mean(tf.norm(scaled[:, None] - tf.gather(bank, nearest), axis=2), axis=1)
 
 
-class RbfSvmHead(Head):
+class RbfSvm(Head):
     """Support vector machine with a Gaussian kernel on standardised features, both classes weighted alike.
 
     Args:

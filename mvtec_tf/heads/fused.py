@@ -50,7 +50,7 @@ class _Parts:
         return np.stack([distances, pooled @ self.direction + self.offset], axis=1)
 
 
-class FusedHead(Head):
+class Fused(Head):
     """Mahalanobis distance to the good images, and a ridge regression on the labels, added.
 
     How far a good image lies from the others depends on what it is: of one tile, the long exposure is farther from

@@ -15,7 +15,7 @@ from mvtec_tf.heads.frozen import FrozenFeatures
 _TINY = 1e-6
 
 
-class HybridHead(Head):
+class Hybrid(Head):
     """Stacking (Wolpert, "Stacked generalization", Neural Networks 5, 1992) of other heads.
 
     Heads that need no labels say how unlike the good images an image is; heads that do say how like the

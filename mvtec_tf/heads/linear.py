@@ -45,7 +45,7 @@ class _LinearHead(Head):
         self.bias_ = float(model.intercept_[0] - scaler.mean_ @ self.weights_)
 
 
-class LogisticHead(_LinearHead):
+class Logistic(_LinearHead):
     """Converged logistic regression on standardised features, both classes weighted alike.
 
     Args:
@@ -61,7 +61,7 @@ class LogisticHead(_LinearHead):
         converged(lambda: self._fit_standardised(model, features, labels), "logistic regression", MAX_STEPS)
 
 
-class LinearSvmHead(_LinearHead):
+class LinearSvm(_LinearHead):
     """Linear support vector machine (squared hinge) on standardised features, both classes weighted alike.
 
     Args:
@@ -79,7 +79,7 @@ class LinearSvmHead(_LinearHead):
         converged(lambda: self._fit_standardised(model, features, labels), "linear SVM", MAX_SVM_STEPS)
 
 
-class LdaHead(_LinearHead):
+class Lda(_LinearHead):
     """Fisher's linear discriminant with the good images' Ledoit-Wolf covariance.
 
     The many good images say which directions vary anyway; the few defective ones only which way to look. The

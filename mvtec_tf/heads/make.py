@@ -5,27 +5,27 @@ import functools
 
 from mvtec_tf.heads.base import Head
 from mvtec_tf.heads.by_category import PerCategoryHead
-from mvtec_tf.heads.distance import MahalanobisHead, NearestNeighboursHead, RbfSvmHead
-from mvtec_tf.heads.fused import FusedHead
-from mvtec_tf.heads.hybrid import HybridHead
-from mvtec_tf.heads.linear import LdaHead, LinearSvmHead, LogisticHead, StudyHead
-from mvtec_tf.heads.patch import PadimHead, PatchCoreHead
+from mvtec_tf.heads.distance import Mahalanobis, NearestNeighbours, RbfSvm
+from mvtec_tf.heads.fused import Fused
+from mvtec_tf.heads.hybrid import Hybrid
+from mvtec_tf.heads.linear import Lda, LinearSvm, Logistic, StudyHead
+from mvtec_tf.heads.patch import Padim, PatchCore
 from mvtec_tf.heads.settings import FUSED, NEED_MAPS, HeadSettings
 from mvtec_tf.heads.tiled import TiledHead
 
 __all__ = [
-    "FusedHead",
+    "Fused",
     "Head",
-    "HybridHead",
-    "LdaHead",
-    "LinearSvmHead",
-    "LogisticHead",
-    "MahalanobisHead",
-    "NearestNeighboursHead",
-    "PadimHead",
-    "PatchCoreHead",
+    "Hybrid",
+    "Lda",
+    "LinearSvm",
+    "Logistic",
+    "Mahalanobis",
+    "NearestNeighbours",
+    "Padim",
+    "PatchCore",
     "PerCategoryHead",
-    "RbfSvmHead",
+    "RbfSvm",
     "StudyHead",
     "TiledHead",
     "make_head",
@@ -45,20 +45,20 @@ def make_head(settings: HeadSettings, tiled: bool = False) -> Head:
             name: functools.partial(make_head, dataclasses.replace(settings, name=name), tiled)
             for name in settings.hybrid_of
         }
-        return HybridHead(bases, seed=settings.seed)
+        return Hybrid(bases, seed=settings.seed)
     make = functools.partial(_MAKERS[settings.name], settings)
     return TiledHead(make) if tiled and settings.name not in NEED_MAPS | FUSED else make()
 
 
 _MAKERS = {
-    "logistic": lambda s: LogisticHead(s.c),
-    "linear_svm": lambda s: LinearSvmHead(s.c, s.seed),
-    "lda": lambda s: LdaHead(),
-    "fused": lambda s: FusedHead(seed=s.seed),
-    "auto": lambda s: FusedHead(weight=None, seed=s.seed),
-    "rbf_svm": lambda s: RbfSvmHead(s.c),
-    "mahalanobis": lambda s: MahalanobisHead(),
-    "nearest_neighbours": lambda s: NearestNeighboursHead(s.neighbours),
-    "padim": lambda s: PadimHead(s.padim_channels, s.seed),
-    "patchcore": lambda s: PatchCoreHead(s.memory_bank, s.coreset_candidates, s.neighbours, s.seed),
+    "logistic": lambda s: Logistic(s.c),
+    "linear_svm": lambda s: LinearSvm(s.c, s.seed),
+    "lda": lambda s: Lda(),
+    "fused": lambda s: Fused(seed=s.seed),
+    "auto": lambda s: Fused(weight=None, seed=s.seed),
+    "rbf_svm": lambda s: RbfSvm(s.c),
+    "mahalanobis": lambda s: Mahalanobis(),
+    "nearest_neighbours": lambda s: NearestNeighbours(s.neighbours),
+    "padim": lambda s: Padim(s.padim_channels, s.seed),
+    "patchcore": lambda s: PatchCore(s.memory_bank, s.coreset_candidates, s.neighbours, s.seed),
 }

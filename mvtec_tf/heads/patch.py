@@ -69,7 +69,7 @@ class _PatchHead(Head):
         return good
 
 
-class PadimHead(_PatchHead):
+class Padim(_PatchHead):
     """A Gaussian for every position: Defard et al., "PaDiM: a patch distribution modeling framework", ICPR 2021.
 
     Fits parts that lie in the same place on every image. The distance is Mahalanobis', equation 2.
@@ -138,7 +138,7 @@ class PadimHead(_PatchHead):
         return tf.transpose(tf.norm(tf.matmul(tf.transpose(centred, [1, 0, 2]), arrays["whitening"]), axis=2))
 
 
-class PatchCoreHead(_PatchHead):
+class PatchCore(_PatchHead):
     """Distance of each patch to its nearest in a memory of good patches: Roth et al., "Towards total recall in
     industrial anomaly detection", CVPR 2022.
 

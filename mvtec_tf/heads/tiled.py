@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from mvtec_tf.heads.base import Arrays, Head
-from mvtec_tf.heads.distance import MahalanobisHead
+from mvtec_tf.heads.distance import Mahalanobis
 from mvtec_tf.heads.frozen import FrozenFeatures
 
 # The choice of witnesses settles within a few rounds; a cycle of two choices would not.
@@ -40,7 +40,7 @@ class TiledHead(Head):
             self.head_ = self.make_head().fit(_tiles(good), np.zeros(good.shape[0] * good.shape[1], int))
             return
         defective = features.tiled[labels == 1]
-        judge = MahalanobisHead().fit(_tiles(good), np.zeros(good.shape[0] * good.shape[1], int))
+        judge = Mahalanobis().fit(_tiles(good), np.zeros(good.shape[0] * good.shape[1], int))
         witnesses = None
         for _ in range(_MAX_ROUNDS):
             worst = judge.decision_function(_tiles(defective)).reshape(defective.shape[:2]).argmax(axis=1)

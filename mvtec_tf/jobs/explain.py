@@ -211,7 +211,7 @@ def _own_maps(
     store = run_dir / "features"
     if not store.is_dir():
         store = pathlib.Path(record["settings"].get("features") or store)
-    features = FeatureStore(store).features_of(records).pooled if store.is_dir() else None
+    features = FeatureStore(store).of(records).pooled if store.is_dir() else None
     return Explained((HeatMaps(folder, name),), features)
 
 

@@ -47,7 +47,7 @@ class Features:
             key.layers, key.maps, key.neighbourhood, key.tiles, key.pooling, key.centre_brightness
         )
         records = (*cut.train_good, *cut.labelled, *cut.evaluate)
-        return cls(encoder, settings, key, cut, store.features_of(records), store.embeddings_of(records))
+        return cls(encoder, settings, key, cut, store.of(records), store.embeddings_of(records))
 
     @property
     def tiled(self) -> bool:

@@ -133,7 +133,7 @@ class _Features:
         category = records[0].category
         key = store.path, category
         if key not in self._read:
-            self._read[key] = store.features_of(self._by_category[category])
+            self._read[key] = store.of(self._by_category[category])
         return self._read[key].select(np.array([self._rows[record.path] for record in records]))
 
 
