@@ -96,6 +96,7 @@ def refused():
         "jpeg cut within its header": (jpeg[:30], "truncated or damaged"),
         "jpeg without its end": (jpeg[:-2], "truncated or damaged"),
         "jpeg of 60,000 x 60,000": (_jpeg_of(jpeg, 60_000, 60_000), _TOO_LARGE),
+        **_strange_jpegs(jpeg),
         "bmp cut": (bmp[:-200], "a truncated BMP image"),
         "bmp header cut": (bmp[:20], "a BMP image"),
         "bmp signature alone": (b"BM", "a BMP image"),
@@ -296,6 +297,29 @@ def _bmp_masks(rgba, masks):
         packed |= rgba[..., channel].astype(np.uint32) << ((mask & -mask).bit_length() - 1)
     info = struct.pack("<IiiHHIIiiII", 56, width, height, 1, 32, 3, 0, 0, 0, 0, 0) + struct.pack("<IIII", *masks, 0)
     return b"BM" + struct.pack("<IHHI", 0, 0, 0, 14 + len(info)) + info + packed[::-1].astype("<u4").tobytes()
+
+
+def _strange_jpegs(jpeg):
+    """name -> (bytes, words): files whose frame says that they are of another kind; what follows does not matter."""
+    frame = jpeg.index(b"\xff\xc0")
+    kinds = {
+        "of 12 bits": (0xC1, 12, "a JPEG image of 12 bits a colour, which is not supported; save it as PNG"),
+        "of 12 bits, progressive": (0xC2, 12, "of 12 bits a colour"),
+        "of 16 bits, lossless": (0xC3, 16, "a JPEG image with lossless coding"),
+        "lossless": (0xC3, 8, "a JPEG image with lossless coding"),
+        "of several resolutions": (0xC5, 8, "of several resolutions"),
+        "of JPEG-LS": (0xF7, 8, "of the kind JPEG-LS"),
+    }
+    found = {}
+    for name, (marker, bits, words) in kinds.items():
+        content = bytearray(jpeg)
+        content[frame + 1], content[frame + 4] = marker, bits
+        found[f"jpeg {name}"] = (bytes(content), words)
+    content, words = found["jpeg of 12 bits"]
+    found["jpeg of 12 bits with Exif"] = (content[:2] + _segment(0xE1, exif(6)) + content[2:], words)
+    profile = _segment(0xE2, b"ICC_PROFILE\0\1\1" + bytes(60_000))
+    found["jpeg of 12 bits with a profile"] = (content[:2] + profile + content[2:], words)
+    return found
 
 
 def _jpeg_of(jpeg, width, height):

@@ -389,11 +389,20 @@ def test_a_format_that_training_refuses_is_told_from_one_it_takes(tmp_path, name
     assert (found.format in explore_images.DECODABLE_FORMATS) == (name not in image_samples.refused())
 
 
-@pytest.mark.parametrize(("name", "words"), [("bmp run-length coded", "run-length coding"), ("bmp of OS/2", "OS/2")])
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("bmp run-length coded", "run-length coding"),
+        ("bmp of 16 bits", "16 bits"),
+        ("jpeg of 12 bits", "12 bits a colour"),
+        ("jpeg lossless", "lossless"),
+        ("jpeg cut", "truncated or damaged"),
+    ],
+)
 def test_a_mask_of_a_kind_that_training_refuses_is_refused_with_its_words(tmp_path, name, words):
-    (tmp_path / "0.bmp").write_bytes(image_samples.refused()[name][0])
+    (tmp_path / "0").write_bytes(image_samples.refused()[name][0])
     with pytest.raises(pillow_images.UnreadableImageError, match=words):
-        pillow_images.read_stored(tmp_path / "0.bmp")
+        pillow_images.read_stored(tmp_path / "0")
 
 
 @pytest.mark.parametrize("name", [name for name in image_samples.good() if name.startswith("bmp")])

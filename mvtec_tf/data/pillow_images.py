@@ -24,6 +24,7 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_JPEG = b"\xff\xd8\xff"
 REFUSED = "refused by the decoder of training"
 _SIDEWAYS = [_UPRIGHT[orientation] for orientation in (5, 6, 7, 8)]
 
@@ -92,22 +93,24 @@ def open_image(file: str | os.PathLike[str]) -> tuple[bytes, Image.Image]:
     try:
         image = Image.open(io.BytesIO(content))
         _check_size(image)
-        decoded, refused = _decoded_bmp(content) if image.format == "BMP" else (None, "")
+        decoded, refused = _decoded(content) if image.format == "BMP" else (None, "")
         image = image if decoded is None else _of_same_pixels(image, decoded)
         image.load()
     except UnreadableImageError:
         raise
     # Pillow's readers raise whatever a broken file makes them stumble over; the reason is listed.
     except Exception as error:
+        # To Pillow a JPEG of 12 bits is no image at all, and a lossless one is broken.
+        refused = _decoded(content)[1] if content.startswith(_JPEG) else refused
         raise UnreadableImageError(refused or _reason(error)) from error
     if refused:
         image.info[REFUSED] = refused
     return content, image
 
 
-def _decoded_bmp(content: bytes) -> tuple[np.ndarray | None, str]:
+def _decoded(content: bytes) -> tuple[np.ndarray | None, str]:
     """What training sees, uint8 [H, W, 3], or why it refuses the file."""
-    # Not above: TensorFlow takes seconds to import, and few people have BMPs.
+    # Not above: TensorFlow takes seconds to import, and few people have files that need it.
     import tensorflow as tf
 
     from mvtec_tf.data.decoding import pixels, unreadable
