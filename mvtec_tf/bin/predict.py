@@ -32,7 +32,11 @@ _SERVER = flags.DEFINE_string(
     "Instead of --model: grpc://HOST:PORT/NAME or http://HOST:PORT/NAME, then perhaps /VERSION or /LABEL.",
 )
 _OUT = flags.DEFINE_string("out", None, "Table to write, FILE.csv or FILE.jsonl.", required=True)
-_LIST = flags.DEFINE_string("list", None, "File with one path a line, - for standard input; besides the paths given.")
+_LIST = flags.DEFINE_string(
+    "list",
+    None,
+    "File with one path a line, or a CSV list with a column path; - for standard input. Besides the paths given.",
+)
 _WATCH = flags.DEFINE_string(
     "watch",
     None,
