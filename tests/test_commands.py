@@ -4,28 +4,49 @@ import pathlib
 
 import pytest
 
-from mvtec_tf import __main__ as commands
+from mvtec_tf.bin import main as commands
 from tests.conftest import run_binary
 
-_BIN = pathlib.Path(commands.__file__).parent / "bin"
+_BIN = pathlib.Path(commands.__file__).parent
 
 
 def test_the_list_names_every_command_once_with_a_line_each(capsys):
     runnable = {path.stem for path in _BIN.glob("*.py") if "entry.run(main" in path.read_text()}
-    assert set(commands.COMMANDS) == runnable
-    for argv in (["mvtec_tf"], ["mvtec_tf", "--help"]):
+    assert {binary for binary, _ in commands.COMMANDS.values()} == runnable
+    for argv in (["mvtec-tf"], ["mvtec-tf", "--help"]):
         assert commands.main(argv) == 0
         lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("  ")]
         assert [line.split()[0] for line in lines] == list(commands.COMMANDS)
         assert all(len(line.split()) > 5 for line in lines)
 
 
+def test_no_name_means_two_commands():
+    rows = [{own, *more, binary.replace("_", "-")} for own, (binary, more) in commands.COMMANDS.items()]
+    names = [name for row in rows for name in row]
+    assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize("name", ["toy", "make_toy", "make-toy", "toy-factory"])
+def test_a_command_goes_by_its_binarys_name_and_by_others(name, tmp_path):
+    refused = run_binary("main", name, f"--out={tmp_path / 'toy'}", "--train_good=0", check=False)
+    assert refused.returncode == 1
+    assert "train_good=0: expected at least 1" in refused.stderr
+    assert "Draws the toy factory" in run_binary("main", name, "--help").stdout
+
+
 @pytest.mark.parametrize(
-    ("slip", "meant"), [("fit-probe", "fit_probe"), ("evalute", "evaluate"), ("explore", "explore_data")]
+    ("slip", "meant"), [("fit-prob", "fit-probe"), ("evalute", "evaluate"), ("expl", "explore"), ("Compare", "compare")]
 )
 def test_a_slip_in_a_commands_name_is_answered_with_the_nearest(capsys, slip, meant):
-    assert commands.main(["mvtec_tf", slip, "--help"]) == 2
+    assert commands.main(["mvtec-tf", slip, "--help"]) == 2
     assert f"no command {slip!r}. Did you mean {meant}?" in capsys.readouterr().err
+
+
+def test_what_is_no_command_is_said_with_the_way_to_it(capsys):
+    assert commands.main(["mvtec-tf", "serve"]) == 2
+    assert "docker compose up" in capsys.readouterr().err
+    assert commands.main(["mvtec-tf", "--data_dir=x", "fit"]) == 2
+    assert "flags stand behind a command" in capsys.readouterr().err
 
 
 def test_a_slip_in_a_flags_name_is_answered_with_the_nearest():

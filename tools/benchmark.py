@@ -1,8 +1,8 @@
 """Measures what this program costs on this machine, by its own commands on drawn data.
 
 Examples:
-  python -m mvtec_tf.bin.benchmark --what=evaluation --out=results/benchmark
-  python -m mvtec_tf.bin.benchmark --what=patch_memory --out=results/patch_memory
+  python -m tools.benchmark --what=evaluation --out=results/benchmark
+  python -m tools.benchmark --what=patch_memory --out=results/patch_memory
 """
 
 import dataclasses
@@ -46,6 +46,7 @@ _SEED = flags.DEFINE_integer("seed", 0, "Of what is drawn.", 0)
 
 
 def main() -> None:
+    """Measures what the flags name and writes it to the folder."""
     if not _OUT.value:
         raise UsageError("--out is missing. Expected --out=DIR. Try --help.")
     given = _SIZES.value or _DEFAULT_SIZES[_WHAT.value]

@@ -1,0 +1,96 @@
+"""The command `mvtec-tf`: lists what can be done, and does it: `mvtec-tf fit --help`.
+
+The commands are the absl binaries of this room under the names that a stranger would guess; the binaries' own names
+work too, as does `python -m mvtec_tf.bin.NAME`.
+"""
+
+import ast
+import difflib
+import pathlib
+import runpy
+import sys
+from collections.abc import Sequence
+
+# Command -> (binary, other names for it), in the order of a user's work: look, fit, judge, use; then what only some
+# need.
+COMMANDS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "quickstart": ("quickstart", ("demo",)),
+    "explore": ("explore_data", ("look",)),
+    "fit": ("fit_probe", ("probe",)),
+    "label-efficiency": ("label_efficiency", ("labels", "grid")),
+    "train-cnn": ("train_cnn", ("train", "train-classifier", "train-supervised")),
+    "pretrain": ("train_simclr", ("simclr",)),
+    "baseline": ("fit_baseline", ("baselines",)),
+    "judge": ("evaluate", ("eval",)),
+    "compare": ("compare", ()),
+    "explain": ("explain", ("heatmaps", "gradcam")),
+    "export": ("export", ()),
+    "predict": ("predict", ("score", "watch")),
+    "extract-features": ("extract_features", ("extract", "features")),
+    "toy": ("make_toy", ("toy-factory",)),
+    "fetch-mvtec": ("fetch_mvtec", ("fetch", "download")),
+}
+# What is asked for by these names, and is no command of its own.
+_ELSEWHERE = {
+    "serve": "`export` writes what TensorFlow Serving needs: cd saved_models && docker compose up. "
+    "`predict --watch=FOLDER` judges what comes into a folder without a server.",
+    "tensorboard": "TensorBoard is a program of its own: tensorboard --logdir=results",
+    "test": "The tests are run in a checkout: make test",
+}
+_ROOM = pathlib.Path(__file__).parent
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command that `argv` names, or lists all. Returns the exit status, unless the command itself exits."""
+    argv = list(sys.argv if argv is None else argv)
+    if len(argv) < 2 or argv[1] in ("-h", "--help", "help"):
+        print(listing())
+        return 0
+    if argv[1] == "--version":
+        import mvtec_tf
+
+        print(mvtec_tf.__version__)
+        return 0
+    binary = _binaries().get(argv[1].replace("_", "-"))
+    if binary is None:
+        print(f"ERROR: {_unknown(argv[1])}", file=sys.stderr)
+        return 2
+    sys.argv = argv[1:]
+    runpy.run_module(f"mvtec_tf.bin.{binary}", run_name="__main__", alter_sys=True)
+    return 0
+
+
+def listing() -> str:
+    """One line for each command, from the first line of its binary's documentation."""
+    width = max(len(name) for name in COMMANDS)
+    lines = [f"  {name.ljust(width)}  {_first_line(binary)}" for name, (binary, _) in COMMANDS.items()]
+    usage = "Usage: mvtec-tf COMMAND --flag=value ...; each command explains itself with mvtec-tf COMMAND --help."
+    return "\n".join(["Commands, in the order of a user's work:", "", *lines, "", usage])
+
+
+def _binaries() -> dict[str, str]:
+    """Every name that a command goes by -> its binary."""
+    own = {binary.replace("_", "-"): binary for binary, _ in COMMANDS.values()}
+    other = {name: binary for binary, names in COMMANDS.values() for name in names}
+    return own | other | {name: binary for name, (binary, _) in COMMANDS.items()}
+
+
+def _unknown(name: str) -> str:
+    if name.startswith("-"):
+        return f"{name}: flags stand behind a command: mvtec-tf COMMAND {name}. `mvtec-tf --help` lists the commands."
+    if name in _ELSEWHERE:
+        return f"no command {name!r}. {_ELSEWHERE[name]}"
+    meant, known = name.replace("_", "-").lower(), _binaries()
+    near = [one for one in COMMANDS if one.startswith(meant)] or difflib.get_close_matches(meant, known, 1, 0.5)
+    guess = f" Did you mean {near[0]}?" if near else ""
+    return f"no command {name!r}.{guess} `mvtec-tf --help` lists all."
+
+
+def _first_line(binary: str) -> str:
+    # Read, not imported: flags of two commands do not go together.
+    text = (_ROOM / f"{binary}.py").read_text(encoding="utf-8")
+    return ast.get_docstring(ast.parse(text)).splitlines()[0]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
