@@ -194,6 +194,16 @@ def test_one_image_that_a_server_cannot_answer_gets_a_row_and_the_others_are_jud
     assert rows == {"a.png": "", "c.png": ""}
 
 
+@pytest.mark.parametrize("scheme", ["http", "grpc"])
+def test_an_image_that_was_refused_for_another_clients_sake_is_judged(line, moody, scheme):
+    model, ports = moody
+    line.model = open_server(f"{scheme}://127.0.0.1:{ports[scheme]}/small")
+    (line.folder / "a.png").write_bytes(WHOLE)
+    model.refusals = [Refused(grpc.StatusCode.INVALID_ARGUMENT, 400, "another client's image is torn")]
+    line.look(*[nothing] * 3)
+    assert line.rows() == {"a.png": ""}
+
+
 def test_a_disk_that_is_full_for_a_while_loses_no_row_and_leaves_no_half_one(line, monkeypatch):
     (line.folder / "a.png").write_bytes(WHOLE)
     line.look(nothing)

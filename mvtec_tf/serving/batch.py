@@ -125,25 +125,23 @@ class Judge:
         """Each image's outputs, or why there are none."""
         if not images:
             return []
-        try:
-            return self._request(images)
-        except BadImageError as error:
-            if len(images) == 1:
-                return [_unreadable(error)]
-        except UnavailableError:
-            self._check_there()
-            if len(images) == 1:
-                return [self._ask_alone(images)]
+        with contextlib.suppress(BadImageError):  # asked again: a server batches images of several clients
+            try:
+                return self._request(images)
+            except UnavailableError:
+                self._check_there()
+        if len(images) == 1:
+            return [self._ask_alone(images)]
         return [answer for image in images for answer in self._ask([image])]
 
     def _ask_alone(self, images: list[bytes]) -> dict[str, Any] | str:
-        """The outputs of one image that got no answer from a server which answers others, or why there are none."""
+        """The outputs of one image that was refused, or got no answer while others do; or why there are none."""
         reason: Exception | None = None
         for _ in range(_TRIES_ALONE):
             try:
                 return self._request(images)[0]
             except BadImageError as error:
-                return _unreadable(error)
+                return f"not a readable image: {error}"
             except UnavailableError as error:
                 reason = error
                 self._check_there()
@@ -263,10 +261,6 @@ def read_image_file(file: str) -> bytes | str:
     except (OSError, ValueError, MemoryError) as error:
         return f"cannot be read: {_reason(error)}"
     return content or "the file is empty"
-
-
-def _unreadable(error: BadImageError) -> str:
-    return f"not a readable image: {error}"
 
 
 def _reason(error: Exception) -> str:
