@@ -20,6 +20,21 @@ PathLike = str | os.PathLike[str]
 _DIGESTS: dict[tuple[str | int, ...], str] = {}
 
 
+def check_text(path: PathLike, what: str) -> None:
+    """Raises UserError if a path is not UTF-8: TensorFlow writes no model there, which would show after the training.
+
+    Args:
+      path: of a folder that TensorFlow will write into.
+      what: who gave it, the beginning of the message.
+    """
+    whole = os.path.abspath(path)
+    try:
+        whole.encode()
+    except UnicodeEncodeError as error:
+        named = whole.encode("utf-8", "backslashreplace").decode()
+        raise UserError(f"{what}{named}: this name is not UTF-8. Name another folder, or rename this one.") from error
+
+
 @contextlib.contextmanager
 def replacing(path: PathLike) -> Iterator[pathlib.Path]:
     """Yields a temporary path beside `path`; on success it is moved there in one step.

@@ -47,6 +47,7 @@ class RunDirectory:
         of_features: Collection[str] = (),
     ) -> None:
         self.path = pathlib.Path(path)
+        files.check_text(self.path, "--run_dir=")
         self._owned = Owned(self.path, "--run_dir")
         try:
             self._open(binary, settings, data, flagfile, defaults or {}, of_features)

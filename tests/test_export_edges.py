@@ -14,6 +14,7 @@ from tensorflow_serving.config import model_server_config_pb2
 from mvtec_tf.errors import UserError
 from mvtec_tf.graphs import saved_model, scoring
 from mvtec_tf.jobs import encoders
+from mvtec_tf.run_directory import RunDirectory
 from mvtec_tf.serving import configs
 from mvtec_tf.serving.client import LocalModel
 from mvtec_tf.serving.export import export_run
@@ -55,6 +56,15 @@ def test_without_a_plain_folder_for_temporary_files_a_pattern_is_refused_with_a_
 def test_a_name_that_a_server_cannot_find_is_none(wrong):
     assert not configs.is_name(wrong)
     assert configs.is_name("a b-1")
+
+
+@pytest.mark.parametrize("name", ["caf\udce9", "caf\udce9/below"])
+def test_a_folder_whose_name_is_no_text_is_refused_before_anything_is_trained_or_written(small_run, tmp_path, name):
+    with pytest.raises(UserError, match=r"--run_dir=.*caf\\udce9.*UTF-8"):
+        RunDirectory(tmp_path / name, "train_cnn", {}, {"fingerprint": "0"}, "")
+    with pytest.raises(UserError, match=r"--saved_models=.*caf\\udce9.*UTF-8"):
+        export_run(small_run[0], "small", tmp_path / name)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_model_without_its_version_is_the_newest(exported, tmp_path):

@@ -58,6 +58,7 @@ def export_run(
     Raises:
       UserError: the run is not finished or has no model or no threshold, or its thresholds cannot be served.
     """
+    files.check_text(root, "--saved_models=")
     run_dir, folder, options = pathlib.Path(run_dir), pathlib.Path(root) / name, options or Options()
     source = run_dir / "saved_model"
     card = saved_model.read_card(source)
