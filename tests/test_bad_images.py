@@ -10,7 +10,7 @@ from mvtec_tf.evaluation.table import read_predictions
 from mvtec_tf.run_directory import read_run
 from tests.conftest import run_binary
 
-PROBE = ("--weights=none", "--backbone=resnet10", "--image_size=32", "--label_budget=0.25", "--nostudy_head")
+PROBE = ("--weights=none", "--backbone=resnet10", "--image_size=32", "--label_budget=0.25")
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """The page on label efficiency says first what counts, proves what it says, and hides nothing."""
 
 import csv
+import dataclasses
 import json
 import re
 
@@ -9,7 +10,8 @@ import pytest
 from mvtec_tf.label_efficiency import report as efficiency_report
 from mvtec_tf.label_efficiency.findings import find
 from mvtec_tf.label_efficiency.grid import LeftOut
-from mvtec_tf.label_efficiency.words import answers, long_budget
+from mvtec_tf.label_efficiency.report import answers
+from mvtec_tf.label_efficiency.words import long_budget
 from tests.efficiency_cells import grid, results
 
 
@@ -108,3 +110,88 @@ def test_several_encoders_are_named_with_their_heads_and_numbers_of_defects_lead
     assert text.startswith("With 10 labelled defective objects and no labelled good test image the highest mean ROC")
     assert "start, auto on cap" in text or "simclr, auto on cap" in text
     assert long_budget("all") == "with the whole pool (half of the test images) labelled"
+
+
+def _next(of_grid, change=lambda result: result):
+    cells = {cell: change(result) for cell, result in results(of_grid).items()}
+    return next(text for text in answers(find(of_grid, cells, of_grid.left_out)) if text.startswith("What to do next"))
+
+
+def _changed(result, **metrics):
+    return dataclasses.replace(result, metrics=result.metrics | metrics)
+
+
+def _by_labels(gain):
+    """Balanced accuracies that rise by so much with each larger share, and differ a little from draw to draw."""
+
+    def change(result):
+        step = ["0", "0.1", "0.25", "all"].index(result.cell.budget)
+        base = 0.6 + 0.002 * (result.cell.seed % 3) + 0.0005 * ((7 * result.cell.seed + 3 * step) % 5)
+        labelled = [0, 5, 12, 25][step]
+        return dataclasses.replace(_changed(result, balanced_accuracy=base + gain * step), labelled_images=labelled)
+
+    return change
+
+
+_SHARES = ("0", "0.1", "0.25", "all")
+
+
+def test_it_is_said_how_many_labels_more_are_worth_their_while():
+    text = _next(grid(("cap",), _SHARES, range(10)), _by_labels(0.1))
+    assert text.startswith("What to do next for cap: take auto; label 20 more test images (--label_budget=all")
+    assert "balanced accuracy +0.2" in text
+    assert "no more photographs are needed" in text
+
+
+def test_where_more_labels_do_not_help_that_is_said_and_they_are_not_asked_for():
+    text = _next(grid(("cap",), _SHARES, range(10)), _by_labels(0.0))
+    assert "more labels are not shown to help" in text
+    assert not re.search(r"label \d+ more", text)
+
+
+def test_a_figure_that_is_known_too_little_asks_for_photographs_by_the_root_of_their_number():
+    def change(result):
+        return _changed(result, balanced_accuracy=0.75 + (0.2 if result.cell.seed % 2 else -0.2))
+
+    text = _next(grid(("cap",), _SHARES, range(10)), change)
+    number, reach = re.search(r"photograph about ([\d,]+) more test images.* instead of (\d\.\d\d)", text).groups()
+    # 50 test images are there.
+    assert int(number.replace(",", "")) == pytest.approx(50 * ((float(reach) / 0.05) ** 2 - 1), rel=0.1)
+
+
+@pytest.mark.parametrize("budgets", [("0", "0.1"), ("1d", "10d")])
+def test_what_was_not_asked_is_named_as_the_next_thing_to_ask(budgets):
+    assert "add larger shares to --budgets" in _next(grid(("cap",), budgets))
+    assert "repeat it with --seeds=10" in _next(grid(("cap",), _SHARES, range(1)))
+
+
+def test_the_recommended_recipe_is_taken_unless_another_is_shown_to_be_better():
+    def better(gap):
+        def change(result):
+            other = result.cell.head == "mahalanobis"
+            noise = 0.01 * ((3 * result.cell.seed + other) % 4)
+            return _changed(result, roc_auc=0.8 + noise + gap * other, balanced_accuracy=0.7 + noise + gap * other)
+
+        return change
+
+    of_grid = grid(("cap",), _SHARES, range(10))
+    assert "take auto" in _next(of_grid, better(0.001))
+    assert "take mahalanobis" in _next(of_grid, better(0.15))
+
+
+def test_no_difference_leaves_its_range(tmp_path):
+    """F1 and balanced accuracy that jump from 0 to 1: a t-interval of their differences would reach beyond."""
+
+    def change(result):
+        up = float((result.cell.seed + (result.cell.head == "auto")) % 2)
+        return _changed(result, f1=up, balanced_accuracy=up, roc_auc=up)
+
+    of_grid = grid(seeds=range(3))
+    cells = {cell: change(result) for cell, result in results(of_grid).items()}
+    found = find(of_grid, cells, of_grid.left_out)
+    estimates = [pair.difference for place in found.places for pair in place.pairs]
+    estimates += [one for place in found.places for each in place.standings for one in each.estimates.values()]
+    limits = [end for one in estimates for end in (one.metric.low, one.metric.high) if end is not None]
+    assert len(limits) > 20
+    assert -1 <= min(limits) <= max(limits) <= 1
+    assert 1.0 in limits

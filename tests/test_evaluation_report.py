@@ -160,14 +160,41 @@ def test_a_model_that_calls_nothing_defective_is_no_better_either():
 
 
 def test_a_good_model_is_said_to_beat_calling_everything_defective_with_the_numbers_of_both():
-    sentences = _sentences(_calls(tn=18, fp=2, fn=3, tp=38), 0.5)
-    assert sentences[0] == (
+    sentences = _sentences(_calls(tn=36, fp=4, fn=3, tp=38), 0.5)
+    assert sentences[0].startswith(
         "At threshold 0.5 the model missed 3 of 41 defective images (7.3 %, 95 % interval 0.0 to 17.1 %) "
-        "and falsely stopped 2 of 20 good images (10.0 %, 95 % interval 0.0 to 25.0 %)."
+        "and falsely stopped 4 of 40 good images (10.0 %, 95 % interval "
     )
     assert sentences[1].startswith("It beats calling every image defective: balanced accuracy 0.913 [0.")
-    assert "] against 0.500, F1 0.938 [" in sentences[1]
+    assert "] against 0.500, F1 0.916 [" in sentences[1]
     assert sentences[2] == "That threshold was given, not chosen on calibrate rows."
+
+
+@pytest.mark.parametrize("counts", [{"tn": 11, "fp": 1, "fn": 0, "tp": 9}, {"tn": 9, "fp": 0, "fn": 2, "tp": 60}])
+def test_a_model_that_is_ahead_on_few_images_is_not_said_to_beat_anything_beyond_them(counts):
+    judged = assess(_calls(**counts), 0.5)
+    assert judged.overall.verdict == "better"
+    text = " ".join(summary.sentences(judged))
+    assert "It beats" not in text
+    images, good, bad = (sum(counts[key] for key in keys) for keys in (counts, ("tn", "fp"), ("fn", "tp")))
+    assert f"On these {images} images it beats calling every image defective" in text
+    assert f"a single draw of {good} good and {bad} defective ones does not show it for others" in text
+
+
+def test_one_probability_for_all_images_has_no_calibration_error_to_be_praised(tmp_path):
+    labels = [0] * 30 + [1] * 10
+    rows = [
+        Row(f"a/{i}.png", "a", "x" if label else "good", label, "evaluate", float(i), probability=0.25)
+        for i, label in enumerate(labels)
+    ]
+    document = judge(Predictions.from_rows(rows), tmp_path, 0.5)
+    figure = document["overall"]["expected_calibration_error"]
+    assert figure["value"] is None
+    assert "every image has the same probability" in figure["reason"]
+    assert document["overall"]["brier"]["value"] is not None
+    page = (tmp_path / "report.html").read_text()
+    assert "Reliability of the probability: no picture of all images, because every image has the same" in page
+    assert "Calibration error" not in page
 
 
 def test_a_careful_model_whose_f1_is_below_always_defective_is_not_called_useless():

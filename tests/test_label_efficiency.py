@@ -56,7 +56,7 @@ def test_a_cell_has_the_figures_of_fit_probe_with_its_seed_budget_head_features_
     source = (f"--encoder={run_dir / 'encoders' / 'start_64'}", f"--features={run_dir / 'features' / 'start_auto'}")
     recipe = RECIPES["auto"]
     asked = (f"--head={recipe.head}", f"--threshold_method={recipe.threshold}", "--label_budget=0.25", "--seed=1")
-    run_binary("fit_probe", data, *source, *asked, "--nostudy_head", f"--run_dir={tmp_path / 'probe'}")
+    run_binary("fit_probe", data, *source, *asked, f"--run_dir={tmp_path / 'probe'}")
     judged = json.loads((tmp_path / "probe" / "metrics.json").read_text())
     (cell,) = [
         cell

@@ -51,7 +51,8 @@ def runs(toy, tmp_path_factory):
     data = f"--data_dir={toy}"
     run_binary("train_cnn", data, f"--run_dir={root / 'cnn'}", *CNN)
     run_binary("train_simclr", data, f"--run_dir={root / 'simclr'}", *SIMCLR)
-    run_binary("fit_probe", data, f"--run_dir={root / 'probe'}", f"--encoder={root / 'simclr'}", "--label_budget=0.25")
+    probe = (f"--encoder={root / 'simclr'}", "--label_budget=0.25", "--study_head")
+    run_binary("fit_probe", data, f"--run_dir={root / 'probe'}", *probe)
     for name in ("cnn", "simclr", "probe"):
         run_binary("export", f"--run={root / name}", f"--name={name}", f"--saved_models={root / 'saved_models'}")
     return root

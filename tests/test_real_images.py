@@ -12,6 +12,7 @@ def test_few_labels_on_the_starting_encoder_find_defective_bottles(real_data, re
         f"--data_dir={real_data / 'mvtec_ad_448' / 'bottle'}",
         f"--weights={real_weights / 'resnet50_imagenet_conv1_to_conv4_fp16.h5'}",
         "--flagfile=flags/probe.flags",
+        "--study_head",
         f"--run_dir={tmp_path / 'run'}",
     )
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())

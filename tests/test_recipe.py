@@ -114,7 +114,7 @@ def test_a_run_by_the_recipe_is_repeated_by_its_flagfile(toy, tmp_path):
     encoder = ("--backbone=resnet10", "--weights=none", f"--data_dir={toy}", "--categories=flange")
     run_binary("extract_features", *encoder, "--recipe=auto", f"--out={store}")
     assert json.loads((store / "features.json").read_text())["key"]["pooling"] == list(AUTO.pooling)
-    data = (f"--data_dir={toy}", "--categories=flange", f"--features={store}", "--label_budget=0.25", "--nostudy_head")
+    data = (f"--data_dir={toy}", "--categories=flange", f"--features={store}", "--label_budget=0.25")
     run_binary("fit_probe", *data, "--recipe=auto", f"--run_dir={run}")
     written = (run / "flags.txt").read_text()
     assert "--recipe=auto" in written

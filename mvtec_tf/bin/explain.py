@@ -1,9 +1,9 @@
-"""Shows where a run's network looks: Grad-CAM maps against the masks, its worst mistakes, its embedding.
+"""Shows where a run's model looks: heat maps against the masks, its worst mistakes, its embedding.
 
 Example:
   python -m mvtec_tf.bin.explain --run=results/cnn --data_dir=DATA
 
-For a finished run of train_cnn or fit_probe. Writes heatmaps/, embedding.npz and tensorboard/projector
+For a finished run of train_cnn, fit_probe or fit_baseline. Writes heatmaps/, embedding.npz and tensorboard/projector
 into the run, and its figures/, metrics.json and report.html anew, with pixel AUROC, per-region overlap
 and the pointing game where there are masks. A stopped call goes on where it stopped.
 """
@@ -17,10 +17,15 @@ from mvtec_tf.bin.flags import extras as extra_flags
 from mvtec_tf.bin.flags import run as run_flags
 from mvtec_tf.errors import UsageError
 
-_METHODS = ("gradcam", "gradcam++")
-_RUN = flags.DEFINE_string("run", None, "Run directory of a finished run of train_cnn or fit_probe.")
+_METHODS = ("exported", "gradcam", "gradcam++")
+_RUN = flags.DEFINE_string("run", None, "Run directory of a finished run of train_cnn, fit_probe or fit_baseline.")
 _DATA_DIR = run_flags.define_data_dir("The images of that run, as they were named for it.")
-_METHOD = flags.DEFINE_list("method", list(_METHODS), f"Which maps, in the order of the report: {', '.join(_METHODS)}.")
+_METHOD = flags.DEFINE_list(
+    "method",
+    [],
+    f"Which maps, out of {', '.join(_METHODS)}: those that the exported graph answers, which every run has, or "
+    "tf-keras-vis' of a network with a gradient. Unset: gradcam,gradcam++ of train_cnn, exported of the others.",
+)
 _ENCODER = flags.DEFINE_string("encoder", None, "Where the encoder of a probe lies, if it is no longer where it was.")
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 16, "Images at a time.", 1)
 _SEED = flags.DEFINE_integer("seed", 0, "Of t-SNE, and of the sample of more than 5,000 images.", 0)
@@ -33,8 +38,8 @@ def main() -> None:
         if not flag.value:
             raise UsageError(f"--{flag.name} is missing. Expected --run=DIR --data_dir=DATA. Try --help.")
     unknown = [method for method in _METHOD.value if method not in _METHODS]
-    if unknown or not _METHOD.value:
-        raise UsageError(f"--method={','.join(_METHOD.value)}: expected one or both of {', '.join(_METHODS)}.")
+    if unknown:
+        raise UsageError(f"--method={','.join(_METHOD.value)}: expected some of {', '.join(_METHODS)}.")
 
     from mvtec_tf.data import leaks
     from mvtec_tf.data.formats import scan as records_lib

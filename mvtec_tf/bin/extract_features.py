@@ -37,8 +37,11 @@ def main() -> None:
     from mvtec_tf.features import extract
     from mvtec_tf.features.store import ENCODER
     from mvtec_tf.graphs import saved_model
-    from mvtec_tf.jobs import run_steps
+    from mvtec_tf.jobs import encoders, run_steps
 
+    if feature_flags.FLAGS.encoder is not None:
+        card = saved_model.read_card(encoders.resolve_encoder(feature_flags.FLAGS.encoder))
+        feature_flags.settle(card, f"--encoder={feature_flags.FLAGS.encoder}")
     records, _ = run_steps.usable_by_file(run_steps.scan(), feature_flags.max_pixels())
     out = pathlib.Path(_OUT.value)
     entry.own(_OUT.value)

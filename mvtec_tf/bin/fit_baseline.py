@@ -32,13 +32,14 @@ def main() -> None:
     from mvtec_tf.data import protocol
     from mvtec_tf.data.decoding.image_store import ImageStore
     from mvtec_tf.evaluation.rows import rows
+    from mvtec_tf.features.baseline_graph import Baseline, write_baseline
     from mvtec_tf.graphs import scoring
     from mvtec_tf.heads import baselines
     from mvtec_tf.heads.fitting import fit_probe
     from mvtec_tf.heads.make import Logistic, Mahalanobis
+    from mvtec_tf.heads.settings import SCORE_UNITS
     from mvtec_tf.jobs import probe as probe_steps
     from mvtec_tf.jobs import run_steps
-    from mvtec_tf.serving.baseline_model import Baseline, write_baseline
 
     store = ImageStore(_IMAGE_SIZE.value, max_pixels=run_flags.FLAGS.max_pixels)
     records, skipped = run_steps.usable(run_steps.scan(), store.readable)
@@ -65,10 +66,11 @@ def main() -> None:
         *probe_steps.rows_of(probe.head, calibrate, "calibrate", probe.calibrate_scores),
         *rows(cut.evaluate, "evaluate", served.score, served.probability),
     ]
+    run.note(score_unit=SCORE_UNITS[name])
     run.note(labels_used=len(cut.labelled), labelled_defects=sum(record.label for record in cut.labelled))
     words = {"logistic": "Logistic regression on", "mahalanobis": "Mahalanobis distance of"}[name]
     title = f"{words} {_FEATURES.value.replace('_', ' ')}"
-    run_steps.judge_run(run, table, title, [("Labels", probe_steps.labels_note(cut))])
+    run_steps.judge_run(run, table, title, [("Labels", probe_steps.labels_note(cut))], evaluated=cut.evaluate)
     run_steps.finish(run)
 
 

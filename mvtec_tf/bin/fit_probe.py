@@ -22,7 +22,7 @@ from mvtec_tf.bin.flags import recipes as recipe_flags
 from mvtec_tf.bin.flags import run as run_flags
 from mvtec_tf.bin.flags import thresholds as threshold_flags
 from mvtec_tf.errors import UsageError
-from mvtec_tf.heads.settings import NEED_MAPS, TYPE_HEADS, check_budget
+from mvtec_tf.heads.settings import TYPE_HEADS, check_budget
 
 run_flags.define_data_flags((run_flags.CLEAN, run_flags.STUDY))
 run_flags.define_allow_leak()
@@ -32,7 +32,7 @@ feature_flags.define_encoder_flags()
 head_flags.define_head_flags()
 recipe_flags.define()
 _FEATURES = flags.DEFINE_string(
-    "features", None, "Instead of --weights: a folder of extract_features. Its encoder is used."
+    "features", None, "Instead of --weights: a folder of extract_features, or features/ of a run. Its encoder is used."
 )
 _BUDGET = flags.DEFINE_string(
     "label_budget", "0.1", "Share of all test images whose labels may be used; all; or 10d: ten defective objects."
@@ -41,10 +41,10 @@ _TASK = flags.DEFINE_enum(
     "task", "defect", ["defect", "defect_type"], "defect_type: also name the defect, by linear heads of many classes."
 )
 _HEATMAPS = flags.DEFINE_boolean(
-    "heatmaps", False, "Write a heat map of every evaluated image to RUN_DIR/heatmaps; patch heads only."
+    "heatmaps", False, "Write a heat map of every evaluated image to RUN_DIR/heatmaps; the report shows mistakes'."
 )
 _STUDY_HEAD = flags.DEFINE_boolean(
-    "study_head", True, "Also fit the original study's head (30 epochs of Adam) and report it as it is."
+    "study_head", False, "Also fit the original study's head (30 epochs of Adam) and report it as it is."
 )
 _SEED = flags.DEFINE_integer("seed", 0, "Of the cut, the labels drawn, the folds, and what a head draws.", 0)
 
@@ -64,8 +64,6 @@ def main() -> None:
     if of_types and is_study:
         raise UsageError("--task=defect_type: --protocol=study tells good from defective only.")
     maps = settings.needs_maps
-    if _HEATMAPS.value and not maps:
-        raise UsageError(f"--heatmaps: --head={settings.name} looks at no patches. Use {', '.join(sorted(NEED_MAPS))}.")
 
     from mvtec_tf.data import protocol
 
@@ -73,6 +71,8 @@ def main() -> None:
     if is_study and not (isinstance(budget, float) and budget):
         raise UsageError(f"--label_budget={_BUDGET.value}: --protocol=study needs a share above 0, such as 0.1.")
     check_budget(settings.name, budget)
+    if _STUDY_HEAD.value and budget == 0:
+        raise UsageError("--study_head: it learns from labels, and --label_budget=0 buys none. Leave it out.")
 
     from mvtec_tf.jobs import defect_types as type_steps
     from mvtec_tf.jobs import probe as probe_steps
@@ -87,8 +87,11 @@ def main() -> None:
         cut = protocol.clean(records, budget, _SEED.value)
     # Before the run directory is made: a wrong name leaves nothing behind.
     source = probe_features.find_source(feature_flags.FLAGS.encoder, _FEATURES.value, maps)
-    if source is not None and source.store is not None:
-        recipe_flags.check_store(_FEATURES.value, source.store.key, source.untrained)
+    if source is not None:
+        named = f"--encoder={feature_flags.FLAGS.encoder}" if source.store is None else f"--features={_FEATURES.value}"
+        if source.store is not None:
+            recipe_flags.check_store(_FEATURES.value, source.store.key, source.untrained)
+        feature_flags.settle(source.card, named, source.store and source.store.key)
     run = run_steps.open_run("fit_probe", records, skipped)
     if source is None:
         encoder, words = feature_flags.encoder(run.path / "encoder")
@@ -103,7 +106,8 @@ def main() -> None:
     else:
         probe_steps.fit_and_judge(run, features, settings)
         if _HEATMAPS.value:
-            probe_steps.write_heat_maps(run, cut)
+            with run.timed("heat_maps"):
+                run_steps.write_heat_maps(run.saved_model, cut.evaluate, run.path / "heatmaps")
         if _STUDY_HEAD.value and cut.labelled:
             study_steps.fit_and_judge_study_head(run, features, _SEED.value)
     run_steps.finish(run)

@@ -41,6 +41,7 @@ def main() -> None:
     from mvtec_tf.data.decoding.image_store import ImageStore
     from mvtec_tf.evaluation.rows import rows
     from mvtec_tf.graphs import saved_model, scoring
+    from mvtec_tf.heads.settings import PLAIN_LOG_ODDS
     from mvtec_tf.jobs import run_steps, supervised_parts
     from mvtec_tf.training.supervised import train_classifier
 
@@ -72,6 +73,7 @@ def main() -> None:
         which = slice(start, start + len(part))
         table += rows(part, split, scores.score[which], scores.probability[which])
         start += len(part)
+    run.note(score_unit=PLAIN_LOG_ODDS)
     run_steps.judge_run(
         run,
         table,
@@ -79,6 +81,7 @@ def main() -> None:
         [("Labels", parts.note)],
         threshold=parts.threshold,
         allow_leak=is_study,
+        evaluated=parts.by_split["evaluate"],
     )
     run_steps.finish(run)
 

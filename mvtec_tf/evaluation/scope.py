@@ -23,6 +23,8 @@ CALLS_ONLY = (
     "the scores have only two values, so they are calls and no ranking: ROC-AUC is then the balanced accuracy of these "
     "calls, and there is only one threshold to choose"
 )
+# Of a model that gives every image the same one, near the share of defects, the error would be near 0.
+ONE_PROBABILITY = "every image has the same probability, so it cannot be told whether a higher one means more"
 _UNNAMED = "(not named)"
 # Below this specificity a model lets pass fewer than one good image in twenty: as an inspection it
 # does what calling everything defective does, however sure one is of the last digits of its F1.
@@ -175,6 +177,8 @@ class Images:
                 for name in metrics.RANKING
                 if found[name].value is not None
             }
+        if self.probabilities is not None and len(np.unique(self.probabilities)) == 1 < len(labels):
+            found["expected_calibration_error"] = Metric(None, ONE_PROBABILITY)
         found = self._with_intervals(found, replicates)
         idle = {name: measured(labels, self.costs) for name, measured in trivial.CLASSIFIERS.items()}
         return Scope(

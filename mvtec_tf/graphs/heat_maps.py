@@ -7,8 +7,8 @@ import tensorflow as tf
 
 from mvtec_tf.data.decoding import pixels
 
-# "inferno" rises evenly in brightness, so it reads without colour vision and in print.
-_COLOURS = matplotlib.colormaps["inferno"]
+# It rises evenly in brightness, so it reads without colour vision and in print; the reports' photographs have it too.
+COLOURS = "viridis"
 # The photograph stays visible under the hottest spot.
 _STRONGEST = 0.65
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
@@ -58,23 +58,33 @@ def enlarge(heat_map: tf.Tensor, image_size: pixels.Size) -> tf.Tensor:
     return tf.image.resize(heat_map[..., None], pixels.height_and_width(image_size), method="bilinear")[..., 0]
 
 
-def overlay_png(images: tf.Tensor, heat_map: tf.Tensor) -> tf.Tensor:
-    """A PNG file of each photograph, in grey, under its heat map in colour.
+def overlay_png(images: tf.Tensor, heat_map: tf.Tensor, sizes: tf.Tensor) -> tf.Tensor:
+    """A PNG file of each photograph, in grey, under its heat map in colour, at the photograph's own aspect ratio.
 
     The colours of each image are scaled to its own largest value: pictures say where, not how much.
 
     Args:
       images: uint8 [B, height, width, 3].
       heat_map: float32 [B, height, width], not negative.
+      sizes: int32 [B, 2], (height, width) of the photographs; the longer side becomes that of `images`.
 
     Returns:
       string [B].
     """
     largest = tf.reduce_max(heat_map, axis=(1, 2), keepdims=True)
     share = tf.math.divide_no_nan(heat_map, largest)
-    colours = tf.constant(_COLOURS(range(256))[:, :3], tf.float32)  # [256, 3]
+    colours = tf.constant(matplotlib.colormaps[COLOURS](range(256))[:, :3], tf.float32)  # [256, 3]
     colour = tf.gather(colours, tf.cast(tf.round(share * 255), tf.int32))
     grey = tf.reduce_sum(tf.cast(images, tf.float32) / 255 * tf.constant(_LUMA), axis=-1, keepdims=True)
     opacity = _STRONGEST * share[..., None]
-    mixed = tf.cast(tf.round(255 * ((1 - opacity) * grey + opacity * colour)), tf.uint8)
-    return tf.map_fn(tf.io.encode_png, mixed, fn_output_signature=tf.TensorSpec([], tf.string))
+    mixed = 255 * ((1 - opacity) * grey + opacity * colour)
+    longest = tf.cast(tf.reduce_max(tf.shape(images)[1:3]), tf.float32)
+
+    def drawn(one: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
+        picture, size = one
+        size = tf.cast(size, tf.float32)
+        size = tf.cast(tf.maximum(tf.round(size * longest / tf.reduce_max(size)), 1.0), tf.int32)
+        picture = tf.image.resize(picture, size, method="bilinear", antialias=True)
+        return tf.io.encode_png(tf.cast(tf.clip_by_value(tf.round(picture), 0.0, 255.0), tf.uint8))
+
+    return tf.map_fn(drawn, (mixed, sizes), fn_output_signature=tf.TensorSpec([], tf.string))

@@ -12,6 +12,7 @@ from mvtec_tf import files as atomic
 from mvtec_tf.data.decoding import unreadable
 from mvtec_tf.errors import UserError
 from mvtec_tf.graphs import saved_model
+from mvtec_tf.graphs.signatures import EXPLAIN, HEAT_MAP
 
 _SPEAK_EVERY_SECONDS = 10
 # Not an image; or gone, or forbidden, since the files were listed.
@@ -59,6 +60,30 @@ def run_signature(signature: Callable, files: Sequence[str], batch_size: int, ve
             print(f"{verb} {done} of {len(files)} images", flush=True)
             spoke = time.monotonic()
     return {name: np.concatenate(values) for name, values in parts.items()}
+
+
+def explained(
+    model: atomic.PathLike, files: Sequence[str], batch_size: int = 16
+) -> Iterator[dict[str, np.ndarray]]:
+    """What the signature `explain` of the SavedModel in `model` answers to each file, in their order.
+
+    Yields:
+      `heat_map` float32 [h, w], `anomaly_score` float32 [] and the rest, of one image after the other.
+
+    Raises:
+      UserError: no such model, or a file that cannot be read as an image.
+    """
+    if not files:
+        return
+    signature = saved_model.load(model).signatures[EXPLAIN]
+    done, spoke = 0, time.monotonic()
+    for outputs in stream_signature(signature, files, batch_size):
+        for index in range(len(outputs[HEAT_MAP])):
+            yield {name: values[index] for name, values in outputs.items()}
+            done += 1
+        if time.monotonic() - spoke > _SPEAK_EVERY_SECONDS:
+            print(f"heat maps: {done:,} of {len(files):,}", flush=True)
+            spoke = time.monotonic()
 
 
 def stream_signature(signature: Callable, files: Sequence[str], batch_size: int) -> Iterator[dict[str, np.ndarray]]:

@@ -77,10 +77,10 @@ def of_pixels(
         return embed(pixels.decode_batch(image_bytes, image_size, max_pixels))
 
     def explain_bytes(image_bytes: tf.Tensor) -> Answer:
-        images = pixels.decode_batch(image_bytes, image_size, max_pixels)
+        images, sizes = pixels.decode_batch_with_sizes(image_bytes, image_size, max_pixels)
         answer, heat_map = explain(images)
         heat_map = heat_maps.enlarge(heat_map, image_size)
-        return answer | {HEAT_MAP: heat_map, "overlay_bytes": heat_maps.overlay_png(images, heat_map)}
+        return answer | {HEAT_MAP: heat_map, "overlay_bytes": heat_maps.overlay_png(images, heat_map, sizes)}
 
     return {
         SERVING_DEFAULT: Signature(serving_default, IMAGE_BYTES),

@@ -20,6 +20,23 @@ HEADS = {
     "auto": "fused, its weight chosen by cross-validation within the labels; also without labels",
     "hybrid": "the heads of --hybrid_of weighed by a logistic regression",
 }
+LOG_ODDS = "log-odds of defective, both classes weighted alike"
+# Of the supervised network's two logits, and of the study's head.
+PLAIN_LOG_ODDS = "log-odds of defective"
+# name -> the unit of its score, as diagrams, cards, reports and the README say it.
+SCORE_UNITS = {
+    "logistic": LOG_ODDS,
+    "linear_svm": "signed distance from the separating plane, in margins",
+    "rbf_svm": "signed distance from the separating surface, in margins",
+    "lda": LOG_ODDS,
+    "mahalanobis": "Mahalanobis distance from the good images",
+    "nearest_neighbours": "distance from the nearest good images, in standard deviations of each feature",
+    "padim": "largest Mahalanobis distance of a patch from those of good images at its place",
+    "patchcore": "largest distance of a patch from the nearest good one, in standard deviations of each layer",
+    "fused": "standard deviations of held-out good images",
+    "auto": "standard deviations of held-out good images",
+    "hybrid": LOG_ODDS,
+}
 NEED_LABELS = frozenset({"logistic", "linear_svm", "rbf_svm", "lda", "hybrid"})
 # The hybrid looks at patches if one of its heads does, see HeadSettings.needs_maps.
 NEED_MAPS = frozenset({"padim", "patchcore", "hybrid"})

@@ -13,7 +13,7 @@ from mvtec_tf.graphs import saved_model, scoring
 from mvtec_tf.heads.defect_types import PerCategoryTypeHead, TypeHead
 from mvtec_tf.heads.file import save_head
 from mvtec_tf.heads.fitting import fit_probe
-from mvtec_tf.heads.settings import HeadSettings
+from mvtec_tf.heads.settings import SCORE_UNITS, HeadSettings
 from mvtec_tf.jobs import probe as probe_steps
 from mvtec_tf.jobs import run_steps
 from mvtec_tf.jobs.probe_features import Features
@@ -46,6 +46,7 @@ def fit_and_judge_types(run: RunDirectory, features: Features, settings: HeadSet
         *probe_steps.rows_of(head, [records[i] for i in probe.calibrate], "calibrate", probe.calibrate_scores),
         *rows(cut.evaluate, "evaluate", served["anomaly_score"], served.get("probability")),
     ]
+    run.note(score_unit=SCORE_UNITS[settings.name])
     run.note(labels_used=len(cut.labelled), labelled_defects=sum(record.label for record in cut.labelled))
     labels = " ".join([probe_steps.labels_note(cut), *probe.warnings])
     title = f"Frozen encoder with a {settings.name} head that names the defect"
@@ -53,7 +54,7 @@ def fit_and_judge_types(run: RunDirectory, features: Features, settings: HeadSet
         f"{defect_types.REPORT_FILE} in this folder says how often the defect was named rightly. An image is named "
         "after its highest score, and so may be called good there and still reach the threshold here."
     )
-    run_steps.judge_run(run, table, title, [("Labels", labels), ("Names of defects", names)])
+    run_steps.judge_run(run, table, title, [("Labels", labels), ("Names of defects", names)], evaluated=cut.evaluate)
     _judge_names(run, features, head, served[TYPE_SCORES], title)
 
 

@@ -16,17 +16,23 @@ from mvtec_tf.data.formats.scan import Record
 from mvtec_tf.errors import UserError
 from mvtec_tf.evaluation import embedding
 from mvtec_tf.evaluation.localisation import heatmaps
-from mvtec_tf.evaluation.localisation.heatmaps import HeatMaps
+from mvtec_tf.evaluation.localisation.heatmaps import EXPORTED, HeatMaps
 from mvtec_tf.evaluation.table import Predictions
-from mvtec_tf.features.store import ENCODER, FeatureStore, encoder_digest
+from mvtec_tf.features.store import FeatureStore, encoder_digest
 from mvtec_tf.graphs import grad_cam, rebuild, saved_model, scoring
 from mvtec_tf.graphs.rebuild import Rebuilt
-from mvtec_tf.graphs.signatures import EXPLAIN, HEAT_MAP
+from mvtec_tf.graphs.signatures import EMBED, HEAT_MAP
+from mvtec_tf.graphs.thresholded import SCORE
 from mvtec_tf.heads.file import read_head, settings_of
 from mvtec_tf.jobs.encoders import resolve_encoder
+from mvtec_tf.jobs.probe_features import encoder_of
 from mvtec_tf.run_directory import read_run
 
 MAPS_DIR = "heatmaps"
+EXPORTED_METHOD = "exported"
+METHODS = (EXPORTED_METHOD, *grad_cam.NAMES)
+_BINARIES = ("train_cnn", "fit_probe", "fit_baseline")
+_USE_EXPORTED = "Use --method=exported."
 EMBEDDING_FILE = "embedding.npz"
 # What maps are of; maps of something else are not kept.
 _KEY_FILE = "maps.json"
@@ -59,8 +65,8 @@ def read_explainable(run_dir: pathlib.Path) -> dict[str, Any]:
     record = read_run(run_dir)
     if record["status"] != "finished":
         raise UserError(f"--run={run_dir}: that run is not finished. Repeat its command to finish it.")
-    if record["binary"] not in ("train_cnn", "fit_probe"):
-        raise UserError(f"--run={run_dir}: a run of {record['binary']}. Expected one of train_cnn or fit_probe.")
+    if record["binary"] not in _BINARIES:
+        raise UserError(f"--run={run_dir}: a run of {record['binary']}. Expected one of {', '.join(_BINARIES)}.")
     return record
 
 
@@ -80,26 +86,53 @@ def explain_run(
       record: of it.
       evaluate: rows of its table.
       records: of the same images, in their order.
-      methods: "gradcam", "gradcam++"; of no effect on a head that draws heat maps of its own.
+      methods: "exported" (what the exported graph answers), "gradcam", "gradcam++"; none: `default_methods`.
       batch_size: images at a time.
       encoder: where the encoder of a probe lies now; None: where it lay.
 
     Raises:
       UserError: the network cannot be rebuilt, or does not give the table's scores.
     """
+    methods = list(methods) or default_methods(record["binary"])
+    found = []
+    if EXPORTED_METHOD in methods:
+        found.append(_exported(run_dir, _map_name(run_dir), evaluate, records, batch_size))
+    if rest := [method for method in methods if method != EXPORTED_METHOD]:
+        found.append(_gradcam(run_dir, _rebuilt(run_dir, record, encoder), evaluate, records, rest, batch_size))
+    maps = tuple(maps for one in found for maps in one.maps)
+    return Explained(maps, found[-1].features, tuple(sentence for one in found for sentence in one.about))
+
+
+def default_methods(binary: str) -> list[str]:
+    """Which maps are drawn where none are named: the library's of a network with a gradient, else the exported ones."""
+    return list(grad_cam.NAMES) if binary == "train_cnn" else [EXPORTED_METHOD]
+
+
+def _map_name(run_dir: pathlib.Path) -> str:
+    """What the exported maps are called: after a head that draws its own."""
+    file = run_dir / "head.npz"
+    settings = settings_of(read_head(file)[0]) if file.is_file() else None
+    return settings.name if settings and settings.needs_maps else EXPORTED
+
+
+def _rebuilt(run_dir: pathlib.Path, record: Mapping[str, Any], encoder: str | None) -> Rebuilt:
+    """The network in Keras. Raises UserError where the run's score has no gradient at whole maps."""
     if record["binary"] == "train_cnn":
-        rebuilt = rebuild.rebuild_classifier(run_dir / "saved_model", record["settings"])
-        return _gradcam(run_dir, rebuilt, evaluate, records, methods, batch_size)
+        return rebuild.rebuild_classifier(run_dir / "saved_model", record["settings"])
+    if record["binary"] != "fit_probe":
+        raise UserError(f"--run={run_dir}: holds no network for Grad-CAM to look into. {_USE_EXPORTED}")
     header, arrays = read_head(run_dir / "head.npz")
-    if settings_of(header).needs_maps:
-        return _own_maps(run_dir, record, header["settings"]["name"], records, batch_size)
-    if tuple(header["key"]["tiles"]) != (1, 1):
-        raise UserError(f"--run={run_dir}: its images were cut into tiles, and Grad-CAM looks at whole ones.")
+    key = header["key"]
+    plain = tuple(key["tiles"]) == (1, 1) and key.get("pooling", ["mean"]) == ["mean"]
+    if settings_of(header).needs_maps or not plain or key.get("centre_brightness", False):
+        raise UserError(
+            f"--run={run_dir}: Grad-CAM explains a head on averages of whole images as they are; this one sees "
+            f"patches, tiles, other pooling or shifted brightness. {_USE_EXPORTED}"
+        )
     folder = _encoder(run_dir, record, encoder)
-    if encoder_digest(folder) != header["key"]["encoder"]:
+    if encoder_digest(folder) != key["encoder"]:
         raise UserError(f"{folder}: not the encoder that the head of {run_dir} was fitted on. Name it with --encoder.")
-    rebuilt = rebuild.rebuild_probe(folder, header["key"]["layers"], arrays)
-    return _gradcam(run_dir, rebuilt, evaluate, records, methods, batch_size)
+    return rebuild.rebuild_probe(folder, key["layers"], arrays)
 
 
 def _encoder(run_dir: pathlib.Path, record: Mapping[str, Any], given: str | None) -> pathlib.Path:
@@ -110,7 +143,7 @@ def _encoder(run_dir: pathlib.Path, record: Mapping[str, Any], given: str | None
         return own
     if settings.get("encoder"):
         return resolve_encoder(settings["encoder"])
-    return pathlib.Path(settings["features"]) / ENCODER
+    return encoder_of(FeatureStore(settings["features"]))
 
 
 def _gradcam(
@@ -187,31 +220,26 @@ def _check_scores(run_dir: pathlib.Path, evaluate: Predictions, start: int, scor
     if wrong.any():
         row = int(np.argmax(wrong))
         raise UserError(
-            f"{run_dir}: the rebuilt network gives {evaluate.path[start + row]} the score {score[row]:.6g}, its table "
+            f"{run_dir}: its model gives {evaluate.path[start + row]} the score {score[row]:.6g}, its table "
             f"{judged[row]:.6g}. Are these the images that were judged (--data_dir)?"
         )
 
 
-def _own_maps(
-    run_dir: pathlib.Path, record: Mapping[str, Any], name: str, records: Sequence[Record], batch_size: int
+def _exported(
+    run_dir: pathlib.Path, name: str, evaluate: Predictions, records: Sequence[Record], batch_size: int
 ) -> Explained:
-    """Of a patch head: the maps that its exported graph draws, and the features that it was fitted on."""
-    folder = run_dir / MAPS_DIR
+    """The maps that the run's exported graph answers, and the features that its head sees."""
+    model, folder = run_dir / "saved_model", run_dir / MAPS_DIR
     folder.mkdir(exist_ok=True)
-    missing = [one for one in records if not heatmaps.place(folder, one.path).is_file()]
-    if missing:
-        signature = saved_model.load(run_dir / "saved_model").signatures[EXPLAIN]
-        done = 0
-        for outputs in scoring.stream_signature(signature, [one.file for one in missing], batch_size):
-            for heat in outputs[HEAT_MAP]:
-                heatmaps.write(folder, missing[done].path, heat)
-                done += 1
-            print(f"heat maps: {done:,} of {len(missing):,}", flush=True)
-    print(f"The {name} head draws heat maps of its own; --method has no effect.", flush=True)
-    store = run_dir / "features"
-    if not store.is_dir():
-        store = pathlib.Path(record["settings"].get("features") or store)
-    features = FeatureStore(store).of(records).pooled if store.is_dir() else None
+    missing = [i for i, one in enumerate(records) if not heatmaps.place(folder, one.path).is_file()]
+    answers = scoring.explained(model, [records[i].file for i in missing], batch_size)
+    for i, answer in zip(missing, answers, strict=True):
+        _check_scores(run_dir, evaluate, i, answer[SCORE][None])
+        heatmaps.write(folder, records[i].path, answer[HEAT_MAP])
+    signature = saved_model.load(model).signatures[EMBED]
+    embedded = scoring.run_signature(signature, [one.file for one in records], batch_size, "embedded")
+    features = embedded["embedding"]
+    embedding.write(run_dir / EMBEDDING_FILE, evaluate.path.tolist(), features)
     return Explained((HeatMaps(folder, name),), features)
 
 

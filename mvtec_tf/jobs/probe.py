@@ -1,29 +1,26 @@
-"""The steps of fit_probe after the features: a head on them, its export, its judgement, its heat maps."""
+"""The steps of fit_probe after the features: a head on them, its export, its judgement."""
 
 import pathlib
 from collections.abc import Sequence
 
 import numpy as np
 
-from mvtec_tf import files as atomic
 from mvtec_tf.data.formats.scan import Record
 from mvtec_tf.data.protocol import Cut
 from mvtec_tf.evaluation.rows import rows
 from mvtec_tf.evaluation.table import Row
 from mvtec_tf.features.probe_graph import Probe, write_probe
 from mvtec_tf.graphs import saved_model, scoring
-from mvtec_tf.graphs.signatures import EXPLAIN, HEAT_MAP
 from mvtec_tf.heads.file import save_head
 from mvtec_tf.heads.fitting import fit_probe
 from mvtec_tf.heads.make import PerCategoryHead, make_head
-from mvtec_tf.heads.settings import HeadSettings
+from mvtec_tf.heads.settings import SCORE_UNITS, HeadSettings
 from mvtec_tf.jobs import run_steps
 from mvtec_tf.jobs.probe_features import Features
 from mvtec_tf.run_directory import RunDirectory
 
 # float32 features through one matrix product, by two roads.
 _ROADS_AGREE = 1e-4
-_HEAT_MAP_BATCH = 16
 
 
 def fit_and_judge(run: RunDirectory, features: Features, settings: HeadSettings) -> None:
@@ -51,26 +48,11 @@ def fit_and_judge(run: RunDirectory, features: Features, settings: HeadSettings)
         *rows_of(probe.head, calibrate, "calibrate", probe.calibrate_scores),
         *rows(cut.evaluate, "evaluate", served.score, served.probability),
     ]
+    run.note(score_unit=SCORE_UNITS[settings.name])
     run.note(labels_used=len(cut.labelled), labelled_defects=sum(record.label for record in cut.labelled))
     labels = " ".join([labels_note(cut), *probe.warnings])
-    run_steps.judge_run(run, table, f"Frozen encoder with a {settings.name} head", [("Labels", labels)])
-
-
-def write_heat_maps(run: RunDirectory, cut: Cut) -> None:
-    """Writes the heat map of every evaluated image by the exported graph, float32 [height, width], to
-    `heatmaps/PATH.npy` in the run."""
-    signature = saved_model.load(run.saved_model).signatures[EXPLAIN]
-    targets = [run.path / "heatmaps" / f"{record.path}.npy" for record in cut.evaluate]
-    missing = [i for i, target in enumerate(targets) if not target.exists()]
-    files = [cut.evaluate[i].file for i in missing]
-    done = 0
-    with run.timed("heat_maps"):
-        for outputs in scoring.stream_signature(signature, files, _HEAT_MAP_BATCH):
-            for values in outputs[HEAT_MAP]:
-                with atomic.replacing(targets[missing[done]]) as temporary:
-                    np.save(temporary, values, allow_pickle=False)
-                done += 1
-            print(f"heat maps: {done} of {len(files)}", flush=True)
+    title = f"Frozen encoder with a {settings.name} head"
+    run_steps.judge_run(run, table, title, [("Labels", labels)], evaluated=cut.evaluate)
 
 
 def _pretrain_paths(encoder: pathlib.Path) -> set[str]:

@@ -3,6 +3,7 @@
 import dataclasses
 import pathlib
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from mvtec_tf.features.store import ENCODER, FeatureKey, FeatureStore, encoder_d
 from mvtec_tf.graphs import saved_model
 from mvtec_tf.heads.frozen import FrozenFeatures
 from mvtec_tf.jobs.encoders import resolve_encoder
-from mvtec_tf.run_directory import RunDirectory
+from mvtec_tf.run_directory import RunDirectory, read_run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +81,12 @@ class Source:
     @property
     def untrained(self) -> bool:
         """Whether the encoder is weights as they were given, trained on no images here."""
-        return not saved_model.read_card(self.encoder)["pretrain_images"]
+        return not self.card["pretrain_images"]
+
+    @property
+    def card(self) -> dict[str, Any]:
+        """What the encoder says of itself."""
+        return saved_model.read_card(self.encoder)
 
     def features(self, run: RunDirectory, cut: Cut, wanted: Callable[[list[str]], FeatureSettings]) -> Features:
         """Those of the cut's images, from the store, or from the run, computed and kept there.
@@ -134,7 +140,7 @@ def find_source(encoder: str | None, features: str | None, maps: bool) -> Source
     if features is None:
         return None if encoder is None else Source(resolve_encoder(encoder))
     store = FeatureStore(features)
-    found = pathlib.Path(features) / ENCODER if encoder is None else resolve_encoder(encoder)
+    found = encoder_of(store) if encoder is None else resolve_encoder(encoder)
     if encoder_digest(found) != store.key.encoder:
         raise UserError(
             f"--features={features}: these are features of another encoder than {found}. Extract them with that one, "
@@ -143,6 +149,34 @@ def find_source(encoder: str | None, features: str | None, maps: bool) -> Source
     if maps and not store.key.maps:
         raise UsageError(f"--features={features}: holds no patch maps. Extract the features with --maps for this head.")
     return Source(found, store)
+
+
+def encoder_of(store: FeatureStore) -> pathlib.Path:
+    """The SavedModel that stored features came from: of the folder itself, or of the run that it lies in.
+
+    Raises:
+      UserError: it is in neither.
+    """
+    candidates = [store.path / ENCODER]
+    # RUN/features of fit_probe, RUN/features/NAME of label_efficiency.
+    for run in store.path.resolve().parents[:2]:
+        if not (run / "run.json").is_file():
+            continue
+        settings = read_run(run)["settings"]
+        named = [settings.get("encoder"), *(settings.get("encoders") or [])]
+        candidates += [run / ENCODER, *sorted((run / "encoders").glob("*"))]
+        candidates += [resolve_encoder(name) for name in named if name and pathlib.Path(name).exists()]
+        if settings.get("features"):
+            candidates.append(pathlib.Path(settings["features"]) / ENCODER)
+    there = [folder for folder in candidates if (folder / "saved_model.pb").is_file()]
+    for folder in there:
+        if encoder_digest(folder) == store.key.encoder:
+            return folder
+    looked = ", ".join(map(str, there or candidates))
+    raise UserError(
+        f"--features={store.path}: the encoder that made these features is not with them (looked at {looked}). Name it "
+        "with --encoder, or write the features with extract_features, which keeps it beside them."
+    )
 
 
 def check_pretraining(encoder: pathlib.Path, evaluated: Sequence[Record]) -> None:

@@ -74,6 +74,7 @@ def steps(run_dir: pathlib.Path, saved_models: str, seed: int) -> list[Step]:
             "flags/toy_probe.flags",
             "probe",
             f"--encoder={run_dir / 'simclr'}",
+            "--study_head",
         ),
         export("cnn"),
         export("probe"),

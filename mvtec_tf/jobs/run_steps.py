@@ -7,6 +7,7 @@ from typing import Any
 
 from absl import flags
 
+from mvtec_tf import files
 from mvtec_tf.bin import entry
 from mvtec_tf.bin.flags import features as feature_flags
 from mvtec_tf.bin.flags import run as run_flags
@@ -19,8 +20,15 @@ from mvtec_tf.data.formats import scan as records_lib
 from mvtec_tf.data.formats.scan import Record
 from mvtec_tf.errors import UserError
 from mvtec_tf.evaluation import table
+from mvtec_tf.evaluation.image_files import ImageFiles
+from mvtec_tf.evaluation.localisation import heatmaps
+from mvtec_tf.evaluation.localisation.heatmaps import EXPORTED, GivenMaps
+from mvtec_tf.evaluation.report.extras import Extras
 from mvtec_tf.evaluation.report.judge import judge
 from mvtec_tf.evaluation.table import Row
+from mvtec_tf.graphs import scoring
+from mvtec_tf.graphs.signatures import HEAT_MAP
+from mvtec_tf.heads.settings import PLAIN_LOG_ODDS
 from mvtec_tf.run_directory import RunDirectory, read_run
 
 FLAGS = flags.FLAGS
@@ -29,6 +37,8 @@ _SKIPPED = "skipped_images"
 RESULTS = ("saved_model", "predictions.csv", "metrics.json", "report.html")
 # Beside the flags that say which features are wanted: of which images, by which encoder.
 _OF_EVERY_FEATURE = ("encoder", "encoders", "features", "seed", "max_pixels", "recipe_image_size", "categories")
+# So many categories stand in a heading.
+_NAMED = 4
 
 
 def scan() -> tuple[Record, ...]:
@@ -139,8 +149,11 @@ def judge_run(
     threshold: float | None = None,
     part: str = "",
     allow_leak: bool = False,
+    evaluated: Sequence[Record] = (),
 ) -> dict[str, Any]:
     """Writes the table of predictions, then judges the table as it was written.
+
+    The mistakes are shown as photographs, with the heat maps of the run's exported model.
 
     Args:
       run: where to.
@@ -150,6 +163,7 @@ def judge_run(
       threshold: None: chosen on the calibrate rows.
       part: a folder inside the run, for a second model beside the main one.
       allow_leak: labelled images may be among the evaluated ones; the report then begins with that.
+      evaluated: the evaluated images, to be shown; none: there are no photographs.
     """
     directory = run.path / part
     skipped = [(item["path"], item["reason"]) for item in run.record.get(_SKIPPED, [])]
@@ -162,13 +176,51 @@ def judge_run(
         threshold,
         title,
         notes,
-        run.record | ({"part": part} if part else {}),
+        run.record | ({"part": part, "score_unit": PLAIN_LOG_ODDS} if part else {}),
         allow_leak=allow_leak,
+        extras=_photographs(run, evaluated, part),
+        heading=_heading(run, title, part),
         tensorboard=run.tensorboard,
         **threshold_flags.rule_and_costs(),
     )
     print(f"{title}: {document['summary']}", flush=True)
     return document
+
+
+def write_heat_maps(model: files.PathLike, records: Sequence[Record], folder: pathlib.Path) -> None:
+    """Writes the heat map of every image by the exported graph, float32 [height, width], where there is none yet.
+
+    Args:
+      model: SavedModel with the signature `explain`.
+      records: the images.
+      folder: see `heatmaps.HeatMaps`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    missing = [record for record in records if not heatmaps.place(folder, record.path).is_file()]
+    answers = scoring.explained(model, [record.file for record in missing])
+    for record, answer in zip(missing, answers, strict=True):
+        heatmaps.write(folder, record.path, answer[HEAT_MAP])
+
+
+def _heading(run: RunDirectory, title: str, part: str) -> str:
+    """Which model, of which parts, with how many labels, in which run."""
+    categories = run.record["data"]["categories"]
+    more = f" and {len(categories) - _NAMED} more" if len(categories) > _NAMED else ""
+    parts = ", ".join(categories[:_NAMED]) + more
+    name = f"{run.path.resolve().name}/{part}".rstrip("/")
+    return f"{title}: {parts}, label budget {run.record['settings']['label_budget']}, run {name}"
+
+
+def _photographs(run: RunDirectory, evaluated: Sequence[Record], part: str) -> Extras:
+    """The evaluated images, and what draws heat maps of a few of them; a second model of a run was not exported."""
+    places = {record.path: record.file for record in evaluated}
+
+    def explain(paths: Sequence[str]) -> GivenMaps:
+        answers = scoring.explained(run.saved_model, [places[path] for path in paths])
+        return GivenMaps(EXPORTED, {path: answer[HEAT_MAP] for path, answer in zip(paths, answers, strict=True)})
+
+    shown = {record.path: ImageFiles(record.file, record.mask) for record in evaluated}
+    return Extras(shown, explain=None if part or not evaluated else explain)
 
 
 def finish(run: RunDirectory) -> None:

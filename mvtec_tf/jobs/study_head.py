@@ -9,6 +9,7 @@ from mvtec_tf.features.probe_graph import Probe, write_probe
 from mvtec_tf.graphs import scoring
 from mvtec_tf.heads.make import PerCategoryHead, StudyHead
 from mvtec_tf.heads.probability import Platt
+from mvtec_tf.heads.settings import PLAIN_LOG_ODDS
 from mvtec_tf.jobs import probe as probe_steps
 from mvtec_tf.jobs import run_steps
 from mvtec_tf.jobs.probe import sigmoid
@@ -26,7 +27,15 @@ def fit_and_judge_study_head(run: RunDirectory, features: Features, seed: int) -
     scores = head.decision_function(features.embedding[len(features.cut.train_good) :])
     notes = [("Head", _head_note(head, features)), ("Labels", probe_steps.labels_note(features.cut))]
     title = "The original study's head"
-    run_steps.judge_run(run, _table(features, scores), title, notes, threshold=_LIKELIER, part="study_head")
+    run_steps.judge_run(
+        run,
+        _table(features, scores),
+        title,
+        notes,
+        threshold=_LIKELIER,
+        part="study_head",
+        evaluated=features.cut.evaluate,
+    )
 
 
 def fit_and_judge_by_the_study(run: RunDirectory, features: Features, labels_used: int, seed: int) -> None:
@@ -49,6 +58,7 @@ def fit_and_judge_by_the_study(run: RunDirectory, features: Features, labels_use
         f"fitted, and all {len(cut.evaluate)} test images evaluated, the labelled ones among them."
     )
     notes = [("Head", _head_note(head, features)), ("Labels", note)]
+    run.note(score_unit=PLAIN_LOG_ODDS)
     run_steps.judge_run(
         run,
         _table(features, np.concatenate([scores[: len(cut.labelled)], served.score])),
@@ -56,6 +66,7 @@ def fit_and_judge_by_the_study(run: RunDirectory, features: Features, labels_use
         notes,
         threshold=_LIKELIER,
         allow_leak=True,
+        evaluated=cut.evaluate,
     )
 
 

@@ -15,6 +15,8 @@ from mvtec_tf.label_efficiency.statistics import Estimate
 # Both are compared, each with its own correction for many tests.
 COMPARED = ("roc_auc", "balanced_accuracy")
 GAIN = "f1_above_always_defective"
+# Of two figures from 0 to 1.
+_DIFFERENCE = (-1.0, 1.0)
 Method = tuple[str, str]
 
 
@@ -179,16 +181,16 @@ def _place(category: str, budget: str, results: Collection[CellResult]) -> Place
 def _standing(method: Method, results: Collection[CellResult]) -> Standing:
     own = [result for result in results if (result.cell.encoder, result.cell.head) == method]
     own.sort(key=lambda result: result.cell.seed)
-    ratio = _ratio(own)
+    share = ratio(own)
     estimates = {
-        name: efficiency_statistics.estimate([result.metrics[name] for result in own], ratio, (0.0, 1.0))
+        name: efficiency_statistics.estimate([result.metrics[name] for result in own], share, (0.0, 1.0))
         for name in METRICS
     }
-    gains = [_difference(result.metrics["f1"], result.always_defective_f1) for result in own]
-    return Standing(method, tuple(own), estimates | {GAIN: efficiency_statistics.estimate(gains, ratio)})
+    gains = [difference(result.metrics["f1"], result.always_defective_f1) for result in own]
+    return Standing(method, tuple(own), estimates | {GAIN: efficiency_statistics.estimate(gains, share, _DIFFERENCE)})
 
 
-def _ratio(results: Collection[CellResult]) -> float:
+def ratio(results: Collection[CellResult]) -> float:
     """Images judged by images of the pool, in a draw."""
     return statistics.fmean(result.evaluated_images / result.pool_images for result in results)
 
@@ -205,8 +207,8 @@ def _pairs(standings: Sequence[Standing], metric: str) -> list[Pair]:
         others = {result.cell.seed: result.metrics[metric] for result in second.results}
         both = [result for result in first.results if result.cell.seed in others]
         if both:
-            values = [_difference(result.metrics[metric], others[result.cell.seed]) for result in both]
-            found.append((first, second, efficiency_statistics.estimate(values, _ratio(both))))
+            values = [difference(result.metrics[metric], others[result.cell.seed]) for result in both]
+            found.append((first, second, efficiency_statistics.estimate(values, ratio(both), _DIFFERENCE)))
     tested = [difference.p_value for *_, difference in found if difference.p_value is not None]
     adjusted = iter(efficiency_statistics.holm(tested))
     return [
@@ -215,7 +217,8 @@ def _pairs(standings: Sequence[Standing], metric: str) -> list[Pair]:
     ]
 
 
-def _difference(one: float | None, other: float | None) -> float | None:
+def difference(one: float | None, other: float | None) -> float | None:
+    """One less the other; None where either does not exist."""
     return None if one is None or other is None else one - other
 
 

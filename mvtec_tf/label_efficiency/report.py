@@ -13,6 +13,7 @@ from mvtec_tf import files
 from mvtec_tf.evaluation.report import judge, page
 from mvtec_tf.evaluation.report.canvas import Picture
 from mvtec_tf.evaluation.report.page import Footnotes
+from mvtec_tf.label_efficiency import advice
 from mvtec_tf.label_efficiency import findings as efficiency_findings
 from mvtec_tf.label_efficiency import pictures as efficiency_figures
 from mvtec_tf.label_efficiency import words as efficiency_words
@@ -54,7 +55,7 @@ def write(
       The answer, a sentence a line.
     """
     found = efficiency_findings.find(grid, results, left_out)
-    sentences = efficiency_words.answers(found)
+    sentences = answers(found)
     pictures = list(efficiency_figures.pictures(found))
     judge.write_pictures(folder / judge.FIGURES_DIR, pictures, efficiency_figures.CURVES)
     files.write_json(folder / JSON_FILE, {"summary": " ".join(sentences)} | found.as_json())
@@ -89,6 +90,13 @@ def render(
         f"<section><h2>The run</h2>{page.record(provenance)}</section>",
     ]
     return page.html("Label efficiency", body)
+
+
+def answers(found: Findings) -> list[str]:
+    """What the grid says, a sentence each, and after its first three sentences what to do next."""
+    texts = efficiency_words.sentences(found)
+    leading = [place for place in found.places if place.budget == found.leading_budget]
+    return [text for text in [*texts[:3], *(advice.next_step(found, place) for place in leading), *texts[3:]] if text]
 
 
 def _csv(found: Findings) -> str:

@@ -12,16 +12,12 @@ TITLES = {"roc_auc": "ROC-AUC", "balanced_accuracy": "balanced accuracy"}
 
 def sentences(found: Findings) -> list[str]:
     """The answer at the leading budget, a thought each: who is best, whether it beats calling everything defective,
-    which differences are not shown; then what the intervals are of and what is missing."""
+    which differences are not shown; then what the intervals are of and what is missing. Those are empty that have
+    nothing to say."""
     budget = found.leading_budget
     places = [place for place in found.places if place.budget == budget]
     texts = [_best(found, places, budget), _trivial(places), _not_shown(found, places)]
     return [*texts, _draws(found), _coverage(found), _missing(found)]
-
-
-def answers(found: Findings) -> list[str]:
-    """`sentences` that there is something to say in."""
-    return [text for text in sentences(found) if text]
 
 
 def short_budget(budget: str) -> str:

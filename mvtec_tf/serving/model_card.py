@@ -50,7 +50,7 @@ def build(run_dir: pathlib.Path, card: Mapping[str, Any], statements: Statements
     metrics = read_json(metrics_file) if metrics_file.exists() else None
     weights = _weights(run.get("settings", {}), run, statements)
     return {
-        "model": {key: card[key] for key in _MODEL_KEYS if key in card},
+        "model": {key: card[key] for key in _MODEL_KEYS if key in card} | _unit(run),
         "data": _data(run, metrics, statements),
         "metrics": _metrics(metrics),
         "threshold": card.get("thresholds"),
@@ -105,6 +105,15 @@ def read_json(file: pathlib.Path) -> dict[str, Any]:
         raise UserError(f"{file}: no such file. Is {file.parent} a finished run?") from error
     except json.JSONDecodeError as error:
         raise UserError(f"{file}: not readable as JSON ({error}).") from error
+
+
+def _unit(run: Mapping[str, Any]) -> dict[str, str]:
+    """What the score is measured in, where the run says it."""
+    return {"score": run["score_unit"]} if "score_unit" in run else {}
+
+
+def _in_unit(run: Mapping[str, Any]) -> str:
+    return f", it is {run['score_unit']}" if "score_unit" in run else ""
 
 
 _MODEL_KEYS = (
@@ -216,7 +225,7 @@ def _limits(
     if card["kind"] == "encoder":
         return [*limits, "It gives features, not verdicts: a head has to be fitted on them."]
     if not card.get("gives_probability", True):
-        limits.append("Its score is a distance, not a probability, so it answers none.")
+        limits.append(f"It answers no probability; its score is none{_in_unit(run)}.")
     if "explain" in card.get("signatures", ()):
         limits.append("A heat map shows which parts of the image the score rests on, not the outline of a defect.")
     if "RANDOM" in loaded:

@@ -2,7 +2,8 @@
 
 import pathlib
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
@@ -12,6 +13,7 @@ from mvtec_tf.errors import UsageError
 
 if TYPE_CHECKING:
     from mvtec_tf.features.feature_graph import FeatureSettings
+    from mvtec_tf.features.store import FeatureKey
 
 FLAGS = flags.FLAGS
 flags.disclaim_key_flags()
@@ -20,6 +22,8 @@ OF_FEATURES = (
     *("feature_layers", "pooling", "centre_brightness", "tiles", "neighbourhood"),
     *("weights", "weights_partial", "backbone", "image_size"),
 )
+# They make an encoder; one that is there has its own.
+_OF_WEIGHTS = ("weights", "weights_partial")
 
 
 def define_encoder_flags() -> None:
@@ -86,13 +90,42 @@ def check_encoder_flags() -> None:
         if (FLAGS.encoder is None) == (FLAGS.weights is None):
             raise UsageError("Give either --encoder or --weights.")
         return
-    # A flags.txt names every flag: what it leaves at its default says nothing against the store.
-    silent = recipe_flags.set_by_recipe()
-    given = [name for name in OF_FEATURES if name not in silent and FLAGS[name].value != FLAGS[name].default]
+    given = [name for name in _OF_WEIGHTS if FLAGS[name].value != FLAGS[name].default]
     if given:
         raise UsageError(
-            f"--features: what is stored there was made with its own settings. Leave out --{', --'.join(given)}."
+            f"--features: what is stored there was made with its own encoder. Leave out --{', --'.join(given)}."
         )
+
+
+def settle(encoder_card: Mapping[str, Any], source: str, key: "FeatureKey | None" = None) -> None:
+    """Puts into the flags what an encoder, or features that are stored, have settled: what is recorded is what is run.
+
+    Args:
+      encoder_card: what the encoder says of itself.
+      source: the flag that named it, with its value, for the message.
+      key: what stored features are of; None: features are yet to be made.
+
+    Raises:
+      UsageError: a flag was given, and says something else.
+    """
+    own = {"image_size": encoder_card["image_size"], "weights_partial": False}
+    own["backbone"] = encoder_card["run"].get("backbone", FLAGS.backbone)
+    if key is not None:
+        own |= {"tiles": "{}x{}".format(*key.tiles), "pooling": list(key.pooling), "feature_layers": list(key.layers)}
+        own |= {"centre_brightness": key.centre_brightness, "neighbourhood": key.neighbourhood}
+    other = [
+        f"--{name}={recipe_flags.in_words(FLAGS[name].value)} (it has {recipe_flags.in_words(value)})"
+        for name, value in own.items()
+        # An empty list of layers says nothing.
+        if FLAGS[name].present and FLAGS[name].value not in (value, [])
+    ]
+    if other:
+        raise UsageError(
+            f"{source} cannot be had with another {', '.join(other)}. Leave these flags out, or name the --weights of "
+            "a backbone to make such features of."
+        )
+    for name, value in own.items():
+        FLAGS[name].value = value
 
 
 def feature_settings(middle_stages: list[str], maps: bool) -> "FeatureSettings":

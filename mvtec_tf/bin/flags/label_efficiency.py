@@ -12,6 +12,8 @@ FLAGS = flags.FLAGS
 flags.disclaim_key_flags()
 START = "start"
 NO_RECIPE = "none"
+# They say what the encoder START is made of.
+_OF_START = ("weights", "weights_partial", "backbone", "image_size")
 
 
 def heads(names: Sequence[str], recipe: str) -> dict[str, str]:
@@ -55,8 +57,13 @@ def encoders(items: Sequence[str]) -> dict[str, str]:
             "--encoders: start is the backbone of --weights as it is, and --weights is missing. Expected imagenet, "
             "none, or a weights file; or --encoders without start."
         )
-    if START not in items and FLAGS.weights is not None:
-        print("Note: --weights is not used: start is not among the --encoders.", flush=True)
+    if START not in items:
+        unused = [name for name in _OF_START if FLAGS[name].value != FLAGS[name].default]
+        if unused:
+            raise UsageError(
+                f"--{', --'.join(unused)}: of no use, because start is not among the --encoders, and each of them has "
+                "its own backbone and size. Leave out, or add start."
+            )
     return dict(zip(names, items, strict=True))
 
 

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 FLAGS = flags.FLAGS
 flags.disclaim_key_flags()
+# An encoder that was trained, and features that are stored, have the size that they were made at.
+_HAVE_A_SIZE = ("encoder", "features")
 _THRESHOLDS = ("threshold_method", "target_recall", "target_specificity")
 
 
@@ -37,11 +39,13 @@ def apply() -> None:
     if recipe is None:
         return
     values = {name: value for name, value in _values(recipe).items() if name in FLAGS}
+    if any(name in FLAGS and FLAGS[name].value is not None for name in _HAVE_A_SIZE):
+        del values["image_size"]
     for name, value in values.items():
         if FLAGS[name].present and FLAGS[name].value != value:
             raise UsageError(
-                f"--{name}={_in_words(FLAGS[name].value)}: --recipe={FLAGS.recipe} has "
-                f"--{name}={_in_words(value)}. Leave out one of them."
+                f"--{name}={in_words(FLAGS[name].value)}: --recipe={FLAGS.recipe} has "
+                f"--{name}={in_words(value)}. Leave out one of them."
             )
     for name, value in values.items():
         FLAGS[name].value = value
@@ -59,7 +63,8 @@ def chosen() -> Recipe | None:
 def set_by_recipe() -> set[str]:
     """Names of the flags that --recipe has set."""
     recipe = chosen() if "recipe" in FLAGS else None
-    return set() if recipe is None else set(_values(recipe))
+    # The size of an encoder that is there is its own, whatever the recipe makes of weights.
+    return set() if recipe is None else set(_values(recipe)) - {"image_size"}
 
 
 def check_store(folder: str, key: "FeatureKey", made_of_weights: bool) -> None:
@@ -79,7 +84,7 @@ def check_store(folder: str, key: "FeatureKey", made_of_weights: bool) -> None:
         rows, columns = recipe.tiles
         wanted["image_size"] = (rows * recipe.image_size, columns * recipe.image_size)
     other = [
-        f"{name} {_in_words(getattr(key, name))}, not {_in_words(value)}"
+        f"{name} {in_words(getattr(key, name))}, not {in_words(value)}"
         for name, value in wanted.items()
         if getattr(key, name) != value
     ]
@@ -101,5 +106,6 @@ def _values(recipe: Recipe) -> dict[str, Any]:
     }
 
 
-def _in_words(value: Any) -> str:
+def in_words(value: Any) -> str:
+    """A flag's value as it is written at a command line."""
     return ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value).lower()

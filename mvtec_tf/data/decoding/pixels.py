@@ -92,11 +92,20 @@ def height_and_width(image_size: Size) -> tuple[int, int]:
 
 def decode_batch(image_bytes: tf.Tensor, image_size: Size, max_pixels: int = MAX_PIXELS) -> tf.Tensor:
     """string [B] -> uint8 [B, height, width, 3]; one file after the other."""
-    return tf.map_fn(
-        lambda one: decode_and_resize(one, image_size, max_pixels),
-        image_bytes,
-        fn_output_signature=tf.TensorSpec((*height_and_width(image_size), 3), tf.uint8),
-    )
+    return decode_batch_with_sizes(image_bytes, image_size, max_pixels)[0]
+
+
+def decode_batch_with_sizes(
+    image_bytes: tf.Tensor, image_size: Size, max_pixels: int = MAX_PIXELS
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """string [B] -> uint8 [B, height, width, 3], and (height, width) of the upright photographs, int32 [B, 2]."""
+
+    def decoded(one: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        image = decode(one, max_pixels)
+        return resize(image, image_size), tf.shape(image)[:2]
+
+    pixels = tf.TensorSpec((*height_and_width(image_size), 3), tf.uint8)
+    return tf.map_fn(decoded, image_bytes, fn_output_signature=(pixels, tf.TensorSpec([2], tf.int32)))
 
 
 @functools.lru_cache

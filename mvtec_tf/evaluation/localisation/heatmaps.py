@@ -2,7 +2,7 @@
 
 import os
 import pathlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 from PIL import Image
@@ -14,6 +14,8 @@ from mvtec_tf.evaluation.image_files import inside
 PathLike = str | os.PathLike[str]
 
 SUFFIX = ".npy"
+# What the maps are called that an exported model answers.
+EXPORTED = "heat map of the exported model"
 _NAMED = 3
 
 
@@ -92,6 +94,27 @@ class HeatMaps:
         whole = place(self.folder, path)
         replaced = inside(self.folder, path).with_suffix(SUFFIX)
         return next((file for file in (whole, replaced) if file.is_file()), None)
+
+
+class GivenMaps:
+    """Heat maps in memory, of some images.
+
+    Args:
+      name: what they are called in the report.
+      maps: path -> float32 [h, w].
+    """
+
+    def __init__(self, name: str, maps: Mapping[str, np.ndarray]) -> None:
+        self.name = name
+        self._maps = maps
+
+    def __contains__(self, path: str) -> bool:
+        """Whether there is a map of the image of this path."""
+        return path in self._maps
+
+    def read(self, path: str) -> np.ndarray:
+        """The map of an image, float32 [h, w]."""
+        return np.asarray(self._maps[path], np.float32)
 
 
 def place(folder: PathLike, path: str) -> pathlib.Path:

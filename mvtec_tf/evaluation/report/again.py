@@ -52,6 +52,7 @@ def judge_again(
         Bootstrap(drawn["resamples"], drawn["seed"]),
         allow_leak=_leaks(document),
         extras=extras,
+        heading=asked.get("heading", ""),
     )
 
 

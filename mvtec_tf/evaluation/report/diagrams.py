@@ -23,8 +23,6 @@ SUPERVISED, PROBE, BASELINE, PRETRAINING = "train_cnn", "fit_probe", "fit_baseli
 _MINOR = ("Dropout", "ReLU")
 # Heads that look at each position of the maps, not at their average.
 _OF_POSITIONS = ("padim", "patchcore")
-# Heads whose score is a distance to good images; the others' is the log-odds.
-_DISTANCES = ("mahalanobis", "nearest neighbours", *_OF_POSITIONS)
 STUDY_HEAD = "study_head"
 
 
@@ -102,9 +100,9 @@ def architecture(record: Record, splits: Splits, threshold: Chosen) -> list[Box]
         layers = ", ".join(record["encoder"]["layers"])
         boxes.append(Box(STEP, _pooling(record), (layers,)))
         boxes.append(Box(TRAINED, f"Head: {_head(record)}", ("fitted here",)))
-    of_distance = record["binary"] == PROBE and _head(record) in _DISTANCES
-    score = "distance from good images" if of_distance else "log-odds of defective"
-    return [*boxes, Box(ANSWER, f"Score: {score}")]
+    # Runs of older versions do not say it.
+    unit = record.get("score_unit", "the higher, the more defective")
+    return [*boxes, Box(ANSWER, "Score", (unit,))]
 
 
 KINDS: Mapping[str, tuple[str, Callable[[Record, Splits, Chosen], list[Box]]]] = {

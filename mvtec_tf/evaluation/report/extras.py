@@ -2,14 +2,14 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from mvtec_tf.evaluation.assessment import Assessment
 from mvtec_tf.evaluation.image_files import ImageFiles
 from mvtec_tf.evaluation.localisation import pixel_metrics, pixel_section
-from mvtec_tf.evaluation.localisation.heatmaps import HeatMaps
+from mvtec_tf.evaluation.localisation.heatmaps import GivenMaps, HeatMaps
 from mvtec_tf.evaluation.report import gallery
 from mvtec_tf.evaluation.report.section import Section
 from mvtec_tf.evaluation.table import Predictions
@@ -36,6 +36,7 @@ class Extras:
       projector: folder for TensorBoard's projector; None: none is written.
       say: is told what takes a while.
       about_files: what must be known to read the masks, a sentence each.
+      explain: paths of a few images -> their heat maps, made when they are to be shown; None: nothing can make them.
     """
 
     files: Mapping[str, ImageFiles] = dataclasses.field(default_factory=dict)
@@ -47,6 +48,7 @@ class Extras:
     projector: pathlib.Path | None = None
     say: Callable[[str], None] = lambda text: None
     about_files: tuple[str, ...] = ()
+    explain: Callable[[Sequence[str]], GivenMaps] | None = None
 
     def sections(self, judged: Assessment, evaluate: Predictions) -> list[Section]:
         """The sections, in the order of the page.
@@ -62,7 +64,7 @@ class Extras:
             ]
             made = pixel_section.section(judged, evaluate, figures, self.files, self.maps, self.about_maps)
             found.append(dataclasses.replace(made, notes=(*made.notes, *self.about_files)))
-        found.append(gallery.section(judged, evaluate, self.files, self.maps))
+        found.append(gallery.section(judged, evaluate, self.files, self.maps, self.explain))
         if self.features is not None:
             found.append(self._embedding(evaluate))
         return found

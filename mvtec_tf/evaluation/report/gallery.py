@@ -1,7 +1,7 @@
 """The most confident mistakes: what was missed or stopped although the score was far on the other side."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from mvtec_tf.evaluation.assessment import Assessment
 from mvtec_tf.evaluation.image_files import ImageFiles
-from mvtec_tf.evaluation.localisation.heatmaps import HeatMaps
+from mvtec_tf.evaluation.localisation.heatmaps import GivenMaps, HeatMaps
 from mvtec_tf.evaluation.report import page, photographs, summary
 from mvtec_tf.evaluation.report.canvas import Picture
 from mvtec_tf.evaluation.report.section import Group, Panel, Section
@@ -23,7 +23,11 @@ _KINDS = (("misses", "Missed defects", 1), ("false_alarms", "False alarms", 0))
 
 
 def section(
-    judged: Assessment, evaluate: Predictions, files: Mapping[str, ImageFiles], maps: Sequence[HeatMaps]
+    judged: Assessment,
+    evaluate: Predictions,
+    files: Mapping[str, ImageFiles],
+    maps: Sequence[HeatMaps | GivenMaps],
+    explain: Callable[[Sequence[str]], GivenMaps] | None = None,
 ) -> Section:
     """The section, with photographs where there are images.
 
@@ -34,6 +38,7 @@ def section(
       evaluate: its evaluate rows.
       files: of every row, by path; empty where the images are not known.
       maps: heat maps; the first is shown beside the photograph.
+      explain: makes the heat maps of those images that are shown, where there are no `maps`.
     """
     title = "The most confident mistakes"
     limits = judged.threshold.each(evaluate.category)
@@ -48,6 +53,8 @@ def section(
         "<p>Farthest on the wrong side of the threshold, in the unit of the score: a slightly other threshold would "
         "not have mended these.</p>"
     )
+    if explain is not None and not maps and any(one.image for one in files.values()):
+        maps = (explain([evaluate.path[row] for rows in found.values() for row in rows[:MOST]]),)
     groups, notes = [], []
     for name, heading, _ in _KINDS:
         rows, count = found[name][:MOST], len(found[name])
@@ -93,7 +100,7 @@ def _table(evaluate: Predictions, limits: np.ndarray, rows: np.ndarray) -> str:
     return page.table(f"<tr>{page.heads(['Image', 'Category', 'Defect', 'Score', 'Threshold'])}</tr>", lines)
 
 
-def _reading(maps: Sequence[HeatMaps]) -> str:
+def _reading(maps: Sequence[HeatMaps | GivenMaps]) -> str:
     text = "The true mask, where there is one, is outlined in pink."
     if not maps:
         return text
@@ -110,7 +117,7 @@ def _panel(
     number: int,
     name: str,
     files: Mapping[str, ImageFiles],
-    maps: Sequence[HeatMaps],
+    maps: Sequence[HeatMaps | GivenMaps],
 ) -> Panel:
     path, category, defect = evaluate.path[row], evaluate.category[row], evaluate.defect[row]
     score, limit = summary.number(evaluate.score[row]), summary.number(limits[row])

@@ -42,6 +42,7 @@ def judge(
     allow_leak: bool = False,
     tensorboard: PathLike | None = None,
     extras: Extras | None = None,
+    heading: str = "",
 ) -> dict[str, Any]:
     """Judges the evaluate rows and writes `metrics.json`, `metrics.csv`, `figures/*` and `report.html`.
 
@@ -52,7 +53,7 @@ def judge(
       predictions: a table of predictions; it is checked first, leaks included.
       out_dir: made if missing; a run directory or any other folder.
       threshold: a score that reaches it is called defective; None: chosen on the calibrate rows.
-      title: which model or run this is.
+      title: which model this is, for the sentences.
       notes: (heading, text) each, for the report.
       provenance: the run's record of itself, for the report.
       rule, costs, bootstrap: see `assessment.assess`.
@@ -60,6 +61,7 @@ def judge(
         in `metrics.json` and in the report, then begins with how many are.
       tensorboard: folder of a TensorBoard log with the same content; None: no log.
       extras: what there is beside the table: images, masks, heat maps, an embedding.
+      heading: of the page; "": the title.
 
     Returns:
       The content of `metrics.json`.
@@ -74,7 +76,9 @@ def judge(
     sentences, notes = summary.sentences(judged, title), list(notes)
     more = (extras or Extras()).sections(judged, predictions.part(leaks.EVALUATE))
     rule = rule or Rule()
-    asked = {"title": title, "notes": [list(note) for note in notes], "threshold": recorded.asked(threshold)}
+    heading = heading or title
+    asked = {"title": title, "heading": heading, "notes": [list(note) for note in notes]}
+    asked["threshold"] = recorded.asked(threshold)
     asked["rule"] = dataclasses.asdict(rule)
     document = judged.as_json() | {"summary": " ".join(sentences)} | section.documents(more) | {"asked": asked}
     pictures = list(figures.pictures(judged))
@@ -87,7 +91,7 @@ def judge(
     metrics_csv.write(out_dir / CSV_FILE, judged)
     if tensorboard is not None:
         _log(tensorboard, judged, sentences, [*pictures, *drawn, *others], provenance)
-    page = report.render(judged, sentences, pictures, title, notes, provenance, more=more, drawn=drawn)
+    page = report.render(judged, sentences, pictures, heading, notes, provenance, more=more, drawn=drawn)
     files.write_text(out_dir / REPORT_FILE, page)
     return document
 

@@ -305,4 +305,4 @@ def needs_defects(scope: Scope) -> str:
 
 def needs_probabilities(scope: Scope) -> str:
     """Why there is no picture of probabilities."""
-    return metrics.NO_PROBABILITY if scope.probabilities is None else ""
+    return metrics.NO_PROBABILITY if scope.probabilities is None else scope.metrics["expected_calibration_error"].reason

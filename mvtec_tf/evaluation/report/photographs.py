@@ -22,8 +22,8 @@ _QUALITY = 82
 _OUTLINE = (255, 0, 200)
 # Shown half as large on most screens.
 _OUTLINE_WIDTH = 2
-# From blue through green to yellow, told apart by lightness alone.
-_COLOURS = colormaps["viridis"]
+# From blue through green to yellow, told apart by lightness alone; overlays of exported models have it too.
+COLOURS = "viridis"
 # The coldest place shows the photograph as it is; the hottest hides most of it, but it stands beside.
 _OPACITY = (0.0, 0.75)
 
@@ -104,7 +104,7 @@ def heated(image: Image.Image, heat: np.ndarray) -> Image.Image:
     large = heatmaps.resized(heat, image.height, image.width)
     low, high = float(large.min()), float(large.max())
     level = (large - low) / (high - low) if high > low else np.zeros_like(large)
-    colours = _COLOURS(level)[..., :3] * 255
+    colours = colormaps[COLOURS](level)[..., :3] * 255
     opacity = (_OPACITY[0] + (_OPACITY[1] - _OPACITY[0]) * level)[..., None]
     # On grey: the photograph's own colours would mix with those of the map.
     grey = np.asarray(image.convert("L").convert("RGB"), np.float32)

@@ -49,7 +49,7 @@ def render(
         page.answer(sentences, judged.verdict),
         _overall_table(judged),
         _category_table(judged) if len(judged.categories) > 1 else "",
-        _thresholds(judged),
+        _thresholds(judged, (provenance or {}).get("score_unit", "")),
         _picture_sections(judged, pictures),
     ]
     last = [
@@ -142,13 +142,15 @@ def _picture_sections(judged: Assessment, pictures: Sequence[Picture]) -> str:
     return "".join(parts) + "</section>"
 
 
-def _thresholds(judged: Assessment) -> str:
+def _thresholds(judged: Assessment, unit: str) -> str:
     chosen = judged.threshold
     own = {"all categories": chosen.whole} if chosen.per == thresholds.PER_MODEL else chosen.categories
     rows = [_threshold_row(name, threshold) for name, threshold in own.items()]
     head = page.heads(["Category", "Threshold", "95 % interval", "How it was found"])
     return (
-        "<section><h2>Thresholds</h2><p>A score that reaches the threshold is called defective. The interval says "
+        "<section><h2>Thresholds</h2><p>A score that reaches the threshold is called defective. "
+        + (f"Scores are {escape(unit)}. " if unit else "")
+        + "The interval says "
         "where other calibrate images of the same kind would have put it; it is not part of the figures' intervals, "
         f"which take the threshold as it is.</p>{page.table(f'<tr>{head}</tr>', rows, 'told')}</section>"
     )

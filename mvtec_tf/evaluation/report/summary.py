@@ -175,7 +175,15 @@ def _better(judged: Scope) -> str:
             "It tells good from defective better than calling every image defective does, but "
             f"{but}: {_against(judged)}."
         )
-    return f"It beats calling every image defective: {_against(judged)}." if judged.verdict == scope.BETTER else ""
+    if judged.verdict != scope.BETTER:
+        return ""
+    if min(judged.good, judged.defective) < thresholds.FEW:
+        so_few = f"a single draw of {judged.good} good and {judged.defective} defective ones"
+        return (
+            f"On these {judged.images} images it beats calling every image defective: {_against(judged)}; {so_few} "
+            "does not show it for others (label_efficiency repeats the draw)."
+        )
+    return f"It beats calling every image defective: {_against(judged)}."
 
 
 def _unproven_by_leak(judged: Scope) -> str:

@@ -1,0 +1,108 @@
+"""What stands in a run's record is what was run: flags beside an encoder or stored features hold, or are refused."""
+
+import json
+
+import pytest
+
+from mvtec_tf.graphs import saved_model
+from mvtec_tf.networks.backbone import build_backbone
+from tests.conftest import run_binary
+
+SIDE = 48
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory):
+    """An encoder of its own size and backbone."""
+    path = tmp_path_factory.mktemp("encoders") / "encoder"
+    card = {"run": {"backbone": "resnet10", "image_size": SIDE}, "pretrain_images": [], "weights": "weights: none."}
+    saved_model.write_encoder(path, build_backbone("resnet10", SIDE), card)
+    return path
+
+
+@pytest.fixture(scope="module")
+def run(toy, encoder, tmp_path_factory):
+    """A run by the recipe on that encoder, which keeps its features."""
+    run_dir = tmp_path_factory.mktemp("runs") / "by_recipe"
+    run_binary("fit_probe", *_data(toy), f"--encoder={encoder}", "--recipe=auto", f"--run_dir={run_dir}")
+    return run_dir
+
+
+def _data(toy):
+    return (f"--data_dir={toy}", "--categories=flange", "--label_budget=0.25")
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--image_size=224"], "--image_size=224 (it has 48)"),
+        (["--recipe=auto", "--image_size=448"], "--image_size=448 (it has 48)"),
+        (["--backbone=mobilenetv2"], "--backbone=mobilenetv2 (it has resnet10)"),
+        (["--weights_partial"], "--weights_partial=true (it has false)"),
+    ],
+)
+@pytest.mark.parametrize("binary", ["fit_probe", "extract_features"])
+def test_a_flag_that_an_encoder_cannot_follow_is_refused_before_anything_is_written(
+    binary, flags, words, toy, encoder, tmp_path
+):
+    where = f"--run_dir={tmp_path / 'run'}" if binary == "fit_probe" else f"--out={tmp_path / 'out'}"
+    data = _data(toy) if binary == "fit_probe" else _data(toy)[:2]
+    done = run_binary(binary, *data, f"--encoder={encoder}", *flags, where, check=False)
+    assert done.returncode == 2, done.stderr
+    assert f"--encoder={encoder} cannot be had with another {words}" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "flag", ["--image_size=224", "--tiles=2x2", "--pooling=mean", "--nocentre_brightness", "--backbone=mobilenetv2"]
+)
+def test_a_flag_that_stored_features_cannot_follow_is_refused(flag, toy, run, tmp_path):
+    features = f"--features={run / 'features'}"
+    done = run_binary("fit_probe", *_data(toy), features, flag, f"--run_dir={tmp_path / 'run'}", check=False)
+    assert done.returncode == 2, done.stderr
+    assert f"{features} cannot be had with another {flag.replace('--no', '--').partition('=')[0]}" in done.stderr
+
+
+def test_a_run_records_the_size_and_the_backbone_of_its_encoder(run):
+    settings = json.loads((run / "run.json").read_text())["settings"]
+    assert (settings["image_size"], settings["backbone"], settings["recipe"]) == (SIDE, "resnet10", "auto")
+    assert saved_model.read_card(run / "saved_model")["image_size"] == SIDE
+
+
+def test_the_features_of_a_run_serve_another_run_and_its_flagfile_repeats_both(toy, run, tmp_path):
+    second, third = tmp_path / "second", tmp_path / "third"
+    run_binary("fit_probe", *_data(toy), f"--features={run / 'features'}", "--head=fused", f"--run_dir={second}")
+    settings = json.loads((second / "run.json").read_text())["settings"]
+    assert (settings["image_size"], settings["pooling"]) == (SIDE, ["mean", "gem8"])
+    run_binary("fit_probe", f"--flagfile={second / 'flags.txt'}", f"--run_dir={third}")
+    tables = [(folder / "predictions.csv").read_text() for folder in (run, second, third)]
+    assert tables[0] == tables[1] == tables[2]
+
+
+def test_features_without_their_encoder_are_a_message_that_says_where_it_was_looked_for(toy, run, tmp_path):
+    import shutil
+
+    shutil.copytree(run / "features", tmp_path / "alone")
+    flags = (*_data(toy), f"--features={tmp_path / 'alone'}", f"--run_dir={tmp_path / 'run'}")
+    done = run_binary("fit_probe", *flags, check=False)
+    assert done.returncode == 1
+    assert "the encoder that made these features is not with them" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("flag", ["--weights=none", "--image_size=64", "--backbone=mobilenetv2"])
+def test_a_grid_refuses_flags_of_a_start_encoder_that_it_does_not_have(flag, toy, encoder, tmp_path):
+    flags = (f"--data_dir={toy}", f"--encoders={encoder}", flag, f"--run_dir={tmp_path / 'run'}")
+    done = run_binary("label_efficiency", *flags, check=False)
+    assert done.returncode == 2
+    assert f"{flag.partition('=')[0]}: of no use, because start is not among the --encoders" in done.stderr
+
+
+def test_the_studys_head_is_fitted_where_it_is_asked_for_and_nowhere_else(toy, encoder, run, tmp_path):
+    assert not (run / "study_head").exists()
+    flags = (*_data(toy), f"--encoder={encoder}", f"--run_dir={tmp_path / 'run'}")
+    run_binary("fit_probe", *flags, "--study_head")
+    assert (tmp_path / "run" / "study_head" / "report.html").is_file()
+    done = run_binary("fit_probe", *flags, "--study_head", "--label_budget=0", "--recipe=auto", check=False)
+    assert done.returncode == 2
+    assert "--study_head: it learns from labels" in done.stderr
