@@ -96,6 +96,8 @@ def test_custom_scalars_show_bands_and_the_trivial_ones_by_tags_that_exist_learn
     for chart in layout.category[1].chart:
         (series,) = chart.margin.series
         assert values[series.lower] <= values[series.value] <= values[series.upper]
+        # Between one step and itself there would be no band to see.
+        assert [event.step for event in found.Scalars(series.lower)] == [0, 1]
     for chart in layout.category[2].chart:
         shown = [tag for tag in values if any(re.search(pattern, tag) for pattern in chart.multiline.tag)]
         assert len(shown) == 4, chart

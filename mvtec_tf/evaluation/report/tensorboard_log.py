@@ -43,6 +43,8 @@ CURVES = "curves"
 OWN, LIMIT, TRIVIAL = "evaluation", "evaluation_limits", "evaluation_trivial"
 _BANDS = ("roc_auc", "balanced_accuracy", "f1", "recall", "specificity")
 _THRESHOLDS = 101
+# A figure stands at two steps, because TensorBoard draws the band of a single one as wide as nothing.
+_STEPS = (0, 1)
 
 
 def write(
@@ -199,6 +201,10 @@ def _write_events(path: pathlib.Path, values: Iterable[Summary.Value]) -> None:
     with files.replacing(path) as temporary, temporary.open("wb") as file:
         writer = RecordWriter(file)
         version = event_pb2.Event(wall_time=now, file_version="brain.Event:2")
-        events = (event_pb2.Event(wall_time=now, step=0, summary=Summary(value=[value])) for value in values)
+        events = (
+            event_pb2.Event(wall_time=now, step=step, summary=Summary(value=[value]))
+            for value in values
+            for step in (_STEPS if value.HasField("simple_value") else _STEPS[:1])
+        )
         for event in (version, *events):
             writer.write(event.SerializeToString())
