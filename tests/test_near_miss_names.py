@@ -115,12 +115,31 @@ def test_a_groups_file_is_read_in_any_case(tmp_path, name, parts):
 
 
 @pytest.mark.parametrize(
-    "name", ["group.csv", "groups.txt", "Groups.tsv", "groups.xlsx", "groups.csv.csv", "good/groups.csv"]
+    "name",
+    [
+        *("group.csv", "groups.txt", "Groups.tsv", "groups.xlsx", "groups.csv.csv", "groups (1).csv", "my_Groups.csv"),
+        "good/groups.csv",
+    ],
 )
 def test_what_looks_like_a_groups_file_is_refused_with_the_right_name(tmp_path, name):
     folder = _fill(tmp_path / "cap", "good", "defective")
     (folder / name).write_text("path,group\n")
     with pytest.raises(UserError, match=f"belongs in {folder}/groups.csv"):
+        records.scan([folder])
+
+
+def test_a_second_groups_file_is_said_to_be_unread(tmp_path):
+    folder = _fill(tmp_path / "cap", "good", "defective")
+    for name in ("groups.csv", "groups_old.csv", "good/groups.csv"):
+        (folder / name).write_text("path,group\ngood/00.png,a\n")
+    assert _scan(folder)[1].count("not read, since groups.csv is there") == 2
+
+
+def test_two_groups_files_of_one_name_are_refused(tmp_path):
+    folder = _fill(tmp_path / "cap", "good", "defective")
+    for name in ("groups.csv", "Groups.csv"):
+        (folder / name).write_text("path,group\n")
+    with pytest.raises(UserError, match=r"Groups\.csv and groups\.csv, of which only one"):
         records.scan([folder])
 
 

@@ -102,7 +102,7 @@ class CsvTable:
 
     @property
     def _line(self) -> int:
-        return self._reader.line_num + self._lines_before
+        return max(1, self._reader.line_num) + self._lines_before
 
     def _next(self) -> list[str] | None:
         try:

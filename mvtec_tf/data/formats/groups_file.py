@@ -9,9 +9,9 @@ from mvtec_tf.data.csv_table import CsvTable, plain_path
 from mvtec_tf.errors import UserError
 
 FILE = "groups.csv"
-_STEMS = frozenset(("group", "groups"))
-# What people save tables as, and Windows' doubled suffix.
-_SUFFIXES = frozenset((".csv", ".tsv", ".txt", ".xls", ".xlsx", ".ods", ".csv.csv", ".csv.txt"))
+_WORD = "group"
+# What people save tables as.
+_SUFFIXES = (".csv", ".tsv", ".txt", ".xls", ".xlsx", ".ods")
 
 
 class Groups:
@@ -25,17 +25,20 @@ class Groups:
       sentences: what a person should hear of it.
 
     Raises:
-      UserError: the file lacks a column or a value, names a path twice, lies deeper or has nearly the right name.
+      UserError: the file lacks a column or a value, names a path twice, or there is none but one that lies deeper or
+        has nearly the right name.
     """
 
     def __init__(self, folder: pathlib.Path, files: Iterable[str]) -> None:
-        found = [pathlib.Path(file) for file in files if _is_nearly(os.path.basename(file))]
-        for file in found:
-            _refuse_unless(file, file.name.casefold() == FILE and file.parent == folder, f"{folder / FILE}")
+        alike = [pathlib.Path(file) for file in files if _is_nearly(os.path.basename(file))]
+        found = [file for file in alike if file.name.casefold() == FILE and file.parent == folder]
+        if alike and not found:
+            _refuse(alike[0], f"{folder / FILE}")
         if len(found) > 1:
             names = " and ".join(sorted(file.name for file in found))
             raise UserError(f"{folder}: {names}, of which only one can be meant. Keep one, named {FILE}.")
         self.sentences = [f"{file}: read as {FILE}." for file in found if file.name != FILE]
+        self.sentences += [f"{file}: not read, since {FILE} is there." for file in alike if file not in found]
         self._file = found[0] if found else folder / FILE
         self._unused = _read(self._file) if found else {}
 
@@ -55,12 +58,14 @@ class Groups:
 def refuse_among_categories(folder: pathlib.Path) -> None:
     """Raises a `UserError` if there is such a file in a folder of categories: it would be about none of them."""
     for file in _beside(folder):
-        _refuse_unless(file, False, f"the folder of its category, {folder}/CATEGORY/{FILE}, with paths relative to it")
+        _refuse(file, f"the folder of its category, {folder}/CATEGORY/{FILE}, with paths relative to it")
 
 
 def refuse_beside(table: pathlib.Path) -> None:
     """Raises a `UserError` if there is such a file beside a list of images that says nothing of groups."""
     for file in _beside(table.parent):
+        if file.name == table.name:
+            continue
         raise UserError(
             f"{table}: beside it lies {file.name}, but a list says itself which images show one object: in a column "
             "'group'. Add the column, which may be empty, or put the file elsewhere."
@@ -72,15 +77,13 @@ def _beside(folder: pathlib.Path) -> list[pathlib.Path]:
 
 
 def _is_nearly(name: str) -> bool:
-    stem, dot, suffix = name.casefold().partition(".")
-    return stem.strip() in _STEMS and dot + suffix in _SUFFIXES and not walk.is_clutter(name)
+    return _WORD in name.casefold() and name.lower().endswith(_SUFFIXES) and not walk.is_clutter(name)
 
 
-def _refuse_unless(file: pathlib.Path, right: bool, place: str) -> None:
-    if not right:
-        raise UserError(
-            f"{file}: is this the table of groups? Then it belongs in {place}. If it is not, give it another name."
-        )
+def _refuse(file: pathlib.Path, place: str) -> None:
+    raise UserError(
+        f"{file}: is this the table of groups? Then it belongs in {place}. If it is not, give it another name."
+    )
 
 
 def _read(path: pathlib.Path) -> dict[str, str]:
