@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 QUICKSTART_DIR ?= results/quickstart
 
-.PHONY: quickstart test test-fast lint clean
+.PHONY: quickstart test test-fast test-lowest lint clean
 
 # The stamp is newer than requirements.txt and setup.cfg once everything is installed.
 $(VENV)/.installed: requirements.txt setup.cfg pyproject.toml
@@ -25,8 +25,20 @@ test-fast: $(VENV)/.installed
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
 
+# The fast tests with the lowest version of every direct dependency that setup.cfg allows.
+LOWEST := .venv-lowest
+$(LOWEST)/.installed: setup.cfg pyproject.toml
+	$(PYTHON) -m venv $(LOWEST)
+	@echo "Installing the lowest versions into $(LOWEST) ..."
+	$(LOWEST)/bin/python -m pip install --quiet uv
+	$(LOWEST)/bin/uv pip install --quiet --python $(LOWEST)/bin/python --resolution lowest-direct --editable ".[test]"
+	touch $@
+
+test-lowest: $(LOWEST)/.installed
+	$(LOWEST)/bin/python -m pytest -m "not slow" $(PYTEST_ARGS)
+
 lint: $(VENV)/.installed
 	$(BIN)/python -m ruff check .
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(LOWEST) build dist *.egg-info .pytest_cache .ruff_cache
