@@ -6,10 +6,14 @@ import numpy as np
 import pytest
 
 from mvtec_tf.errors import UsageError, UserError
+from mvtec_tf.graphs import saved_model
+from mvtec_tf.jobs import encoders
 from mvtec_tf.networks import backbone as backbone_lib
 from mvtec_tf.networks.backbone import build_backbone
 from mvtec_tf.networks.classifier import build_classifier
+from mvtec_tf.networks.copies import in_float32
 from mvtec_tf.networks.weights import load_weights_file
+from mvtec_tf.training import precision
 
 
 def _write_legacy_file(path, model, leave_out=(), change=None):
@@ -101,6 +105,50 @@ def test_a_file_of_the_first_stages_is_loaded_and_the_rest_is_said_to_be_random(
     assert set(report.random) <= set(late)
     assert "RANDOM" in report.describe()
     assert "conv5_block1" in report.describe()
+
+
+def test_what_is_random_beyond_a_cut_or_the_layers_of_the_features_is_not_reported(small, tmp_path):
+    late = [layer.name for layer in small.model.layers if layer.name.startswith("conv5")]
+    path = _write_legacy_file(tmp_path / "w.h5", small.model, leave_out=late)
+    assert build_backbone("resnet10", 32, path).weights.random
+    assert "RANDOM" not in build_backbone("resnet10", 32, path, cut_after_stage=3).weights.describe()
+    settings = encoders.starting_settings("resnet10", 32, path, False, 0)
+    assert "RANDOM" not in encoders.export_starting_encoder(tmp_path / "middle", settings, {})
+    assert "RANDOM" not in encoders.export_starting_encoder(tmp_path / "middle", settings, {})  # as its card says
+    last = encoders.export_starting_encoder(tmp_path / "last", settings, {}, ["embedding"])
+    assert "RANDOM" in last
+    assert saved_model.read_card(tmp_path / "last")["weights"] == last
+
+
+def test_a_file_whose_layers_are_numbered_otherwise_is_loaded_in_its_order(tmp_path):
+    def network(first):
+        inputs = keras.Input((8, 8, 3))
+        x = keras.layers.Conv2D(3, 1, use_bias=False, name=f"conv2d_{first}")(inputs)
+        return keras.Model(inputs, keras.layers.Conv2D(3, 1, use_bias=False, name=f"conv2d_{first + 1}")(x))
+
+    # The first layer's name is the second one's in the file, and their shapes are the same.
+    path = _write_legacy_file(tmp_path / "w.h5", network(1))
+    model = network(2)
+    report = load_weights_file(model, path)
+    assert (report.random, report.unused) == ((), ())
+    with h5py.File(path) as file:
+        stored = [file[f"conv2d_{number}/conv2d_{number}/0"][:].astype(np.float32) for number in (1, 2)]
+    for layer, expected in zip(model.layers[1:], stored, strict=True):
+        np.testing.assert_array_equal(layer.get_weights()[0], expected)
+
+
+def test_layers_have_the_same_names_and_weights_in_every_copy_of_a_network_of_one_process():
+    keras.utils.set_random_seed(0)
+    first, second = (build_backbone("mobilenetv3small", 32) for _ in range(2))
+    assert [layer.name for layer in first.model.layers] == [layer.name for layer in second.model.layers]
+    assert first.stages == second.stages
+    with precision.dtype_policy("mixed_bfloat16"):
+        trained = build_backbone("mobilenetv3small", 32).model
+    copy = in_float32(trained)
+    assert [weight.path for weight in copy.weights] == [weight.path for weight in trained.weights]
+    assert {layer.compute_dtype for layer in copy.layers[1:]} == {"float32"}
+    for a, b in zip(copy.get_weights(), trained.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 def test_another_networks_file_is_refused_unless_partial_is_asked_for(small, tmp_path):

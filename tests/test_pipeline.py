@@ -142,8 +142,3 @@ def test_a_memory_map_feeds_the_same_batches(tmp_path):
     ]
     for a, b in zip(*pairs, strict=True):
         np.testing.assert_array_equal(a[0], b[0])
-
-
-def test_a_batch_larger_than_the_data_is_refused():
-    with pytest.raises(UserError, match="--batch_size=64"):
-        _batches(batch_size=64)

@@ -21,7 +21,11 @@ from collections.abc import Callable
 import keras_cv
 import tensorflow as tf
 
+from mvtec_tf import keras_settings
 from mvtec_tf.data.augment_settings import ClassifierAugmentation, ContrastiveAugmentation
+
+# keras-cv imports Keras by itself.
+keras_settings.apply()
 
 # The side at which strengths that are lengths in pixels are given, that of the ImageNet recipes.
 REFERENCE_SIDE = 224

@@ -86,16 +86,24 @@ def training_batches(
     )
 
 
-def steps_per_epoch(images: int, batch_size: int, passes_per_epoch: int = 1) -> int:
-    """Full batches in one epoch.
+def fitting_batch_size(images: int, batch_size: int, passes_per_epoch: int = 1) -> int:
+    """`batch_size`, or all there is where an epoch has fewer images than that; then a line says so.
 
     Raises:
-      UserError: there are fewer images than a batch holds.
+      UserError: there are fewer than two images to train on.
     """
-    steps = images * passes_per_epoch // batch_size
-    if not steps:
-        raise UserError(f"--batch_size={batch_size}: only {images} training images. Choose a smaller batch.")
-    return steps
+    if images < 2:
+        raise UserError(f"{images} training image: a batch needs at least two, for its statistics and its comparisons.")
+    drawn = images * passes_per_epoch
+    if batch_size <= drawn:
+        return batch_size
+    print(f"Only {images} training images: --batch_size={drawn} is used instead of {batch_size}.", flush=True)
+    return drawn
+
+
+def steps_per_epoch(images: int, batch_size: int, passes_per_epoch: int = 1) -> int:
+    """Full batches in one epoch, see `fitting_batch_size`."""
+    return images * passes_per_epoch // batch_size
 
 
 def _fetcher(images: np.ndarray) -> Callable[[tf.Tensor], tf.Tensor]:

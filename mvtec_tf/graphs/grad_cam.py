@@ -7,11 +7,11 @@ several layers become one, in the unit of the score.
 import warnings
 from collections.abc import Sequence
 
-import keras
 import numpy as np
 import tensorflow as tf
 
 from mvtec_tf.evaluation.localisation import heatmaps
+from mvtec_tf.keras_settings import keras
 
 with warnings.catch_warnings():
     # tf-keras-vis 0.8.7 takes scipy's zoom by a name that SciPy will drop in its version 2.

@@ -7,15 +7,16 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import keras
 import numpy as np
 from keras import layers
 
 from mvtec_tf import files
 from mvtec_tf.errors import UserError
 from mvtec_tf.graphs import saved_model
+from mvtec_tf.keras_settings import keras
 from mvtec_tf.networks.backbone import build_backbone
 from mvtec_tf.networks.classifier import POOLED, build_classifier, log_odds
+from mvtec_tf.networks.copies import stable_paths
 from mvtec_tf.networks.fold import fold_batch_norm
 from mvtec_tf.networks.simclr import EMBEDDING
 
@@ -153,9 +154,11 @@ class _LinearParts(layers.Layer):
 def _restored(network: keras.Model, path: files.PathLike) -> keras.Model:
     """The network with folded batch norm, as it was exported, and the SavedModel's weights."""
     restored = fold_batch_norm(network).model
-    stored = {variable.name.removesuffix(":0"): variable for variable in saved_model.load(path).variables}
+    variables = {variable.name.removesuffix(":0"): variable for variable in saved_model.load(path).variables}
+    stored = {stable: variables[name] for name, stable in stable_paths(variables).items()}
+    names = stable_paths(weight.path for weight in restored.weights)
     for weight in restored.weights:
-        value = stored.get(weight.path)
+        value = stored.get(names[weight.path])
         if value is None or tuple(value.shape) != tuple(weight.shape):
             found = "nothing" if value is None else f"shape {tuple(value.shape)}"
             raise UserError(

@@ -12,7 +12,6 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import keras
 import tensorflow as tf
 
 from mvtec_tf import files
@@ -20,6 +19,7 @@ from mvtec_tf.data.decoding import pixels
 from mvtec_tf.errors import UsageError, UserError
 from mvtec_tf.graphs import signatures
 from mvtec_tf.graphs.signatures import IMAGE_BYTES, Signature
+from mvtec_tf.keras_settings import keras
 from mvtec_tf.networks import architecture
 from mvtec_tf.networks.backbone import Backbone
 from mvtec_tf.networks.fold import fold_batch_norm
@@ -173,6 +173,15 @@ def _load(path: str) -> Any:
         link = os.path.join(folder, "model")
         os.symlink(path, link)
         return tf.saved_model.load(link)
+
+
+def part_of(model: keras.Model, layers: Sequence[str]) -> keras.Model:
+    """The network as far as the maps of `layers` need it.
+
+    Raises:
+      UsageError: the network has no such layer, or its output is no map.
+    """
+    return keras.Model(model.inputs, [_map_of(model, name) for name in layers])
 
 
 def _map_of(model: keras.Model, name: str) -> keras.KerasTensor:

@@ -16,11 +16,11 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import keras
 import tensorflow as tf
 
 from mvtec_tf.data.decoding import pixels
 from mvtec_tf.graphs import heat_maps
+from mvtec_tf.keras_settings import keras
 from mvtec_tf.networks.classifier import POOLED, log_odds
 
 SERVING_DEFAULT = "serving_default"

@@ -22,6 +22,7 @@ from mvtec_tf.heads.probability import Platt, fit_platt
 FALSE_ALARMS = 0.05
 # Rows of global features at a time; with maps it is `frozen.BATCH`, since a map is a thousand times as large.
 _ROWS = 1024
+_UNSTABLE = "Was the encoder's training stable? Lower its --learning_rate, or choose another --head."
 
 Arrays = dict[str, tf.Tensor]
 
@@ -52,13 +53,19 @@ class Head(ClassifierMixin, BaseEstimator):
           labels: int [N]; None: all images are good.
 
         Raises:
-          UserError: the images are too few or too alike, or a class is missing that the head needs.
+          UserError: the images are too few or too alike, a class is missing that the head needs, or the fit diverged.
         """
         features = frozen.frozen(features)
         labels = np.zeros(len(features), int) if labels is None else np.asarray(labels)
         needs_both = self.needs_labels if self._needs_both_classes is None else self._needs_both_classes
         frozen.check(features, labels, both_classes=needs_both, maps=self.needs_maps)
-        self._learn(features, labels)
+        try:
+            self._learn(features, labels)
+        except np.linalg.LinAlgError as error:
+            raise UserError(f"The fit of the head diverged ({error}). {_UNSTABLE}") from error
+        wrong = [name for name, value in self.arrays().items() if not np.all(np.isfinite(value))]
+        if wrong:
+            raise UserError(f"The fit of the head diverged: its {', '.join(wrong)} hold NaN or infinity. {_UNSTABLE}")
         self.classes_ = np.array([0, 1])
         # `predict` and `predict_proba` need scores of images held out, which only they ask for.
         self._fitted_on: tuple[FrozenFeatures, np.ndarray] = (features, labels)

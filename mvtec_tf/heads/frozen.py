@@ -14,6 +14,8 @@ from mvtec_tf.errors import UserError
 
 # 16 images of 28 x 28 patches with 1536 numbers are 77 MB: memory stays flat, matrix products large.
 BATCH = 16
+# Distances are sums of squares in float32: 3000 of this size leave no room.
+_LARGEST = 1e15
 
 
 class RowSource(Protocol):
@@ -113,6 +115,11 @@ def check(features: FrozenFeatures, labels: np.ndarray, *, both_classes: bool = 
         raise UserError("There is no image to fit a head on.")
     if not np.all(np.isfinite(pooled)):
         raise UserError("The features hold NaN or infinite numbers. Was the encoder's training stable?")
+    if (largest := float(np.max(np.abs(pooled)))) > _LARGEST:
+        raise UserError(
+            f"The features reach {largest:.3g}, too large to compute with. Has the encoder's training diverged? Train "
+            "it again with a lower --learning_rate."
+        )
     if len(pooled) > 1 and not np.any(np.ptp(pooled, axis=0)):
         raise UserError(
             f"The features of all {len(pooled)} images are the same numbers, so nothing can be learnt from them. Has "

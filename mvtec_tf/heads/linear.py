@@ -4,7 +4,6 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 from sklearn.exceptions import ConvergenceWarning
@@ -16,6 +15,7 @@ from mvtec_tf.errors import UserError
 from mvtec_tf.heads.base import Arrays, Head
 from mvtec_tf.heads.frozen import FrozenFeatures, pooled_of
 from mvtec_tf.heads.gaussian import GoodGaussian
+from mvtec_tf.keras_settings import keras
 
 MAX_STEPS = 5000
 # liblinear's coordinate steps are cheap; separable data at a weak penalty take tens of thousands.

@@ -52,13 +52,23 @@ def export_starting_encoder(
 ) -> str:
     """Writes a backbone as it is, without pretraining here, unless it is there already.
 
+    Args:
+      path: a new directory.
+      settings: of the backbone.
+      provenance: for the SavedModel's card.
+      layers: that features are made of; none: the middle stages.
+      max_pixels: see `saved_model.write_encoder`.
+
     Returns:
-      What was loaded, in words.
+      What was loaded of the layers that the features rest on, in words.
     """
     if path.exists():
         return saved_model.read_card(path)["weights"]
     built = starting_encoder(settings)
-    words = built.weights.describe() if built.weights else f"weights: {settings.weights}."
+    words = f"weights: {settings.weights}."
+    if built.weights:
+        used = [built.stages[-1] if layer == EMBEDDING else layer for layer in layers or built.middle_stages]
+        words = built.weights.within(saved_model.part_of(built.model, used)).describe()
     print(words, flush=True)
     card = {"run": dict(provenance), "weights": words, "pretrain_images": []}
     saved_model.write_encoder(path, built, card, [layer for layer in layers if layer != EMBEDDING], max_pixels)

@@ -7,7 +7,6 @@ import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import keras
 import numpy as np
 
 from mvtec_tf import files
@@ -26,6 +25,7 @@ from mvtec_tf.graphs.thresholded import SCORE
 from mvtec_tf.heads.file import read_head, settings_of
 from mvtec_tf.jobs.encoders import resolve_encoder
 from mvtec_tf.jobs.probe_features import encoder_of
+from mvtec_tf.keras_settings import keras
 from mvtec_tf.run_directory import read_run
 
 MAPS_DIR = "heatmaps"

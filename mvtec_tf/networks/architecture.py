@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-import keras
+from mvtec_tf.keras_settings import keras
 
 
 def describe(model: keras.Model, stages: Sequence[str], trained: bool = True) -> list[dict[str, Any]]:

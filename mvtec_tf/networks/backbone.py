@@ -7,9 +7,9 @@ the inner layers from the outer inputs.
 import dataclasses
 import inspect
 
-import keras
-
 from mvtec_tf.errors import UsageError, UserError
+from mvtec_tf.keras_settings import keras
+from mvtec_tf.networks.copies import with_stable_names
 from mvtec_tf.networks.small_resnet import resnet10
 from mvtec_tf.networks.weights import WeightsReport, load_weights_file
 
@@ -66,7 +66,7 @@ def build_backbone(
     """
     inputs = keras.Input((image_size, image_size, 3), dtype="uint8", name="image")
     outputs = _apply(name.lower(), inputs, image_size, weights)
-    model = keras.Model(inputs, outputs, name=name.lower())
+    model = with_stable_names(keras.Model(inputs, outputs, name=name.lower()))
     for layer in model.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.momentum = BATCH_NORM_MOMENTUM
@@ -80,7 +80,8 @@ def build_backbone(
         # Before the cut: the file is judged against the network that it was made for.
         report = load_weights_file(model, weights, weights_partial)
     if cut_after_stage:
-        model = keras.Model(inputs, model.get_layer(stages[-1]).output, name=model.name)
+        model = keras.Model(model.inputs, model.get_layer(stages[-1]).output, name=model.name)
+        report = report and report.within(model)
     return Backbone(model, stages, report)
 
 

@@ -1,8 +1,8 @@
 """The supervised network: a backbone with the study's head, on the backbone's own graph."""
 
-import keras
 from keras import layers
 
+from mvtec_tf.keras_settings import keras
 from mvtec_tf.networks.backbone import BATCH_NORM_MOMENTUM, Backbone
 
 LOGITS = "logits"

@@ -7,9 +7,10 @@ section 3.2), and so does a dense layer after it.
 
 import dataclasses
 
-import keras
 import numpy as np
 from keras import layers
+
+from mvtec_tf.keras_settings import keras
 
 _BEFORE = (layers.Conv2D, layers.DepthwiseConv2D, layers.SeparableConv2D, layers.Dense)
 

@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
-import keras
 import numpy as np
 from keras import ops
 
 from mvtec_tf.errors import UserError
+from mvtec_tf.keras_settings import keras
 
 _CLASSES = 2
 

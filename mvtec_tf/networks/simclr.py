@@ -1,9 +1,9 @@
 """SimCLR (Chen et al., ICML 2020): two views of one image attract, views of others repel."""
 
-import keras
 import tensorflow as tf
 from keras import layers
 
+from mvtec_tf.keras_settings import keras
 from mvtec_tf.networks.backbone import BATCH_NORM_MOMENTUM, Backbone
 from mvtec_tf.networks.nt_xent import contrastive_accuracy, nt_xent
 

@@ -1,7 +1,8 @@
 """A small residual network for small images: tests, the toy factory, a first look at one's own data."""
 
-import keras
 from keras import layers
+
+from mvtec_tf.keras_settings import keras
 
 
 def resnet10(inputs: keras.KerasTensor, width: int = 32) -> keras.KerasTensor:

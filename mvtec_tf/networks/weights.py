@@ -8,10 +8,10 @@ import dataclasses
 import pathlib
 
 import h5py
-import keras
 import numpy as np
 
 from mvtec_tf.errors import UserError
+from mvtec_tf.keras_settings import keras
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +28,11 @@ class WeightsReport:
     random: tuple[str, ...]
     unused: tuple[str, ...]
 
+    def within(self, model: keras.Model) -> "WeightsReport":
+        """The report on a part of the network: what is random elsewhere does not matter to it."""
+        there = {layer.name for layer in model.layers}
+        return dataclasses.replace(self, random=tuple(name for name in self.random if name in there))
+
     def describe(self) -> str:
         """One paragraph for the log."""
         lines = [f"weights: {len(self.loaded)} layers loaded{_span(self.loaded)}"]
@@ -40,6 +45,8 @@ class WeightsReport:
 
 def load_weights_file(model: keras.Model, path: str, partial: bool = False) -> WeightsReport:
     """Loads a legacy HDF5 weights file (the format of `keras.applications`) by layer name.
+
+    If the file numbers its layers otherwise and all fit in their order, that order counts.
 
     Every layer of the file must fit a layer of the network. The network may reach further than
     the file: a file that holds its first stages only leaves the later ones random, and the
@@ -55,6 +62,11 @@ def load_weights_file(model: keras.Model, path: str, partial: bool = False) -> W
     """
     stored = _read_shapes(path)
     own = {layer.name: [tuple(weight.shape) for weight in layer.weights] for layer in model.layers if layer.weights}
+    if set(stored) != set(own) and list(stored.values()) == list(own.values()):
+        # Layers that Keras named are numbered otherwise in every file; then their order tells which is which.
+        in_file = dict(zip(own, stored, strict=True))
+        _assign(model, path, in_file)
+        return WeightsReport(tuple(own), (), ())
     loaded = tuple(name for name in own if stored.get(name) == own[name])
     report = WeightsReport(
         loaded=loaded,
@@ -68,7 +80,7 @@ def load_weights_file(model: keras.Model, path: str, partial: bool = False) -> W
             f"--weights={path}: the file does not fit the network {model.name!r}. {report.describe()} "
             "Is it another network's file? Name the right --backbone, or load what fits with --weights_partial."
         )
-    _assign(model, path, loaded)
+    _assign(model, path, {name: name for name in loaded})
     return report
 
 
@@ -112,13 +124,14 @@ def _read_shapes(path: str) -> dict[str, list[tuple[int, ...]]]:
         return shapes
 
 
-def _assign(model: keras.Model, path: str, names: tuple[str, ...]) -> None:
+def _assign(model: keras.Model, path: str, names: dict[str, str]) -> None:
+    """Loads layers; `names` says what each is called in the file."""
     with _open(path) as file:
         root = _layers(file)
-        for name in names:
-            group = root[name]
+        for name, in_file in names.items():
+            group = root[in_file]
             values = [np.asarray(group[weight], np.float32) for weight in _names(group, "weight_names")]
             for value in values:
                 if not np.all(np.isfinite(value)):
-                    raise UserError(f"--weights={path}: layer {name!r} holds NaN or infinite numbers.")
+                    raise UserError(f"--weights={path}: layer {in_file!r} holds NaN or infinite numbers.")
             model.get_layer(name).set_weights(values)

@@ -5,11 +5,58 @@ import pathlib
 import time
 from typing import Any
 
-import keras
 import numpy as np
 from sklearn import metrics
 
 from mvtec_tf import files
+from mvtec_tf.errors import UserError
+from mvtec_tf.keras_settings import keras
+
+
+class Diverged(UserError):
+    """The numbers of a training are no numbers any more."""
+
+
+class StopIfDiverged(keras.callbacks.Callback):
+    """Ends a training whose loss or weights are no longer finite, before anything of it is kept.
+
+    Comes first of all callbacks: none of the others sees, averages or writes such numbers.
+
+    Args:
+      network: whose weights are trained.
+      epochs: of the whole run.
+      steps: per epoch.
+    """
+
+    def __init__(self, network: keras.Model, epochs: int, steps: int) -> None:
+        super().__init__()
+        self._network = network
+        self._epochs = epochs
+        self._steps = steps
+        self._last = ""
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Keras' hook."""
+        self._epoch = epoch
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        """Keras' hook."""
+        step, values = batch + 1, {name: float(np.mean(value)) for name, value in (logs or {}).items()}
+        wrong = [f"{name} is {value}" for name, value in values.items() if not math.isfinite(value)]
+        if not wrong and step == self._steps:
+            # The last step's loss is that of the weights before it.
+            wrong = [f"{weight.path} is not finite" for weight in self._network.weights if not _is_finite(weight)]
+        if wrong:
+            raise Diverged(
+                f"The training diverged in step {step}/{self._steps} of epoch {self._epoch + 1}/{self._epochs}: "
+                f"{wrong[0]}. The last finite values: {self._last or 'none, it was the first step'}."
+            )
+        named = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
+        self._last = f"{named} (step {step} of epoch {self._epoch + 1})"
+
+
+def _is_finite(weight: keras.Variable) -> bool:
+    return bool(np.all(np.isfinite(keras.ops.convert_to_numpy(weight))))
 
 
 class ValidationMetrics(keras.callbacks.Callback):
@@ -36,6 +83,8 @@ class ValidationMetrics(keras.callbacks.Callback):
         """Keras' hook; callbacks that come later in the list see the added logs."""
         logits = self.model.predict(self._images, batch_size=self._batch_size, verbose=0).astype(np.float64)
         scores = logits[:, 1] - logits[:, 0]
+        if not np.all(np.isfinite(scores)):
+            raise Diverged(f"The training diverged in epoch {epoch + 1}: the validation images' logits are not finite.")
         # log(1 + exp(-x)) of the right class's log-odds is the two-class cross-entropy.
         losses = np.logaddexp(0.0, np.where(self._labels, -scores, scores))
         calls = scores >= 0

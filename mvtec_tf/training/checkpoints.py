@@ -5,10 +5,10 @@ import pathlib
 import shutil
 from typing import Any, Protocol
 
-import keras
 import numpy as np
 
 from mvtec_tf import files
+from mvtec_tf.keras_settings import keras
 
 
 class Stateful(Protocol):
@@ -75,6 +75,11 @@ class Checkpoints(keras.callbacks.Callback):
             files.write_json(directory / "state.json", {name: item.state() for name, item in self._stateful.items()})
         for directory in older:
             shutil.rmtree(directory)
+
+    def kept(self) -> str:
+        """What a run that ends here leaves, in words."""
+        names = sorted(path.name for path in self._directory.glob("*") if not path.name.startswith("."))
+        return f"Kept in {self._directory}: {', '.join(names)}." if names else "There was no checkpoint yet to keep."
 
     def _found(self) -> list[pathlib.Path]:
         return sorted(self._directory.glob("epoch_*"))

@@ -1,14 +1,16 @@
 """Training SimCLR on good images only."""
 
+import dataclasses
 import functools
 
-import keras
 import numpy as np
 import tensorflow as tf
 
 from mvtec_tf.data import augment, input_pipeline
+from mvtec_tf.keras_settings import keras
 from mvtec_tf.networks import architecture
 from mvtec_tf.networks.backbone import Backbone, build_backbone
+from mvtec_tf.networks.copies import in_float32
 from mvtec_tf.networks.simclr import SimCLR, build_projection_network
 from mvtec_tf.run_directory import RunDirectory
 from mvtec_tf.training import loop, precision
@@ -30,6 +32,9 @@ def train_simclr(run: RunDirectory, settings: ContrastiveSettings, images: np.nd
       settings: the recipe.
       images: uint8 [N, S, S, 3], good ones only.
     """
+    if settings.epochs:
+        fitting = input_pipeline.fitting_batch_size(len(images), settings.batch_size, settings.passes_per_epoch)
+        settings = dataclasses.replace(settings, batch_size=fitting)
     loop.make_deterministic(settings.seed)
     number_format, jit = precision.resolve_precision(settings.precision), precision.resolve_jit(settings.jit)
     with precision.dtype_policy(number_format):
@@ -39,9 +44,13 @@ def train_simclr(run: RunDirectory, settings: ContrastiveSettings, images: np.nd
         "weights": backbone.weights.describe() if backbone.weights else f"weights: {settings.weights}.",
         "precision": f"precision: {number_format}; XLA: {'on' if jit else 'off'}.",
     }
+    if settings.epochs:
+        facts["batch"] = f"batch: {settings.batch_size} of {len(images)} images."
     print("\n".join(facts.values()), flush=True)
     run.note(network=facts, architecture=architecture.describe(network, backbone.stages))
-    steps = input_pipeline.steps_per_epoch(len(images), settings.batch_size, settings.passes_per_epoch)
+    # An encoder that is kept as it is takes no step; its schedule is never asked.
+    passes = settings.passes_per_epoch
+    steps = input_pipeline.steps_per_epoch(len(images), settings.batch_size, passes) if settings.epochs else 1
     model = SimCLR(network, settings.temperature)
     model.compile(
         keras.optimizers.AdamW(
@@ -58,7 +67,7 @@ def train_simclr(run: RunDirectory, settings: ContrastiveSettings, images: np.nd
     plan = loop.LoopSettings(settings.epochs, steps, settings.seed, settings.checkpoint_every)
     history = loop.run_epochs(run, model, network, batches, plan, [])
     run.note(history=history)
-    return _in_float32(backbone, settings)
+    return Backbone(in_float32(backbone.model), backbone.stages, backbone.weights)
 
 
 def _backbone(settings: ContrastiveSettings) -> Backbone:
@@ -70,7 +79,6 @@ def _backbone(settings: ContrastiveSettings) -> Backbone:
 def _schedule(settings: ContrastiveSettings, steps: int) -> keras.optimizers.schedules.LearningRateSchedule:
     peak, final = settings.learning_rate, settings.final_learning_rate
     if settings.schedule == "cosine_by_epoch":
-        # An encoder that is kept as it is (0 epochs) has no stairs; its schedule is never asked.
         return CosineByEpoch(peak, final, steps, max(settings.epochs, 1))
     total = steps * settings.epochs
     return WarmupCosine(peak, round(settings.warmup_share * total), total, final)
@@ -90,10 +98,3 @@ def _batches(images: np.ndarray, settings: ContrastiveSettings, first_epoch: int
         epochs=settings.epochs,
         passes_per_epoch=settings.passes_per_epoch,
     )
-
-
-def _in_float32(backbone: Backbone, settings: ContrastiveSettings) -> Backbone:
-    plain = build_backbone(settings.backbone, settings.image_size)
-    for layer in plain.model.layers:
-        layer.set_weights(backbone.model.get_layer(layer.name).get_weights())
-    return Backbone(plain.model, plain.stages, backbone.weights)

@@ -4,10 +4,10 @@ import dataclasses
 import time
 from collections.abc import Callable
 
-import keras
 import numpy as np
 import tensorflow as tf
 
+from mvtec_tf.keras_settings import keras
 from mvtec_tf.run_directory import RunDirectory
 from mvtec_tf.training import callbacks
 from mvtec_tf.training.checkpoints import Checkpoints, Stateful
@@ -56,6 +56,9 @@ def run_epochs(
 
     Returns:
       The logs of every epoch.
+
+    Raises:
+      Diverged: a loss, a weight or a validation score is not finite any more.
     """
     history = callbacks.History()
     stateful: dict[str, Stateful] = {"history": history}
@@ -67,22 +70,29 @@ def run_epochs(
         print(f"Resumed from the checkpoint after epoch {first_epoch}.", flush=True)
     if first_epoch < settings.epochs and not stopped:
         started = time.monotonic()
-        model.fit(
-            batches(first_epoch),
-            initial_epoch=first_epoch,
-            epochs=settings.epochs,
-            steps_per_epoch=settings.steps,
-            shuffle=False,  # the dataset is shuffled already
-            verbose=0,
-            callbacks=[
-                callbacks.FreshDropout(network, settings.seed),
-                *extra,
-                history,
-                callbacks.Progress(settings.epochs, settings.steps),
-                _TensorBoard(str(run.tensorboard)),
-                checkpoints,
-            ],
-        )
+        around = [
+            callbacks.StopIfDiverged(network, settings.epochs, settings.steps),
+            callbacks.FreshDropout(network, settings.seed),
+            *extra,
+            history,
+            callbacks.Progress(settings.epochs, settings.steps),
+            _TensorBoard(str(run.tensorboard)),
+            checkpoints,
+        ]
+        try:
+            model.fit(
+                batches(first_epoch),
+                initial_epoch=first_epoch,
+                epochs=settings.epochs,
+                steps_per_epoch=settings.steps,
+                shuffle=False,  # the dataset is shuffled already
+                verbose=0,
+                callbacks=around,
+            )
+        except callbacks.Diverged as error:
+            raise callbacks.Diverged(
+                f"{error} {checkpoints.kept()} Repeat it in a new --run_dir with a lower --learning_rate."
+            ) from error
         print(f"Trained epochs {first_epoch + 1} to {len(history.epochs)} in {time.monotonic() - started:.0f} s.")
     return history.epochs
 

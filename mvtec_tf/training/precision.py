@@ -3,8 +3,9 @@
 import contextlib
 from collections.abc import Iterator
 
-import keras
 import tensorflow as tf
+
+from mvtec_tf.keras_settings import keras
 
 PRECISIONS = ("auto", "float32", "mixed_bfloat16")
 JIT = ("auto", "on", "off")

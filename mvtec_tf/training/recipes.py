@@ -22,7 +22,7 @@ class SupervisedSettings:
       weights_partial: load what fits of a weights file that is another network's.
       backbone_stages: if positive, the backbone is cut off after that many stages (resolutions).
       trainable_stages: the last so many stages of the backbone are trained, the rest is frozen.
-      batch_size: images a step.
+      batch_size: images a step; all there are where that is more.
       epochs: at most.
       patience: epochs without a better validation F1 before the run stops.
       learning_rate: peak of the one-cycle schedule, which starts at a 25th of it.
@@ -66,7 +66,7 @@ class ContrastiveSettings:
       projection_hidden: width of the projection head's hidden layer.
       projection_dimensions: width of its output.
       temperature: of NT-Xent.
-      batch_size: pairs of views a step.
+      batch_size: pairs of views a step; one of each image where that is more.
       epochs: of the run; 0 keeps the starting weights, the baseline without pretraining.
       passes_per_epoch: times that each image is drawn in one epoch.
       learning_rate: peak of the cosine schedule.

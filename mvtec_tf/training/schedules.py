@@ -5,8 +5,9 @@ The step is part of the optimizer's saved state, so a resumed run needs nothing 
 
 import math
 
-import keras
 from keras import ops
+
+from mvtec_tf.keras_settings import keras
 
 # The fractions of Smith and Topin's "Super-Convergence" (2018), in the form of PyTorch's OneCycleLR.
 PCT_START = 0.3

@@ -1,15 +1,17 @@
 """Training the supervised classifier: weighted loss, AdamW, one-cycle, early stopping on validation F1."""
 
+import dataclasses
 import functools
 
-import keras
 import numpy as np
 import tensorflow as tf
 
 from mvtec_tf.data import augment, input_pipeline
+from mvtec_tf.keras_settings import keras
 from mvtec_tf.networks import architecture
 from mvtec_tf.networks.backbone import build_backbone, freeze_up_to
 from mvtec_tf.networks.classifier import build_classifier
+from mvtec_tf.networks.copies import in_float32
 from mvtec_tf.networks.losses import WeightedCrossEntropy, balanced_class_weights
 from mvtec_tf.run_directory import RunDirectory
 from mvtec_tf.training import loop, precision
@@ -36,11 +38,14 @@ def train_classifier(
       uint8 [B, S, S, 3] -> float32 logits [B, 2].
     """
     images, labels = train
+    fitting = input_pipeline.fitting_batch_size(len(images), settings.batch_size)
+    settings = dataclasses.replace(settings, batch_size=fitting)
     loop.make_deterministic(settings.seed)
     number_format, jit = precision.resolve_precision(settings.precision), precision.resolve_jit(settings.jit)
     with precision.dtype_policy(number_format):
         network, facts, blocks = _build(settings)
     facts["precision"] = f"precision: {number_format}; XLA: {'on' if jit else 'off'}."
+    facts["batch"] = f"batch: {settings.batch_size} of {len(images)} images."
     print("\n".join(facts.values()), flush=True)
     run.note(network=facts, architecture=blocks)
     weights = np.ones(2) if settings.balanced_sampling else balanced_class_weights(labels)
@@ -64,7 +69,7 @@ def train_classifier(
     run.note(history=history, best_epoch=best.best_epoch)
     network.load_weights(best_file)
     print(f"Best validation F1 {best.best[0]:.4f} in epoch {best.best_epoch} of {len(history)}.", flush=True)
-    return _in_float32(network, settings)
+    return in_float32(network)
 
 
 def _build(settings: SupervisedSettings) -> tuple[keras.Model, dict[str, str], list[dict]]:
@@ -99,12 +104,3 @@ def _batches(images: np.ndarray, labels: np.ndarray, settings: SupervisedSetting
         epochs=settings.epochs,
         balanced=settings.balanced_sampling,
     )
-
-
-def _in_float32(network: keras.Model, settings: SupervisedSettings) -> keras.Model:
-    backbone = build_backbone(settings.backbone, settings.image_size, cut_after_stage=settings.backbone_stages)
-    plain = build_classifier(backbone)
-    # By name: the layers of a trained and of a fresh network come in orders of their own.
-    for layer in plain.layers:
-        layer.set_weights(network.get_layer(layer.name).get_weights())
-    return plain
