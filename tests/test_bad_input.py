@@ -53,6 +53,7 @@ def _interrupt_in_the_third_epoch(*flags):
     return process.returncode, errors
 
 
+@pytest.mark.slow
 def test_simclr_on_good_images_alone_survives_a_full_disk_and_ctrl_c(good_only, tmp_path):
     run_dir = tmp_path / "run"
     flags = (f"--data_dir={good_only}", f"--run_dir={run_dir}", *SIMCLR)

@@ -11,6 +11,8 @@ from mvtec_tf.graphs import saved_model
 from mvtec_tf.serving import warmup
 from mvtec_tf.serving.export import export_run
 
+pytestmark = pytest.mark.slow
+
 MOMENTS = 20
 
 # One process imports TensorFlow and starts none of it; its children each begin an export and are ended by the kernel

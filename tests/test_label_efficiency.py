@@ -31,6 +31,7 @@ def _cells(run_dir):
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 def test_the_grid_is_whole_sorted_and_has_the_recipe_beside_the_heads(done):
     run_dir, printed = done
     cells = _cells(run_dir)
@@ -49,6 +50,7 @@ def test_the_grid_is_whole_sorted_and_has_the_recipe_beside_the_heads(done):
     assert "What labels are worth" in (run_dir / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_a_cell_has_the_figures_of_fit_probe_with_its_seed_budget_head_features_and_threshold(done, flags, tmp_path):
     run_dir, _ = done
     data = flags[1][0]
@@ -76,6 +78,7 @@ def test_a_cell_has_the_figures_of_fit_probe_with_its_seed_budget_head_features_
     assert int(cell["labelled_images"]) == json.loads((tmp_path / "probe" / "run.json").read_text())["labels_used"]
 
 
+@pytest.mark.slow
 def test_a_repeated_command_computes_what_is_missing_and_another_recipe_is_refused(done, flags):
     run_dir, _ = done
     before = _cells(run_dir)

@@ -24,6 +24,8 @@ from mvtec_tf.study import report as study_report
 from mvtec_tf.study.roles import SELF_SUPERVISED, SUPERVISED, role
 from tests.conftest import run_binary
 
+pytestmark = pytest.mark.slow
+
 SMALL = ("--backbone=resnet10", "--weights=none", "--image_size=64", "--batch_size=16", "--precision=float32")
 CNN = (*SMALL, "--epochs=4", "--trainable_stages=5", "--learning_rate=3e-3")
 SIMCLR = (*SMALL, "--epochs=3", "--projection_hidden=32", "--projection_dimensions=16")

@@ -108,6 +108,7 @@ def test_the_recipes_features_are_those_that_its_flags_ask_for():
     assert not HeadSettings(AUTO.head).needs_maps
 
 
+@pytest.mark.slow
 def test_a_run_by_the_recipe_is_repeated_by_its_flagfile(toy, tmp_path):
     """Stored features, and the flags.txt of a run on them."""
     store, run = tmp_path / "features", tmp_path / "run"

@@ -13,6 +13,8 @@ from mvtec_tf.run_directory import read_run
 from mvtec_tf.study import protocol as study
 from tests.conftest import run_binary
 
+pytestmark = pytest.mark.slow
+
 SMALL = ("--backbone=resnet10", "--weights=none", "--image_size=32", "--batch_size=16", "--precision=float32")
 
 

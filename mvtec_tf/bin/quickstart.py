@@ -4,9 +4,10 @@ Example:
   python -m mvtec_tf.bin.quickstart --run_dir=results/quickstart
 """
 
+import dataclasses
 import pathlib
 
-from absl import flags
+from absl import flags, logging
 
 from mvtec_tf.bin import entry
 from mvtec_tf.bin.flags import run as run_flags
@@ -25,7 +26,10 @@ def main() -> None:
         "Quickstart on drawn images. To end in minutes on a CPU it uses a small backbone (resnet10) from random\n"
         "weights at a small image size; the real recipes are in flags/ and use ResNet-50 at 224 px."
     )
-    quickstart.run(quickstart.steps(run_dir, _SAVED_MODELS.value, _SEED.value))
+    steps = quickstart.steps(run_dir, _SAVED_MODELS.value, _SEED.value)
+    if logging.get_verbosity() >= 1:
+        steps = [dataclasses.replace(step, arguments=(*step.arguments, "--verbosity=1")) for step in steps]
+    quickstart.run(steps)
     table = quickstart.format_table(run_dir)
     print(f"\nOn the same evaluation images (toy factory, seed {_SEED.value}):\n\n{table}\n")
     print(
