@@ -49,7 +49,8 @@ class Judging:
         if self.threshold is not None:
             return f"{self.threshold:.4g}"
         target = "" if self.rule.target is None else f" {self.rule.target:g}"
-        return f"chosen by {self.rule.method}{target} for each {self.rule.per}"
+        whose = "the model" if self.rule.per == thresholds.PER_MODEL else "each category"
+        return f"chosen by {self.rule.method}{target}, one for {whose}"
 
 
 def of_table(path: files.PathLike, table: Predictions) -> Judging | None:
