@@ -21,6 +21,9 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if {"real_data", "real_weights"} & set(item.fixturenames):
             item.add_marker(pytest.mark.real)
+        # Fixtures of a module that train several models, fill a grid, or kill a dozen exports.
+        if {"runs", "done", "killed"} & set(item.fixturenames):
+            item.add_marker(pytest.mark.slow)
 
 
 def pytest_runtest_logreport(report):
