@@ -56,6 +56,17 @@ def jpegs():
     found["jpeg with an orientation of 9"] = (plain[:2] + _segment(0xE1, exif(9, "<")) + plain[2:], 1)
     found["jpeg with Exif cut short"] = (plain[:2] + _segment(0xE1, exif(6, "<")[:20]) + plain[2:], 1)
     found["jpeg with Exif of nonsense"] = (plain[:2] + _segment(0xE1, b"Exif\0\0" + b"\xff" * 40) + plain[2:], 1)
+    entry = struct.pack("<HHIHH", ORIENTATION, 3, 1, 6, 0)
+    for name, entries in {
+        "said twice": [entry, struct.pack("<HHIHH", ORIENTATION, 3, 1, 3, 0)],
+        "said once and then of no type": [entry, struct.pack("<HHIHH", ORIENTATION, 7, 1, 3, 0)],
+        "said by two numbers": [struct.pack("<HHIHH", ORIENTATION, 3, 2, 6, 1)],
+        "said by a signed number": [struct.pack("<HHIHH", ORIENTATION, 8, 1, 6, 0)],
+    }.items():
+        block = b"Exif\0\0II" + struct.pack("<HIH", 42, 8, len(entries)) + b"".join(entries) + bytes(4)
+        found[f"jpeg turned, {name}"] = (plain[:2] + _segment(0xE1, block) + plain[2:], 6)
+    crossed = exif(6, "<")[:8] + b"\0*" + exif(6, "<")[10:]
+    found["jpeg turned, its order of bytes said wrongly"] = (plain[:2] + _segment(0xE1, crossed) + plain[2:], 6)
     found["jpeg with an orientation of four bytes"] = (
         plain[:2] + _segment(0xE1, exif(8, ">", long=True)) + plain[2:],
         8,
@@ -172,6 +183,11 @@ def _pngs():
         chunk = png_chunk(b"eXIf", exif(orientation, ">")[6:])
         found[f"png turned {orientation}"] = (png_file(rgb, chunk), turned(rgb, orientation))
     behind = png_chunk(b"eXIf", exif(5, "<")[6:])
+    prefixed = png_chunk(b"eXIf", exif(8, "<"))
+    found["png turned, with JPEG's prefix before Exif"] = (png_file(rgb, prefixed), turned(rgb, 8))
+    again = png_chunk(b"eXIf", exif(6, ">")[6:])
+    found["png turned, said twice"] = (png_file(rgb, prefixed, again), turned(rgb, 6))
+    found["png with Exif behind its end"] = (png_file(rgb) + again, rgb)
     found["png turned, said behind the pixels"] = (png_file(rgb, b"", behind), turned(rgb, 5))
     found["png that only mentions eXIf"] = (png_file(rgb, png_chunk(b"tEXt", b"Comment\0no eXIf here")), rgb)
     turned_deep = png_file(deep[..., :3], png_chunk(b"eXIf", exif(7)[6:]))
@@ -245,7 +261,7 @@ def _contradictory_bmps():
     def changed(content, **fields):
         data = bytearray(content)
         for name, value in fields.items():
-            at, form = _BMP_FIELDS[name]
+            at, form = BMP_FIELDS[name]
             struct.pack_into("<" + form, data, at, value)
         return bytes(data)
 
@@ -275,7 +291,7 @@ def _contradictory_bmps():
     }
 
 
-_BMP_FIELDS = {
+BMP_FIELDS = {
     "pixels_at": (10, "I"),
     "header": (14, "I"),
     "planes": (26, "H"),

@@ -10,7 +10,11 @@ from mvtec_tf.data.decoding import image_bytes as ib
 
 UPRIGHT = 1
 _ORIENTATION = 0x0112
-_SHORT, _LONG = 3, 4
+_PREFIX = b"Exif\0\0"
+# The second is a fault of some writers, which Pillow understands.
+_LITTLE, _BIG = (b"II*\0", b"II\0*"), (b"MM\0*", b"MM*\0")
+# Signed ones hold the same bytes.
+_SHORT, _LONG = (3, 8), (4, 9)
 _ENTRY = 12
 
 
@@ -18,14 +22,16 @@ def orientation(tiff: tf.Tensor) -> tf.Tensor:
     """The orientation in an Exif block: CIPA DC-008 (Exif 2.32), section 4.6.4, and TIFF 6.0, section 2.
 
     Args:
-      tiff: string scalar, the block from its TIFF header on.
+      tiff: string scalar, the block from its TIFF header on; some writers of PNG put JPEG's prefix before it.
 
     Returns:
       int64 scalar, 1 to 8; 1 (upright) where the block says nothing or cannot be understood.
     """
+    prefixed = tf.equal(ib.part(tiff, 0, len(_PREFIX)), _PREFIX)
+    tiff = tf.cond(prefixed, lambda: ib.part(tiff, len(_PREFIX), ib.size(tiff)), lambda: tiff)
     head = ib.numbers(tiff, 0, 8)
     order = ib.part(tiff, 0, 4)
-    little = tf.equal(order, b"II*\0")
+    little = tf.reduce_any(tf.equal(order, _LITTLE))
 
     def number(values: tf.Tensor) -> tf.Tensor:
         return tf.where(little, ib.little_endian(values), ib.big_endian(values))
@@ -35,12 +41,14 @@ def orientation(tiff: tf.Tensor) -> tf.Tensor:
     entries = tf.clip_by_value(number(ib.numbers(tiff, directory, 2)), 0, tf.maximum(room, 0))
     content = tf.io.decode_raw(ib.part(tiff, directory + 2, entries * _ENTRY), tf.uint8)
     rows = tf.cast(tf.reshape(content, [-1, _ENTRY]), tf.int64)
-    tag, kind, count = number(rows[:, 0:2]), number(rows[:, 2:4]), number(rows[:, 4:8])
-    value = tf.where(kind == _SHORT, number(rows[:, 8:10]), number(rows[:, 8:12]))
-    ours = (tag == _ORIENTATION) & (count == 1) & ((kind == _SHORT) | (kind == _LONG))
-    # An entry stands there once; where it stands twice, the last counts, as for Pillow.
-    found = tf.concat([tf.constant([UPRIGHT], tf.int64), tf.boolean_mask(value, ours)], axis=0)[-1]
-    known = (little | tf.equal(order, b"MM\0*")) & (found >= 1) & (found <= 8)
+    # Where it stands twice the first counts, as for Pillow; then a row of zeros, so that there is one.
+    ours = tf.boolean_mask(rows, number(rows[:, 0:2]) == _ORIENTATION)
+    entry = tf.concat([ours, tf.zeros([1, _ENTRY], tf.int64)], axis=0)[0]
+    kind, count = number(entry[2:4]), number(entry[4:8])
+    short = tf.reduce_any(kind == _SHORT) & (count >= 1) & (count <= 2)
+    long = tf.reduce_any(kind == _LONG) & (count == 1)
+    found = tf.where(short, number(entry[8:10]), tf.where(long, number(entry[8:12]), 0))
+    known = (little | tf.reduce_any(tf.equal(order, _BIG))) & (found >= 1) & (found <= 8)
     return tf.where(known, found, tf.constant(UPRIGHT, tf.int64))
 
 

@@ -7,7 +7,7 @@ from mvtec_tf.data.decoding import image_bytes as ib
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _HEADER = [*b"IHDR"]
-_EXIF = b"eXIf"
+_EXIF, _END = b"eXIf", b"IEND"
 # Length and type before a chunk's content, checksum after it.
 _BEFORE, _AFTER = 8, 4
 # libpng writes 8 kB a chunk: enough for half a gigabyte. The limit bounds the time that made-up files take.
@@ -51,21 +51,26 @@ def _deep(data: tf.Tensor) -> tf.Tensor:
 
 
 def _orientation(data: tf.Tensor) -> tf.Tensor:
-    """Goes from chunk to chunk to the Exif block, which may also stand behind the pixels; int64 scalar."""
+    """Goes from chunk to chunk to the Exif block, which may also stand behind the pixels; int64 scalar.
+
+    There should be one; of several the last counts, as for Pillow.
+    """
     end = ib.size(data)
+    several = ib.contains(tf.strings.regex_replace(data, _EXIF.decode(), "", replace_global=False), _EXIF.decode())
 
-    def going(start: tf.Tensor, _: tf.Tensor, found: tf.Tensor) -> tf.Tensor:
-        return (start < end) & ~found
+    def going(start: tf.Tensor, block: tf.Tensor, _: tf.Tensor) -> tf.Tensor:
+        return (start < end) & (several | (block < 0))
 
-    def step(start: tf.Tensor, _: tf.Tensor, found: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        length = ib.big_endian(ib.numbers(data, start, 4))
-        found = tf.equal(ib.part(data, start + 4, 4), _EXIF)
-        return tf.where(found, start, start + _BEFORE + length + _AFTER), length, found
+    def step(start: tf.Tensor, block: tf.Tensor, count: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        length, kind = ib.big_endian(ib.numbers(data, start, 4)), ib.part(data, start + 4, 4)
+        found = tf.equal(kind, _EXIF)
+        return (
+            tf.where(tf.equal(kind, _END), end, start + _BEFORE + length + _AFTER),
+            tf.where(found, start + _BEFORE, block),
+            tf.where(found, length, count),
+        )
 
-    zero = tf.constant(0, tf.int64)
-    start = tf.constant(len(SIGNATURE), tf.int64)
-    start, length, found = tf.while_loop(
-        going, step, (start, zero, tf.constant(False)), maximum_iterations=_MOST_CHUNKS, parallel_iterations=1
-    )
-    block = ib.part(data, start + _BEFORE, length)
-    return tf.cond(found, lambda: exif.orientation(block), lambda: tf.constant(exif.UPRIGHT, tf.int64))
+    before = [tf.constant(value, tf.int64) for value in (len(SIGNATURE), -1, 0)]
+    _, block, count = tf.while_loop(going, step, before, maximum_iterations=_MOST_CHUNKS, parallel_iterations=1)
+    content = ib.part(data, tf.maximum(block, 0), count)
+    return tf.cond(block < 0, lambda: tf.constant(exif.UPRIGHT, tf.int64), lambda: exif.orientation(content))
