@@ -99,6 +99,6 @@ def check_budget(name: str, budget: object) -> None:
     """Raises UsageError where a head that needs labels gets none."""
     if budget == 0 and name in NEED_LABELS:
         raise UsageError(
-            f"--label_budget=0: --head={name} needs labels. Use a head that needs none ({', '.join(LABEL_FREE)}), or "
-            "raise the budget."
+            f"--label_budget=0: --head={name} needs labels. Use --recipe=auto, or a head that needs none "
+            f"({', '.join(LABEL_FREE)}), or raise the budget."
         )
