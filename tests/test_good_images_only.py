@@ -11,6 +11,7 @@ from mvtec_tf.data.formats import scan as records
 from mvtec_tf.errors import UserError
 from mvtec_tf.evaluation.report.judge import judge
 from mvtec_tf.evaluation.table import Predictions, Row
+from mvtec_tf.label_efficiency.grid import make_grid
 from mvtec_tf.serving.export import export_run
 from tests.conftest import run_binary
 
@@ -65,6 +66,13 @@ def test_with_labels_to_buy_it_is_refused_and_the_way_that_needs_none_is_named(l
     found = records.scan([_layout(tmp_path, toy, layout, defects)])
     with pytest.raises(UserError, match=rf"no defective test image .*found {defects} .*--label_budget=0"):
         protocol.clean(found, 0.1, 0)
+
+
+@pytest.mark.parametrize("defects", [0, 1])
+def test_a_grid_over_what_cannot_be_cut_is_refused_before_anything_is_computed(defects, toy, tmp_path):
+    found = records.scan([_layout(tmp_path, toy, "plain", defects)])
+    with pytest.raises(UserError, match="too few for a pool and an evaluation part"):
+        make_grid(found, [("start", "mahalanobis")], ["0"], range(2), {})
 
 
 def test_a_new_photograph_moves_no_other_and_two_objects_are_enough(toy, tmp_path):

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from mvtec_tf.data import protocol
 from mvtec_tf.data.formats.scan import Record
 from mvtec_tf.data.protocol import BudgetError, Cut
-from mvtec_tf.errors import UsageError
+from mvtec_tf.errors import UsageError, UserError
 from mvtec_tf.heads.settings import NEED_LABELS
 
 # What --budgets asks for if nobody says: nothing, 1 to 25 % of the test images, the whole pool, and the two counts
@@ -130,6 +130,7 @@ def make_grid(
         except BudgetError as error:
             left_out += [LeftOut(cell, error.reason) for cell in here]
             continue
+        _check_halves(category, categories[category], cut)
         cuts[category, budget, seed] = cut
         unlabelled = not any(record.label for record in cut.labelled)
         for cell in here:
@@ -141,6 +142,16 @@ def make_grid(
         reasons = "; ".join(dict.fromkeys(item.reason for item in left_out))
         raise UsageError(f"--budgets={','.join(budgets)}: nothing can be computed of what was asked for: {reasons}.")
     return Grid(tuple(cells), cuts, tuple(left_out))
+
+
+def _check_halves(category: str, records: Sequence[Record], cut: Cut) -> None:
+    """Refuses a category that was not cut, which budget 0 alone would be judged on: draws of it are all the same."""
+    if len(cut.evaluate) == sum(record.split == "test" for record in records):
+        raise UserError(
+            f"category {category!r}: its test images are too few for a pool and an evaluation part. At least "
+            "two good and two defective ones are needed, of different objects. So nothing can be compared on it; "
+            "fit_probe --recipe=auto --label_budget=0 fits without."
+        )
 
 
 def _places(
