@@ -11,7 +11,7 @@ from mvtec_tf.data import masks
 from mvtec_tf.data.formats.scan import GOOD, Record
 from mvtec_tf.exploration import duplicates
 from mvtec_tf.exploration import masks as explore_masks
-from mvtec_tf.exploration.duplicates import Duplicates, Pair
+from mvtec_tf.exploration.duplicates import Pair
 from mvtec_tf.exploration.images import DECODABLE_FORMATS, Look
 from mvtec_tf.exploration.survey import Exploration
 
@@ -92,38 +92,31 @@ def counted(count: int, one: str, many: str = "") -> str:
     return f"{count:,} {one if count == 1 else many or one + 's'}"
 
 
-def _of_duplicates(found: Duplicates) -> Iterator[Finding]:
-    leaking = [pair for pair in found.pairs if pair.relation == duplicates.TRAIN_AND_TEST]
-    undeclared = [pair for pair in found.pairs if pair.relation == duplicates.UNDECLARED]
+def _of_duplicates(pairs: Sequence[Pair]) -> Iterator[Finding]:
+    leaking = [pair for pair in pairs if pair.relation == duplicates.TRAIN_AND_TEST]
+    undeclared = [pair for pair in pairs if pair.relation == duplicates.UNDECLARED]
     tests = len({pair.second.path for pair in leaking})
     yield Finding(
         "duplicates_train_and_test",
         f"{counted(tests, 'test image is', 'test images are')} in train too",
-        "The same photograph lies in train and in test: a model would be judged on what it has seen. Remove one of "
-        "each pair.",
+        "The same photograph lies in train and in test, so a model would be judged on what it has seen. Look at the "
+        "pair; if it is one photograph, keep it on one side.",
         _named(leaking),
     )
     yield Finding(
         "duplicates_across_groups",
         f"{counted(len(undeclared), 'pair')} of the same photograph within train or test",
         "They are not declared as one group, so that dividing the images for fitting and judging can tear them apart. "
-        "Remove one of each pair, or give both one name in groups.csv.",
+        "Give both one name in groups.csv, or keep one.",
         _named(undeclared),
     )
-    contradicting = [pair for pair in found.pairs if pair.contradicts]
+    contradicting = [pair for pair in pairs if pair.contradicts]
     yield Finding(
         "contradicting_labels",
         f"{counted(len(contradicting), 'pair')} of the same photograph with both labels",
-        "Called good in one place and defective in the other: one of the labels is wrong.",
+        "Called good in one place and defective in the other. If both show one photograph, one of the labels is "
+        "wrong; if one of them was cropped, the defect may lie outside.",
         _named(contradicting),
-    )
-    unverified = (f"{found.unverified:,} pairs",) if found.unverified else ()
-    yield Finding(
-        "unverified",
-        f"{counted(found.unverified, 'pair')} of look-alikes not compared",
-        f"Only the {duplicates.MOST_VERIFIED:,} likeliest were, so the list of near-duplicates is incomplete. "
-        "So many look alike if neither camera nor part moves.",
-        unverified,
     )
 
 

@@ -1,7 +1,7 @@
-"""One image file looked at: what it is, how bright it is, and the signatures that find its copies.
+"""One image file looked at: what it is, how bright it is, and a small picture that helps to find its copies.
 
-Every function holds one decoded image at a time. What stays of an image is a few numbers and a
-signature of 17 KB, so that a large data set needs no large memory.
+Every function holds one decoded image at a time. What stays of an image is a few numbers and 32 KB,
+so that a large data set needs no large memory.
 """
 
 import dataclasses
@@ -15,12 +15,7 @@ from mvtec_tf.data.formats.scan import Record
 
 # What the decoder of training and serving understands; Pillow reads more than that.
 DECODABLE_FORMATS = ("PNG", "JPEG", "BMP")
-HASH_BITS = 64
-DETAIL_SIDE = 128
-# Detail is kept in quarters of a grey level: finer than what a JPEG of good quality disturbs.
-_DETAIL_STEPS = 4.0
-_HASH_SIDE = 32
-_HASH_FREQUENCIES = 8
+SMALL_SIDE = 128
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,21 +52,8 @@ class Look:
     pixel_hash: str
 
 
-@dataclasses.dataclass(frozen=True)
-class Signature:
-    """What is kept of an image to find its near-duplicates.
-
-    Attributes:
-      hash_bits: bool [64], see `perceptual_hash`.
-      detail: int8 [128 * 128], see `fine_detail`.
-    """
-
-    hash_bits: np.ndarray
-    detail: np.ndarray
-
-
-def look(record: Record) -> tuple[Look, Signature]:
-    """Reads one image.
+def look(record: Record) -> tuple[Look, np.ndarray]:
+    """Reads one image: what was found, and its grey values shrunk to a square, see `small`.
 
     Raises:
       UnreadableImageError: the file is empty, truncated, too large to be decoded or no image.
@@ -93,50 +75,13 @@ def look(record: Record) -> tuple[Look, Signature]:
         file_hash=hashlib.sha256(content).hexdigest(),
         pixel_hash=_pixel_hash(image),
     )
-    return found, Signature(perceptual_hash(grey), fine_detail(grey))
+    return found, small(grey)
 
 
-def shrink(grey: np.ndarray, width: int, height: int) -> np.ndarray:
-    """float32 [H, W] -> [height, width]; each value is the mean of the area it covers, not rounded."""
-    return np.asarray(Image.fromarray(grey).resize((width, height), Image.Resampling.BOX), np.float32)
-
-
-def perceptual_hash(grey: np.ndarray) -> np.ndarray:
-    """The 64-bit hash pHash: signs of the 8 x 8 lowest cosine frequencies against their median.
-
-    Zauner, "Implementation and benchmarking of perceptual image hash functions", 2010, section 3.2.1.
-    The mean brightness is left out, since it says nothing about the content.
-    """
-    small = shrink(grey, _HASH_SIDE, _HASH_SIDE)
-    frequencies = (_COSINES @ small @ _COSINES.T).ravel()
-    frequencies[0] = 0.0
-    return frequencies > np.median(frequencies[1:])
-
-
-def fine_detail(grey: np.ndarray) -> np.ndarray:
-    """What distinguishes photographs of two parts of one kind: each pixel less its surroundings.
-
-    Returns:
-      int8 [128 * 128], in quarters of a grey level, cut at +-127.
-    """
-    detail = high_pass(shrink(grey, DETAIL_SIDE, DETAIL_SIDE), 1)
-    return np.clip(np.rint(detail * _DETAIL_STEPS), -127, 127).astype(np.int8).ravel()
-
-
-def high_pass(grey: np.ndarray, radius: int) -> np.ndarray:
-    """float32 [H, W] less its mean over the (2 * radius + 1)^2 pixels around; edges are repeated."""
-    side = 2 * radius + 1
-    sums = np.pad(np.pad(grey.astype(np.float64), radius, mode="edge"), ((1, 0), (1, 0))).cumsum(0).cumsum(1)
-    means = (sums[side:, side:] - sums[:-side, side:] - sums[side:, :-side] + sums[:-side, :-side]) / side**2
-    return (grey - means).astype(np.float32)
-
-
-def _cosines() -> np.ndarray:
-    frequency, place = np.mgrid[:_HASH_FREQUENCIES, :_HASH_SIDE]
-    return np.cos(np.pi * frequency * (2 * place + 1) / (2 * _HASH_SIDE)).astype(np.float32)
-
-
-_COSINES = _cosines()
+def small(grey: np.ndarray) -> np.ndarray:
+    """float32 [H, W] -> float16 [128, 128]: the whole image, whatever its shape, to an eighth of a grey level."""
+    side = (SMALL_SIDE, SMALL_SIDE)
+    return np.asarray(Image.fromarray(grey).resize(side, Image.Resampling.HAMMING), np.float32).astype(np.float16)
 
 
 def _format(image: Image.Image) -> str:

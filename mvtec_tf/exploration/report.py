@@ -140,11 +140,13 @@ def _attention(attention: Sequence[Finding]) -> str:
 
 
 def _duplicates(found: Exploration, thumbnails: Thumbnails) -> str:
-    pairs = found.duplicates.pairs
+    pairs = found.duplicates
     text = (
-        "Every image was compared with every other. A near-duplicate is the same photograph after re-encoding, "
-        "brightening or resizing, or the same part photographed twice without moving: grey values and fine detail "
-        "(dust, scratches, grain) agree. Mirrored, turned, moved or cropped copies and very small ones are not found."
+        "The same photograph twice: the same file, the same pixels, or a changed copy, that is one re-encoded (JPEG of "
+        "quality 75 and up), resized (down to a half) or cropped (by up to a tenth of width and height). A changed "
+        "copy is told by its noise, which no two photographs share. Photographs that only look alike are not "
+        "listed, nor are several photographs of one part: give those one name in groups.csv. Copies that were "
+        "mirrored, turned or made brighter are not found, nor are those of parts without any texture and noise."
     )
     parts = [f"<section><h2>Duplicates</h2><p>{escape(text)}</p>"]
     if not pairs:
@@ -171,9 +173,10 @@ def _pair(pair: Pair, thumbnails: Thumbnails) -> str:
         f"<div>{thumbnails.html(one.file, one.path)}{_breakable(one.path)}</div>" for one in (pair.first, pair.second)
     )
     agree = ""
-    if pair.kind == duplicates.NEAR:
+    if pair.kind == duplicates.CHANGED:
         agree = (
-            f"Correlation of grey values {pair.pixel_correlation:.4f}, of fine detail {pair.detail_correlation:.3f}."
+            f"Difference {pair.difference:.2f} of what re-encoding can make; correlation of the noise "
+            f"{pair.noise_correlation:.2f}."
         )
     labels = " Good in one place, defective in the other." if pair.contradicts else ""
     kind = "grave" if pair.leaks else ""

@@ -4,19 +4,24 @@ Nothing here is fatal: an image that cannot be read, a mask that does not fit an
 train and test are listed by name, and the rest is still looked at.
 """
 
+import concurrent.futures
 import dataclasses
 import pathlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import numpy as np
 
 from mvtec_tf.data import masks, walk, words
 from mvtec_tf.data.formats.scan import Record
 from mvtec_tf.data.pillow_images import UnreadableImageError
 from mvtec_tf.exploration import duplicates as explore_duplicates
 from mvtec_tf.exploration import masks as explore_masks
-from mvtec_tf.exploration.duplicates import Duplicates
-from mvtec_tf.exploration.images import Look, Signature, look
+from mvtec_tf.exploration.duplicates import Pair
+from mvtec_tf.exploration.images import Look, look
 from mvtec_tf.exploration.masks import MaskLook
 
+# So many images are decoded at a time: each may have 100 million pixels.
+_READERS = 2
 
 @dataclasses.dataclass(frozen=True)
 class Unreadable:
@@ -34,7 +39,7 @@ class Exploration:
       records: all images, also the unreadable ones.
       looks: the readable ones.
       unreadable: the others.
-      duplicates: pairs of the same photograph.
+      duplicates: pairs of the same photograph, the gravest first.
       masks: of the defective images of categories with masks.
       orphan_masks: (file, why) of masks that no image claims.
       ignored: files among the images that the scanner takes for none.
@@ -43,40 +48,46 @@ class Exploration:
     records: tuple[Record, ...]
     looks: tuple[Look, ...]
     unreadable: tuple[Unreadable, ...]
-    duplicates: Duplicates
+    duplicates: tuple[Pair, ...]
     masks: tuple[MaskLook, ...]
     orphan_masks: tuple[tuple[str, str], ...]
     ignored: tuple[str, ...]
 
 
 def explore(records: Sequence[Record], progress: Callable[[int], None] = lambda done: None) -> Exploration:
-    """Looks at every image, one at a time.
+    """Looks at every image, a few at a time.
 
     Args:
       records: of the scanner.
       progress: called with the number of images done so far, after each.
     """
     looks: list[Look] = []
-    signatures: list[Signature] = []
+    small: list[np.ndarray] = []
     unreadable: list[Unreadable] = []
-    for done, record in enumerate(records, 1):
-        try:
-            found, signature = look(record)
-        except UnreadableImageError as error:
-            unreadable.append(Unreadable(record, str(error)))
-        else:
-            looks.append(found)
-            signatures.append(signature)
-        progress(done)
+    with concurrent.futures.ThreadPoolExecutor(_READERS) as pool:
+        for done, found in enumerate(pool.map(_look, records), 1):
+            if isinstance(found, Unreadable):
+                unreadable.append(found)
+            else:
+                looks.append(found[0])
+                small.append(found[1])
+            progress(done)
     return Exploration(
         records=tuple(records),
         looks=tuple(looks),
         unreadable=tuple(unreadable),
-        duplicates=explore_duplicates.find(looks, signatures),
+        duplicates=explore_duplicates.find(looks, small),
         masks=explore_masks.look_at_masks(records, looks),
         orphan_masks=masks.unclaimed(records),
         ignored=tuple(_ignored(records)),
     )
+
+
+def _look(record: Record) -> tuple[Look, np.ndarray] | Unreadable:
+    try:
+        return look(record)
+    except UnreadableImageError as error:
+        return Unreadable(record, str(error))
 
 
 def _ignored(records: Sequence[Record]) -> Iterator[str]:

@@ -22,7 +22,7 @@ _IMAGE_COLUMNS = (
 _PAIR_COLUMNS = (
     *("relation", "kind", "leaks", "labels_contradict", "first", "second"),
     *("first_split", "second_split", "first_label", "second_label", "first_group", "second_group"),
-    *("pixel_correlation", "detail_correlation"),
+    *("difference", "noise_correlation"),
 )
 _MASK_COLUMNS = ("path", "category", "defect", "state", "area", "mask_width", "mask_height", "reason")
 
@@ -42,7 +42,7 @@ def write_tables(out_dir: PathLike, found: Exploration) -> None:
 
 def document(found: Exploration, attention: Sequence[Finding], sentences: Sequence[str]) -> dict[str, Any]:
     """The content of `summary.json`: counts and everything that needs attention, by name."""
-    relations = [pair.relation for pair in found.duplicates.pairs]
+    relations = [pair.relation for pair in found.duplicates]
     return {
         "summary": " ".join(sentences),
         "images": len(found.records),
@@ -53,7 +53,6 @@ def document(found: Exploration, attention: Sequence[Finding], sentences: Sequen
             for (category, split, defect), images in explore_findings.counts(found.records).items()
         ],
         "duplicate_pairs": {relation: relations.count(relation) for relation in sorted(set(relations))},
-        "look_alikes_not_compared": found.duplicates.unverified,
         "masks": len(found.masks),
         "attention": [
             {"kind": one.kind, "title": one.title, "text": one.text, "count": len(one.items), "items": list(one.items)}
@@ -73,12 +72,12 @@ def _images(found: Exploration) -> Iterable[Sequence[Any]]:
 
 
 def _pairs(found: Exploration) -> Iterable[Sequence[Any]]:
-    for pair in found.duplicates.pairs:
+    for pair in found.duplicates:
         first, second = pair.first, pair.second
         yield (
             *(pair.relation, pair.kind, int(pair.leaks), int(pair.contradicts), first.path, second.path),
             *(first.split, second.split, first.label, second.label, first.group, second.group),
-            *(f"{pair.pixel_correlation:.4f}", f"{pair.detail_correlation:.4f}"),
+            *(f"{pair.difference:.4f}", f"{pair.noise_correlation:.4f}"),
         )
 
 
