@@ -20,6 +20,8 @@ _OUTSIDE = 0.02
 _COMMON_SIDE = 448
 _MARGIN = 6
 _BLOCK = 16
+# On smaller photographs than this hardly any block of that size is without an outline.
+_SMALL_SIDE = 256
 _STEPS = 3
 
 # What re-encoding and resizing may change, in grey levels of 255. A JPEG of quality 75 rounds the mean of each block of
@@ -30,8 +32,8 @@ _LARGEST_OFFSET = 1.0
 # and 1.7 (ball screws hours apart); two pairs of tiles stay below, and are told by their noise, see `_MORE_POWER`.
 _SCALES = (0.3, 1.6, 4.0)
 # Correlation of the finest detail that three quarters of the blocks exceed: parts without texture that lie at one
-# place reach 0.15, since only their outlines agree; copies 0.39 and more.
-_SMALLEST_NOISE = 0.30
+# place reach 0.28, since only their outlines agree; copies 0.39 and more.
+_SMALLEST_NOISE = 0.34
 # Blocks whose detail is weaker than this were flattened by re-encoding and say nothing.
 _FLAT = 0.1
 # So many blocks must show noise: the outlines of a part before a black background are no evidence.
@@ -209,7 +211,8 @@ def _measured(first: np.ndarray, second: np.ndarray) -> Difference:
     spot = np.quantile(np.abs(ndimage.gaussian_filter(left, 4.0)), 0.999)
     middle = _blocks(ndimage.gaussian_filter(left, 1.5) - ndimage.gaussian_filter(left, 4.0))
     pair = (first, second)
-    fine = [_blocks(ndimage.gaussian_filter(grey, 0.7) - ndimage.gaussian_filter(grey, 2.0)) for grey in pair]
+    side = _BLOCK if min(first.shape) >= _SMALL_SIDE else _BLOCK // 2
+    fine = [_blocks(ndimage.gaussian_filter(grey, 0.7) - ndimage.gaussian_filter(grey, 2.0), side) for grey in pair]
     energies = [(blocks**2).mean(1) for blocks in fine]
     shown = np.minimum(*energies) > _FLAT
     correlation = (fine[0] * fine[1]).mean(1)[shown] / np.sqrt(energies[0] * energies[1])[shown]
@@ -222,9 +225,9 @@ def _measured(first: np.ndarray, second: np.ndarray) -> Difference:
     )
 
 
-def _blocks(values: np.ndarray) -> np.ndarray:
-    """[H, W] -> [blocks, 256], the mean of each block removed; what fills no block is left out."""
-    down, across = (side // _BLOCK for side in values.shape)
-    cut = values[: down * _BLOCK, : across * _BLOCK].reshape(down, _BLOCK, across, _BLOCK)
-    cut = cut.swapaxes(1, 2).reshape(down * across, _BLOCK**2)
+def _blocks(values: np.ndarray, block: int = _BLOCK) -> np.ndarray:
+    """[H, W] -> [blocks, block * block], the mean of each block removed; what fills no block is left out."""
+    down, across = (side // block for side in values.shape)
+    cut = values[: down * block, : across * block].reshape(down, block, across, block)
+    cut = cut.swapaxes(1, 2).reshape(down * across, block**2)
     return cut - cut.mean(1, keepdims=True)
