@@ -36,6 +36,8 @@ _SCALES = (0.3, 1.6, 4.0)
 _SMALLEST_NOISE = 0.34
 # Blocks whose detail is weaker than this were flattened by re-encoding and say nothing.
 _FLAT = 0.1
+# Of the blocks that are not one grey value, so many must show detail: else it is that of outlines.
+_CONSTANT, _LEAST_SHOWN = 1e-3, 0.3
 # So many blocks must show noise: the outlines of a part before a black background are no evidence.
 _FEWEST_BLOCKS = 6
 # At one scale the difference is at most what the files' own quantisation makes, and by this more: copies reach 0.78 of
@@ -215,13 +217,15 @@ def _measured(first: np.ndarray, second: np.ndarray) -> Difference:
     fine = [_blocks(ndimage.gaussian_filter(grey, 0.7) - ndimage.gaussian_filter(grey, 2.0), side) for grey in pair]
     energies = [(blocks**2).mean(1) for blocks in fine]
     shown = np.minimum(*energies) > _FLAT
+    noisy = (energies[0] > _FLAT).sum() >= _LEAST_SHOWN * (energies[0] > _CONSTANT).sum()
+    telling = noisy and shown.sum() >= _FEWEST_BLOCKS
     correlation = (fine[0] * fine[1]).mean(1)[shown] / np.sqrt(energies[0] * energies[1])[shown]
     return Difference(
         offset=float(offset),
         shading=float(shading.std()),
         detail=float(np.sqrt((middle**2).mean(1).max())),
         spot=float(spot),
-        noise=float(np.quantile(correlation, 0.25)) if shown.sum() >= _FEWEST_BLOCKS else 0.0,
+        noise=float(np.quantile(correlation, 0.25)) if telling else 0.0,
     )
 
 

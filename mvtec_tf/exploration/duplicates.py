@@ -73,8 +73,8 @@ def find(looks: Sequence[Look], small: Sequence[np.ndarray]) -> tuple[Pair, ...]
     Of n exact copies the first is paired with each of the others. Changed copies are looked for among the few likeliest
     of each image, so that the time grows with the number of images and not with that of their pairs. Found are copies
     re-encoded as JPEG of quality 75 or more, resized down to a half, cropped by up to a tenth of width and height, and
-    all of these together. Not found are copies that were turned, mirrored, or changed in brightness, and copies without
-    noise or texture of their own: two such photographs cannot be told from one.
+    all of these together. Not found are copies that were turned, mirrored, or changed in brightness. Pictures
+    without any noise or texture, as drawn ones, cannot be told from copies and may be listed.
 
     Args:
       looks: the images.
