@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 QUICKSTART_DIR ?= results/quickstart
 
-.PHONY: quickstart test test-fast test-lowest lint clean
+.PHONY: quickstart test test-fast test-lowest lint docs clean
 
 # The stamp is newer than requirements.txt and setup.cfg once everything is installed.
 $(VENV)/.installed: requirements.txt setup.cfg pyproject.toml
@@ -40,5 +40,15 @@ test-lowest: $(LOWEST)/.installed
 lint: $(VENV)/.installed
 	$(BIN)/python -m ruff check .
 
+# The site, from docs/ into site/. Names and signatures are read from the source: TensorFlow is not loaded.
+$(VENV)/.docs: $(VENV)/.installed setup.cfg
+	@echo "Installing MkDocs into $(VENV) ..."
+	$(BIN)/python -m pip install --quiet --editable ".[docs]"
+	touch $@
+
+docs: $(VENV)/.docs
+	$(BIN)/python -m tools.draw_rooms
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
 clean:
-	rm -rf $(VENV) $(LOWEST) build dist *.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(LOWEST) site build dist *.egg-info .pytest_cache .ruff_cache

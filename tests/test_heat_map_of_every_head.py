@@ -91,11 +91,11 @@ def test_heat_maps_have_one_scale_of_colours_everywhere():
     assert heat_maps.COLOURS == photographs.COLOURS
 
 
-def test_every_head_names_the_unit_of_its_score_once_and_the_readme_and_the_record_use_it(pytestconfig):
+def test_every_head_names_the_unit_of_its_score_once_and_the_documentation_uses_it(pytestconfig):
     assert set(SCORE_UNITS) == set(HEADS)
-    readme = (pytestconfig.rootpath / "README.md").read_text()
+    page = (pytestconfig.rootpath / "docs" / "heads-and-features.md").read_text()
     for head, unit in SCORE_UNITS.items():
-        (row,) = re.findall(rf"^\| `{head}` \|.*\|$", readme, re.MULTILINE)
+        (row,) = re.findall(rf"^\| `{head}` \|.*\|$", page, re.MULTILINE)
         assert row.endswith(f"| {unit} |")
 
 

@@ -40,7 +40,7 @@ _COMPOSE_TEXT = """\
 # docker compose up: gRPC on 8500; REST and Prometheus metrics on 8501. New exports are picked up within a minute.
 services:
   serving:
-    # Read by this version or a newer one: see "TensorFlow Serving" in the README.
+    # Read by this version or a newer one: see "TensorFlow Serving" in docs/serving.md.
     image: ${{TF_SERVING_IMAGE:-tensorflow/serving:{version}}}
     ports:
       - "8500:8500"

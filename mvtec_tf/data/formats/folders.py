@@ -169,7 +169,7 @@ class _Folder:
         return records, [division.describe(self._name, records)]
 
     def sentences(self) -> list[str]:
-        """What was taken otherwise than the README names it, and which photographs nothing here reads."""
+        """What was taken otherwise than docs/your-data.md names it, and which photographs nothing here reads."""
         taken = [f"{found} as {meaning}" for found, meaning in sorted(self._taken.items())]
         kinds = collections.Counter(
             pathlib.Path(steps[-1]).suffix.lower() for steps in self._steps.values() if words.part_of(steps[0])

@@ -1,7 +1,7 @@
 """Which folder is a category, and what its parts are for: `train`, `test`, `good`, `defective`, whatever their names.
 
 A part may be spelt in any case, and good and defective by the words that are common on a line (OK and NG, pass and
-fail). Whatever stands under another name than the README's is taken with a word, never in silence.
+fail). Whatever stands under another name than that of docs/your-data.md is taken with a word, never in silence.
 """
 
 import os
