@@ -24,7 +24,7 @@ class Owned:
 
     Args:
       folder: the folder; made if it is not there, and removed by `release` if it is still empty then.
-      name: how the folder is called in a message, such as "--run_dir".
+      name: how the folder is called in a message, such as "`run_dir`".
       new: whether the folder comes to be in one step later, and is not made here; the lock lies beside it.
 
     Raises:
@@ -45,6 +45,14 @@ class Owned:
         except OSError as error:
             self.release()
             raise UserError(f"{self._words}: cannot be written ({error}). Choose another directory.") from error
+
+    def __enter__(self) -> "Owned":
+        """Itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Lets others in."""
+        self.release()
 
     def release(self) -> None:
         """Lets others in; a second call does nothing."""

@@ -47,8 +47,8 @@ class RunDirectory:
         of_features: Collection[str] = (),
     ) -> None:
         self.path = pathlib.Path(path)
-        files.check_text(self.path, "--run_dir=")
-        self._owned = Owned(self.path, "--run_dir")
+        files.check_text(self.path, "`run_dir`=")
+        self._owned = Owned(self.path, "`run_dir`")
         try:
             self._open(binary, settings, data, flagfile, defaults or {}, of_features)
         except BaseException:
@@ -168,7 +168,7 @@ class RunDirectory:
     def _refuse_strangers(self) -> None:
         if any(item.name != LOCK_FILE for item in self.path.iterdir()):
             raise UserError(
-                f"--run_dir={self.path}: not empty, and no run of this program (no run.json). "
+                f"`run_dir`={self.path}: not empty, and no run of this program (no run.json). "
                 "Choose a new directory, or empty this one."
             )
 
@@ -177,7 +177,7 @@ class RunDirectory:
             files.write_text(self.path / "flags.txt", flagfile)
             self._write()
         except OSError as error:
-            raise UserError(f"--run_dir={self.path}: cannot be written ({error}). Choose another directory.") from error
+            raise UserError(f"`run_dir`={self.path}: cannot be written ({error}). Choose another directory.") from error
 
     def _check(
         self,
@@ -195,14 +195,14 @@ class RunDirectory:
         begins = bool(changed) and not self.finished and self._has_features() and not self._has_results()
         if begins:
             changed = [name for name in changed if name in of_features]
-        differences = [f"--{name}: {there.get(name)!r} there, {settings.get(name)!r} here" for name in changed]
+        differences = [f"`{name}`: {there.get(name)!r} there, {settings.get(name)!r} here" for name in changed]
         if record["binary"] != binary:
             differences.insert(0, f"program: {record['binary']} there, {binary} here")
         if record["data"]["fingerprint"] != data["fingerprint"]:
             differences.append("the images or their labels are not the same")
         if differences:
             raise UserError(
-                f"--run_dir={self.path}: belongs to another run. {'; '.join(differences)}. "
+                f"`run_dir`={self.path}: belongs to another run. {'; '.join(differences)}. "
                 "Choose a new directory, or repeat that run's flags to resume it."
             )
         return begins

@@ -65,7 +65,7 @@ def test_a_cut_backbone_ends_at_that_stage():
     cut = build_backbone("resnet10", 32, cut_after_stage=3)
     assert cut.stages[-1] == "conv4_block1_out"
     assert cut.model.output.shape[-1] == 128
-    with pytest.raises(UsageError, match="--backbone_stages=9"):
+    with pytest.raises(UsageError, match="`backbone_stages`=9"):
         build_backbone("resnet10", 32, cut_after_stage=9)
 
 
@@ -79,7 +79,7 @@ def test_imagenet_without_a_network_ends_with_a_message_not_with_random_weights(
         raise Exception("URL fetch failure on https://example.org: None -- Name or service not known")
 
     monkeypatch.setattr("keras.src.utils.file_utils.get_file", no_network)
-    with pytest.raises(UserError, match="--weights=FILE"):
+    with pytest.raises(UserError, match="`weights`=FILE"):
         build_backbone("resnet50", 64, "imagenet")
 
 
@@ -153,7 +153,7 @@ def test_layers_have_the_same_names_and_weights_in_every_copy_of_a_network_of_on
 
 def test_another_networks_file_is_refused_unless_partial_is_asked_for(small, tmp_path):
     path = _write_legacy_file(tmp_path / "w.h5", small.model, change="conv3_block1_1_conv")
-    with pytest.raises(UserError, match="--weights_partial"):
+    with pytest.raises(UserError, match="`weights_partial`"):
         build_backbone("resnet10", 32, path)
     report = build_backbone("resnet10", 32, path, weights_partial=True).weights
     assert report.unused == report.random == ("conv3_block1_1_conv",)

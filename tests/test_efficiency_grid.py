@@ -94,7 +94,7 @@ def test_a_budget_that_buys_nothing_is_left_out_for_its_category_and_refused_if_
     assert {cell.category for cell in grid.cells} == {"nut"}
     assert {item.cell.category for item in grid.left_out} == {"cap"}
     assert "0 of the 28 test images of category 'cap' may be labelled" in grid.left_out[0].reason
-    with pytest.raises(UsageError, match=r"--budgets=0.01: nothing can be computed .* 0 of the 28"):
+    with pytest.raises(UsageError, match=r"`budgets`=0.01: nothing can be computed .* 0 of the 28"):
         make_grid(images, METHODS, ("0.01",), [0], {})
     with pytest.raises(UsageError, match="the head logistic needs labelled defects"):
         make_grid(images, METHODS[:1], ("0",), [0], {})

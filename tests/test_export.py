@@ -274,7 +274,7 @@ def test_thresholds_of_categories_are_refused_for_a_model_that_cannot_tell_them_
     own = metrics["threshold"] | {"value": 1.0}
     metrics["threshold"] |= {"per": "category", "categories": {"cap": own, "washer": own}}
     (run_dir / "metrics.json").write_text(json.dumps(metrics))
-    with pytest.raises(UserError, match="--threshold"):
+    with pytest.raises(UserError, match="`threshold`"):
         export_run(run_dir, "m", tmp_path / "out")
     assert list((tmp_path / "out" / "m").iterdir()) == []
     assert export_run(run_dir, "m", tmp_path / "out", Options(threshold=0.25)).name == "1"

@@ -60,9 +60,9 @@ def test_a_name_that_a_server_cannot_find_is_none(wrong):
 
 @pytest.mark.parametrize("name", ["caf\udce9", "caf\udce9/below"])
 def test_a_folder_whose_name_is_no_text_is_refused_before_anything_is_trained_or_written(small_run, tmp_path, name):
-    with pytest.raises(UserError, match=r"--run_dir=.*caf\\udce9.*UTF-8"):
+    with pytest.raises(UserError, match=r"`run_dir`=.*caf\\udce9.*UTF-8"):
         RunDirectory(tmp_path / name, "train_cnn", {}, {"fingerprint": "0"}, "")
-    with pytest.raises(UserError, match=r"--saved_models=.*caf\\udce9.*UTF-8"):
+    with pytest.raises(UserError, match=r"`saved_models`=.*caf\\udce9.*UTF-8"):
         export_run(small_run[0], "small", tmp_path / name)
     assert list(tmp_path.iterdir()) == []
 

@@ -65,7 +65,7 @@ def test_a_flag_that_stored_features_cannot_follow_is_refused(flag, toy, run, tm
 
 def test_a_run_records_the_size_and_the_backbone_of_its_encoder(run):
     settings = json.loads((run / "run.json").read_text())["settings"]
-    assert (settings["image_size"], settings["backbone"], settings["recipe"]) == (SIDE, "resnet10", "auto")
+    assert (settings["image_size"], settings["backbone"], settings["recipe"]) == (SIDE, "resnet10", "few_labels")
     assert saved_model.read_card(run / "saved_model")["image_size"] == SIDE
 
 

@@ -64,7 +64,7 @@ def test_without_labels_every_layout_is_cut_into_good_images_to_learn_from_and_o
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_with_labels_to_buy_it_is_refused_and_the_way_that_needs_none_is_named(layout, defects, toy, tmp_path):
     found = records.scan([_layout(tmp_path, toy, layout, defects)])
-    with pytest.raises(UserError, match=rf"no defective test image .*found {defects} .*--label_budget=0"):
+    with pytest.raises(UserError, match=rf"no defective test image .*found {defects} .*`label_budget`=0"):
         protocol.clean(found, 0.1, 0)
 
 

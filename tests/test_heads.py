@@ -167,16 +167,16 @@ def test_features_that_are_all_the_same_are_refused(name):
 
 @pytest.mark.parametrize("name", sorted(NEED_LABELS))
 def test_a_head_that_needs_labels_is_refused_at_budget_zero(name):
-    with pytest.raises(UsageError, match=f"--head={name} needs labels"):
+    with pytest.raises(UsageError, match=f"`head`={name} needs labels"):
         check_budget(name, 0.0)
     check_budget(name, 0.1)
     check_budget(name, None)
 
 
 def test_a_head_that_there_is_not_and_numbers_without_sense_are_refused():
-    with pytest.raises(UsageError, match="--head=oracle"):
+    with pytest.raises(UsageError, match="`head`=oracle"):
         HeadSettings("oracle")
-    with pytest.raises(UsageError, match="--memory_bank=0"):
+    with pytest.raises(UsageError, match="`memory_bank`=0"):
         HeadSettings("patchcore", memory_bank=0)
 
 
@@ -233,7 +233,7 @@ def test_inner_folds_keep_an_objects_images_together_and_spread_each_class():
 
 def test_a_hybrid_of_nothing_or_of_itself_is_refused():
     for wrong in ((), ("lda", "lda"), ("hybrid",), ("oracle",)):
-        with pytest.raises(UsageError, match="--hybrid_of"):
+        with pytest.raises(UsageError, match="`hybrid_of`"):
             HeadSettings("hybrid", hybrid_of=wrong)
     assert HeadSettings("hybrid").needs_maps
     assert not HeadSettings("hybrid", hybrid_of=("lda", "mahalanobis")).needs_maps

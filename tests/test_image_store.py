@@ -118,7 +118,7 @@ def test_another_setting_has_a_cache_of_its_own(records, decoded, tmp_path, monk
     cache, good = str(tmp_path / "cache"), records[2:4]
     ImageStore(SIZE, cache).load(good)
     assert ImageStore(SIZE + 1, cache).load(good).shape == (2, 9, 9, 3)
-    with pytest.raises(UserError, match="--max_pixels allows 599"):
+    with pytest.raises(UserError, match="`max_pixels` allows 599"):
         ImageStore(SIZE, cache, max_pixels=599).load(good)
     ImageStore(SIZE, cache, max_pixels=600).load(good)
     monkeypatch.setattr(image_store.pixels, "PIXELS_VERSION", 10**6)

@@ -8,7 +8,7 @@ import unicodedata
 
 import pytest
 
-from mvtec_tf.bin.flags.run import _PathsParser
+from mvtec_tf.bin.flags.run import PathsParser
 from mvtec_tf.data.formats import scan as records
 from mvtec_tf.errors import UserError
 
@@ -202,7 +202,7 @@ def test_a_name_that_the_terminal_cannot_show_stops_nothing(encoding):
 
 @pytest.mark.parametrize("name", ["a,b", "Größe, klein", "a,,b", ","])
 def test_a_comma_in_a_folders_name_separates_nothing(tmp_path, name, monkeypatch):
-    parse = _PathsParser().parse
+    parse = PathsParser().parse
     (tmp_path / name).mkdir()
     (tmp_path / "other").mkdir()
     one, other = str(tmp_path / name), str(tmp_path / "other")

@@ -91,7 +91,7 @@ def test_a_folder_that_cannot_be_written_is_named_and_leaves_nothing(tmp_path, m
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(ownership.json, "dumps", full)
-    with pytest.raises(UserError, match=r"--out=.*cannot be written .*No space left"):
+    with pytest.raises(UserError, match=r"`out`=.*cannot be written .*No space left"):
         Owned(tmp_path / "out", "--out")
     assert list(tmp_path.iterdir()) == []
 

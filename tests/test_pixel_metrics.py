@@ -327,7 +327,7 @@ def test_a_folder_of_masks_may_name_them_like_the_image_or_with_mask_behind(tmp_
 
 def test_a_folder_of_masks_without_any_of_them_is_refused_with_the_name_that_was_looked_for(tmp_path):
     table = Predictions.from_rows([Row("bottle/0.png", "bottle", "crack", 1, "evaluate", 0.0)])
-    with pytest.raises(UserError, match=r"--masks=.*nothing"):
+    with pytest.raises(UserError, match=r"`masks`=.*nothing"):
         image_files.with_masks(tmp_path / "masks", table, {})
     (tmp_path / "masks").mkdir()
     with pytest.raises(UserError, match=r"no mask of any of the 1 defective images.*bottle/0\.png"):
@@ -383,7 +383,7 @@ def test_a_path_that_leads_out_of_the_folder_is_refused(tmp_path):
 def test_a_folder_that_is_none_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     for name, found in (("nowhere", "nothing"), ("file", "a file")):
-        with pytest.raises(UserError, match=f"--heatmaps=.*{name}.*found {found}"):
+        with pytest.raises(UserError, match=f"`heatmaps`=.*{name}.*found {found}"):
             HeatMaps(tmp_path / name, "maps")
 
 
@@ -397,7 +397,7 @@ def test_images_of_the_table_are_found_by_their_path_or_named(toy, toy_records):
     for path, label in zip(table.path, table.label, strict=True):
         assert bool(files[path].mask) == bool(label)
     stranger = Predictions.from_rows([Row("x/test/good/0.png", "x", "good", 0, "evaluate", 0.0)])
-    with pytest.raises(UserError, match=r"--data_dir=D: 1 of the 1 images of the table are not there, such as x/test"):
+    with pytest.raises(UserError, match=r"`data_dir`=D: 1 of the 1 images of the table are not there, such as x/test"):
         image_files.from_records(toy_records, stranger, "--data_dir=D")
     table.label[0] = 1 - table.label[0]
     with pytest.raises(UserError, match="has the label"):

@@ -43,7 +43,7 @@ def test_a_defect_of_one_patch_moves_the_generalised_mean_further_than_the_mean(
 
 @pytest.mark.parametrize("names", [(), ("max",), ("mean", "mean")])
 def test_unknown_poolings_are_wrong_use(names):
-    with pytest.raises(UsageError, match="--pooling"):
+    with pytest.raises(UsageError, match="`pooling`"):
         FeatureSettings(("layer",), pooling=names)
 
 

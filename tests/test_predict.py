@@ -150,7 +150,7 @@ def test_each_way_of_failing_is_told_apart(local, served):
     "url", ["localhost:8500", "ftp://a:1/m", "grpc://", "http://a:b/m", "grpc://a:1/m/2/3", "http://a:1/m?x=1"]
 )
 def test_an_address_that_makes_no_sense_is_wrong_use(url):
-    with pytest.raises(UsageError, match="--server"):
+    with pytest.raises(UsageError, match="`server`"):
         Address.parse(url)
 
 

@@ -107,7 +107,7 @@ def test_labels_of_one_class_only_serve_or_are_refused_with_a_way_out(name, good
     records = _records(40, good, defective)
     features = _features(_labels(records), seed=0)
     if name in NEED_LABELS and not defective:
-        with pytest.raises(UserError, match=r"all 46 given are good\. .*--label_budget"):
+        with pytest.raises(UserError, match=r"all 46 given are good\. .*`label_budget`"):
             fit_probe(lambda: make_head(HeadSettings(name)), features, records, seed=0)
         return
     probe = fit_probe(lambda: make_head(HeadSettings(name)), features, records, seed=0)
@@ -125,5 +125,5 @@ def test_without_labels_there_is_no_probability():
 
 def test_a_category_with_one_class_only_is_named_with_a_way_out():
     records = [*_records(20, 2, 4), *_records(20, 2, 0, category="nut")]
-    with pytest.raises(UserError, match=r"category 'nut': .*all 22 given are good.*--label_budget"):
+    with pytest.raises(UserError, match=r"category 'nut': .*all 22 given are good.*`label_budget`"):
         fit_probe(Logistic, _features(_labels(records), seed=0), records, seed=0)

@@ -115,7 +115,7 @@ def test_too_few_test_images_are_refused():
 
 @pytest.mark.parametrize("text", ["0.6", "-0.1", "half", "nan", "0d", "-1d", "1.5d", "d"])
 def test_a_budget_out_of_range_is_wrong_use(text):
-    with pytest.raises(UsageError, match="--label_budget"):
+    with pytest.raises(UsageError, match="`label_budget`"):
         protocol.parse_budget(text)
 
 
@@ -151,7 +151,7 @@ def test_numbers_of_defects_hold_every_type_in_its_share():
 
 
 def test_more_defects_than_the_pool_holds_are_refused_with_what_it_holds():
-    with pytest.raises(BudgetError, match=r"--label_budget=15d: the pool of category 'cap' .* holds 14 defective"):
+    with pytest.raises(BudgetError, match=r"`label_budget`=15d: the pool of category 'cap' .* holds 14 defective"):
         protocol.clean(_records(), protocol.DefectCount(15), 0)
 
 
@@ -167,7 +167,7 @@ def test_two_defects_of_two_types_are_still_on_both_sides():
 
 
 def test_a_single_defect_cannot_be_learned_and_watched():
-    with pytest.raises(UserError, match="Raise --label_budget"):
+    with pytest.raises(UserError, match="Raise `label_budget`"):
         protocol.hold_out(_records(defects=(1,)), 0.2, 0)
 
 

@@ -131,10 +131,10 @@ def test_a_refusal_after_the_features_keeps_them_and_the_right_flag_goes_on_with
 def test_features_that_were_made_otherwise_or_used_already_are_not_gone_on_with(tmp_path, further):
     run, _ = _with_features(tmp_path)
     run.close()
-    with pytest.raises(UserError, match="--seed: 0 there, 1 here"):
+    with pytest.raises(UserError, match="`seed`: 0 there, 1 here"):
         RunDirectory(run.path, "train_cnn", {"seed": 1, "epochs": 5}, DATA, "", of_features=["seed"])
     (run.path / further).mkdir()
-    with pytest.raises(UserError, match="--epochs: 5 there, 6 here"):
+    with pytest.raises(UserError, match="`epochs`: 5 there, 6 here"):
         RunDirectory(run.path, "train_cnn", {"seed": 0, "epochs": 6}, DATA, "", of_features=["seed"])
 
 

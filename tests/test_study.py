@@ -60,14 +60,14 @@ def test_the_network_is_judged_on_the_stratified_fifth_that_it_was_not_fitted_on
 
 
 def test_without_allow_leak_it_is_a_leak_that_says_how_to_repeat_the_study(toy_records):
-    with pytest.raises(LeakError, match=r"(?s)test/.* is also in fit.*--allow_leak"):
+    with pytest.raises(LeakError, match=r"(?s)test/.* is also in fit.*`allow_leak`"):
         study.probe_cut(toy_records, 0.25, seed=0, allow_leak=False)
-    with pytest.raises(LeakError, match=r"(?s)is also in calibrate.*--allow_leak"):
+    with pytest.raises(LeakError, match=r"(?s)is also in calibrate.*`allow_leak`"):
         study.supervised_parts(toy_records, seed=0, allow_leak=False)
 
 
 def test_too_few_images_are_a_message(toy_records):
-    with pytest.raises(UserError, match="--label_budget"):
+    with pytest.raises(UserError, match="`label_budget`"):
         study.probe_cut(toy_records, 0.001, seed=0, allow_leak=True)
     good = [dataclasses.replace(record, label=0) for record in toy_records]
     with pytest.raises(UserError, match="0 defective"):

@@ -8,6 +8,7 @@ import difflib
 import io
 import os
 import pathlib
+import re
 import signal
 import sys
 import threading
@@ -113,5 +114,10 @@ def _about_flagfile(argv: list[str], error: Exception) -> str:
 
 def _fail(message: str, status: int) -> None:
     sys.stdout.flush()
-    print(f"ERROR: {message}", file=sys.stderr, flush=True)
+    print(f"ERROR: {_with_flags(message)}", file=sys.stderr, flush=True)
     sys.exit(status)
+
+
+def _with_flags(message: str) -> str:
+    """The message with the names of settings, which stand in backticks below this room, as this program's flags."""
+    return re.sub(r"`([a-z_]+)`", lambda found: f"--{found[1]}" if found[1] in flags.FLAGS else found[0], message)

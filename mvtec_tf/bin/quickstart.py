@@ -10,9 +10,10 @@ import pathlib
 from absl import flags, logging
 
 from mvtec_tf.bin import entry
-from mvtec_tf.bin.flags import run as run_flags
 
-run_flags.define_run_dir()
+_RUN_DIR = flags.DEFINE_string(
+    "run_dir", None, "Directory of all its runs; what is finished there is not repeated.", required=True
+)
 _SAVED_MODELS = flags.DEFINE_string("saved_models", "saved_models", "Folder of all exported models.")
 _SEED = flags.DEFINE_integer("seed", 0, "Of the toy factory and of every step.", 0)
 
@@ -20,8 +21,8 @@ _SEED = flags.DEFINE_integer("seed", 0, "Of the toy factory and of every step.",
 def main() -> None:
     from mvtec_tf.jobs import quickstart
 
-    run_dir = pathlib.Path(run_flags.FLAGS.run_dir)
-    entry.own(run_flags.FLAGS.run_dir, "--run_dir")
+    run_dir = pathlib.Path(_RUN_DIR.value)
+    entry.own(_RUN_DIR.value, "--run_dir")
     print(
         "Quickstart on drawn images. To end in minutes on a CPU it uses a small backbone (resnet10) from random\n"
         "weights at a small image size; the real recipes are in flags/ and use ResNet-50 at 224 px."

@@ -97,7 +97,7 @@ def fitting_batch_size(images: int, batch_size: int, passes_per_epoch: int = 1) 
     drawn = images * passes_per_epoch
     if batch_size <= drawn:
         return batch_size
-    print(f"Only {images} training images: --batch_size={drawn} is used instead of {batch_size}.", flush=True)
+    print(f"Only {images} training images: `batch_size`={drawn} is used instead of {batch_size}.", flush=True)
     return drawn
 
 
@@ -134,7 +134,7 @@ def _balanced_order(labels: np.ndarray, passes: range, seed: int) -> np.ndarray:
     again before all of it was."""
     members = [np.flatnonzero(labels == label) for label in (0, 1)]
     if not all(map(len, members)):
-        raise UserError("--balanced_sampling needs good and defective training images; one kind is missing.")
+        raise UserError("`balanced_sampling` needs good and defective training images; one kind is missing.")
     positions = np.arange(passes.start * len(labels), passes.stop * len(labels))
     order = np.empty(len(positions), np.int64)
     for label, images in enumerate(members):

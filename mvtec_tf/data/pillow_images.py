@@ -154,7 +154,7 @@ def _check_size(image: Image.Image) -> None:
     pixels = image.width * image.height
     if pixels > MAX_PIXELS:
         raise UnreadableImageError(
-            f"its header says {image.width} x {image.height} pixels, {pixels} in all; training's --max_pixels allows "
+            f"its header says {image.width} x {image.height} pixels, {pixels} in all; training's `max_pixels` allows "
             f"{MAX_PIXELS} unless it is raised"
         )
 

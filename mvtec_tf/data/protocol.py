@@ -53,7 +53,7 @@ class BudgetError(UserError):
     """
 
     def __init__(self, budget: Budget, reason: str) -> None:
-        super().__init__(f"--label_budget={ALL if budget is None else budget}: {reason}")
+        super().__init__(f"`label_budget`={ALL if budget is None else budget}: {reason}")
         self.reason = reason
 
 
@@ -101,7 +101,7 @@ class SplitRow:
     split: str
 
 
-def parse_budget(text: str, flag: str = "--label_budget") -> Budget:
+def parse_budget(text: str, flag: str = "`label_budget`") -> Budget:
     """A label budget: a share of all test images, `all` (the whole pool), or `10d` (ten defective objects).
 
     Args:
@@ -166,7 +166,7 @@ def clean(records: Sequence[Record], budget: Budget, seed: int) -> Cut:
     )
     leaks.check_leaks(
         split_rows(cut.train_good, "pretrain") + split_rows(cut.labelled, "fit") + split_rows(cut.evaluate, "evaluate"),
-        source="--data_dir",
+        source="`data_dir`",
     )
     return cut
 
@@ -188,7 +188,7 @@ def hold_out(records: Sequence[Record], share: float, seed: int) -> tuple[list[R
     counts = [len({record.group for record in records if record.label == label}) for label in (0, 1)]
     raise UserError(
         f"Images to fit and images to stop early need good and defective ones each; found {counts[0]} good and "
-        f"{counts[1]} defective objects in all. Raise --label_budget."
+        f"{counts[1]} defective objects in all. Raise `label_budget`."
     )
 
 
@@ -280,7 +280,7 @@ def _cut_in_half(category: str, tests: Sequence[Record], rng: np.random.Generato
                 raise TooFewObjectsError(
                     f"category {category!r}: no {kind} test image is left for the {name} (found {found} "
                     "in all). At least two of each kind are needed, showing different objects. What needs no labels "
-                    "can do without: --label_budget=0, with fit_probe --recipe=auto or with fit_baseline."
+                    "can do without: `label_budget`=0, with fit_probe `recipe`=few_labels or with fit_baseline."
                 )
     return pool, held_out
 

@@ -78,34 +78,34 @@ def read(file: PathLike, table: Predictions) -> np.ndarray:
     path = pathlib.Path(file)
     if not path.is_file():
         found = "a folder" if path.is_dir() else "nothing"
-        raise UserError(f"--features={file}: expected an .npz file, found {found}.")
+        raise UserError(f"`features`={file}: expected an .npz file, found {found}.")
     try:
         with np.load(path, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
     # A file of a single array is loaded as one, which is no context.
     except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile) as error:
-        raise UserError(f"--features={file}: not an .npz file without pickled objects ({error}).") from error
+        raise UserError(f"`features`={file}: not an .npz file without pickled objects ({error}).") from error
     if not {"paths", "features"} <= set(arrays):
         raise UserError(
-            f"--features={file}: found the arrays {', '.join(arrays)}. Expected paths, str [N], and features, "
+            f"`features`={file}: found the arrays {', '.join(arrays)}. Expected paths, str [N], and features, "
             "float32 [N, D], one row an image."
         )
     paths, features = arrays["paths"], arrays["features"]
     if paths.ndim != 1 or features.ndim != 2 or len(paths) != len(features) or features.dtype.kind != "f":
         raise UserError(
-            f"--features={file}: expected paths [N] and float32 features [N, D]. Found {paths.shape} and "
+            f"`features`={file}: expected paths [N] and float32 features [N, D]. Found {paths.shape} and "
             f"{features.shape} {features.dtype}."
         )
     rows = {leaks.same_file_key(str(name)): row for row, name in enumerate(paths)}
     missing = [name for name in table.path.tolist() if leaks.same_file_key(name) not in rows]
     if missing:
         raise UserError(
-            f"--features={file}: {len(missing)} of the {len(table)} evaluated images are not in it, such as "
+            f"`features`={file}: {len(missing)} of the {len(table)} evaluated images are not in it, such as "
             f"{', '.join(missing[:_NAMED])}."
         )
     chosen = features[[rows[leaks.same_file_key(name)] for name in table.path.tolist()]].astype(np.float32)
     if not np.isfinite(chosen).all():
-        raise UserError(f"--features={file}: NaN or infinite numbers in it. Was the network's training stable?")
+        raise UserError(f"`features`={file}: NaN or infinite numbers in it. Was the network's training stable?")
     return chosen
 
 

@@ -87,7 +87,7 @@ def with_masks(folder: PathLike, table: Predictions, files: Mapping[str, ImageFi
     root = pathlib.Path(folder)
     if not root.is_dir():
         found = "a file" if root.exists() else "nothing"
-        raise UserError(f"--masks={folder}: expected a folder of masks, found {found}.")
+        raise UserError(f"`masks`={folder}: expected a folder of masks, found {found}.")
     result, first_of = {}, {}
     for path, label in zip(table.path.tolist(), table.label.tolist(), strict=True):
         mask = _mask_below(root, path) if label else ""
@@ -100,7 +100,7 @@ def with_masks(folder: PathLike, table: Predictions, files: Mapping[str, ImageFi
     if table.label.any() and not any(one.mask for one in result.values()):
         first = table.path[table.label == 1][0]
         raise UserError(
-            f"--masks={folder}: no mask of any of the {int(table.label.sum())} defective images. Of {first} the mask "
+            f"`masks`={folder}: no mask of any of the {int(table.label.sum())} defective images. Of {first} the mask "
             f"would be {inside(root, first)} or the same with _mask.png instead of the suffix."
         )
     return result

@@ -41,15 +41,15 @@ class FeatureSettings:
     def __post_init__(self) -> None:
         """Raises UsageError for numbers that make no sense."""
         if not self.layers:
-            raise UsageError("--feature_layers: at least one layer is needed.")
+            raise UsageError("`feature_layers`: at least one layer is needed.")
         if self.neighbourhood < 1 or self.neighbourhood % 2 == 0:
-            raise UsageError(f"--neighbourhood={self.neighbourhood}: expected an odd number, 1 or more.")
+            raise UsageError(f"`neighbourhood`={self.neighbourhood}: expected an odd number, 1 or more.")
         if min(self.tiles) < 1:
-            raise UsageError(f"--tiles={self.tiles[0]}x{self.tiles[1]}: expected 1 or more rows and columns.")
+            raise UsageError(f"`tiles`={self.tiles[0]}x{self.tiles[1]}: expected 1 or more rows and columns.")
         known = set(pooling.POOLINGS)
         if not self.pooling or not set(self.pooling) <= known or len(set(self.pooling)) < len(self.pooling):
             raise UsageError(
-                f"--pooling={','.join(self.pooling)}: expected different ones of {', '.join(sorted(known))}."
+                f"`pooling`={','.join(self.pooling)}: expected different ones of {', '.join(sorted(known))}."
             )
 
 
@@ -76,13 +76,13 @@ class FeatureGraph(tf.Module):
         if PIXELS_SIGNATURE not in self._encoder.signatures:
             raise UserError(
                 f"{encoder}: this encoder was exported by an older version, without its maps. Repeat the run that made "
-                "it, or use --weights."
+                "it, or use `weights`."
             )
         self._embed = self._encoder.signatures[PIXELS_SIGNATURE]
         missing = [name for name in settings.layers if name not in self._embed.structured_outputs]
         if missing:
             raise UsageError(
-                f"--feature_layers: the encoder has no {', '.join(missing)}; "
+                f"`feature_layers`: the encoder has no {', '.join(missing)}; "
                 f"it has {', '.join(sorted(self._embed.structured_outputs))}."
             )
         self.settings = settings

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     # Not at run time: a command line is read and refused without TensorFlow.
     from mvtec_tf.features.feature_graph import FeatureSettings
 
-AUTO = "auto"
+FEW_LABELS = "few_labels"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Recipe:
       tiles: (rows, columns) into which images are cut.
       image_size: side in pixels of encoders that are made of weights; an encoder of a run has its own.
       threshold: how it is chosen where nothing else is asked for, of `thresholds.METHODS`.
-      words: what it is, for --help.
+      words: what it is, for a command line.
     """
 
     head: str
@@ -43,7 +43,7 @@ class Recipe:
 
 
 RECIPES: Mapping[str, Recipe] = {
-    AUTO: Recipe(
+    FEW_LABELS: Recipe(
         head="fused",
         pooling=("mean", "gem8"),
         centre_brightness=True,

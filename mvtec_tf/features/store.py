@@ -144,7 +144,7 @@ class FeatureStore:
         if missing:
             raise UserError(
                 f"{self.path}: holds no features of {missing[0]} and {len(missing) - 1} more of the {len(records)} "
-                "images that are needed. Extract the features of the same --data_dir again, into a new folder."
+                "images that are needed. Extract the features of the same `data_dir` again, into a new folder."
             )
         for record in records:
             _, line = self._rows[record.path]

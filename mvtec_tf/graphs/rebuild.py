@@ -114,8 +114,8 @@ def _linear_heads(arrays: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndar
         if found != _LINEAR:
             raise UserError(
                 "Grad-CAM explains a score that is a sum over features, and this head's is not (it holds "
-                f"{', '.join(sorted(found))}). Fit a linear head (--head=logistic), or one that draws heat maps of its "
-                "own (--head=patchcore)."
+                f"{', '.join(sorted(found))}). Fit a linear head (`head`=logistic), or one that draws heat maps of its "
+                "own (`head`=patchcore)."
             )
     weights, bias = ([arrays[f"{number}/{name}"] for number in range(count)] for name in ("weights", "bias"))
     return np.stack(weights).astype(np.float32), np.array(bias, np.float32)

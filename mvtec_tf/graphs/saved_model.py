@@ -188,9 +188,9 @@ def _map_of(model: keras.Model, name: str) -> keras.KerasTensor:
     try:
         output = model.get_layer(name).output
     except ValueError as error:
-        raise UsageError(f"--feature_layers={name}: {model.name} has no such layer.") from error
+        raise UsageError(f"`feature_layers`={name}: {model.name} has no such layer.") from error
     if len(output.shape) != 4:
-        raise UsageError(f"--feature_layers={name}: its output is {output.shape}, expected a map [B, h, w, C].")
+        raise UsageError(f"`feature_layers`={name}: its output is {output.shape}, expected a map [B, h, w, C].")
     return output
 
 

@@ -46,7 +46,7 @@ class ThresholdedModel(tf.Module):
         if thresholds.categories and not categories:
             raise UserError(
                 "The run has one threshold for each category, but its model does not tell from an image which "
-                f"category it shows. Give one for all with --threshold; the run's own for all is {thresholds.value}."
+                f"category it shows. Give one for all with `threshold`; the run's own for all is {thresholds.value}."
             )
         self._scoring = scoring
         own = [thresholds.categories.get(category, thresholds.value) for category in categories]

@@ -61,7 +61,7 @@ class TypeHead:
             found = ", ".join(sorted(set(types.tolist())))
             raise UserError(
                 f"Types need good images and at least one defect among the labels; found only {found}. Raise "
-                "--label_budget."
+                "`label_budget`."
             )
         self.classes_ = (GOOD, *defects)
         numbers = np.array([self.classes_.index(one) for one in types.tolist()])

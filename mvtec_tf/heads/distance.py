@@ -124,5 +124,5 @@ def good_rows(features: Any, labels: np.ndarray, name: str, least: int) -> np.nd
     good = np.asarray(pooled_of(features), np.float32)[np.asarray(labels) == 0]
     if len(good) < least:
         words = {2: "two"}.get(least, str(least))
-        raise UserError(f"--head={name} needs at least {words} good images, found {len(good)}.")
+        raise UserError(f"`head`={name} needs at least {words} good images, found {len(good)}.")
     return good

@@ -129,7 +129,7 @@ def check(features: FrozenFeatures, labels: np.ndarray, *, both_classes: bool = 
         kind = "defective" if labels[0] else "good"
         raise UserError(
             f"The head needs good and defective labelled images; all {len(labels)} given are {kind}. "
-            "Raise --label_budget, or use a head that needs no labels (--head=mahalanobis)."
+            "Raise `label_budget`, or use a head that needs no labels (`head`=mahalanobis)."
         )
 
 

@@ -81,7 +81,7 @@ class Fused(Head):
         self.parts_ = _Parts.fit(pooled, labels)
         good = (labels == 0) & (folds >= 0)
         if not good.any():
-            raise UserError("--head=fused and auto need good images of at least two objects, found one object.")
+            raise UserError("`head`=fused and auto need good images of at least two objects, found one object.")
         self.usual_, self.usual_offset_ = _usual(self.parts_.gaussian, pooled[good], held_out[good, 0])
         held_out[:, 0] -= pooled @ self.usual_ + self.usual_offset_
         good = held_out[good]

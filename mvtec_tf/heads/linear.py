@@ -92,7 +92,7 @@ class Lda(_LinearHead):
         pooled = np.asarray(pooled_of(features), np.float64)
         good = pooled[labels == 0]
         if len(good) < 2:
-            raise UserError(f"--head=lda needs at least two good images, found {len(good)}.")
+            raise UserError(f"`head`=lda needs at least two good images, found {len(good)}.")
         gaussian = GoodGaussian(good)
         # The good images' mean is the origin here.
         shift = (pooled[labels == 1].mean(axis=0) - gaussian.mean) / gaussian.scale
@@ -156,4 +156,4 @@ def converged(fit: Callable[[], Any], name: str, steps: int) -> Any:
         try:
             return fit()
         except ConvergenceWarning as warning:
-            raise UserError(f"The {name} did not converge in {steps} steps. Lower --head_c.") from warning
+            raise UserError(f"The {name} did not converge in {steps} steps. Lower `head_c`.") from warning

@@ -65,7 +65,7 @@ class _PatchHead(Head):
     def _good(self, features: FrozenFeatures, labels: np.ndarray, name: str) -> FrozenFeatures:
         good = features.select(labels == 0)
         if len(good) < 2:
-            raise UserError(f"--head={name} needs at least two good images, found {len(good)}.")
+            raise UserError(f"`head`={name} needs at least two good images, found {len(good)}.")
         return good
 
 

@@ -16,9 +16,9 @@ HEADS = {
     "padim": "distance of each patch to a Gaussian of its position in the good images; needs no labels",
     "patchcore": "distance of each patch to the nearest in a memory of good patches; needs no labels",
     "fused": "distance to the good images plus ridge regression on the labels, at a fixed weight; also without labels; "
-    "the head of --recipe=auto",
+    "the head of the recipe few_labels",
     "auto": "fused, its weight chosen by cross-validation within the labels; also without labels",
-    "hybrid": "the heads of --hybrid_of weighed by a logistic regression",
+    "hybrid": "the heads of `hybrid_of` weighed by a logistic regression",
 }
 LOG_ODDS = "log-odds of defective, both classes weighted alike"
 # Of the supervised network's two logits, and of the study's head.
@@ -81,24 +81,24 @@ class HeadSettings:
     def __post_init__(self) -> None:
         """Raises UsageError for a head that there is not, or a number that makes no sense."""
         if self.name not in HEADS:
-            raise UsageError(f"--head={self.name}: unknown. Known are {', '.join(HEADS)}.")
+            raise UsageError(f"`head`={self.name}: unknown. Known are {', '.join(HEADS)}.")
         if not 0 < self.c < math.inf:
-            raise UsageError(f"--head_c={self.c}: must be above 0.")
+            raise UsageError(f"`head_c`={self.c}: must be above 0.")
         wrong = [name for name in self.hybrid_of if name not in _STACKABLE]
         if wrong or not self.hybrid_of or len(set(self.hybrid_of)) < len(self.hybrid_of):
             raise UsageError(
-                f"--hybrid_of={','.join(self.hybrid_of)}: expected different heads out of "
+                f"`hybrid_of`={','.join(self.hybrid_of)}: expected different heads out of "
                 f"{', '.join(_STACKABLE)}."
             )
         for field in ("neighbours", "memory_bank", "coreset_candidates", "padim_channels"):
             if getattr(self, field) < 1:
-                raise UsageError(f"--{field}={getattr(self, field)}: must be 1 or more.")
+                raise UsageError(f"`{field}`={getattr(self, field)}: must be 1 or more.")
 
 
 def check_budget(name: str, budget: object) -> None:
     """Raises UsageError where a head that needs labels gets none."""
     if budget == 0 and name in NEED_LABELS:
         raise UsageError(
-            f"--label_budget=0: --head={name} needs labels. Use --recipe=auto, or a head that needs none "
+            f"`label_budget`=0: `head`={name} needs labels. Use `recipe`=few_labels, or a head that needs none "
             f"({', '.join(LABEL_FREE)}), or raise the budget."
         )

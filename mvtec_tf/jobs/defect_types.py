@@ -1,4 +1,4 @@
-"""The steps of fit_probe --task=defect_type: a head that names the defect, judged twice.
+"""The steps of fit_probe `task`=defect_type: a head that names the defect, judged twice.
 
 Once like every other head, by how well its score parts good from defective; and by the names.
 """
@@ -14,28 +14,31 @@ from mvtec_tf.heads.defect_types import PerCategoryTypeHead, TypeHead
 from mvtec_tf.heads.file import save_head
 from mvtec_tf.heads.fitting import fit_probe
 from mvtec_tf.heads.settings import SCORE_UNITS, HeadSettings
+from mvtec_tf.jobs import judging
 from mvtec_tf.jobs import probe as probe_steps
-from mvtec_tf.jobs import run_steps
 from mvtec_tf.jobs.probe_features import Features
+from mvtec_tf.jobs.settings import FitSettings
 from mvtec_tf.run_directory import RunDirectory
 
 
-def fit_and_judge_types(run: RunDirectory, features: Features, settings: HeadSettings) -> None:
+def fit_and_judge_types(
+    run: RunDirectory, settings: FitSettings, features: Features, kind: HeadSettings
+) -> None:
     """Fits the head on the types of train_good and labelled, exports it, and judges the exported graph."""
     cut, records = features.cut, features.fit_records
 
     def make() -> TypeHead:
-        return TypeHead(settings.name, settings.c, settings.seed)
+        return TypeHead(kind.name, kind.c, kind.seed)
 
     with run.timed("fit"):
-        probe = fit_probe(make, features.fit_rows, records, settings.seed, of_types=True)
+        probe = fit_probe(make, features.fit_rows, records, kind.seed, of_types=True)
     for warning in probe.warnings:
         print(f"Note: {warning}", flush=True)
     head = probe.head
-    save_head(run.path / "head.npz", head, settings, features.key.as_json(), features.tiled)
+    save_head(run.path / "head.npz", head, kind, features.key.as_json(), features.tiled)
     if not run.saved_model.exists():
         graph = Probe(features.encoder, features.settings, head)
-        write_probe(run.saved_model, graph, {"run": run.record["settings"], "head": settings.name})
+        write_probe(run.saved_model, graph, {"run": run.record["settings"], "head": kind.name})
     with run.timed("score"):
         signature = saved_model.load(run.saved_model).signatures["serving_default"]
         served = scoring.run_signature(signature, [record.file for record in cut.evaluate], 32, "scored")
@@ -46,15 +49,16 @@ def fit_and_judge_types(run: RunDirectory, features: Features, settings: HeadSet
         *probe_steps.rows_of(head, [records[i] for i in probe.calibrate], "calibrate", probe.calibrate_scores),
         *rows(cut.evaluate, "evaluate", served["anomaly_score"], served.get("probability")),
     ]
-    run.note(score_unit=SCORE_UNITS[settings.name])
+    run.note(score_unit=SCORE_UNITS[kind.name])
     run.note(labels_used=len(cut.labelled), labelled_defects=sum(record.label for record in cut.labelled))
     labels = " ".join([probe_steps.labels_note(cut), *probe.warnings])
-    title = f"Frozen encoder with a {settings.name} head that names the defect"
+    title = f"Frozen encoder with a {kind.name} head that names the defect"
     names = (
         f"{defect_types.REPORT_FILE} in this folder says how often the defect was named rightly. An image is named "
         "after its highest score, and so may be called good there and still reach the threshold here."
     )
-    run_steps.judge_run(run, table, title, [("Labels", labels), ("Names of defects", names)], evaluated=cut.evaluate)
+    notes = [("Labels", labels), ("Names of defects", names)]
+    judging.judge_run(run, settings, table, title, notes, evaluated=cut.evaluate)
     _judge_names(run, features, head, served[TYPE_SCORES], title)
 
 

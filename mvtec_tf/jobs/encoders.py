@@ -4,21 +4,23 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mvtec_tf import settings as settings_lib
 from mvtec_tf.data.decoding.pixels import MAX_PIXELS
 from mvtec_tf.errors import UserError
 from mvtec_tf.graphs import saved_model
+from mvtec_tf.jobs.settings import EncoderFields
 from mvtec_tf.networks.simclr import EMBEDDING
 from mvtec_tf.run_directory import read_run
 from mvtec_tf.training.contrastive import starting_encoder
 from mvtec_tf.training.recipes import ContrastiveSettings
 
 
-def resolve_encoder(name: str, flag: str = "--encoder") -> pathlib.Path:
+def resolve_encoder(name: str, setting: str = "encoder") -> pathlib.Path:
     """The SavedModel of a run of train_simclr, or the SavedModel itself.
 
     Args:
       name: path of either, or of the folder of an export's versions: the newest is taken.
-      flag: that it was given to, for the message.
+      setting: what it was given as, for the message.
 
     Raises:
       UserError: neither is there, the run is not finished, or the model is no encoder.
@@ -26,14 +28,37 @@ def resolve_encoder(name: str, flag: str = "--encoder") -> pathlib.Path:
     path = saved_model.newest(name)
     if (path / "run.json").is_file():
         if read_run(path)["status"] != "finished":
-            raise UserError(f"{flag}={name}: that run is not finished. Repeat its command to finish it.")
+            raise UserError(f"`{setting}`={name}: that run is not finished. Repeat its command to finish it.")
         path = path / "saved_model"
     if not path.is_dir():
-        raise UserError(f"{flag}={name}: no run directory and no SavedModel there.")
+        raise UserError(f"`{setting}`={name}: no run directory and no SavedModel there.")
     kind = saved_model.read_card(path)["kind"]
     if kind != "encoder":
-        raise UserError(f"{flag}={name}: the SavedModel is a {kind}. Name a run of train_simclr or its export.")
+        raise UserError(f"`{setting}`={name}: the SavedModel is a {kind}. Name a run of train_simclr or its export.")
     return path
+
+
+def encoder_of(settings: EncoderFields, folder: pathlib.Path) -> tuple[pathlib.Path, str]:
+    """The encoder that resolved settings name, or that of their weights, written to `folder` if it is not there.
+
+    Returns:
+      Its SavedModel, and a sentence about its weights ("" for one that was named).
+    """
+    if settings.encoder is not None:
+        return resolve_encoder(settings.encoder), ""
+    start = starting_settings(
+        settings.backbone, settings.image_size, settings.weights, settings.weights_partial, settings.seed
+    )
+    provenance = settings_lib.recorded(settings)
+    return folder, export_starting_encoder(folder, start, provenance, settings.feature_layers, settings.max_pixels)
+
+
+def max_pixels(settings: EncoderFields) -> int:
+    """The limit of the settings, or that in the graph of their encoder where that is lower."""
+    if settings.encoder is None:
+        return settings.max_pixels
+    card = saved_model.read_card(resolve_encoder(settings.encoder))
+    return min(settings.max_pixels, card.get("max_pixels", settings.max_pixels))
 
 
 def starting_settings(backbone: str, image_size: int, weights: str, partial: bool, seed: int) -> ContrastiveSettings:

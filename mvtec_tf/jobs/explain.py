@@ -32,7 +32,7 @@ MAPS_DIR = "heatmaps"
 EXPORTED_METHOD = "exported"
 METHODS = (EXPORTED_METHOD, *grad_cam.NAMES)
 _BINARIES = ("train_cnn", "fit_probe", "fit_baseline")
-_USE_EXPORTED = "Use --method=exported."
+_USE_EXPORTED = "Use `method`=exported."
 EMBEDDING_FILE = "embedding.npz"
 # What maps are of; maps of something else are not kept.
 _KEY_FILE = "maps.json"
@@ -64,9 +64,9 @@ def read_explainable(run_dir: pathlib.Path) -> dict[str, Any]:
     """
     record = read_run(run_dir)
     if record["status"] != "finished":
-        raise UserError(f"--run={run_dir}: that run is not finished. Repeat its command to finish it.")
+        raise UserError(f"`run`={run_dir}: that run is not finished. Repeat its command to finish it.")
     if record["binary"] not in _BINARIES:
-        raise UserError(f"--run={run_dir}: a run of {record['binary']}. Expected one of {', '.join(_BINARIES)}.")
+        raise UserError(f"`run`={run_dir}: a run of {record['binary']}. Expected one of {', '.join(_BINARIES)}.")
     return record
 
 
@@ -120,18 +120,18 @@ def _rebuilt(run_dir: pathlib.Path, record: Mapping[str, Any], encoder: str | No
     if record["binary"] == "train_cnn":
         return rebuild.rebuild_classifier(run_dir / "saved_model", record["settings"])
     if record["binary"] != "fit_probe":
-        raise UserError(f"--run={run_dir}: holds no network for Grad-CAM to look into. {_USE_EXPORTED}")
+        raise UserError(f"`run`={run_dir}: holds no network for Grad-CAM to look into. {_USE_EXPORTED}")
     header, arrays = read_head(run_dir / "head.npz")
     key = header["key"]
     plain = tuple(key["tiles"]) == (1, 1) and key.get("pooling", ["mean"]) == ["mean"]
     if settings_of(header).needs_maps or not plain or key.get("centre_brightness", False):
         raise UserError(
-            f"--run={run_dir}: Grad-CAM explains a head on averages of whole images as they are; this one sees "
+            f"`run`={run_dir}: Grad-CAM explains a head on averages of whole images as they are; this one sees "
             f"patches, tiles, other pooling or shifted brightness. {_USE_EXPORTED}"
         )
     folder = _encoder(run_dir, record, encoder)
     if encoder_digest(folder) != key["encoder"]:
-        raise UserError(f"{folder}: not the encoder that the head of {run_dir} was fitted on. Name it with --encoder.")
+        raise UserError(f"{folder}: not the encoder that the head of {run_dir} was fitted on. Name it with `encoder`.")
     return rebuild.rebuild_probe(folder, key["layers"], arrays)
 
 
@@ -221,7 +221,7 @@ def _check_scores(run_dir: pathlib.Path, evaluate: Predictions, start: int, scor
         row = int(np.argmax(wrong))
         raise UserError(
             f"{run_dir}: its model gives {evaluate.path[start + row]} the score {score[row]:.6g}, its table "
-            f"{judged[row]:.6g}. Are these the images that were judged (--data_dir)?"
+            f"{judged[row]:.6g}. Are these the images that were judged (`data_dir`)?"
         )
 
 

@@ -15,25 +15,26 @@ from mvtec_tf.heads.file import save_head
 from mvtec_tf.heads.fitting import fit_probe
 from mvtec_tf.heads.make import PerCategoryHead, make_head
 from mvtec_tf.heads.settings import SCORE_UNITS, HeadSettings
-from mvtec_tf.jobs import run_steps
+from mvtec_tf.jobs import judging
 from mvtec_tf.jobs.probe_features import Features
+from mvtec_tf.jobs.settings import FitSettings
 from mvtec_tf.run_directory import RunDirectory
 
 # float32 features through one matrix product, by two roads.
 _ROADS_AGREE = 1e-4
 
 
-def fit_and_judge(run: RunDirectory, features: Features, settings: HeadSettings) -> None:
+def fit_and_judge(run: RunDirectory, settings: FitSettings, features: Features, head: HeadSettings) -> None:
     """Fits the head on train_good and labelled, exports it, and judges the exported graph."""
     cut, records = features.cut, features.fit_records
     with run.timed("fit"):
-        probe = fit_probe(lambda: make_head(settings, features.tiled), features.fit_rows, records, settings.seed)
-    save_head(run.path / "head.npz", probe.head, settings, features.key.as_json(), features.tiled)
+        probe = fit_probe(lambda: make_head(head, features.tiled), features.fit_rows, records, head.seed)
+    save_head(run.path / "head.npz", probe.head, head, features.key.as_json(), features.tiled)
     for warning in probe.warnings:
         print(f"Note: {warning}", flush=True)
     if not run.saved_model.exists():
         graph = Probe(features.encoder, features.settings, probe.head)
-        write_probe(run.saved_model, graph, {"run": run.record["settings"], "head": settings.name})
+        write_probe(run.saved_model, graph, {"run": run.record["settings"], "head": head.name})
     with run.timed("score"):
         served = scoring.score_files(run.saved_model, [record.file for record in cut.evaluate])
     scores = probe.head.decision_function(features.frozen)
@@ -48,11 +49,11 @@ def fit_and_judge(run: RunDirectory, features: Features, settings: HeadSettings)
         *rows_of(probe.head, calibrate, "calibrate", probe.calibrate_scores),
         *rows(cut.evaluate, "evaluate", served.score, served.probability),
     ]
-    run.note(score_unit=SCORE_UNITS[settings.name])
+    run.note(score_unit=SCORE_UNITS[head.name])
     run.note(labels_used=len(cut.labelled), labelled_defects=sum(record.label for record in cut.labelled))
     labels = " ".join([labels_note(cut), *probe.warnings])
-    title = f"Frozen encoder with a {settings.name} head"
-    run_steps.judge_run(run, table, title, [("Labels", labels)], evaluated=cut.evaluate)
+    title = f"Frozen encoder with a {head.name} head"
+    judging.judge_run(run, settings, table, title, [("Labels", labels)], evaluated=cut.evaluate)
 
 
 def _pretrain_paths(encoder: pathlib.Path) -> set[str]:

@@ -129,8 +129,8 @@ def find_source(encoder: str | None, features: str | None, maps: bool) -> Source
     """The source that the command line names, or None if an encoder is yet to be written.
 
     Args:
-      encoder: of --encoder, or None.
-      features: of --features, or None.
+      encoder: of `encoder`, or None.
+      features: of `features`, or None.
       maps: whether patch maps must be there.
 
     Raises:
@@ -143,11 +143,11 @@ def find_source(encoder: str | None, features: str | None, maps: bool) -> Source
     found = encoder_of(store) if encoder is None else resolve_encoder(encoder)
     if encoder_digest(found) != store.key.encoder:
         raise UserError(
-            f"--features={features}: these are features of another encoder than {found}. Extract them with that one, "
-            "or leave --encoder out."
+            f"`features`={features}: these are features of another encoder than {found}. Extract them with that one, "
+            "or leave `encoder` out."
         )
     if maps and not store.key.maps:
-        raise UsageError(f"--features={features}: holds no patch maps. Extract the features with --maps for this head.")
+        raise UsageError(f"`features`={features}: holds no patch maps. Extract the features with `maps` for this head.")
     return Source(found, store)
 
 
@@ -174,8 +174,8 @@ def encoder_of(store: FeatureStore) -> pathlib.Path:
             return folder
     looked = ", ".join(map(str, there or candidates))
     raise UserError(
-        f"--features={store.path}: the encoder that made these features is not with them (looked at {looked}). Name it "
-        "with --encoder, or write the features with extract_features, which keeps it beside them."
+        f"`features`={store.path}: the encoder that made these features is not with them (looked at {looked}). Name it "
+        "with `encoder`, or write the features with extract_features, which keeps it beside them."
     )
 
 

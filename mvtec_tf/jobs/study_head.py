@@ -10,10 +10,11 @@ from mvtec_tf.graphs import scoring
 from mvtec_tf.heads.make import PerCategoryHead, StudyHead
 from mvtec_tf.heads.probability import Platt
 from mvtec_tf.heads.settings import PLAIN_LOG_ODDS
+from mvtec_tf.jobs import judging
 from mvtec_tf.jobs import probe as probe_steps
-from mvtec_tf.jobs import run_steps
 from mvtec_tf.jobs.probe import sigmoid
 from mvtec_tf.jobs.probe_features import Features
+from mvtec_tf.jobs.settings import FitSettings
 from mvtec_tf.networks.simclr import EMBEDDING
 from mvtec_tf.run_directory import RunDirectory
 
@@ -21,14 +22,15 @@ from mvtec_tf.run_directory import RunDirectory
 _LIKELIER = 0.0
 
 
-def fit_and_judge_study_head(run: RunDirectory, features: Features, seed: int) -> None:
+def fit_and_judge_study_head(run: RunDirectory, settings: FitSettings, features: Features) -> None:
     """Fits the study's head on the labelled images alone and reports it, in a folder of the run."""
-    head = _fit(features, seed)
+    head = _fit(features, settings.seed)
     scores = head.decision_function(features.embedding[len(features.cut.train_good) :])
     notes = [("Head", _head_note(head, features)), ("Labels", probe_steps.labels_note(features.cut))]
     title = "The original study's head"
-    run_steps.judge_run(
+    judging.judge_run(
         run,
+        settings,
         _table(features, scores),
         title,
         notes,
@@ -38,10 +40,12 @@ def fit_and_judge_study_head(run: RunDirectory, features: Features, seed: int) -
     )
 
 
-def fit_and_judge_by_the_study(run: RunDirectory, features: Features, labels_used: int, seed: int) -> None:
+def fit_and_judge_by_the_study(
+    run: RunDirectory, settings: FitSettings, features: Features, labels_used: int
+) -> None:
     """Fits the study's head, exports it and judges the export on all test images, labelled ones included."""
     cut = features.cut
-    head = _fit(features, seed)
+    head = _fit(features, settings.seed)
     if not run.saved_model.exists():
         seen = dataclasses.replace(features.settings, layers=(EMBEDDING,), maps=False)
         # Its score is a log-odds, and its probability is reported as it is: not calibrated.
@@ -59,8 +63,9 @@ def fit_and_judge_by_the_study(run: RunDirectory, features: Features, labels_use
     )
     notes = [("Head", _head_note(head, features)), ("Labels", note)]
     run.note(score_unit=PLAIN_LOG_ODDS)
-    run_steps.judge_run(
+    judging.judge_run(
         run,
+        settings,
         _table(features, np.concatenate([scores[: len(cut.labelled)], served.score])),
         "The original study, repeated",
         notes,

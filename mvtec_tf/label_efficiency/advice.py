@@ -52,10 +52,10 @@ def _standing(place: Place, method: Method) -> Standing:
 def _labels(budget: str, here: Standing, by_budget: dict[str, Standing]) -> str:
     larger = [other for other in by_budget if order_of(other) > order_of(budget)] if budget in by_budget else []
     if not larger:
-        return "whether more labels would help was not asked: add larger shares to --budgets"
+        return "whether more labels would help was not asked: add larger shares to `budgets`"
     gains = {other: _gain(by_budget[other], here) for other in sorted(larger, key=order_of)}
     if any(gain.p_value is None for gain in gains.values()):
-        return "whether more labels would help needs several draws: --seeds=10"
+        return "whether more labels would help needs several draws: `seeds`=10"
     helping = [other for other, gain in gains.items() if gain.metric.value > 0 and gain.p_value < 1 - LEVEL]
     if not helping:
         most = max(larger, key=order_of)
@@ -69,7 +69,7 @@ def _labels(budget: str, here: Standing, by_budget: dict[str, Standing]) -> str:
             wanted = other
     number = math.ceil(by_budget[wanted].labelled[0] - here.labelled[0])
     return (
-        f"label {number} more test images (--label_budget={wanted}, {short_budget(wanted)}: balanced accuracy "
+        f"label {number} more test images (`label_budget`={wanted}, {short_budget(wanted)}: balanced accuracy "
         f"{signed(gains[wanted])})"
     )
 
@@ -86,7 +86,7 @@ def _photographs(here: Standing) -> str:
     """How many more, for an interval of balanced accuracy that is narrow enough: its width falls with the root."""
     figure = here.estimates[_FIGURE].metric
     if figure.low is None:
-        return "repeat it with --seeds=10 before counting photographs"
+        return "repeat it with `seeds`=10 before counting photographs"
     reach = max(figure.high - figure.value, figure.value - figure.low)
     if reach <= WANTED:
         return f"no more photographs are needed to know the balanced accuracy to {WANTED:g}"

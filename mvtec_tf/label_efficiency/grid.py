@@ -9,7 +9,7 @@ from mvtec_tf.data.protocol import BudgetError, Cut
 from mvtec_tf.errors import UsageError, UserError
 from mvtec_tf.heads.settings import NEED_LABELS
 
-# What --budgets asks for if nobody says: nothing, 1 to 25 % of the test images, the whole pool, and the two counts
+# What `budgets` asks for if nobody says: nothing, 1 to 25 % of the test images, the whole pool, and the two counts
 # of labelled anomalies that the literature reports (Ding et al., CVPR 2022; Zhu et al., CVPR 2024).
 BUDGETS = ("0", "0.01", "0.02", "0.05", "0.1", "0.25", "all", "1d", "10d")
 QUICK_BUDGETS = ("0", "0.05", "0.1", "all")
@@ -76,11 +76,11 @@ def parse_budgets(texts: Sequence[str]) -> tuple[str, ...]:
     Raises:
       UsageError: none, one twice, or one that makes no sense.
     """
-    found = [_spelled(protocol.parse_budget(text.strip(), "--budgets")) for text in texts]
+    found = [_spelled(protocol.parse_budget(text.strip(), "`budgets`")) for text in texts]
     twice = sorted({name for name in found if found.count(name) > 1})
     if not found or twice:
         said = f"{', '.join(twice)} stands there twice" if twice else "there is none"
-        raise UsageError(f"--budgets={','.join(texts)}: {said}. Expected different ones, such as {','.join(BUDGETS)}.")
+        raise UsageError(f"`budgets`={','.join(texts)}: {said}. Expected different ones, such as {','.join(BUDGETS)}.")
     return tuple(found)
 
 
@@ -140,7 +140,7 @@ def make_grid(
                 cells.append(cell)
     if not cells:
         reasons = "; ".join(dict.fromkeys(item.reason for item in left_out))
-        raise UsageError(f"--budgets={','.join(budgets)}: nothing can be computed of what was asked for: {reasons}.")
+        raise UsageError(f"`budgets`={','.join(budgets)}: nothing can be computed of what was asked for: {reasons}.")
     return Grid(tuple(cells), cuts, tuple(left_out))
 
 

@@ -267,7 +267,7 @@ def _distinct(names: Any) -> str:
 def _how_sure(found: Findings) -> str:
     draws = len(found.seeds)
     if draws < 2:
-        text = "A single draw was made. It has no interval: repeat with --seeds=10."
+        text = "A single draw was made. It has no interval: repeat with `seeds`=10."
     else:
         text = (
             f"Each of the {draws} draws cuts the test images of a category anew into a pool and an evaluation part, "

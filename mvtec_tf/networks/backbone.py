@@ -73,7 +73,7 @@ def build_backbone(
     stages = _stage_layers(model)
     if cut_after_stage:
         if not 1 <= cut_after_stage <= len(stages):
-            raise UsageError(f"--backbone_stages={cut_after_stage}: {name} has the stages {', '.join(stages)}.")
+            raise UsageError(f"`backbone_stages`={cut_after_stage}: {name} has the stages {', '.join(stages)}.")
         stages = stages[:cut_after_stage]
     report = None
     if weights not in (IMAGENET, NONE):
@@ -129,25 +129,25 @@ def _apply(name: str, inputs: keras.KerasTensor, image_size: int, weights: str) 
     pixels = keras.ops.cast(inputs, "float32")
     if name in _SMALL:
         if weights == IMAGENET:
-            raise UserError(f"--weights=imagenet: there are none for {name}. Use --weights=none or another --backbone.")
+            raise UserError(f"`weights`=imagenet: there are none for {name}. Use `weights`=none or another `backbone`.")
         return _SMALL[name](pixels / 127.5 - 1.0)
     application = {key.lower(): value for key, value in _applications().items()}.get(name)
     if application is None:
-        raise UsageError(f"--backbone={name}: unknown. Known are {', '.join(names())}.")
+        raise UsageError(f"`backbone`={name}: unknown. Known are {', '.join(names())}.")
     build, preprocess = application
     try:
         network = build(
             include_top=False, weights=IMAGENET if weights == IMAGENET else None, input_tensor=preprocess(pixels)
         )
     except ValueError as error:
-        raise UsageError(f"--backbone={name} with --image_size={image_size}: {error}") from error
+        raise UsageError(f"`backbone`={name} with `image_size`={image_size}: {error}") from error
     except Exception as error:
         # Keras reports a failed download as a bare Exception; anything else is a fault to be seen.
         if weights != IMAGENET or "URL fetch failure" not in str(error):
             raise
         raise UserError(
-            f"--weights=imagenet: the weights of {name} could not be downloaded ({error}). Without a network use "
-            "--weights=FILE with a weights file of this backbone, or --weights=none for a random start."
+            f"`weights`=imagenet: the weights of {name} could not be downloaded ({error}). Without a network use "
+            "`weights`=FILE with a weights file of this backbone, or `weights`=none for a random start."
         ) from error
     return network.output
 

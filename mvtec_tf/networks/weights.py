@@ -77,8 +77,8 @@ def load_weights_file(model: keras.Model, path: str, partial: bool = False) -> W
     gap = [name for name in list(own)[:last] if name not in loaded]
     if not loaded or ((report.unused or gap) and not partial):
         raise UserError(
-            f"--weights={path}: the file does not fit the network {model.name!r}. {report.describe()} "
-            "Is it another network's file? Name the right --backbone, or load what fits with --weights_partial."
+            f"`weights`={path}: the file does not fit the network {model.name!r}. {report.describe()} "
+            "Is it another network's file? Name the right `backbone`, or load what fits with `weights_partial`."
         )
     _assign(model, path, {name: name for name in loaded})
     return report
@@ -92,11 +92,11 @@ def _span(names: tuple[str, ...]) -> str:
 
 def _open(path: str) -> h5py.File:
     if not pathlib.Path(path).is_file():
-        raise UserError(f"--weights={path}: no such file. Use imagenet, none, or the name of a weights file.")
+        raise UserError(f"`weights`={path}: no such file. Use imagenet, none, or the name of a weights file.")
     try:
         return h5py.File(path, "r")
     except OSError as error:
-        raise UserError(f"--weights={path}: not an HDF5 file ({error}).") from error
+        raise UserError(f"`weights`={path}: not an HDF5 file ({error}).") from error
 
 
 def _layers(file: h5py.File) -> h5py.Group:
@@ -113,7 +113,7 @@ def _read_shapes(path: str) -> dict[str, list[tuple[int, ...]]]:
         root = _layers(file)
         if "layer_names" not in root.attrs:
             raise UserError(
-                f"--weights={path}: not in Keras' legacy HDF5 weights format (no layer_names), which is the "
+                f"`weights`={path}: not in Keras' legacy HDF5 weights format (no layer_names), which is the "
                 "format of the keras.applications weights."
             )
         shapes = {}
@@ -133,5 +133,5 @@ def _assign(model: keras.Model, path: str, names: dict[str, str]) -> None:
             values = [np.asarray(group[weight], np.float32) for weight in _names(group, "weight_names")]
             for value in values:
                 if not np.all(np.isfinite(value)):
-                    raise UserError(f"--weights={path}: layer {in_file!r} holds NaN or infinite numbers.")
+                    raise UserError(f"`weights`={path}: layer {in_file!r} holds NaN or infinite numbers.")
             model.get_layer(name).set_weights(values)

@@ -288,7 +288,7 @@ def finished_as(out: pathlib.Path, partial: pathlib.Path, called: str, form: str
     with Journal(partial, COLUMNS, form) as table:
         if not names <= table.names:
             raise UserError(
-                f"--out={out}: another call has written it since this one was interrupted. Give another --out, or "
+                f"`out`={out}: another call has written it since this one was interrupted. Give another `out`, or "
                 f"remove {partial}, which is what this one had come to."
             )
         yield table

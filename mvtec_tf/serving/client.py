@@ -130,13 +130,13 @@ class Address:
         known = parts is not None and parts.scheme in _PORTS and parts.hostname
         if not known or parts.query or parts.fragment or parts.username:
             raise UsageError(
-                f"--server={url}: expected grpc://host:port/MODEL or http://host:port/MODEL, with /VERSION or /LABEL "
+                f"`server`={url}: expected grpc://host:port/MODEL or http://host:port/MODEL, with /VERSION or /LABEL "
                 "after the model's name if it is not to be the server's choice."
             )
         path = parts.path.removesuffix(":predict").strip("/").removeprefix("v1/models/")
         steps = [step for step in path.split("/") if step not in ("", "versions", "labels")]
         if len(steps) > 2:
-            raise UsageError(f"--server={url}: expected at most MODEL/VERSION after the port, found {path!r}.")
+            raise UsageError(f"`server`={url}: expected at most MODEL/VERSION after the port, found {path!r}.")
         return cls(parts.scheme, parts.hostname, port, *map(urllib.parse.unquote, steps))
 
     def __str__(self) -> str:
@@ -177,7 +177,7 @@ class RestModel:
             raise BadImageError(words or f"the server refused the request (status {status})")
         predictions = answer.get("predictions")
         if status != 200 or not isinstance(predictions, list) or len(predictions) != len(images):
-            raise UserError(f"--server={self.name}: status {status}: {words}. Is it a TensorFlow Serving?")
+            raise UserError(f"`server`={self.name}: status {status}: {words}. Is it a TensorFlow Serving?")
         return _columns(predictions)
 
     def _post(self, body: str) -> tuple[int, bytes]:
@@ -246,7 +246,7 @@ class GrpcModel:
                 raise BadImageError(words) from error
             # The names of what is as wrong the next time; see `_WRONG_USE`.
             if code.name in _WRONG_USE_OF_GRPC:
-                raise UserError(f"--server={self.name}: {code.name}: {words}") from error
+                raise UserError(f"`server`={self.name}: {code.name}: {words}") from error
             raise _TryAgain(f"{code.name}: {words}") from error
 
 
@@ -271,7 +271,7 @@ def _patiently(ask: Callable[[], Any], name: str) -> Any:
         except _TryAgain as error:
             if pause is None:
                 raise UnavailableError(
-                    f"--server={name}: no answer ({error}). Is the server up, is it the right port, and does it "
+                    f"`server`={name}: no answer ({error}). Is the server up, is it the right port, and does it "
                     "have the model?"
                 ) from error
             time.sleep(pause)

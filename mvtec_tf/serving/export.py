@@ -58,13 +58,13 @@ def export_run(
     Raises:
       UserError: the run is not finished or has no model or no threshold, or its thresholds cannot be served.
     """
-    files.check_text(root, "--saved_models=")
+    files.check_text(root, "`saved_models`=")
     run_dir, folder, options = pathlib.Path(run_dir), pathlib.Path(root) / name, options or Options()
     source = run_dir / "saved_model"
     card = saved_model.read_card(source)
     thresholds = None if card["kind"] == "encoder" else _thresholds(run_dir, options.threshold)
     if folder.exists() and not folder.is_dir():
-        raise UserError(f"{folder}: a file of this name is in the way. Choose another --name.")
+        raise UserError(f"{folder}: a file of this name is in the way. Choose another `name`.")
     with files.alone_in(folder):
         _remove_half_written(folder)
         version = max(files.versions(folder), default=0) + 1
@@ -117,7 +117,7 @@ def _thresholds(run_dir: pathlib.Path, given: float | None) -> Thresholds:
         raise UserError(f"{run_dir}: the run is not finished (no metrics.json). Repeat its command to finish it.")
     threshold: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))["threshold"]
     if threshold["value"] is None:
-        raise UserError(f"{file}: the run has no threshold ({threshold['reason']}). Give one with --threshold.")
+        raise UserError(f"{file}: the run has no threshold ({threshold['reason']}). Give one with `threshold`.")
     own = {category: chosen["value"] for category, chosen in threshold.get("categories", {}).items()}
     return Thresholds(threshold["value"], threshold["reason"], own)
 

@@ -62,9 +62,9 @@ def read_list(file: str) -> list[str]:
         content = sys.stdin.buffer.read() if file == "-" else pathlib.Path(file).read_bytes()
     except OSError as error:
         raise UserError(
-            f"--list={file}: cannot be read ({error.strerror}). Expected a file with one path a line."
+            f"`list`={file}: cannot be read ({error.strerror}). Expected a file with one path a line."
         ) from error
-    source, folder = f"--list={file}", os.path.dirname(file)
+    source, folder = f"`list`={file}", os.path.dirname(file)
     separator, text = csv_table.split_separator(csv_table.decode(content, source, lines_of_bytes=True))
     ends = next((end for end in ("\0", "\n", "\r") if end in text), "\n")
     lines = [line.removesuffix("\r") for line in text.split(ends) if line.strip()]

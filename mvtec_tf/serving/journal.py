@@ -55,7 +55,7 @@ class Journal:
         except OSError as error:
             self._handle.close()
             raise UserError(
-                f"{self.file}: another process is writing it. Wait for it, or give another --out."
+                f"{self.file}: another process is writing it. Wait for it, or give another `out`."
             ) from error
         try:
             self._recover()
@@ -74,7 +74,7 @@ class Journal:
         """Raises UserError if a row has another value in this column, one of `SHARED`."""
         if others := sorted(self._values[column] - {value}):
             raise UserError(
-                f"--out={self.file}: there already, of the {column} {others[0]}, not {value}. Give another --out."
+                f"`out`={self.file}: there already, of the {column} {others[0]}, not {value}. Give another `out`."
             )
 
     def close(self) -> None:
@@ -127,7 +127,7 @@ class Journal:
         except (ValueError, csv.Error) as error:
             raise UserError(
                 f"{self.file}: not a table of this program ({error}). Expected the columns {','.join(self._columns)}. "
-                "Give another --out."
+                "Give another `out`."
             ) from error
         if not text and self._form == ".csv":
             self._write(self._line(self._columns))
@@ -157,7 +157,7 @@ def form_of(file: files.PathLike) -> str:
     """
     suffix = pathlib.Path(file).suffix.lower()
     if suffix not in FORMS:
-        raise UsageError(f"--out={file}: expected a name that ends in {' or '.join(FORMS)}.")
+        raise UsageError(f"`out`={file}: expected a name that ends in {' or '.join(FORMS)}.")
     return suffix
 
 

@@ -97,7 +97,7 @@ def _how_well(compared: Comparison) -> Answer:
     question = "How well does self-supervised learning with at most 10 % of the labels find defects?"
     few = few_labels(compared)
     if not few:
-        wanted = "runs of fit_probe --encoder=... with a --label_budget of at most 0.1"
+        wanted = "runs of fit_probe `encoder`=... with a `label_budget` of at most 0.1"
         return Answer(question, (_missing("How well it does", wanted),))
     text, findings = [], []
     for each in few:
@@ -202,7 +202,7 @@ def _which_labels(compared: Comparison) -> Answer:
         )
         findings.append(finding)
     if not text:
-        text.append(_missing("How much their number matters", "runs of one method with different --label_budget"))
+        text.append(_missing("How much their number matters", "runs of one method with different `label_budget`"))
     several = [each for each in compared.standings if len(each.method.runs) > 1]
     for each in several:
         spread = each.deviations[ALL]["balanced_accuracy"]

@@ -60,7 +60,7 @@ def probe_cut(records: Sequence[Record], budget: float, seed: int, allow_leak: b
         labelled += [images[i] for i in order[: round(budget * len(images))]]
     fit = [labelled[i] for i in _rng(seed, "fit").permutation(len(labelled))[: round(PROBE_FIT_SHARE * len(labelled))]]
     if not fit:
-        raise UserError(f"--label_budget={budget}: of {len(tests)} test images none is left to fit. Raise it.")
+        raise UserError(f"`label_budget`={budget}: of {len(tests)} test images none is left to fit. Raise it.")
     cut = Cut(
         train_good=tuple(record for record in records if record.split == "train"),
         labelled=tuple(sorted(fit, key=lambda record: record.path)),
@@ -89,7 +89,7 @@ def supervised_parts(records: Sequence[Record], seed: int, allow_leak: bool) -> 
     for label, kind in ((0, "good"), (1, "defective")):
         images = [record for record in records if record.label == label]
         if len(images) < 2:
-            raise UserError(f"--protocol=study: {len(images)} {kind} images found, at least two are needed.")
+            raise UserError(f"`protocol`=study: {len(images)} {kind} images found, at least two are needed.")
         order = _rng(seed, kind).permutation(len(images))
         kept = min(max(round(SUPERVISED_FIT_SHARE * len(images)), 1), len(images) - 1)
         fit += [images[i] for i in order[:kept]]
@@ -103,11 +103,11 @@ def _check(seen: Sequence[Record], split: str, evaluate: Sequence[Record], allow
     if allow_leak:
         return
     try:
-        leaks.check_leaks(split_rows(seen, split) + split_rows(evaluate, "evaluate"), source="--protocol=study")
+        leaks.check_leaks(split_rows(seen, split) + split_rows(evaluate, "evaluate"), source="`protocol`=study")
     except LeakError as error:
         raise LeakError(
-            f"{error}\nThat is what the study did. To repeat it for comparison with its figures add --allow_leak; "
-            "to judge a model use --protocol=clean."
+            f"{error}\nThat is what the study did. To repeat it for comparison with its figures add `allow_leak`; "
+            "to judge a model use `protocol`=clean."
         ) from error
 
 

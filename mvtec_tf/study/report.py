@@ -60,8 +60,8 @@ def write(
     for run in (run for method in methods for run in method.runs):
         if run.record is None:
             raise UserError(
-                f"--study: {run.source} is no run directory (no run.json with it), so nothing says how it was made. "
-                "Name run directories, or compare without --study."
+                f"`study`: {run.source} is no run directory (no run.json with it), so nothing says how it was made. "
+                "Name run directories, or compare without `study`."
             )
     found = study.study(methods, costs, bootstrap)
     out_dir = pathlib.Path(out_dir)

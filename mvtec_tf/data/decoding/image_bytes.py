@@ -87,7 +87,7 @@ def within(size: tf.Tensor, max_pixels: int) -> list[Check]:
 
     def too_large() -> tf.Tensor:
         return tf.strings.join(
-            [sides(), ", ", tf.strings.as_string(area), f" in all; --max_pixels allows {max_pixels}"]
+            [sides(), ", ", tf.strings.as_string(area), f" in all; `max_pixels` allows {max_pixels}"]
         )
 
     return [

@@ -59,12 +59,12 @@ def refuse(unreadable: Sequence[Unreadable], images: int) -> None:
     if len(unreadable) > _NAMED:
         lines.append(f"... and {len(unreadable) - _NAMED} more.")
     count = f"{len(unreadable)} of {images} images cannot be used."
-    raise UserError("\n".join([*lines, f"{count} Repair or remove them, or leave them out by --on_bad_image=skip."]))
+    raise UserError("\n".join([*lines, f"{count} Repair or remove them, or leave them out by `on_bad_image`=skip."]))
 
 
 def message(file: str, reason: str) -> str:
     """What to say of one image that cannot be used."""
-    return f"{file}: {reason}. Repair or remove it, or leave it out by --on_bad_image=skip."
+    return f"{file}: {reason}. Repair or remove it, or leave it out by `on_bad_image`=skip."
 
 
 def listing(skipped: Sequence[tuple[str, str]]) -> str:

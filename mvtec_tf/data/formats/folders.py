@@ -34,14 +34,14 @@ def categories(data_dir: pathlib.Path) -> tuple[list[Category], list[str]]:
     """
     if not data_dir.is_dir():
         found = "a file" if data_dir.exists() else "nothing"
-        raise UserError(f"--data_dir={data_dir}: expected a folder or a .csv file, found {found}. {_HINT}")
+        raise UserError(f"`data_dir`={data_dir}: expected a folder or a .csv file, found {found}. {_HINT}")
     if layout.kinds(data_dir):
         return [_category(data_dir)], []
     children = layout.folder_names(data_dir)
     found = [name for name in children if layout.kinds(data_dir / name)]
     if not found:
         _refuse_part(data_dir)
-        raise UserError(f"--data_dir={data_dir}: no category folder in it; {_contents(data_dir)}. {_HINT}")
+        raise UserError(f"`data_dir`={data_dir}: no category folder in it; {_contents(data_dir)}. {_HINT}")
     groups_file.refuse_among_categories(data_dir)
     here = walk.walk(data_dir, deep=False)
     others = [f"{name}/ ({_contents(data_dir / name)})" for name in children if name not in found]
@@ -61,7 +61,7 @@ def _refuse_part(folder: pathlib.Path) -> None:
     category = layout.category_of(os.path.join(whole, "any"))
     if category:
         raise UserError(
-            f"--data_dir={folder}: only a part of the category {os.path.basename(category)}. Name the folder of the "
+            f"`data_dir`={folder}: only a part of the category {os.path.basename(category)}. Name the folder of the "
             f"category, {category}."
         )
 
@@ -72,7 +72,7 @@ def _category(folder: pathlib.Path) -> Category:
     kinds = layout.kinds(folder)
     if words.part_of(whole.name) in (TRAIN, TEST) and layout.MVTEC not in kinds:
         raise UserError(
-            f"--data_dir={folder}: one half of a category in the MVTec layout. Name the folder above it, "
+            f"`data_dir`={folder}: one half of a category in the MVTec layout. Name the folder above it, "
             f"{whole.parent}."
         )
     if len(kinds) > 1:

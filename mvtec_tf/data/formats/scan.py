@@ -44,7 +44,7 @@ def scan(
         for category in there:
             if category.name in found:
                 raise UserError(
-                    f"--data_dir: category {category.name!r} was found twice, in {found[category.name].source} and in "
+                    f"`data_dir`: category {category.name!r} was found twice, in {found[category.name].source} and in "
                     f"{category.source}. Rename one of them or name only one of them."
                 )
             found[category.name] = category
@@ -53,7 +53,7 @@ def scan(
     missing = sorted(set(categories) - set(found))
     if missing:
         names = ", ".join(str(data_dir) for data_dir in data_dirs)
-        raise UserError(f"--categories: no {missing} in {names}; found {sorted(found)}.")
+        raise UserError(f"`categories`: no {missing} in {names}; found {sorted(found)}.")
     for sentence in said:
         say(sentence)
     records: list[Record] = []

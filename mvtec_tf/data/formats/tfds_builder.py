@@ -59,7 +59,7 @@ class MvtecAd(tfds.core.GeneratorBasedBuilder):
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES: ClassVar = {"1.0.0": "First release."}
     BUILDER_CONFIGS: ClassVar = [
-        tfds.core.BuilderConfig(name=FOLDER, description="A folder of your own, in any layout that --data_dir takes."),
+        tfds.core.BuilderConfig(name=FOLDER, description="A folder of your own, in any layout that `data_dir` takes."),
         tfds.core.BuilderConfig(name=ORIGINAL, description="The original MVTec AD archive, verified by its SHA-256."),
     ]
     MANUAL_DOWNLOAD_INSTRUCTIONS = (

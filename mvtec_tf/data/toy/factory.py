@@ -249,11 +249,11 @@ def _check_settings(settings: _Settings) -> None:
     unknown = [name for name in settings.products if name not in CATEGORIES]
     if unknown or not settings.products:
         found = ", ".join(unknown) or "none"
-        raise UserError(f"--products: unknown: {found}. Known are {', '.join(CATEGORIES)}.")
+        raise UserError(f"`products`: unknown: {found}. Known are {', '.join(CATEGORIES)}.")
     least = {"seed": 0, "image_size": MIN_IMAGE_SIZE, "train_good": 1, "test_good": 1, "per_defect": 1}
     for name, minimum in least.items():
         if getattr(settings, name) < minimum:
-            raise UserError(f"--{name}={getattr(settings, name)}: expected at least {minimum}.")
+            raise UserError(f"`{name}`={getattr(settings, name)}: expected at least {minimum}.")
 
 
 def _as_json(settings: _Settings) -> dict[str, object]:

@@ -95,7 +95,7 @@ def read_methods(texts: Sequence[str], allow_leak: bool = False) -> tuple[Method
       LeakError: evaluated images had been seen before, and it is not allowed.
     """
     if len(texts) < 2:
-        raise UsageError("--runs: expected at least two, as --runs=A,B. Each is a run directory or a CSV file.")
+        raise UsageError("`runs`: expected at least two, as `runs`=A,B. Each is a run directory or a CSV file.")
     named = [_split(text) for text in texts]
     names = [name or pathlib.Path(paths[0]).name for name, paths in named]
     # Two run directories of one name are told apart by their whole path.
@@ -105,7 +105,7 @@ def read_methods(texts: Sequence[str], allow_leak: bool = False) -> tuple[Method
     ]
     for name in names:
         if names.count(name) > 1:
-            raise UsageError(f"--runs: two methods are called {name!r}. Name them: --runs=NAME=PATH,OTHER=PATH.")
+            raise UsageError(f"`runs`: two methods are called {name!r}. Name them: `runs`=NAME=PATH,OTHER=PATH.")
     methods = [
         Method(name, tuple(_read(path, allow_leak) for path in paths))
         for name, (_, paths) in zip(names, named, strict=True)
@@ -121,7 +121,7 @@ def _split(text: str) -> tuple[str, list[str]]:
     name, given, rest = text.partition("=")
     paths = (rest if given else text).split("+")
     if (given and not name) or not all(paths):
-        raise UsageError(f"--runs: {text!r} lacks a name or a path. Expected PATH, NAME=PATH or NAME=PATH+PATH.")
+        raise UsageError(f"`runs`: {text!r} lacks a name or a path. Expected PATH, NAME=PATH or NAME=PATH+PATH.")
     return (name if given else ""), paths
 
 
@@ -131,7 +131,7 @@ def _read(text: str, allow_leak: bool) -> Contender:
         missing = [name for name in ("predictions.csv", "metrics.json") if not (path / name).is_file()]
         if missing:
             raise UserError(
-                f"--runs: {path} has no {' and no '.join(missing)}, so it is no finished run. "
+                f"`runs`: {path} has no {' and no '.join(missing)}, so it is no finished run. "
                 "Finish it, or name a CSV file of predictions."
             )
         document = files.read_json(path / "metrics.json")
@@ -232,7 +232,7 @@ def _check_pair(one: Contender, other: Contender) -> None:
             if names
         )
         raise UserError(
-            f"--runs: {one.source} and {other.source} were not judged on the same evaluation images: "
+            f"`runs`: {one.source} and {other.source} were not judged on the same evaluation images: "
             f"{' and '.join(parts)}. Compare runs on the same data, categories and seed, or cut the tables to the "
             "images that both have and judge them again."
         )
@@ -244,7 +244,7 @@ def _check_pair(one: Contender, other: Contender) -> None:
 
 def _differ(one: Contender, other: Contender, what: str, names: Sequence[str]) -> str:
     return (
-        f"--runs: {one.source} and {other.source} give {len(names):,} evaluation image(s) different {what} "
+        f"`runs`: {one.source} and {other.source} give {len(names):,} evaluation image(s) different {what} "
         f"({_some(names)}). Find out which of them is right and judge both by it."
     )
 

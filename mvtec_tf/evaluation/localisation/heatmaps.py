@@ -39,7 +39,7 @@ class HeatMaps:
         self.name = name
         if not self.folder.is_dir():
             found = "a file" if self.folder.exists() else "nothing"
-            raise UserError(f"--heatmaps={folder}: expected a folder of heat maps, found {found}.")
+            raise UserError(f"`heatmaps`={folder}: expected a folder of heat maps, found {found}.")
 
     def __contains__(self, path: str) -> bool:
         """Whether there is a map of the image of this path."""
@@ -55,7 +55,7 @@ class HeatMaps:
         missing = [path for path, file in files.items() if file is None]
         if missing:
             raise UserError(
-                f"--heatmaps={self.folder}: no heat map of {len(missing)} of the {len(files)} images that need one, "
+                f"`heatmaps`={self.folder}: no heat map of {len(missing)} of the {len(files)} images that need one, "
                 f"such as {', '.join(missing[:_NAMED])}. Expected {place(self.folder, missing[0])} or the same with "
                 "its image suffix replaced. Figures of some images only would not be those of the model."
             )
@@ -63,7 +63,7 @@ class HeatMaps:
         for path, file in files.items():
             if (other := owners.setdefault(file, path)) != path:
                 raise UserError(
-                    f"--heatmaps={self.folder}: {file} would be the map of {other} and of {path}. Keep the image "
+                    f"`heatmaps`={self.folder}: {file} would be the map of {other} and of {path}. Keep the image "
                     f"suffix in the name: {place(self.folder, path)}."
                 )
 
@@ -75,7 +75,7 @@ class HeatMaps:
         """
         file = self._file(path)
         if file is None:
-            raise UserError(f"--heatmaps={self.folder}: no heat map of {path}.")
+            raise UserError(f"`heatmaps`={self.folder}: no heat map of {path}.")
         try:
             found = np.load(file, allow_pickle=False)
         except (OSError, ValueError, EOFError) as error:

@@ -54,7 +54,7 @@ def section(points: Points, projector: bool = False) -> Section:
     colourings = _colourings(points)
     panels = {method: tuple(_panels(points, method, colourings)) for method in _NAMES}
     groups = tuple(Group(_NAMES[method], _READING[method], found) for method, found in panels.items() if found)
-    notes = [] if points.tsne is not None else ["There is no t-SNE, because it was not asked for (--tsne)."]
+    notes = [] if points.tsne is not None else ["There is no t-SNE, because it was not asked for (`tsne`)."]
     if len({colouring.name for colouring in colourings}) < 3:
         notes.append("Not coloured by category, because there is only one.")
     if projector:

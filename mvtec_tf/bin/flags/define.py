@@ -1,0 +1,66 @@
+"""Flags made of a job's settings: names, defaults, choices and words all come from the dataclass."""
+
+import dataclasses
+import os
+from typing import Any
+
+from absl import flags
+
+from mvtec_tf import settings as settings_lib
+from mvtec_tf.settings import Setting
+
+FLAGS = flags.FLAGS
+# The flags defined here belong to the binary that asks for them, and show in its --help.
+flags.disclaim_key_flags()
+_DEFINE = {bool: flags.DEFINE_boolean, int: flags.DEFINE_integer, float: flags.DEFINE_float, str: flags.DEFINE_string}
+
+
+def define(owner: type) -> None:
+    """One flag for each setting of the dataclass `owner`."""
+    for setting in settings_lib.settings_of(owner):
+        required = setting.default is dataclasses.MISSING
+        default = None if required else setting.default
+        if setting.kind is tuple:
+            parser = PathsParser() if setting.metadata.get("paths") else flags.ListParser()
+            flags.DEFINE(
+                parser,
+                setting.name,
+                None if default is None else list(default),
+                setting.words,
+                serializer=flags.CsvListSerializer(","),
+                required=required,
+            )
+        elif setting.choices:
+            flags.DEFINE_enum(setting.name, default, list(setting.choices), setting.words, required=required)
+        else:
+            _DEFINE[setting.kind](setting.name, default, setting.words, required=required)
+
+
+def read(owner: type) -> Any:
+    """The settings as the command line says.
+
+    Raises:
+      UsageError: a number is out of its bounds.
+    """
+    return settings_lib.build(owner, {setting.name: _value(setting) for setting in settings_lib.settings_of(owner)})
+
+
+def _value(setting: Setting) -> Any:
+    return FLAGS[setting.name].value
+
+
+class PathsParser(flags.ListParser):
+    """Separates paths at commas, but none that is part of a name on the disk."""
+
+    def parse(self, argument: str | list[str]) -> list[str]:
+        """The paths."""
+        # Double quotes around a path, with which flags.txt is written, say more than the disk does.
+        if not isinstance(argument, str) or '"' in argument:
+            return super().parse(argument)
+        pieces, found = argument.split(","), []
+        while pieces and argument:
+            ends = range(len(pieces), 0, -1)
+            count = next((end for end in ends if os.path.exists(",".join(pieces[:end]).strip())), 1)
+            found.append(",".join(pieces[:count]).strip())
+            pieces = pieces[count:]
+        return found

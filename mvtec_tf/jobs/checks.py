@@ -1,0 +1,154 @@
+"""What jobs are asked for, checked and settled before anything heavy is imported: a wrong word is answered at once."""
+
+import dataclasses
+import pathlib
+from collections.abc import Sequence
+
+from mvtec_tf.data import protocol
+from mvtec_tf.data.protocol import Budget
+from mvtec_tf.errors import UsageError
+from mvtec_tf.heads.settings import HEADS, TYPE_HEADS, HeadSettings, check_budget
+from mvtec_tf.jobs import recipes
+from mvtec_tf.jobs.settings import FitSettings, LabelEfficiencySettings, TrainClassifierSettings
+from mvtec_tf.label_efficiency import grid as grid_lib
+
+START = "start"
+NO_RECIPE = "none"
+# They say what the encoder START is made of.
+_OF_START = ("weights", "weights_partial", "backbone", "image_size")
+_SEEDS, _QUICK_SEEDS, _QUICK_SIDE = 10, 3, 224
+# What a training does where nothing is said; the study's protocol has a split of its own.
+_OF_TRAINING = {"label_budget": "all", "validation_share": 0.2}
+
+
+def of_fit(said: FitSettings) -> tuple[FitSettings, HeadSettings, Budget]:
+    """The settings with nothing left unsaid, the head's, and the label budget; nothing heavy is done for it.
+
+    Raises:
+      UsageError: they contradict each other.
+    """
+    said.check_threshold()
+    said.check_leak()
+    settings = recipes.resolved(said)
+    recipes.check_source(settings)
+    if settings.is_study:
+        for name in ("recipe", "head"):
+            if getattr(said, name) is not None:
+                raise UsageError(f"`{name}`: `protocol`=study fits the study's own head. Leave it out.")
+    head = settings.head_settings(settings.head, settings.seed)
+    of_types = settings.task == "defect_type"
+    if of_types and head.name not in TYPE_HEADS:
+        raise UsageError(f"`task`=defect_type: `head`={head.name} names no defects. Use {', '.join(TYPE_HEADS)}.")
+    if of_types and settings.is_study:
+        raise UsageError("`task`=defect_type: `protocol`=study tells good from defective only.")
+    budget = protocol.parse_budget(settings.label_budget)
+    if settings.is_study and not (isinstance(budget, float) and budget):
+        raise UsageError(
+            f"`label_budget`={settings.label_budget}: `protocol`=study needs a share above 0, such as 0.1."
+        )
+    check_budget(head.name, budget)
+    if settings.study_head and budget == 0:
+        raise UsageError("`study_head`: it learns from labels, and `label_budget`=0 buys none. Leave it out.")
+    return settings, head, budget
+
+
+def of_training(said: TrainClassifierSettings) -> TrainClassifierSettings:
+    """The settings with nothing left unsaid. Raises UsageError if they contradict each other."""
+    said.check_threshold()
+    said.check_leak()
+    for name in _OF_TRAINING:
+        if said.is_study and getattr(said, name) is not None:
+            raise UsageError(f"`{name}`: `protocol`=study fixes its own split of the images. Leave it out.")
+    unsaid = {name: value for name, value in _OF_TRAINING.items() if getattr(said, name) is None}
+    return dataclasses.replace(said, **unsaid)
+
+
+def of_label_efficiency(
+    said: LabelEfficiencySettings,
+) -> tuple[LabelEfficiencySettings, dict[str, str], dict[str, str]]:
+    """The settings with nothing left unsaid, the heads of the table, and its encoders.
+
+    Returns:
+      The settings; name in the table -> "" for a head with the settings' features, or the recipe that it is of; name
+      in the table -> START or a folder.
+
+    Raises:
+      UsageError: they contradict each other.
+    """
+    said.check_threshold()
+    return _settled(said), _heads_of(said), _encoders_of(said)
+
+
+def _settled(said: LabelEfficiencySettings) -> LabelEfficiencySettings:
+    """The settings with nothing left unsaid, so that the run's record and its flags.txt say it."""
+    values = {"recipe": recipes.ALIASES.get(said.recipe, said.recipe)}
+    if said.budgets is None:
+        values["budgets"] = tuple(grid_lib.QUICK_BUDGETS if said.quick else grid_lib.BUDGETS)
+    if said.seeds is None:
+        values["seeds"] = _QUICK_SEEDS if said.quick else _SEEDS
+    recipe = recipes.recipe_of(said)
+    if said.recipe_image_size is None and recipe is not None:
+        values["recipe_image_size"] = _QUICK_SIDE if said.quick else recipe.image_size
+    defaults = {"backbone": "resnet50", "image_size": 224, "pooling": ("mean",), "centre_brightness": False}
+    defaults |= {"tiles": "1x1", "neighbourhood": 3}
+    values |= {name: value for name, value in defaults.items() if getattr(said, name) is None}
+    found = dataclasses.replace(said, **values)
+    recipes.check_features(found)
+    return found
+
+
+def _heads_of(settings: LabelEfficiencySettings) -> dict[str, str]:
+    """Name in the table -> "" for a head with the settings' features, or the recipe that it is of.
+
+    Raises:
+      UsageError: an unknown name, one twice, the recipe's own, or none at all.
+    """
+    names, recipe = _stripped(settings.heads), recipes.ALIASES.get(settings.recipe, settings.recipe)
+    unknown = [name for name in names if name not in HEADS]
+    if unknown:
+        raise UsageError(f"`heads`={','.join(names)}: unknown: {', '.join(unknown)}. Known are {', '.join(HEADS)}.")
+    if len(set(names)) < len(names):
+        raise UsageError(f"`heads`={','.join(names)}: one of them stands there twice.")
+    own = [] if recipe == NO_RECIPE else [recipe]
+    if set(names) & set(own):
+        raise UsageError(f"`heads`={','.join(names)}: the rows {recipe} are those of `recipe`={recipe}. Leave it out.")
+    if not names and not own:
+        raise UsageError("`heads` is empty, and `recipe`=none: there is nothing to compute.")
+    return {name: name for name in own} | dict.fromkeys(names, "")
+
+
+def _encoders_of(settings: LabelEfficiencySettings) -> dict[str, str]:
+    """Name in the table -> item of `encoders`: START, or a folder, which goes by its name.
+
+    Raises:
+      UsageError: two of one name, none at all, or START without `weights`.
+    """
+    items = _stripped(settings.encoders)
+    names = [item if item == START else _folder_name(item) for item in items]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if not items or twice:
+        said = f"two are called {', '.join(twice)}; rename a folder" if twice else "there is none"
+        raise UsageError(f"`encoders`={','.join(items)}: {said}. Expected start, or folders of different names.")
+    if START in items and settings.weights is None:
+        raise UsageError(
+            "`encoders`: start is the backbone of `weights` as it is, and `weights` is missing. Expected imagenet, "
+            "none, or a weights file; or `encoders` without start."
+        )
+    if START not in items:
+        unused = ", ".join(f"`{name}`" for name in _OF_START if getattr(settings, name))
+        if unused:
+            raise UsageError(
+                f"{unused}: of no use, because start is not among the `encoders`, and each of them has its own "
+                "backbone and size. Leave out, or add start."
+            )
+    return dict(zip(names, items, strict=True))
+
+
+def _folder_name(item: str) -> str:
+    path = pathlib.Path(item).resolve()
+    # saved_models/NAME/1: the version says nothing.
+    return path.parent.name if path.name.isdigit() else path.name
+
+
+def _stripped(items: Sequence[str]) -> list[str]:
+    return [item.strip() for item in items if item.strip()]

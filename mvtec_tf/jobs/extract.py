@@ -1,0 +1,38 @@
+"""Writing what a frozen encoder says of every image to a folder, once, for any number of heads."""
+
+import pathlib
+
+from mvtec_tf.features import extract
+from mvtec_tf.features.store import ENCODER, FeatureStore
+from mvtec_tf.graphs import saved_model
+from mvtec_tf.jobs import encoders, opening, recipes
+from mvtec_tf.jobs.settings import ExtractSettings
+from mvtec_tf.ownership import Owned
+
+
+def extract_features(said: ExtractSettings) -> FeatureStore:
+    """Computes the features that are missing, and keeps the encoder beside them.
+
+    Returns:
+      The finished store.
+
+    Raises:
+      UsageError: settings contradict each other.
+      UserError: images or encoder cannot be used.
+    """
+    settings = recipes.resolved(said)
+    recipes.check_source(settings)
+    if settings.encoder is not None:
+        card = saved_model.read_card(encoders.resolve_encoder(settings.encoder))
+        settings = recipes.settled(settings, said, card, f"`encoder`={settings.encoder}")
+    records, _ = opening.usable_by_file(settings, opening.scan(settings), encoders.max_pixels(settings))
+    out = pathlib.Path(settings.out)
+    with Owned(settings.out, "`out`"):
+        encoder, _ = encoders.encoder_of(settings, out / ENCODER)
+        stages = saved_model.read_card(encoder)["middle_stages"]
+        wanted = recipes.feature_settings(settings, stages, settings.maps)
+        store = extract.extract(encoder, records, wanted, out, settings.images_per_shard)
+        extract.keep_encoder(encoder, out)
+    print(store.describe())
+    print(out)
+    return store

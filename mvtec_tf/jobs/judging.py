@@ -1,0 +1,116 @@
+"""Judging a run: its table of predictions, its report with photographs and heat maps, its end."""
+
+import pathlib
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from mvtec_tf import files
+from mvtec_tf.data.decoding import unreadable
+from mvtec_tf.data.formats.scan import Record
+from mvtec_tf.evaluation import table
+from mvtec_tf.evaluation.image_files import ImageFiles
+from mvtec_tf.evaluation.localisation import heatmaps
+from mvtec_tf.evaluation.localisation.heatmaps import EXPORTED, GivenMaps
+from mvtec_tf.evaluation.report.extras import Extras
+from mvtec_tf.evaluation.report.judge import judge
+from mvtec_tf.evaluation.table import Row
+from mvtec_tf.graphs import scoring
+from mvtec_tf.graphs.signatures import HEAT_MAP
+from mvtec_tf.heads.settings import PLAIN_LOG_ODDS
+from mvtec_tf.jobs.opening import SKIPPED
+from mvtec_tf.jobs.settings import ThresholdSettings
+from mvtec_tf.run_directory import RunDirectory
+
+# So many categories stand in a heading.
+_NAMED = 4
+
+
+def judge_run(
+    run: RunDirectory,
+    settings: ThresholdSettings,
+    rows: Iterable[Row],
+    title: str,
+    notes: Iterable[tuple[str, str]],
+    threshold: float | None = None,
+    part: str = "",
+    allow_leak: bool = False,
+    evaluated: Sequence[Record] = (),
+) -> dict[str, Any]:
+    """Writes the table of predictions, then judges the table as it was written.
+
+    The mistakes are shown as photographs, with the heat maps of the run's exported model.
+
+    Args:
+      run: where to.
+      settings: how the threshold is chosen.
+      rows: of the table.
+      title: of the report.
+      notes: (heading, text), for the report.
+      threshold: None: chosen on the calibrate rows.
+      part: a folder inside the run, for a second model beside the main one.
+      allow_leak: labelled images may be among the evaluated ones; the report then begins with that.
+      evaluated: the evaluated images, to be shown; none: there are no photographs.
+    """
+    directory = run.path / part
+    skipped = [(item["path"], item["reason"]) for item in run.record.get(SKIPPED, [])]
+    notes = [*notes, *([("Images left out", unreadable.listing(skipped))] if skipped else [])]
+    table.write_predictions(directory / "predictions.csv", table.Predictions.from_rows(rows), allow_leak)
+    predictions = table.read_predictions(directory / "predictions.csv", allow_leak)
+    document = judge(
+        predictions,
+        directory,
+        threshold,
+        title,
+        notes,
+        run.record | ({"part": part, "score_unit": PLAIN_LOG_ODDS} if part else {}),
+        allow_leak=allow_leak,
+        extras=_photographs(run, evaluated, part),
+        heading=_heading(run, title, part),
+        tensorboard=run.tensorboard,
+        **settings.rule_and_costs(),
+    )
+    print(f"{title}: {document['summary']}", flush=True)
+    return document
+
+
+def write_heat_maps(model: files.PathLike, records: Sequence[Record], folder: pathlib.Path) -> None:
+    """Writes the heat map of every image by the exported graph, float32 [height, width], where there is none yet.
+
+    Args:
+      model: SavedModel with the signature `explain`.
+      records: the images.
+      folder: see `heatmaps.HeatMaps`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    missing = [record for record in records if not heatmaps.place(folder, record.path).is_file()]
+    answers = scoring.explained(model, [record.file for record in missing])
+    for record, answer in zip(missing, answers, strict=True):
+        heatmaps.write(folder, record.path, answer[HEAT_MAP])
+
+
+def _heading(run: RunDirectory, title: str, part: str) -> str:
+    """Which model, of which parts, with how many labels, in which run."""
+    categories = run.record["data"]["categories"]
+    more = f" and {len(categories) - _NAMED} more" if len(categories) > _NAMED else ""
+    parts = ", ".join(categories[:_NAMED]) + more
+    name = f"{run.path.resolve().name}/{part}".rstrip("/")
+    return f"{title}: {parts}, label budget {run.record['settings']['label_budget']}, run {name}"
+
+
+def _photographs(run: RunDirectory, evaluated: Sequence[Record], part: str) -> Extras:
+    """The evaluated images, and what draws heat maps of a few of them; a second model of a run was not exported."""
+    places = {record.path: record.file for record in evaluated}
+
+    def explain(paths: Sequence[str]) -> GivenMaps:
+        answers = scoring.explained(run.saved_model, [places[path] for path in paths])
+        return GivenMaps(EXPORTED, {path: answer[HEAT_MAP] for path, answer in zip(paths, answers, strict=True)})
+
+    shown = {record.path: ImageFiles(record.file, record.mask) for record in evaluated}
+    return Extras(shown, explain=None if part or not evaluated else explain)
+
+
+def finish(run: RunDirectory) -> None:
+    """Marks the run as finished and prints where it is, last."""
+    run.finish()
+    print(f"Report: {run.path / 'report.html'}")
+    print(run.path)

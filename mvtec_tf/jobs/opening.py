@@ -1,0 +1,156 @@
+"""Opening a run: its images, which of them can be used, its directory."""
+
+import contextlib
+import pathlib
+from collections.abc import Callable, Iterator, Sequence
+
+from mvtec_tf import settings as settings_lib
+from mvtec_tf.data import known_images
+from mvtec_tf.data.decoding import image_store, unreadable
+from mvtec_tf.data.decoding.image_store import Verdict
+from mvtec_tf.data.decoding.unreadable import Unreadable
+from mvtec_tf.data.formats import scan as records_lib
+from mvtec_tf.data.formats.scan import Record
+from mvtec_tf.errors import UserError
+from mvtec_tf.jobs.settings import ERROR, ImageSettings, RunSettings
+from mvtec_tf.run_directory import RunDirectory, read_run
+
+SKIPPED = "skipped_images"
+# What a training leaves behind, in the order in which it is made.
+RESULTS = ("saved_model", "predictions.csv", "metrics.json", "report.html")
+# The settings that say which features are wanted: of which images, by which encoder, how made.
+_OF_FEATURES = (
+    *("encoder", "encoders", "features", "seed", "max_pixels", "recipe_image_size", "categories"),
+    *("feature_layers", "pooling", "centre_brightness", "tiles", "neighbourhood"),
+    *("weights", "weights_partial", "backbone", "image_size"),
+)
+
+
+def scan(settings: ImageSettings) -> tuple[Record, ...]:
+    """Records of the images that the settings name."""
+    found = records_lib.scan(settings.data_dir, settings.categories, say=print)
+    categories = sorted({record.category for record in found})
+    print(f"{len(found)} images in {', '.join(categories)}.", flush=True)
+    return found
+
+
+def usable(
+    settings: ImageSettings, records: tuple[Record, ...], readable: Callable[[Sequence[Record]], Verdict]
+) -> Verdict:
+    """(records of images that can be used, the others), before anything is cut or written.
+
+    A run that is resumed knows already; otherwise the images are read once.
+
+    Args:
+      settings: what is done about an image that cannot be used.
+      records: of the scanner.
+      readable: looks at all images and says which can be used; see `ImageStore.readable`.
+
+    Raises:
+      UserError: an image cannot be used, unless such are skipped; or none can.
+    """
+    known = _verdict_of_the_run(settings.run_dir, records) if isinstance(settings, RunSettings) else None
+    good, bad = known or readable(records)
+    if settings.on_bad_image == ERROR:
+        unreadable.refuse(bad, len(records))
+    if bad:
+        print(unreadable.listing([(one.record.path, one.reason) for one in bad]), flush=True)
+    if not good:
+        raise UserError(f"`data_dir`: none of the {len(records)} images can be used; see above.")
+    return good, bad
+
+
+def usable_by_file(settings: ImageSettings, records: tuple[Record, ...], max_pixels: int) -> Verdict:
+    """Like `usable`, for who reads the files one by one as the first thing it does, and names a bad one itself.
+
+    So they are looked at before only where bad ones are skipped.
+    """
+    if settings.on_bad_image == ERROR:
+        return records, ()
+    return usable(settings, records, lambda all_of_them: image_store.check(all_of_them, max_pixels))
+
+
+def _verdict_of_the_run(run_dir: str, records: Sequence[Record]) -> Verdict | None:
+    if not (pathlib.Path(run_dir) / "run.json").is_file():
+        return None
+    run = read_run(run_dir)
+    reasons = {item["path"]: item["reason"] for item in run.get(SKIPPED, [])}
+    good = tuple(record for record in records if record.path not in reasons)
+    bad = tuple(Unreadable(record, reasons[record.path]) for record in records if record.path in reasons)
+    same = run["data"]["fingerprint"] == records_lib.fingerprint(good)
+    # A repaired image is no longer what was left out.
+    same = same and run["data"].get(SKIPPED) == _fingerprint_of(bad)
+    return (good, bad) if same else None
+
+
+def _fingerprint_of(skipped: Sequence[Unreadable]) -> str | None:
+    return records_lib.fingerprint(one.record for one in skipped) if skipped else None
+
+
+@contextlib.contextmanager
+def opened(
+    job: str,
+    settings: RunSettings,
+    records: Sequence[Record],
+    skipped: Sequence[Unreadable] = (),
+    results: Sequence[str] | None = RESULTS,
+) -> Iterator[RunDirectory]:
+    """Yields the run of the settings, this process' own until the block ends.
+
+    A run that is finished and whole comes back as finished, and the job has nothing to do. What is refused within the
+    block leaves no directory behind that would refuse the right settings.
+
+    Args:
+      job: name of the job, as run.json has it.
+      settings: everything that was asked for.
+      records: the images that are used.
+      skipped: images that were left out; they are listed in run.json and in the report.
+      results: what a finished run must have, or it is completed; None: the job looks for itself.
+    """
+    data = {
+        "fingerprint": records_lib.fingerprint(records),
+        "images": len(records),
+        "categories": sorted({record.category for record in records}),
+    }
+    if skipped:
+        data[SKIPPED] = _fingerprint_of(skipped)
+    run = RunDirectory(
+        settings.run_dir,
+        job,
+        settings_lib.recorded(settings),
+        data,
+        settings_lib.flagfile(settings),
+        settings_lib.defaults(type(settings)),
+        _OF_FEATURES,
+    )
+    try:
+        _look_at_results(run, results)
+        if not run.finished:
+            _note_images(run, records, skipped)
+        yield run
+    except UserError:
+        run.discard_if_unused()
+        raise
+    finally:
+        run.close()
+
+
+def _look_at_results(run: RunDirectory, results: Sequence[str] | None) -> None:
+    if run.finished and results is not None:
+        damaged = run.damaged(results)
+        if not damaged:
+            print("This run is finished; nothing to do. Choose a new run directory to repeat it.")
+            print(run.path)
+            return
+        print(f"This run was finished, but {', '.join(damaged)} is missing or empty. It is made anew.", flush=True)
+        run.note(status="running")
+    elif run.resumed:
+        run.damaged(())
+
+
+def _note_images(run: RunDirectory, records: Sequence[Record], skipped: Sequence[Unreadable]) -> None:
+    if skipped:
+        run.note(**{SKIPPED: [{"path": one.record.path, "reason": one.reason} for one in skipped]})
+    # An export knows its images again by their contents, wherever they lie then.
+    if not (run.path / known_images.FILE).exists():
+        known_images.write(run.path / known_images.FILE, records)

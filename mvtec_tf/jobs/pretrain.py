@@ -1,0 +1,40 @@
+"""Training a SimCLR encoder on good images only, and exporting it frozen."""
+
+from mvtec_tf.data.decoding.image_store import ImageStore
+from mvtec_tf.graphs import saved_model
+from mvtec_tf.jobs import opening
+from mvtec_tf.jobs.settings import STUDY, PretrainSettings
+from mvtec_tf.run_directory import RunDirectory
+from mvtec_tf.study import protocol as study
+from mvtec_tf.training.contrastive import train_simclr
+
+
+def pretrain(settings: PretrainSettings) -> RunDirectory:
+    """Trains and exports the encoder, or goes on where a stopped call left off.
+
+    Returns:
+      The finished run; its `saved_model` is the encoder.
+
+    Raises:
+      UserError: images or weights cannot be used.
+    """
+    store = ImageStore(settings.image_size, settings.cache, settings.max_pixels)
+    good = tuple(record for record in opening.scan(settings) if record.split == "train")
+    good, skipped = opening.usable(settings, good, store.readable)
+    if settings.protocol == STUDY:
+        good = study.pretrain_part(good, settings.seed)
+    with opening.opened("train_simclr", settings, good, skipped, ("saved_model",)) as run:
+        if run.finished:
+            return run
+        print(f"{len(good)} good training images; test images are not looked at.", flush=True)
+        images = store.load(good)
+        if not run.saved_model.exists():
+            with run.timed("train"):
+                encoder = train_simclr(run, settings, images)
+            seen = [{"path": record.path, "group": record.group, "category": record.category} for record in good]
+            card = {"run": run.record["settings"], "pretrain_images": seen}
+            saved_model.write_encoder(run.saved_model, encoder, card, max_pixels=settings.max_pixels)
+        run.finish()
+        print(f"Encoder: {run.saved_model}")
+        print(run.path)
+        return run

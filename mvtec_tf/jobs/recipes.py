@@ -1,0 +1,199 @@
+"""From what was asked for to what is run: recipes, defaults, and what an encoder or stored features have settled.
+
+What is recorded is what is run: every function gives settings with nothing left unsaid, or refuses.
+"""
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from mvtec_tf.errors import UsageError
+from mvtec_tf.features.recipe import RECIPES, Recipe
+from mvtec_tf.jobs.settings import EncoderFields, FeatureFields, ThresholdSettings
+
+if TYPE_CHECKING:
+    # Not at run time: a command line is read and refused without TensorFlow.
+    from mvtec_tf.features.feature_graph import FeatureSettings
+    from mvtec_tf.features.store import FeatureKey
+
+# The former names of recipes.
+ALIASES = {"auto": "few_labels"}
+# What is run where neither the settings nor a recipe nor an encoder says it.
+_DEFAULTS = {
+    "backbone": "resnet50",
+    "centre_brightness": False,
+    "head": "logistic",
+    "image_size": 224,
+    "neighbourhood": 3,
+    "pooling": ("mean",),
+    "tiles": "1x1",
+}
+# They make an encoder; one that is there has its own.
+_OF_WEIGHTS = ("weights", "weights_partial")
+_HAVE_A_SIZE = ("encoder", "features")
+
+
+def recipe_of(settings: Any) -> Recipe | None:
+    """The recipe that the settings name."""
+    return None if settings.recipe in (None, "none") else RECIPES[ALIASES.get(settings.recipe, settings.recipe)]
+
+
+def resolved(settings: EncoderFields) -> Any:
+    """The same settings with the recipe's values and the defaults for what was not said.
+
+    Raises:
+      UsageError: a value was given beside a recipe, and says something else.
+    """
+    recipe, values = recipe_of(settings), {}
+    if recipe is not None:
+        values = {name: value for name, value in values_of(recipe).items() if hasattr(settings, name)}
+        if any(getattr(settings, name, None) is not None for name in _HAVE_A_SIZE):
+            del values["image_size"]
+        name = ALIASES.get(settings.recipe, settings.recipe)
+        for field, value in values.items():
+            given = getattr(settings, field)
+            if given is not None and given != value:
+                raise UsageError(
+                    f"`{field}`={in_words(given)}: `recipe`={name} has `{field}`={in_words(value)}. Leave out one of "
+                    "them."
+                )
+        values["recipe"] = name
+        # What a miss and a false alarm are worth is the user's to say, so another threshold contradicts nothing.
+        if isinstance(settings, ThresholdSettings) and not settings.threshold_is_given:
+            values["threshold_method"] = recipe.threshold
+    unsaid = {
+        name: value
+        for name, value in _DEFAULTS.items()
+        if hasattr(settings, name) and getattr(settings, name) is None and name not in values
+    }
+    found = dataclasses.replace(settings, **values, **unsaid)
+    check_features(found)
+    return found
+
+
+def values_of(recipe: Recipe) -> dict[str, Any]:
+    """Setting -> the recipe's value."""
+    return {
+        "head": recipe.head,
+        "pooling": tuple(recipe.pooling),
+        "centre_brightness": recipe.centre_brightness,
+        "tiles": f"{recipe.tiles[0]}x{recipe.tiles[1]}",
+        "image_size": recipe.image_size,
+    }
+
+
+def check_source(settings: EncoderFields) -> None:
+    """Raises UsageError for settings that do not go together, before anything heavy is imported."""
+    if getattr(settings, "features", None) is None:
+        if (settings.encoder is None) == (settings.weights is None):
+            raise UsageError("Give either `encoder` or `weights`.")
+        return
+    given = [name for name in _OF_WEIGHTS if getattr(settings, name)]
+    if given:
+        listed = ", ".join(f"`{name}`" for name in given)
+        raise UsageError(f"`features`: what is stored there was made with its own encoder. Leave out {listed}.")
+
+
+def settled(
+    settings: EncoderFields, said: EncoderFields, card: Mapping[str, Any], source: str, key: "FeatureKey | None" = None
+) -> Any:
+    """The settings with what an encoder, or features that are stored, have settled.
+
+    Args:
+      settings: resolved.
+      said: as they were given.
+      card: what the encoder says of itself.
+      source: the setting that named it, with its value, for the message.
+      key: what stored features are of; None: features are yet to be made.
+
+    Raises:
+      UsageError: something was given, and says something else.
+    """
+    own = {"image_size": card["image_size"], "backbone": card["run"].get("backbone", settings.backbone)}
+    own["weights_partial"] = False
+    if key is not None:
+        own |= {"tiles": "{}x{}".format(*key.tiles), "pooling": tuple(key.pooling), "feature_layers": tuple(key.layers)}
+        own |= {"centre_brightness": key.centre_brightness, "neighbourhood": key.neighbourhood}
+    given = {name: getattr(said, name) for name in own}
+    other = [
+        f"`{name}`={in_words(given[name])} (it has {in_words(value)})"
+        for name, value in own.items()
+        if given[name] not in (None, (), False, value)
+        or (name == "centre_brightness" and given[name] is False and value)
+    ]
+    if other:
+        raise UsageError(
+            f"{source} cannot be had with another {', '.join(other)}. Leave these out, or name the `weights` of a "
+            "backbone to make such features of."
+        )
+    return dataclasses.replace(settings, **own)
+
+
+def check_store(settings: EncoderFields, folder: str, key: "FeatureKey", made_of_weights: bool) -> None:
+    """Raises UsageError if stored features are not those of the recipe, if one is asked for.
+
+    Args:
+      settings: with the recipe.
+      folder: of the store, for the message.
+      key: what its features are of.
+      made_of_weights: whether the encoder is weights as they were given; one that was trained on images has the size
+        that it was trained at.
+    """
+    recipe = recipe_of(settings)
+    if recipe is None:
+        return
+    wanted = {"pooling": recipe.pooling, "centre_brightness": recipe.centre_brightness, "tiles": recipe.tiles}
+    if made_of_weights:
+        rows, columns = recipe.tiles
+        wanted["image_size"] = (rows * recipe.image_size, columns * recipe.image_size)
+    other = [
+        f"{name} {in_words(getattr(key, name))}, not {in_words(value)}"
+        for name, value in wanted.items()
+        if getattr(key, name) != value
+    ]
+    if other:
+        raise UsageError(
+            f"`features`={folder}: not the features of `recipe`={settings.recipe}: {'; '.join(other)}. Extract them by "
+            "that recipe, or leave the recipe out."
+        )
+
+
+def check_features(settings: FeatureFields) -> None:
+    """Raises UsageError for a value that makes no sense."""
+    if settings.tiles is not None:
+        parse_tiles(settings.tiles)
+    if settings.neighbourhood is not None and settings.neighbourhood % 2 == 0:
+        raise UsageError(f"`neighbourhood`={settings.neighbourhood}: expected an odd number.")
+
+
+def parse_tiles(text: str) -> tuple[int, int]:
+    """(rows, columns) of "RxC".
+
+    Raises:
+      UsageError: it is nothing of the kind.
+    """
+    match = re.fullmatch(r"([1-9]\d?)[xX]([1-9]\d?)", text)
+    if not match:
+        raise UsageError(f"`tiles`={text}: expected ROWSxCOLUMNS, such as 2x2, each from 1 to 99.")
+    return int(match[1]), int(match[2])
+
+
+def feature_settings(settings: FeatureFields, middle_stages: list[str], maps: bool) -> "FeatureSettings":
+    """The features of an encoder that resolved settings ask for.
+
+    Args:
+      settings: resolved.
+      middle_stages: the layers if none are named.
+      maps: whether patch maps are wanted.
+    """
+    from mvtec_tf.features.feature_graph import FeatureSettings
+
+    layers = tuple(settings.feature_layers or middle_stages)
+    tiles = parse_tiles(settings.tiles)
+    return FeatureSettings(layers, maps, settings.neighbourhood, tiles, settings.pooling, settings.centre_brightness)
+
+
+def in_words(value: Any) -> str:
+    """A value as it is written at a command line."""
+    return ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value).lower()

@@ -1,0 +1,176 @@
+"""What a job is asked for, as plain data: one definition for Python, the command line, run.json and flags.txt.
+
+A job's settings are a frozen dataclass whose docstring says what each attribute means; nothing heavy is imported, so
+that a command line is shown and refused at once. The metadata of a field may say:
+
+  least, most: bounds of a number; `above` a bound that it must exceed.
+  outcome: False where the value does not decide what comes out (a cache), so that another one resumes the same run.
+  paths: True for a list of paths, in which a comma may be part of a name.
+"""
+
+import csv
+import dataclasses
+import inspect
+import io
+import re
+import types
+import typing
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
+
+from mvtec_tf.errors import UsageError
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """One value that can be set.
+
+    Attributes:
+      name: its name on the command line; strengths of an augmentation are `augment_NAME`.
+      path: attribute names from the settings to the value.
+      kind: bool, int, float, str, or tuple for a list of texts.
+      optional: whether None is a value of its own: nothing was said.
+      choices: the values that there are, or () if any.
+      default: its default, `dataclasses.MISSING` if it must be given.
+      words: what it means.
+      metadata: see the module.
+    """
+
+    name: str
+    path: tuple[str, ...]
+    kind: type
+    optional: bool
+    choices: tuple[str, ...]
+    default: Any
+    words: str
+    metadata: Mapping[str, Any]
+
+    def value_of(self, settings: Any) -> Any:
+        """Its value in an instance."""
+        for step in self.path:
+            settings = getattr(settings, step)
+        return settings
+
+
+def settings_of(owner: type, prefix: str = "", path: tuple[str, ...] = ()) -> Iterator[Setting]:
+    """All that can be set of a dataclass, those of its inner dataclasses among them."""
+    hints, words = typing.get_type_hints(owner), _documented_attributes(owner)
+    for field in dataclasses.fields(owner):
+        hint = hints[field.name]
+        if dataclasses.is_dataclass(hint):
+            yield from settings_of(hint, "augment_", (*path, field.name))
+            continue
+        optional = isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union
+        if optional:
+            (hint,) = (one for one in typing.get_args(hint) if one is not type(None))
+        choices = typing.get_args(hint) if typing.get_origin(hint) is Literal else ()
+        kind = str if choices else typing.get_origin(hint) or hint
+        default = field.default_factory() if field.default_factory is not dataclasses.MISSING else field.default
+        yield Setting(
+            prefix + field.name,
+            (*path, field.name),
+            kind,
+            optional,
+            choices,
+            default,
+            words[field.name],
+            field.metadata,
+        )
+
+
+def build(owner: type, values: Mapping[str, Any]) -> Any:
+    """An instance from values by their names on the command line.
+
+    Raises:
+      UsageError: a value is out of its bounds.
+    """
+    own, inner = {}, {}
+    for setting in settings_of(owner):
+        value = values[setting.name]
+        check(setting, value)
+        value = tuple(value) if setting.kind is tuple and value is not None else value
+        if len(setting.path) == 1:
+            own[setting.path[0]] = value
+        else:
+            inner.setdefault(setting.path[0], {})[setting.path[1]] = value
+    hints = typing.get_type_hints(owner)
+    return owner(**own, **{name: hints[name](**found) for name, found in inner.items()})
+
+
+def check_all(settings: Any) -> None:
+    """Raises UsageError for a value that is out of its bounds or is none of its choices."""
+    for setting in settings_of(type(settings)):
+        check(setting, setting.value_of(settings))
+
+
+def check(setting: Setting, value: Any) -> None:
+    """Raises UsageError if the value is out of the setting's bounds or is none of its choices."""
+    if value is None:
+        return
+    if setting.choices and value not in setting.choices:
+        raise UsageError(f"`{setting.name}`={value}: expected one of {', '.join(setting.choices)}.")
+    if setting.kind not in (int, float) or isinstance(value, bool):
+        return
+    least, above, most = (setting.metadata.get(name) for name in ("least", "above", "most"))
+    # Written so that NaN is refused too.
+    if least is not None and not value >= least:
+        raise UsageError(f"`{setting.name}`={value}: must be {least} or more.")
+    if above is not None and not value > above:
+        raise UsageError(f"`{setting.name}`={value}: must be above {above}.")
+    if most is not None and not value <= most:
+        raise UsageError(f"`{setting.name}`={value}: must be {most} or less.")
+
+
+def recorded(settings: Any) -> dict[str, Any]:
+    """Everything that decides the outcome, by name, as JSON values."""
+    return {
+        setting.name: _as_json(setting.value_of(settings))
+        for setting in settings_of(type(settings))
+        if setting.metadata.get("outcome", True)
+    }
+
+
+def defaults(owner: type) -> dict[str, Any]:
+    """The defaults of everything that need not be given, by name, as JSON values."""
+    return {
+        setting.name: _as_json(setting.default)
+        for setting in settings_of(owner)
+        if setting.default is not dataclasses.MISSING
+    }
+
+
+def flagfile(settings: Any) -> str:
+    """The text of a flagfile that repeats the job."""
+    lines = []
+    for setting in sorted(settings_of(type(settings)), key=lambda one: one.name):
+        value = setting.value_of(settings)
+        if value is None:
+            continue
+        if setting.kind is bool:
+            lines.append(f"--{setting.name}" if value else f"--no{setting.name}")
+        elif setting.kind is tuple:
+            row = io.StringIO()
+            csv.writer(row, lineterminator="").writerow(value)
+            lines.append(f"--{setting.name}={row.getvalue()}")
+        else:
+            lines.append(f"--{setting.name}={value}")
+    return "\n".join(lines) + "\n"
+
+
+def _as_json(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _documented_attributes(owner: type) -> dict[str, str]:
+    """name -> description, from the `Attributes:` sections of the class's docstring and of its bases'."""
+    found: dict[str, str] = {}
+    for one in reversed(owner.__mro__):
+        text = inspect.getdoc(one) if "__doc__" in vars(one) else None
+        if not text or "Attributes:\n" not in text:
+            continue
+        section = text.split("Attributes:\n", 1)[1].split("\n\n", 1)[0]
+        entries = re.split(r"^  (?=\w+: )", section, flags=re.MULTILINE)[1:]
+        for entry in entries:
+            name, words = entry.split(": ", 1)
+            found[name] = " ".join(words.split())
+    return found
