@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mvtec_tf.bin.flags import extras as extra_flags
 from mvtec_tf.errors import UsageError, UserError
 from mvtec_tf.evaluation import image_files
 from mvtec_tf.evaluation.assessment import assess
@@ -27,6 +26,7 @@ from mvtec_tf.evaluation.report.judge import judge
 from mvtec_tf.evaluation.report.section import Group, Panel, Section
 from mvtec_tf.evaluation.table import Predictions, Row, write_predictions
 from mvtec_tf.evaluation.thresholds import Rule
+from mvtec_tf.jobs import extras
 from tests.conftest import run_binary
 
 
@@ -234,10 +234,10 @@ def test_an_image_that_cannot_be_read_is_named(tmp_path):
 def test_heat_maps_may_be_named_and_two_of_one_name_are_refused(tmp_path):
     for name in ("a", "b=c"):
         (tmp_path / name).mkdir()
-    found = extra_flags.heat_maps([f"Mine={tmp_path / 'a'}", str(tmp_path / "a"), str(tmp_path / "b=c")])
+    found = extras.heat_maps([f"Mine={tmp_path / 'a'}", str(tmp_path / "a"), str(tmp_path / "b=c")])
     assert [maps.name for maps in found] == ["Mine", "a", "b=c"]
     with pytest.raises(UsageError, match="called 'a'"):
-        extra_flags.heat_maps([str(tmp_path / "a"), f"a={tmp_path / 'a'}"])
+        extras.heat_maps([str(tmp_path / "a"), f"a={tmp_path / 'a'}"])
 
 
 def test_evaluate_measures_heat_maps_of_any_model_against_masks(shown, toy, tmp_path):

@@ -11,11 +11,14 @@ import numpy as np
 
 from mvtec_tf import files
 from mvtec_tf.data import input_pipeline, leaks
+from mvtec_tf.data.formats import scan as records_lib
 from mvtec_tf.data.formats.scan import Record
-from mvtec_tf.errors import UserError
+from mvtec_tf.errors import UsageError, UserError
 from mvtec_tf.evaluation import embedding
 from mvtec_tf.evaluation.localisation import heatmaps
 from mvtec_tf.evaluation.localisation.heatmaps import EXPORTED, HeatMaps
+from mvtec_tf.evaluation.report import again
+from mvtec_tf.evaluation.report.extras import Extras
 from mvtec_tf.evaluation.table import Predictions
 from mvtec_tf.features.store import FeatureStore, encoder_digest
 from mvtec_tf.graphs import grad_cam, rebuild, saved_model, scoring
@@ -23,9 +26,12 @@ from mvtec_tf.graphs.rebuild import Rebuilt
 from mvtec_tf.graphs.signatures import EMBED, HEAT_MAP
 from mvtec_tf.graphs.thresholded import SCORE
 from mvtec_tf.heads.file import read_head, settings_of
+from mvtec_tf.jobs import extras as extras_lib
 from mvtec_tf.jobs.encoders import resolve_encoder
 from mvtec_tf.jobs.probe_features import encoder_of
+from mvtec_tf.jobs.settings import ExplainSettings
 from mvtec_tf.keras_settings import keras
+from mvtec_tf.ownership import Owned
 from mvtec_tf.run_directory import read_run
 
 MAPS_DIR = "heatmaps"
@@ -54,6 +60,47 @@ class Explained:
     maps: tuple[HeatMaps, ...]
     features: np.ndarray | None
     about: tuple[str, ...] = ()
+
+
+def explain(settings: ExplainSettings) -> dict[str, Any]:
+    """Writes heat maps and embedding into a finished run, and its report anew with them.
+
+    Returns:
+      The content of `metrics.json`.
+
+    Raises:
+      UsageError: there is no such method.
+      UserError: the run or its images cannot be used.
+    """
+    unknown = [method for method in settings.method if method not in METHODS]
+    if unknown:
+        raise UsageError(f"`method`={','.join(settings.method)}: expected some of {', '.join(METHODS)}.")
+    run = pathlib.Path(settings.run)
+    record = read_explainable(run)
+    with Owned(run, "`run`"):
+        evaluate = again.predictions_of(run).part(leaks.EVALUATE)
+        records = records_lib.scan(settings.data_dir, record["settings"].get("categories", []), say=print)
+        image_files, about_files = extras_lib.image_and_mask_files(settings, evaluate, (), records)
+        own = records_of(evaluate, records)
+        methods = list(dict.fromkeys(settings.method))
+        found = explain_run(run, record, evaluate, own, methods, settings.batch_size, settings.encoder)
+        extras = Extras(
+            files=image_files,
+            about_files=about_files,
+            maps=found.maps,
+            about_maps=found.about,
+            features=found.features,
+            tsne=settings.tsne,
+            seed=settings.seed,
+            projector=run / "tensorboard",
+            say=lambda text: print(text, flush=True),
+        )
+        document = again.judge_again(run, extras, f"Run of {record['binary']}", record)
+    for figures in document["pixels"].values():
+        print(figures["summary"])
+    print(f"Report: {run / 'report.html'}")
+    print(run)
+    return document
 
 
 def read_explainable(run_dir: pathlib.Path) -> dict[str, Any]:

@@ -297,6 +297,90 @@ class BaselineSettings(RunSettings, ImageSettings, ThresholdSettings):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class ExtraSettings:
+    """What there is to show beside a table of predictions.
+
+    Attributes:
+      data_dir: where the table's images and masks are, as for training. Unset: no images.
+      masks: folder of masks instead of those of data_dir. That of the image PATH is PATH, or PATH with _mask.png or any
+        other suffix of images in place of its own.
+      tsne: also t-SNE of the embedding, which takes a while for thousands of images.
+    """
+
+    data_dir: tuple[str, ...] = dataclasses.field(default=(), metadata=_APART | {"paths": True})
+    masks: str | None = None
+    tsne: bool = True
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class JudgeSettings(ExtraSettings, ThresholdSettings):
+    """A table of predictions of any model, to be judged.
+
+    Attributes:
+      predictions: table of predictions: CSV, or what predict wrote.
+      out: folder for metrics.json, metrics.csv, figures/ and report.html; made if missing.
+      threshold: a score that reaches it is called defective. Unset: chosen on the calibrate rows.
+      heatmaps: folder of heat maps, PATH.npy for the image PATH (or its suffix replaced by .npy): float32 [h, w],
+        higher is more defective; NAME=DIR to name them, several with commas. Needs data_dir or masks.
+      categories: only these categories of data_dir; default: all that are found.
+      features: embedding of the images: .npz with paths, str [N], and features, float32 [N, D].
+      resamples: resamples for the 95 % intervals; 0: no intervals.
+      seed: random seed of the resamples.
+      allow_leak: judge also the table of a run of the protocol study, whose evaluated images were used to make the
+        model, and say first that this proves nothing.
+      tensorboard: folder for the same as a TensorBoard log. Unset: none.
+      title: heading of the report. Unset: the name of the predictions file.
+    """
+
+    predictions: str
+    out: str
+    threshold: float | None = None
+    heatmaps: tuple[str, ...] = ()
+    categories: tuple[str, ...] = ()
+    features: str | None = None
+    resamples: int = _number(1000, least=0)
+    seed: int = _number(0, least=0)
+    allow_leak: bool = False
+    tensorboard: str | None = None
+    title: str | None = None
+
+    def check_threshold(self) -> None:
+        """Raises UsageError for settings that contradict each other."""
+        super().check_threshold()
+        if self.threshold is None:
+            return
+        if not math.isfinite(self.threshold):
+            raise UsageError(f"`threshold`={self.threshold}: expected a finite number.")
+        if self.threshold_is_given or self.threshold_per == "category":
+            raise UsageError(
+                "`threshold` is given, so none is chosen: leave it out, or what else says how one is chosen."
+            )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ExplainSettings(ExtraSettings):
+    """A finished run whose model is to be looked into.
+
+    Attributes:
+      run: run directory of a finished run of train_cnn, fit_probe or fit_baseline.
+      data_dir: the images of that run, as they were named for it.
+      method: which maps, out of exported, gradcam, gradcam++: those that the exported graph answers, which every run
+        has, or tf-keras-vis' of a network with a gradient. Unset: gradcam,gradcam++ of train_cnn, exported of the
+        others.
+      encoder: where the encoder of a probe lies, if it is no longer where it was.
+      batch_size: images at a time.
+      seed: random seed of t-SNE, and of the sample of more than 5,000 images.
+    """
+
+    run: str
+    data_dir: tuple[str, ...] = dataclasses.field(metadata=_APART | {"paths": True})
+    method: tuple[str, ...] = ()
+    encoder: str | None = None
+    batch_size: int = _number(16, least=1)
+    seed: int = _number(0, least=0)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainClassifierSettings(RunSettings, ImageSettings, ProtocolSettings, ThresholdSettings, SupervisedSettings):
     """The supervised network: its training, its images, its judgement.
 
