@@ -18,7 +18,7 @@ import typing
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
-from mvtec_tf.errors import UsageError
+from mvtec_tf.errors import UsageError, UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +94,11 @@ def build(owner: type, values: Mapping[str, Any]) -> Any:
         else:
             inner.setdefault(setting.path[0], {})[setting.path[1]] = value
     hints = typing.get_type_hints(owner)
-    return owner(**own, **{name: hints[name](**found) for name, found in inner.items()})
+    try:
+        inner = {name: hints[name](**found) for name, found in inner.items()}
+    except UserError as error:
+        raise UsageError(f"`augment_...`: {error}") from error
+    return owner(**own, **inner)
 
 
 def check_all(settings: Any) -> None:

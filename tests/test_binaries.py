@@ -89,8 +89,8 @@ def test_a_probe_wants_either_an_encoder_or_weights(toy, tmp_path):
         (["--neighbourhood=2", "--head=padim"], "--neighbourhood=2"),
         (["--head=oracle"], "--head"),
         (["--features=somewhere"], "Leave out --weights"),
-        (["--recipe=auto", "--head=logistic"], "--head=logistic: --recipe=auto has --head=fused"),
-        (["--recipe=auto", "--pooling=mean"], "--pooling=mean: --recipe=auto has --pooling=mean,gem8"),
+        (["--recipe=auto", "--head=logistic"], "--head=logistic: --recipe=few_labels has --head=fused"),
+        (["--recipe=auto", "--pooling=mean"], "--pooling=mean: --recipe=few_labels has --pooling=mean,gem8"),
         (["--recipe=auto", "--protocol=study"], "--recipe: --protocol=study"),
     ],
 )

@@ -35,7 +35,7 @@ def test_the_same_call_resumes_and_knows_when_it_is_finished(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"settings": {"seed": 1, "epochs": 5}}, "--seed: 0 there, 1 here"),
+        ({"settings": {"seed": 1, "epochs": 5}}, "`seed`: 0 there, 1 here"),
         ({"binary": "train_simclr"}, "train_cnn there, train_simclr here"),
         ({"data": {"fingerprint": "other"}}, "images or their labels are not the same"),
     ],

@@ -128,6 +128,17 @@ class ThresholdSettings:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class CleanSettings:
+    """The only protocol of a job.
+
+    Attributes:
+      protocol: who may see which image.
+    """
+
+    protocol: Literal["clean"] = CLEAN
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class ProtocolSettings:
     """Who may see which image.
 
@@ -263,7 +274,7 @@ class FitSettings(RunSettings, ImageSettings, ProtocolSettings, ThresholdSetting
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ExtractSettings(ImageSettings, EncoderFields):
+class ExtractSettings(ImageSettings, CleanSettings, EncoderFields):
     """Features of all images, kept in a folder.
 
     Attributes:
@@ -280,7 +291,7 @@ class ExtractSettings(ImageSettings, EncoderFields):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class BaselineSettings(RunSettings, ImageSettings, ThresholdSettings):
+class BaselineSettings(RunSettings, ImageSettings, CleanSettings, ThresholdSettings):
     """A head on what no network is needed for.
 
     Attributes:
@@ -411,7 +422,7 @@ class PretrainSettings(RunSettings, ImageSettings, ContrastiveSettings):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LabelEfficiencySettings(
-    RunSettings, ImageSettings, ThresholdSettings, WeightsSettings, FeatureFields, HeadNumbers
+    RunSettings, ImageSettings, CleanSettings, ThresholdSettings, WeightsSettings, FeatureFields, HeadNumbers
 ):
     """A grid of encoders, heads, label budgets and draws.
 

@@ -4,11 +4,12 @@ No TensorFlow here, so that a command line can show and check its flags at once.
 """
 
 import dataclasses
+from typing import Literal
 
 from mvtec_tf.data.augment_settings import ClassifierAugmentation, ContrastiveAugmentation
 
-# Zero has a meaning of its own for these; every other number of a recipe must be above it.
-_OR_ZERO = {"or_zero": True}
+# Zero has a meaning of its own for some; every other number of a recipe must be above it.
+_OR_ZERO, _ABOVE_ZERO = {"least": 0}, {"above": 0}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,21 +37,21 @@ class SupervisedSettings:
     """
 
     backbone: str = "resnet50"
-    image_size: int = 224
+    image_size: int = dataclasses.field(default=224, metadata=_ABOVE_ZERO)
     weights: str = "imagenet"
     weights_partial: bool = False
     backbone_stages: int = dataclasses.field(default=0, metadata=_OR_ZERO)
     trainable_stages: int = dataclasses.field(default=2, metadata=_OR_ZERO)
-    batch_size: int = 64
-    epochs: int = 50
-    patience: int = 5
-    learning_rate: float = 1e-3
+    batch_size: int = dataclasses.field(default=64, metadata=_ABOVE_ZERO)
+    epochs: int = dataclasses.field(default=50, metadata=_ABOVE_ZERO)
+    patience: int = dataclasses.field(default=5, metadata=_ABOVE_ZERO)
+    learning_rate: float = dataclasses.field(default=1e-3, metadata=_ABOVE_ZERO)
     weight_decay: float = dataclasses.field(default=1e-4, metadata=_OR_ZERO)
     balanced_sampling: bool = False
-    precision: str = "auto"
-    jit: str = "auto"
+    precision: Literal["auto", "float32", "mixed_bfloat16"] = "auto"
+    jit: Literal["auto", "on", "off"] = "auto"
     seed: int = dataclasses.field(default=0, metadata=_OR_ZERO)
-    checkpoint_every: int = 1
+    checkpoint_every: int = dataclasses.field(default=1, metadata=_ABOVE_ZERO)
     augmentation: ClassifierAugmentation = dataclasses.field(default_factory=ClassifierAugmentation)
 
 
@@ -83,23 +84,23 @@ class ContrastiveSettings:
     """
 
     backbone: str = "resnet50"
-    image_size: int = 224
+    image_size: int = dataclasses.field(default=224, metadata=_ABOVE_ZERO)
     weights: str = "imagenet"
     weights_partial: bool = False
-    projection_hidden: int = 1024
-    projection_dimensions: int = 256
-    temperature: float = 0.07
-    batch_size: int = 48
+    projection_hidden: int = dataclasses.field(default=1024, metadata=_ABOVE_ZERO)
+    projection_dimensions: int = dataclasses.field(default=256, metadata=_ABOVE_ZERO)
+    temperature: float = dataclasses.field(default=0.07, metadata=_ABOVE_ZERO)
+    batch_size: int = dataclasses.field(default=48, metadata=_ABOVE_ZERO)
     epochs: int = dataclasses.field(default=7, metadata=_OR_ZERO)
-    passes_per_epoch: int = 1
-    learning_rate: float = 1e-4
+    passes_per_epoch: int = dataclasses.field(default=1, metadata=_ABOVE_ZERO)
+    learning_rate: float = dataclasses.field(default=1e-4, metadata=_ABOVE_ZERO)
     final_learning_rate: float = dataclasses.field(default=0.0, metadata=_OR_ZERO)
-    schedule: str = "cosine"
+    schedule: Literal["cosine", "cosine_by_epoch"] = "cosine"
     warmup_share: float = dataclasses.field(default=0.1, metadata=_OR_ZERO)
     weight_decay: float = dataclasses.field(default=1e-4, metadata=_OR_ZERO)
-    clip_norm: float = 1.0
-    precision: str = "auto"
-    jit: str = "auto"
+    clip_norm: float = dataclasses.field(default=1.0, metadata=_ABOVE_ZERO)
+    precision: Literal["auto", "float32", "mixed_bfloat16"] = "auto"
+    jit: Literal["auto", "on", "off"] = "auto"
     seed: int = dataclasses.field(default=0, metadata=_OR_ZERO)
-    checkpoint_every: int = 1
+    checkpoint_every: int = dataclasses.field(default=1, metadata=_ABOVE_ZERO)
     augmentation: ContrastiveAugmentation = dataclasses.field(default_factory=ContrastiveAugmentation)

@@ -7,6 +7,7 @@ from typing import Any
 from absl import flags
 
 from mvtec_tf import settings as settings_lib
+from mvtec_tf.errors import UsageError
 from mvtec_tf.settings import Setting
 
 FLAGS = flags.FLAGS
@@ -18,8 +19,8 @@ _DEFINE = {bool: flags.DEFINE_boolean, int: flags.DEFINE_integer, float: flags.D
 def define(owner: type) -> None:
     """One flag for each setting of the dataclass `owner`."""
     for setting in settings_lib.settings_of(owner):
-        required = setting.default is dataclasses.MISSING
-        default = None if required else setting.default
+        # That it must be given is said by `read`, all at once and in words of our own.
+        default = None if setting.default is dataclasses.MISSING else setting.default
         if setting.kind is tuple:
             parser = PathsParser() if setting.metadata.get("paths") else flags.ListParser()
             flags.DEFINE(
@@ -28,20 +29,23 @@ def define(owner: type) -> None:
                 None if default is None else list(default),
                 setting.words,
                 serializer=flags.CsvListSerializer(","),
-                required=required,
             )
         elif setting.choices:
-            flags.DEFINE_enum(setting.name, default, list(setting.choices), setting.words, required=required)
+            flags.DEFINE_enum(setting.name, default, list(setting.choices), setting.words)
         else:
-            _DEFINE[setting.kind](setting.name, default, setting.words, required=required)
+            _DEFINE[setting.kind](setting.name, default, setting.words)
 
 
 def read(owner: type) -> Any:
     """The settings as the command line says.
 
     Raises:
-      UsageError: a number is out of its bounds.
+      UsageError: a number is out of its bounds, or something is missing.
     """
+    needed = [one.name for one in settings_lib.settings_of(owner) if one.default is dataclasses.MISSING]
+    missing = [f"`{name}` is missing" for name in needed if FLAGS[name].value is None]
+    if missing:
+        raise UsageError(f"{', '.join(missing)}. Try --help.")
     return settings_lib.build(owner, {setting.name: _value(setting) for setting in settings_lib.settings_of(owner)})
 
 
