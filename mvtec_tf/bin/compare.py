@@ -13,12 +13,10 @@ evaluated images were used before; a run that repeats the study is set beside th
 a supervised network with all of them, from the records of the runs, which must be run directories.
 """
 
-import dataclasses
-
 from absl import flags
 
 from mvtec_tf.bin import entry
-from mvtec_tf.errors import UsageError, UserError
+from mvtec_tf.errors import UsageError
 
 _RUNS = flags.DEFINE_list("runs", None, "Run directories or CSV files, as described above; at least two.")
 _OUT = flags.DEFINE_string("out", None, "Folder for comparison.json, comparison.csv, figures/ and report.html.")
@@ -40,37 +38,19 @@ def main() -> None:
         if not flag.value:
             raise UsageError(f"--{flag.name} is missing. Expected --runs=A,B,... --out=DIR. Try --help.")
 
-    from mvtec_tf.evaluation.comparison import report as comparison_report
-    from mvtec_tf.evaluation.comparison import summary as comparison_summary
-    from mvtec_tf.evaluation.comparison.contenders import common_costs, read_methods
-    from mvtec_tf.evaluation.intervals import Bootstrap
-    from mvtec_tf.evaluation.metrics import Costs
-    from mvtec_tf.study import report as study_report
+    from mvtec_tf.jobs.compare import compare
 
-    given = {"miss": _COST_MISS.value, "false_alarm": _COST_FALSE_ALARM.value}
-    given = {name: value for name, value in given.items() if value is not None}
-    try:
-        Costs(**given)
-        methods = read_methods(_RUNS.value)
-        costs = dataclasses.replace(common_costs(methods) or Costs(), **given)
-    except ValueError as error:
-        raise UsageError(f"--cost_miss, --cost_false_alarm: {error}") from error
-    print(f"A miss costs {costs.miss:g}, a false alarm {costs.false_alarm:g}.")
-    entry.own(_OUT.value)
-    try:
-        bootstrap = Bootstrap(_RESAMPLES.value, _SEED.value)
-        if _STUDY.value:
-            # First: it refuses bare tables, and nothing half-written should stay behind.
-            found = study_report.write(methods, _OUT.value, _TITLE.value, costs, bootstrap)
-        compared = comparison_report.write(methods, _OUT.value, _TITLE.value, costs, bootstrap)
-    except OSError as error:
-        raise UserError(
-            f"--out={_OUT.value}: {error.filename} cannot be written ({error.strerror}). Name a folder that can."
-        ) from error
-    if _STUDY.value:
-        print("\n".join(study_report.sentences(found)))
-    print("\n".join(comparison_summary.sentences(compared)))
-    print(comparison_summary.text_table(compared))
+    words = compare(
+        _RUNS.value,
+        _OUT.value,
+        study=_STUDY.value,
+        title=_TITLE.value,
+        cost_miss=_COST_MISS.value,
+        cost_false_alarm=_COST_FALSE_ALARM.value,
+        resamples=_RESAMPLES.value,
+        seed=_SEED.value,
+    )
+    print("\n".join(words))
     print(_OUT.value)
 
 

@@ -2,6 +2,7 @@
 
 import pathlib
 
+from mvtec_tf.data.record import Record
 from mvtec_tf.features import extract
 from mvtec_tf.features.store import ENCODER, FeatureStore
 from mvtec_tf.graphs import saved_model
@@ -10,8 +11,12 @@ from mvtec_tf.jobs.settings import ExtractSettings
 from mvtec_tf.ownership import Owned
 
 
-def extract_features(said: ExtractSettings) -> FeatureStore:
+def extract_features(said: ExtractSettings, records: tuple[Record, ...] | None = None) -> FeatureStore:
     """Computes the features that are missing, and keeps the encoder beside them.
+
+    Args:
+      said: what is asked for; what is left unsaid is the recipe's, the encoder's, or the default.
+      records: the images; None: those that the settings name.
 
     Returns:
       The finished store.
@@ -25,7 +30,8 @@ def extract_features(said: ExtractSettings) -> FeatureStore:
     if settings.encoder is not None:
         card = saved_model.read_card(encoders.resolve_encoder(settings.encoder))
         settings = recipes.settled(settings, said, card, f"`encoder`={settings.encoder}")
-    records, _ = opening.usable_by_file(settings, opening.scan(settings), encoders.max_pixels(settings))
+    records = opening.scan(settings) if records is None else records
+    records, _ = opening.usable_by_file(settings, records, encoders.max_pixels(settings))
     out = pathlib.Path(settings.out)
     with Owned(settings.out, "`out`"):
         encoder, _ = encoders.encoder_of(settings, out / ENCODER)

@@ -1,0 +1,405 @@
+"""The Python face: what a notebook needs, in a dozen names, as `import mvtec_tf as mt`.
+
+Each function takes the settings of the command of its kind as keyword arguments, under the names that the command line
+has too, and calls the same job.
+"""
+
+import dataclasses
+import difflib
+import os
+import pathlib
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from mvtec_tf import settings as settings_lib
+from mvtec_tf.data import protocol
+from mvtec_tf.data.formats import scan as records_lib
+from mvtec_tf.data.protocol import Cut
+from mvtec_tf.data.record import Record
+from mvtec_tf.errors import UserError
+from mvtec_tf.files import PathLike, read_json
+from mvtec_tf.jobs.settings import (
+    ExtractSettings,
+    FitSettings,
+    JudgeSettings,
+    PretrainSettings,
+    TrainClassifierSettings,
+)
+
+Image = PathLike | np.ndarray
+
+
+def scan(data: PathLike | Sequence[PathLike], categories: Sequence[str] = ()) -> tuple[Record, ...]:
+    """Lists the images of folders or lists, one record each.
+
+    Args:
+      data: category folder (MVTec layout, or good/ and defective/), folder of such, CSV list; or several of these.
+      categories: only these; default: all that are found.
+
+    Raises:
+      UserError: there are none, or what a folder or a list says cannot be.
+
+    Example:
+      images = mt.scan("DATA/bottle")
+    """
+    return records_lib.scan(_paths(data), list(categories), say=print)
+
+
+def split(images: Sequence[Record], label_budget: float | str = 0.1, seed: int = 0) -> Cut:
+    """Decides who may see which image, by the protocol `clean`.
+
+    Args:
+      images: records, see `scan`.
+      label_budget: share of all test images whose labels may be used, "all" (the pool, half of them), or "10d": ten
+        defective objects.
+      seed: random seed of the cut and of the labels that are drawn.
+
+    Returns:
+      `fit` with `fit_labels` to fit on, `evaluate` with `evaluate_labels` to judge by.
+
+    Example:
+      cut = mt.split(images, label_budget=0.1, seed=0)
+    """
+    return protocol.clean(images, protocol.parse_budget(str(label_budget)), seed)
+
+
+def extract_features(images: Sequence[Record], *, cache: PathLike, **settings: Any) -> Any:
+    """Computes what a frozen encoder says of images, once, and keeps it in a folder.
+
+    Args:
+      images: records, see `scan`.
+      cache: folder of the features; an unfinished one of the same kind is completed, a finished one only read.
+      **settings: as of `mvtec-tf extract-features`: weights or encoder, recipe, image_size, maps, pooling, ...
+
+    Returns:
+      A `FeatureStore`; `features.of(records)` are the features of some of its images, which every head takes.
+
+    Example:
+      features = mt.extract_features(images, weights="imagenet", recipe="few_labels", cache="features")
+    """
+    from mvtec_tf.jobs.extract import extract_features as job
+
+    asked = _settings(ExtractSettings, settings | {"data_dir": (), "out": cache})
+    return job(asked, tuple(images))
+
+
+def fit(data: PathLike | Sequence[PathLike], *, run_dir: PathLike, **settings: Any) -> "Model":
+    """Fits a head on a frozen encoder with few labels or none, exports and judges it: the whole job.
+
+    Args:
+      data: as of `scan`.
+      run_dir: directory of the run; an unfinished one of the same settings is resumed, a finished one read.
+      **settings: as of `mvtec-tf fit`: weights or encoder, recipe, head, label_budget, seed, ...
+
+    Example:
+      model = mt.fit("DATA/bottle", weights="imagenet", recipe="few_labels", label_budget=0.1, run_dir="results/bottle")
+    """
+    from mvtec_tf.jobs.fit import fit as job
+
+    return Model(job(_settings(FitSettings, settings | {"data_dir": _paths(data), "run_dir": run_dir})).path)
+
+
+def train_classifier(data: PathLike | Sequence[PathLike], *, run_dir: PathLike, **settings: Any) -> "Model":
+    """Trains the supervised network on labelled images, exports and judges it.
+
+    Args:
+      data, run_dir: as of `fit`.
+      **settings: as of `mvtec-tf train-cnn`: backbone, weights, epochs, label_budget, seed, augment_hue, ...
+
+    Example:
+      model = mt.train_classifier("DATA/bottle", weights="imagenet", run_dir="results/cnn")
+    """
+    from mvtec_tf.jobs.train_classifier import train_classifier as job
+
+    asked = _settings(TrainClassifierSettings, settings | {"data_dir": _paths(data), "run_dir": run_dir})
+    return Model(job(asked).path)
+
+
+def pretrain(data: PathLike | Sequence[PathLike], *, run_dir: PathLike, **settings: Any) -> pathlib.Path:
+    """Trains a SimCLR encoder on good images only.
+
+    Args:
+      data, run_dir: as of `fit`.
+      **settings: as of `mvtec-tf pretrain`: backbone, weights, epochs, temperature, seed, ...
+
+    Returns:
+      The run, which `fit(..., encoder=...)` takes.
+
+    Example:
+      encoder = mt.pretrain("DATA/bottle", weights="imagenet", run_dir="results/simclr")
+    """
+    from mvtec_tf.jobs.pretrain import pretrain as job
+
+    return job(_settings(PretrainSettings, settings | {"data_dir": _paths(data), "run_dir": run_dir})).path
+
+
+def judge(predictions: PathLike, *, out: PathLike | None = None, **settings: Any) -> "Report":
+    """Judges a table of predictions of any model.
+
+    Args:
+      predictions: CSV file with the columns path, category, defect, label, split, score.
+      out: folder for report.html and all that belongs to it; None: a temporary one, kept until the process ends.
+      **settings: as of `mvtec-tf judge`: threshold, target_recall, cost_miss, data_dir, heatmaps, ...
+
+    Example:
+      report = mt.judge("theirs.csv")
+      report.metrics["roc_auc"]
+    """
+    from mvtec_tf.jobs.judge import judge_table
+
+    if "data_dir" in settings:
+        settings["data_dir"] = _paths(settings["data_dir"])
+    folder = None if out is not None else tempfile.TemporaryDirectory(prefix="mvtec_tf_judged_")
+    where = pathlib.Path(out if folder is None else folder.name)
+    asked = _settings(JudgeSettings, settings | {"predictions": predictions, "out": where})
+    return Report(where, judge_table(asked), folder)
+
+
+def compare(runs: Mapping[str, PathLike] | Sequence[PathLike], *, out: PathLike, **settings: Any) -> dict[str, Any]:
+    """Sets runs, or tables of predictions, against each other on the same evaluated images.
+
+    Args:
+      runs: name -> run directory or CSV file, or these alone; the first is what the others are measured against.
+      out: folder for comparison.json, figures/ and report.html.
+      **settings: title, cost_miss, cost_false_alarm, resamples, seed.
+
+    Returns:
+      The content of `comparison.json`.
+
+    Example:
+      mt.compare({"network": "results/cnn", "few labels": "results/bottle"}, out="results/comparison")
+    """
+    from mvtec_tf.jobs.compare import compare as job
+
+    if isinstance(runs, Mapping):
+        texts = [f"{name}={os.fspath(path)}" for name, path in runs.items()]
+    else:
+        texts = [os.fspath(path) for path in runs]
+    job(texts, os.fspath(out), **settings)
+    return read_json(pathlib.Path(out) / "comparison.json")
+
+
+def load(path: PathLike) -> "Model":
+    """Opens an export, `saved_models/NAME` or `saved_models/NAME/VERSION`, or a finished run.
+
+    Raises:
+      UserError: there is neither, or the run is not finished.
+
+    Example:
+      model = mt.load("saved_models/bottle")
+    """
+    return Model(path)
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """A judged table.
+
+    Attributes:
+      path: folder of report.html.
+      document: the content of `metrics.json`.
+    """
+
+    path: pathlib.Path
+    document: dict[str, Any]
+    # Holds a temporary folder for as long as somebody holds the report.
+    _folder: Any = None
+
+    @property
+    def metrics(self) -> dict[str, float | None]:
+        """Metric name -> value over all categories; None where it does not exist, see `document` for the reason."""
+        return {name: metric["value"] for name, metric in self.document["overall"].items()}
+
+    @property
+    def summary(self) -> str:
+        """What counts, in sentences."""
+        return self.document["summary"]
+
+    @property
+    def html(self) -> pathlib.Path:
+        """The page."""
+        return self.path / "report.html"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Explanation:
+    """Where the score of an image comes from.
+
+    Attributes:
+      heat_map: float32 [height, width], higher is more defective.
+      overlay: PNG file: the image under its heat map.
+    """
+
+    heat_map: np.ndarray
+    overlay: bytes
+
+    def save(self, path: PathLike) -> pathlib.Path:
+        """Writes the overlay to a PNG file."""
+        path = pathlib.Path(path)
+        path.write_bytes(self.overlay)
+        return path
+
+    def _repr_png_(self) -> bytes:
+        """What a notebook shows."""
+        return self.overlay
+
+
+class Model:
+    """A fitted model, of a run or of an export; it answers as its served graph does.
+
+    Args:
+      path: run directory, or export with or without its version.
+
+    Attributes:
+      path: the folder.
+      saved_model: its SavedModel.
+    """
+
+    def __init__(self, path: PathLike) -> None:
+        from mvtec_tf.graphs import saved_model
+        from mvtec_tf.run_directory import read_run
+
+        path = saved_model.newest(path)
+        self.path, self._run = path, (path / "run.json").is_file()
+        if self._run and read_run(path)["status"] != "finished":
+            raise UserError(f"{path}: this run is not finished. Repeat the call that began it; it goes on there.")
+        self.saved_model = path / "saved_model" if self._run else path
+        self.card = saved_model.read_card(self.saved_model)
+        self._signatures = saved_model.load(self.saved_model).signatures
+
+    def __repr__(self) -> str:
+        """Where it lies."""
+        return f"Model({os.fspath(self.path)!r})"
+
+    @property
+    def metrics(self) -> dict[str, float | None]:
+        """Metric name -> value over all categories of the evaluated images of the run.
+
+        Raises:
+          UserError: it is an export, which has them in its card.
+        """
+        document = read_json(self._of_run("metrics") / "metrics.json")
+        return {name: metric["value"] for name, metric in document["overall"].items()}
+
+    def score(self, images: Image | Iterable[Image]) -> np.ndarray:
+        """Scores images.
+
+        Args:
+          images: files or arrays, uint8 [height, width, 3] in RGB or [height, width] grey; one or several.
+
+        Returns:
+          float32 [N], higher is more defective. An array has the score of the PNG file that holds it.
+
+        Raises:
+          UserError: an image cannot be read, is named.
+        """
+        return self._answers("serving_default", images)["anomaly_score"]
+
+    def predict(self, images: Image | Iterable[Image]) -> np.ndarray:
+        """Calls images, at the threshold that the model was judged with: int64 [N], 1 = defective. Args of `score`."""
+        answers = self._answers("serving_default", images)
+        if "label" in answers:
+            return answers["label"]
+        threshold = read_json(self.path / "metrics.json")["threshold"]
+        if threshold.get("value") is None:
+            raise UserError(f"{self.path}: the run has no single threshold. Export it; the export calls by its own.")
+        return (answers["anomaly_score"] >= np.float32(threshold["value"])).astype(np.int64)
+
+    def predict_proba(self, images: Image | Iterable[Image]) -> np.ndarray:
+        """Calibrated probabilities of a defect, float32 [N]. Args as of `score`.
+
+        Raises:
+          UserError: the model gives none.
+        """
+        answers = self._answers("serving_default", images)
+        if "probability" not in answers:
+            raise UserError(f"{self.path}: this model gives no probability; it was made without labelled defects.")
+        return answers["probability"]
+
+    def explain(self, image: Image) -> Explanation:
+        """Where the score of one image comes from."""
+        answers = self._answers("explain", image)
+        return Explanation(answers["heat_map"][0], answers["overlay_bytes"][0])
+
+    def report(self) -> pathlib.Path:
+        """The page about the run: open it in a browser."""
+        return self._of_run("report") / "report.html"
+
+    def export(self, name: str, saved_models: PathLike = "saved_models", **options: Any) -> "Model":
+        """Writes the next version of `saved_models/NAME`, for TensorFlow Serving, with the threshold inside.
+
+        Args:
+          name: name of the model.
+          saved_models: folder of all models.
+          **options: threshold, labels, server_root, statements; see `serving.export.Options`.
+        """
+        from mvtec_tf.serving.export import Options, export_run
+
+        return Model(export_run(self._of_run("export"), name, saved_models, Options(**options)))
+
+    def _of_run(self, what: str) -> pathlib.Path:
+        if not self._run:
+            raise UserError(f"{self.path}: an export has no {what} of its own. Open the run that it was made of.")
+        return self.path
+
+    def _answers(self, signature: str, images: Image | Iterable[Image]) -> dict[str, np.ndarray]:
+        from mvtec_tf.graphs import scoring
+
+        single = isinstance(images, (str, os.PathLike)) or (isinstance(images, np.ndarray) and images.ndim < 4)
+        with tempfile.TemporaryDirectory(prefix="mvtec_tf_arrays_") as folder:
+            named = enumerate([images] if single else images)
+            files = [_file_of(image, pathlib.Path(folder) / f"{index}.png") for index, image in named]
+            return scoring.run_signature(self._signatures[signature], files, 16, "judged")
+
+
+def _file_of(image: Image, place: pathlib.Path) -> str:
+    """The file itself, or for an array the PNG file `place`, so that both go the same way."""
+    if not isinstance(image, np.ndarray):
+        return os.fspath(image)
+    if image.dtype != np.uint8 or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] != 3):
+        raise UserError(
+            f"An array of {image.dtype} {list(image.shape)}: expected uint8 [height, width, 3] in RGB, or "
+            "[height, width]."
+        )
+    from PIL import Image as Pillow
+
+    Pillow.fromarray(image).save(place)
+    return str(place)
+
+
+def _paths(data: Any) -> tuple[str, ...]:
+    return (os.fspath(data),) if isinstance(data, (str, os.PathLike)) else tuple(os.fspath(one) for one in data)
+
+
+def _settings(owner: type, given: Mapping[str, Any]) -> Any:
+    """An instance of settings from keyword arguments.
+
+    Raises:
+      TypeError: there is no such setting; the nearest is named.
+    """
+    known = {setting.name: setting for setting in settings_lib.settings_of(owner)}
+    for name in given:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            guess = f" Did you mean {near[0]!r}?" if near else ""
+            raise TypeError(f"no setting {name!r}.{guess} There are {', '.join(sorted(known))}.")
+    values = {name: _value(known[name], given[name]) for name in given}
+    missing = [name for name, one in known.items() if one.default is dataclasses.MISSING and name not in values]
+    if missing:
+        raise TypeError(f"{', '.join(missing)} must be given.")
+    return settings_lib.build(owner, {name: values.get(name, one.default) for name, one in known.items()})
+
+
+def _value(setting: settings_lib.Setting, value: Any) -> Any:
+    """A value as the setting has it: paths and numbers as texts where texts are wanted, one text as a list of one."""
+    if value is None:
+        return value
+    if setting.kind is str and not isinstance(value, str):
+        return os.fspath(value) if isinstance(value, os.PathLike) else str(value)
+    if setting.kind is tuple:
+        items = [value] if isinstance(value, (str, os.PathLike)) else value
+        return tuple(os.fspath(one) if isinstance(one, os.PathLike) else str(one) for one in items)
+    return float(value) if setting.kind is float else value

@@ -1,0 +1,108 @@
+"""The Python face: the example of its documentation runs, loads nothing before it must, and answers as files do."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.base import clone
+from sklearn.model_selection import cross_val_score
+
+import mvtec_tf as mt
+from mvtec_tf.errors import UserError
+
+SMALL = {"weights": "none", "backbone": "resnet10", "image_size": 48}
+
+
+@pytest.fixture(scope="module")
+def model(toy, tmp_path_factory):
+    run_dir = tmp_path_factory.mktemp("api") / "run"
+    return mt.fit(toy / "flange", run_dir=run_dir, head="mahalanobis", label_budget=0.25, **SMALL)
+
+
+def test_importing_the_package_loads_neither_tensorflow_nor_numpy():
+    code = "import sys, mvtec_tf; print({'tensorflow', 'keras', 'numpy', 'sklearn'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
+def test_every_name_is_there_and_says_what_it_does():
+    assert set(mt.__all__) <= set(dir(mt))
+    for name in mt.__all__:
+        assert getattr(mt, name).__doc__
+    with pytest.raises(AttributeError, match="has no attribute 'fitt'"):
+        mt.fitt  # noqa: B018
+
+
+def test_features_and_heads_go_by_scikit_learns_contract(toy, tmp_path):
+    images = mt.scan(toy / "flange")
+    cut = mt.split(images, label_budget=0.25, seed=0)
+    features = mt.extract_features(images, cache=tmp_path / "features", **SMALL)
+    head = mt.heads.Fused().fit(features.of(cut.fit), cut.fit_labels)
+    assert clone(head).get_params() == head.get_params()
+    scores = head.decision_function(features.of(cut.evaluate))
+    assert scores.shape == (len(cut.evaluate),)
+    assert set(head.predict(features.of(cut.evaluate))) <= {0, 1}
+    assert head.predict_proba(features.of(cut.evaluate)).shape == (len(cut.evaluate), 2)
+    own = cross_val_score(mt.heads.Logistic(), features.of(cut.fit), cut.fit_labels, cv=2, scoring="roc_auc")
+    assert len(own) == 2
+    again = mt.extract_features(images, cache=tmp_path / "features", **SMALL)
+    np.testing.assert_array_equal(again.of(cut.fit).pooled, features.of(cut.fit).pooled)
+
+
+def test_an_array_has_the_score_of_its_png_in_a_run_and_in_its_export(model, toy, tmp_path):
+    files = sorted((toy / "flange" / "test" / "chip").glob("*.png"))[:3]
+    arrays = [np.asarray(Image.open(file).convert("RGB")) for file in files]
+    scores = model.score(files)
+    np.testing.assert_array_equal(model.score(arrays), scores)
+    np.testing.assert_array_equal(model.score([files[0], arrays[1], str(files[2])]), scores)
+    np.testing.assert_array_equal(model.score(np.stack(arrays)), scores)
+    np.testing.assert_allclose(model.score(files[0]), scores[:1], rtol=1e-5)
+    exported = model.export("flange", tmp_path / "saved_models")
+    np.testing.assert_allclose(exported.score(arrays), scores, rtol=1e-6)
+    again = mt.load(tmp_path / "saved_models" / "flange")
+    np.testing.assert_array_equal(again.predict(files), model.predict(files))
+    assert model.report().is_file()
+    assert 0 <= model.metrics["roc_auc"] <= 1
+    found = again.explain(files[0])
+    assert found.heat_map.ndim == 2
+    assert found.save(tmp_path / "overlay.png").stat().st_size > 100
+
+
+def test_what_is_no_image_and_what_only_a_run_has_are_said(model, tmp_path):
+    with pytest.raises(UserError, match="float64"):
+        model.score(np.zeros((4, 4, 3)))
+    (tmp_path / "no.png").write_bytes(b"nothing")
+    with pytest.raises(UserError, match=r"no\.png"):
+        model.score(tmp_path / "no.png")
+    exported = model.export("flange", tmp_path / "saved_models")
+    with pytest.raises(UserError, match="an export has no report"):
+        exported.report()
+    with pytest.raises(UserError, match="not a SavedModel"):
+        mt.load(tmp_path)
+
+
+def test_a_finished_run_is_read_and_not_fitted_again(model, toy, capsys):
+    again = mt.fit(toy / "flange", run_dir=model.path, head="mahalanobis", label_budget=0.25, **SMALL)
+    assert "nothing to do" in capsys.readouterr().out
+    assert again.metrics == model.metrics
+
+
+def test_a_slip_in_a_settings_name_is_answered_with_the_nearest(toy, tmp_path):
+    with pytest.raises(TypeError, match="Did you mean 'label_budget'"):
+        mt.fit(toy, run_dir=tmp_path / "run", label_buget=0.1)
+
+
+def test_anybodys_table_is_judged_and_runs_are_compared(model, tmp_path):
+    report = mt.judge(model.path / "predictions.csv", resamples=20)
+    assert report.metrics["roc_auc"] == model.metrics["roc_auc"]
+    assert report.html.is_file()
+    assert report.summary
+    kept = mt.judge(model.path / "predictions.csv", out=tmp_path / "judged", threshold=0.5, resamples=0)
+    assert (tmp_path / "judged" / "report.html").is_file()
+    assert kept.document["threshold"]["value"] == 0.5
+    runs = {"one": model.path, "other": model.path / "predictions.csv"}
+    compared = mt.compare(runs, out=tmp_path / "compared", resamples=20)
+    assert (tmp_path / "compared" / "report.html").is_file()
+    assert compared
