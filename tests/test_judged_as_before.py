@@ -74,6 +74,14 @@ def test_a_second_model_beside_a_runs_main_one_keeps_its_given_threshold(tmp_pat
     assert _judged_again(folder / "predictions.csv")["threshold"] == _document(folder)["threshold"]
 
 
+def test_a_run_whose_threshold_was_a_quantile_of_good_images_keeps_it(tmp_path):
+    folder = _run(tmp_path / "run")
+    document = _document(folder)
+    document["threshold"] |= {"method": "good_quantile", "value": 0.625}
+    (folder / "metrics.json").write_text(json.dumps(document))
+    assert _judged_again(folder / "predictions.csv")["threshold"]["value"] == 0.625
+
+
 @pytest.mark.parametrize("exported_at", [None, 1.5])
 def test_the_table_in_an_export_is_judged_at_the_exports_threshold(tmp_path, exported_at):
     run = _run(tmp_path / "run", Rule("best_f1"))

@@ -79,7 +79,7 @@ def test_a_single_labelled_defect_is_fitted_and_the_report_says_what_it_cannot_d
     assert probe.head.probability_of(np.zeros(1, np.float32), np.array(["cap"])) is None
     assert len(probe.calibrate) == 42
     assert "single labelled defective object" in probe.warnings[0]
-    assert choose_threshold(_labels(records)[probe.calibrate], probe.calibrate_scores).method == "good_quantile"
+    assert choose_threshold(_labels(records)[probe.calibrate], probe.calibrate_scores).method == "conformal"
 
 
 def test_fewer_labels_than_folds_are_each_held_out_by_themselves_and_it_is_said():

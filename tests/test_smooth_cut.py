@@ -61,10 +61,10 @@ def test_a_single_defect_has_the_spread_of_the_good_images():
     assert scores[:100].max() < value < 6
 
 
-def test_without_any_spread_it_is_youdens_and_without_defects_the_quantile():
+def test_without_any_spread_it_is_youdens_and_without_defects_the_order_statistic():
     labels = np.array([0, 0, 1, 1])
     assert choose_threshold(labels, np.array([1.0, 1, 2, 2]), rule=SMOOTH).value == 1.5
     good = np.arange(100.0)
     found = choose_threshold(np.zeros(100, int), good, rule=SMOOTH)
-    assert (found.value, found.method) == (choose_threshold(np.zeros(100, int), good).value, "good_quantile")
+    assert (found.value, found.method) == (choose_threshold(np.zeros(100, int), good).value, "conformal")
     assert "cannot be had" not in found.reason

@@ -19,6 +19,8 @@ _RUN_FILE = "run.json"
 _EXPORT_FILE = "mvtec_tf.json"
 # RUN/cells/CATEGORY/ENCODER/CELL.csv
 _CELLS = "cells"
+# How thresholds from good images alone were chosen before they promised anything.
+_FORMER = "good_quantile"
 _TARGETS = {name: name for name in (thresholds.TARGET_RECALL, thresholds.TARGET_SPECIFICITY)}
 
 
@@ -86,6 +88,10 @@ def of_document(document: Mapping[str, Any], source: str) -> Judging:
     try:
         wanted, found = document.get("asked"), document["threshold"]
         costs = Costs(**document["costs"])
+        own = found.get("categories", {})
+        if _FORMER in (found["method"], *(each["method"] for each in own.values())):
+            values = {name: each["value"] for name, each in own.items()} or {"": found["value"]}
+            return Judging(source, thresholds.told(values, found["reason"]), costs=costs)
         if wanted:
             return Judging(source, _threshold(wanted["threshold"]), Rule(**wanted["rule"]), costs)
         # Written before what was asked for was kept: Youden's rule was then the only one of a run.

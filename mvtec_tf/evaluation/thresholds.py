@@ -5,15 +5,16 @@ calibrate rows there is no threshold, and the figures that need one do not exist
 """
 
 import dataclasses
-import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from mvtec_tf import conformal
 from mvtec_tf.evaluation import metrics
 from mvtec_tf.evaluation.intervals import LEVEL, Bootstrap, Resampling
 from mvtec_tf.evaluation.metrics import Costs
+from mvtec_tf.evaluation.promised import Promise, above
 from mvtec_tf.evaluation.smooth_cut import smooth_cut
 from mvtec_tf.evaluation.table import Predictions
 
@@ -24,7 +25,7 @@ TARGET_RECALL = "target_recall"
 TARGET_SPECIFICITY = "target_specificity"
 LEAST_COST = "least_cost"
 METHODS = (YOUDEN, SMOOTH_YOUDEN, BEST_F1, TARGET_RECALL, TARGET_SPECIFICITY, LEAST_COST)
-GOOD_QUANTILE = "good_quantile"
+CONFORMAL = "conformal"
 GIVEN = "given"
 NONE = "none"
 
@@ -69,12 +70,13 @@ class Threshold:
 
     Attributes:
       value: a score that reaches it is called defective; None if there is no threshold.
-      method: one of `METHODS`, "good_quantile", "given" or "none".
+      method: one of `METHODS`, "conformal", "given" or "none".
       reason: in words, how it was chosen, or why there is none.
       images: how many calibrate rows it was chosen on.
       defects: how many of them are defective.
       low, high: ends of its interval, None where none was computed.
       warning: why it should not be relied on, "" if nothing speaks against it.
+      promised: share of new good objects that is stopped at most, None if none is promised.
     """
 
     value: float | None
@@ -85,6 +87,7 @@ class Threshold:
     low: float | None = None
     high: float | None = None
     warning: str = ""
+    promised: float | None = None
 
     def as_json(self) -> dict[str, Any]:
         """The form in `metrics.json`."""
@@ -179,7 +182,7 @@ def choose(
 def choose_threshold(
     labels: np.ndarray,
     scores: np.ndarray,
-    quantile: float = 0.95,
+    objects: Sequence[Any] | None = None,
     rule: Rule | None = None,
     costs: Costs | None = None,
 ) -> Threshold:
@@ -192,22 +195,24 @@ def choose_threshold(
       one or two images nearest to it where there are few; without any spread Youden's.
     - "best_f1": of the best F1. Where most images are defective, as in the test images of MVTec AD,
       F1 is nearly at its best when everything is called defective, and can choose just that.
-    - "target_recall": the highest that finds the wanted share of the defective images.
-    - "target_specificity": the lowest that lets the wanted share of the good images pass.
+    - "target_recall": the highest that promises to find the wanted share of new defective objects.
+    - "target_specificity": the lowest that promises to let the wanted share of new good objects pass.
     - "least_cost": of the least cost, at the calibrate rows' own share of defects.
     Of equally good cuts the lowest wins, because a missed defect leaves the factory and a false
     alarm is only looked at again. The threshold lies midway between the two neighbouring scores;
     if everything is best called defective, it is the lowest score, and if nothing is, it lies
     above the highest.
 
-    With good images only (no labels were bought): the `quantile` of their scores, or the wanted
-    specificity; an image must score higher than that to be called defective, so of tied good
-    images none is stopped.
+    With good images only (no labels were bought): as "target_specificity", of 95 % where nothing else is wanted.
+
+    What is promised is promised of new objects, not counted among these images: both targets are conformal order
+    statistics (see `conformal`), in which every object counts once. Where there are too few objects for it, the
+    highest good or lowest defective score is taken, and the reason says what that promises.
 
     Args:
       labels: [N] of 0 and 1.
       scores: float [N], finite; of images that the model was not fitted on, or out-of-fold.
-      quantile: between 0 and 1, the share of good images to let pass where there are only good ones.
+      objects: [N], the object that each image shows; None: each its own.
       rule: how to choose; None: Youden's.
       costs: for the least cost; None: 1 each.
 
@@ -215,23 +220,27 @@ def choose_threshold(
       Value None with the reason if there are no rows, or defective ones only.
 
     Raises:
-      ValueError: labels, scores or quantile are not as described.
+      ValueError: labels or scores are not as described.
     """
     rule = rule or Rule()
-    if not 0 < quantile < 1:
-        raise ValueError(f"expected a quantile between 0 and 1. Received: {quantile}")
     labels, scores = np.asarray(labels), np.asarray(scores, np.float64)
     images, defects = len(labels), int(np.sum(labels))
     if not images:
         return Threshold(None, NONE, _NO_CALIBRATE)
     if defects == images:
         return Threshold(None, NONE, "all calibrate rows are defective, so no threshold can be chosen", images, defects)
-    if not defects and rule.method != TARGET_SPECIFICITY:
-        value = _above_quantile(scores, quantile)
-        reason = f"it is the {100 * quantile:g} % quantile of the scores of {images} good calibrate images"
-        if rule.method not in (YOUDEN, SMOOTH_YOUDEN):
-            reason += f", because without a defective one {rule.method} cannot be had"
-        return Threshold(value, GOOD_QUANTILE, reason, images, defects)
+    objects = np.arange(images) if objects is None else np.asarray(objects)
+    if not defects or rule.target is not None:
+        promise = _promise(rule, bool(defects))
+        of_it = (labels == 1) == promise.of_defective
+        value = promise.cut(scores[of_it], conformal.masses(objects[of_it]))
+        count = len(np.unique(objects[of_it]))
+        reason = promise.in_words(int(of_it.sum()), count)
+        if not defects and rule.method not in (YOUDEN, SMOOTH_YOUDEN, TARGET_SPECIFICITY):
+            reason += f"; without a defective one {rule.method} cannot be had"
+        method = rule.method if defects or rule.method == TARGET_SPECIFICITY else CONFORMAL
+        stops = None if promise.of_defective else conformal.promised(count, promise.share)
+        return Threshold(value, method, reason, images, defects, promised=stops)
     points = metrics.curve(labels, scores)
     value = smooth_cut(scores, labels == 1) if rule.method == SMOOTH_YOUDEN else None
     if value is None:
@@ -241,19 +250,28 @@ def choose_threshold(
 
 
 def _with_interval(calibrate: Predictions, rule: Rule, costs: Costs, bootstrap: Bootstrap) -> Threshold:
-    found = choose_threshold(calibrate.label, calibrate.score, rule=rule, costs=costs)
+    resampling = Resampling(calibrate.path, calibrate.category, calibrate.group, calibrate.label, bootstrap)
+    found = choose_threshold(calibrate.label, calibrate.score, resampling.units, rule, costs)
     if found.value is None:
         return found
-    resampling = Resampling(calibrate.path, calibrate.category, calibrate.group, calibrate.label, bootstrap)
     defective = calibrate.label == 1
-    warning = _warning(resampling.distinct(~defective), resampling.distinct(defective), rule, found.method)
+    promise = _promise(rule, bool(defective.any())) if rule.target is not None or not defective.any() else None
+    good_objects, defective_objects = resampling.distinct(~defective), resampling.distinct(defective)
+    if promise is None:
+        warning = _warning(good_objects, defective_objects)
+    else:
+        warning = promise.warning(defective_objects if promise.of_defective else good_objects)
     found = dataclasses.replace(found, warning=warning)
     if not len(resampling):
         return found
     order = np.argsort(-calibrate.score, kind="stable")
-    scores, defective = calibrate.score[order], defective[order]
+    scores, defective, weighed = calibrate.score[order], defective[order], np.ones(len(order))
+    if promise is not None:
+        of_it = defective == promise.of_defective
+        scores, defective, order = scores[of_it], defective[of_it], order[of_it]
+        weighed = conformal.masses(resampling.units[order])
     resampled = [
-        _resampled(scores, defective, row[order], found.method, rule, costs)
+        _resampled(scores, defective, row[order] * weighed, promise, rule, costs)
         for weights in resampling.chunks()
         for row in weights
     ]
@@ -262,14 +280,14 @@ def _with_interval(calibrate: Predictions, rule: Rule, costs: Costs, bootstrap: 
 
 
 def _resampled(
-    scores: np.ndarray, defective: np.ndarray, weights: np.ndarray, method: str, rule: Rule, costs: Costs
+    scores: np.ndarray, defective: np.ndarray, weights: np.ndarray, promise: Promise | None, rule: Rule, costs: Costs
 ) -> float:
     """The threshold of one resample; scores descending."""
     drawn = weights > 0
     scores, defective, weights = scores[drawn], defective[drawn], weights[drawn]
-    if method == GOOD_QUANTILE:
-        return _above_quantile(np.repeat(scores, weights.astype(int)), 0.95)
-    if method == SMOOTH_YOUDEN and 0 < np.sum(defective) < len(defective):
+    if promise is not None:
+        return promise.cut(scores, weights)
+    if rule.method == SMOOTH_YOUDEN and 0 < np.sum(defective) < len(defective):
         smooth = smooth_cut(scores, defective, weights)
         if smooth is not None:
             return smooth
@@ -286,16 +304,10 @@ def _cut(thresholds: np.ndarray, tp: np.ndarray, fp: np.ndarray, rule: Rule, cos
       tp, fp: [T + 1], counts if the first 0, 1, ... T of them are called defective.
       rule, costs: what is best.
     """
-    defective, good = tp[-1], fp[-1]
-    if rule.method == TARGET_RECALL:
-        best = int(np.argmax(tp >= rule.target * defective - 1e-9 * defective))
-    elif rule.method == TARGET_SPECIFICITY:
-        best = int(np.flatnonzero(fp <= (1 - rule.target) * good + 1e-9 * good)[-1])
-    else:
-        gain = _gain(tp, fp, rule.method, costs)
-        best = int(np.flatnonzero(gain == gain.max())[-1])
+    gain = _gain(tp, fp, rule.method, costs)
+    best = int(np.flatnonzero(gain == gain.max())[-1])
     if best == 0:
-        return _above(thresholds[0])
+        return above(thresholds[0])
     if best == len(thresholds):
         return float(thresholds[-1])
     return _between(thresholds[best], thresholds[best - 1])
@@ -310,42 +322,32 @@ def _gain(tp: np.ndarray, fp: np.ndarray, method: str, costs: Costs) -> np.ndarr
     return costs.miss * tp - costs.false_alarm * fp
 
 
+def _promise(rule: Rule, labelled: bool) -> Promise:
+    """What the rule promises; of good images alone something always is."""
+    if rule.method == TARGET_RECALL and labelled:
+        return Promise(1 - rule.target, of_defective=True)
+    return Promise(1 - rule.target if rule.method == TARGET_SPECIFICITY else conformal.FALSE_ALARMS)
+
+
 def _in_words(rule: Rule, costs: Costs) -> str:
     if rule.method == LEAST_COST:
         return f"the least cost (a miss costs {costs.miss:g}, a false alarm {costs.false_alarm:g})"
-    target = "" if rule.target is None else f"{100 * rule.target:g} %"
     return {
         YOUDEN: "the best balanced accuracy (Youden's J)",
         SMOOTH_YOUDEN: "the best balanced accuracy (Youden's J of smoothed scores)",
         BEST_F1: "the best F1",
-        TARGET_RECALL: f"the fewest false alarms at a recall of at least {target}",
-        TARGET_SPECIFICITY: f"the fewest misses at a specificity of at least {target}",
     }[rule.method]
 
 
-def _warning(good: int, defective: int, rule: Rule, method: str) -> str:
-    """Why a threshold of so many groups should not be relied on, "" if nothing speaks against it."""
-    short = [
-        f"{count} {name}"
-        for count, name, unused in (
-            (good, "good", rule.method == TARGET_RECALL),
-            (defective, "defective", method in (GOOD_QUANTILE, TARGET_SPECIFICITY)),
-        )
-        if count < FEW and not unused
-    ]
-    texts = []
-    if short:
-        texts.append(
-            f"it was chosen on only {' and '.join(short)} calibrate images (images of one object count once); a share "
-            f"of fewer than {FEW} is not even known to 18 percentage points"
-        )
-    count, name = (defective, "defective") if rule.method == TARGET_RECALL else (good, "good")
-    if rule.target is not None and rule.target < 1 and count < (needed := math.ceil(1 / (1 - rule.target) - 1e-9)):
-        texts.append(
-            f"with {count} {name} images {100 * rule.target:g} % means all of them, so one image decides; "
-            f"at least {needed} are needed"
-        )
-    return "; ".join(texts)
+def _warning(good: int, defective: int) -> str:
+    """Why a threshold of so many objects should not be relied on, "" if nothing speaks against it."""
+    short = [f"{count} {name}" for count, name in ((good, "good"), (defective, "defective")) if count < FEW]
+    if not short:
+        return ""
+    return (
+        f"it was chosen on only {' and '.join(short)} calibrate images (images of one object count once); a share "
+        f"of fewer than {FEW} is not even known to 18 percentage points"
+    )
 
 
 def _borrowed(found: Threshold, whole: Threshold) -> Threshold:
@@ -354,28 +356,11 @@ def _borrowed(found: Threshold, whole: Threshold) -> Threshold:
     return dataclasses.replace(whole, warning=warning)
 
 
-def _above_quantile(scores: np.ndarray, quantile: float) -> float:
-    """A value above the quantile and above all scores that are tied with it."""
-    value = min(float(np.quantile(scores, quantile)), float(scores.max()))  # rounding may lift it by a last digit
-    below = scores[scores <= value].max()
-    above = scores[scores > value]
-    if below < value:
-        return _between(below, above.min(), value)
-    return _between(below, above.min()) if above.size else _above(below)
-
-
-def _above(score: float) -> float:
-    """The next number above a score, also in float32 where there is one."""
-    step = float(np.nextafter(np.float32(score), np.float32(np.inf)))
-    return step if score < step < np.inf else float(np.nextafter(score, np.inf))
-
-
-def _between(lower: float, upper: float, wanted: float | None = None) -> float:
+def _between(lower: float, upper: float) -> float:
     """A threshold that parts two scores, also after an exported graph has rounded it to float32.
 
-    Midway, or at `wanted`; where float32 has no number above `lower` and up to `upper` near that,
+    Midway; where float32 has no number above `lower` and up to `upper` near that,
     `upper` itself, which is called defective too.
     """
-    middle = lower / 2 + upper / 2 if wanted is None else wanted
-    value = float(np.float32(middle))
+    value = float(np.float32(lower / 2 + upper / 2))
     return value if lower < value <= upper else float(upper)

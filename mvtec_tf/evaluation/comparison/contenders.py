@@ -190,7 +190,8 @@ def _recorded_threshold(document: Mapping[str, Any], file: pathlib.Path) -> Chos
 
 def _threshold(recorded: Mapping[str, Any]) -> Threshold:
     value = recorded["value"]
-    more = {name: recorded[name] for name in ("images", "defects", "low", "high", "warning") if name in recorded}
+    names = ("images", "defects", "low", "high", "warning", "promised")
+    more = {name: recorded[name] for name in names if name in recorded}
     return Threshold(None if value is None else float(value), recorded["method"], recorded["reason"], **more)
 
 

@@ -1,0 +1,102 @@
+"""What a threshold promises of new objects: at most so many false alarms, or so many misses."""
+
+import dataclasses
+
+import numpy as np
+
+from mvtec_tf import conformal
+
+# The promise is kept on average over draws of the held-out objects; of fewer than so many it is said how far off one
+# draw may be.
+_FEW = 30
+
+
+@dataclasses.dataclass(frozen=True)
+class Promise:
+    """At most a share of new objects lies on the wrong side of the threshold.
+
+    Attributes:
+      share: from 0 to 1.
+      of_defective: whether defective objects are promised to be found; else good ones are promised to pass.
+    """
+
+    share: float
+    of_defective: bool = False
+
+    def cut(self, scores: np.ndarray, mass: np.ndarray) -> float:
+        """The threshold; a score that reaches it is called defective.
+
+        Args:
+          scores: float [N], of held-out images of the kind that something is promised of.
+          mass: float [N], what each counts, see `conformal.masses`.
+        """
+        if self.of_defective:
+            return -conformal.order_statistic(-scores, mass, self.share)
+        return above(conformal.order_statistic(scores, mass, self.share))
+
+    def kept(self, objects: int) -> bool:
+        """Whether so many held-out objects are enough."""
+        needed = conformal.objects_needed(self.share)
+        return needed is not None and objects >= needed
+
+    def in_words(self, images: int, objects: int) -> str:
+        """How the threshold was found, and what it promises.
+
+        Args:
+          images: held-out ones of the kind that something is promised of.
+          objects: that they show.
+        """
+        of_objects = f" of {objects} objects, each counted once" if objects < images else ""
+        those = f"{images} {self._kind} calibrate images{of_objects}"
+        if self.kept(objects):
+            return (
+                f"it promises to {self._wrong} at most {_percent(self.share)} of new {self._kind} parts like these: "
+                f"the conformal order statistic of the scores of {those} (Vovk et al. 2005; Lei et al. 2018)"
+            )
+        place = "it is the lowest score" if self.of_defective else "it lies just above the highest score"
+        return (
+            f"{place} of {those}, which promises to {self._wrong} at most {_percent(1 / (objects + 1))} of new "
+            f"{self._kind} parts like these; {self._needed()}"
+        )
+
+    def warning(self, objects: int) -> str:
+        """Why it should not be relied on, "" if nothing speaks against it."""
+        if not self.kept(objects):
+            return (
+                f"it rests on {objects} {self._kind} objects, which is too few to promise {_percent(self.share)} "
+                f"{self._wrongs}: {self._needed()}"
+            )
+        if objects >= _FEW:
+            return ""
+        return (
+            f"the promise is kept on average over such sets of images; of one with only {objects} {self._kind} objects "
+            f"the share of {self._wrongs} may be up to {_percent(conformal.worst_of_draws(objects, self.share))}"
+        )
+
+    def _needed(self) -> str:
+        needed = conformal.objects_needed(self.share)
+        if needed is None:
+            return f"no number of objects is enough to promise {_percent(self.share)}"
+        return f"for {_percent(self.share)} you need at least {needed} {self._kind} objects"
+
+    @property
+    def _kind(self) -> str:
+        return "defective" if self.of_defective else "good"
+
+    @property
+    def _wrong(self) -> str:
+        return "miss" if self.of_defective else "stop"
+
+    @property
+    def _wrongs(self) -> str:
+        return "misses" if self.of_defective else "false alarms"
+
+
+def above(score: float) -> float:
+    """The next number above a score, also in float32 where there is one."""
+    step = float(np.nextafter(np.float32(score), np.float32(np.inf)))
+    return step if score < step < np.inf else float(np.nextafter(score, np.inf))
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.3g} %"
