@@ -164,10 +164,35 @@ def clean(records: Sequence[Record], budget: Budget, seed: int) -> Cut:
         labelled=tuple(sorted(labelled, key=_path)),
         evaluate=tuple(sorted(evaluate, key=_path)),
     )
-    leaks.check_leaks(
-        split_rows(cut.train_good, "pretrain") + split_rows(cut.labelled, "fit") + split_rows(cut.evaluate, "evaluate"),
-        source="`data_dir`",
+    _check_cut(cut)
+    return cut
+
+
+def one_class(records: Sequence[Record]) -> Cut:
+    """The protocol `one_class` of the literature: all good training images, all test images, no label.
+
+    Bergmann et al., "MVTec AD", CVPR 2019, section 4.
+
+    Args:
+      records: images of one or more categories.
+
+    Raises:
+      TooFewObjectsError: a category lacks good or defective test images, so nothing can be ranked.
+      LeakError: one group is both in train/good and among the test images.
+    """
+    for category, images in by_category(records).items():
+        found = {label: sum(image.split == "test" and image.label == label for image in images) for label in (0, 1)}
+        if not all(found.values()):
+            raise TooFewObjectsError(
+                f"category {category!r}: {found[0]} good and {found[1]} defective test images; `protocol`=one_class "
+                "ranks one against the other. `protocol`=clean with `label_budget`=0 judges good ones alone."
+            )
+    cut = Cut(
+        train_good=tuple(record for record in records if record.split == "train"),
+        labelled=(),
+        evaluate=tuple(sorted((record for record in records if record.split == "test"), key=_path)),
     )
+    _check_cut(cut)
     return cut
 
 
@@ -230,6 +255,11 @@ def folds(records: Sequence[Record], count: int, seed: int) -> np.ndarray:
 def split_rows(records: Iterable[Record], split: str) -> list[SplitRow]:
     """The uses of `records` as `split`, for `leaks.check_leaks`."""
     return [SplitRow(record.path, record.group, record.category, split) for record in records]
+
+
+def _check_cut(cut: Cut) -> None:
+    seen = split_rows(cut.train_good, "pretrain") + split_rows(cut.labelled, "fit")
+    leaks.check_leaks(seen + split_rows(cut.evaluate, "evaluate"), source="`data_dir`")
 
 
 def _path(record: Record) -> str:

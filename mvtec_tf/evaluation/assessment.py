@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 
 from mvtec_tf.data import leaks
-from mvtec_tf.evaluation import intervals, metrics, sample, scope, thresholds, trivial
+from mvtec_tf.evaluation import intervals, metrics, sample, scope, shift, thresholds, trivial
 from mvtec_tf.evaluation.intervals import Bootstrap, Resampling
 from mvtec_tf.evaluation.metrics import Costs, Metric
 from mvtec_tf.evaluation.sample import Replicates
 from mvtec_tf.evaluation.scope import Images, Scope
 from mvtec_tf.evaluation.seen import Seen, seen_before
+from mvtec_tf.evaluation.shift import Shift
 from mvtec_tf.evaluation.table import Predictions
 from mvtec_tf.evaluation.thresholds import Chosen, Rule
 
@@ -32,6 +33,7 @@ class Assessment:
       bootstrap, costs: what was asked for.
       not_judged: categories of the table without an evaluate row; nothing is known of them.
       leak: how many of the evaluated images had been seen before; None if none had.
+      shifts: category -> how its good evaluated images score beside the held-out good ones, where there are both.
     """
 
     overall: Scope
@@ -45,6 +47,7 @@ class Assessment:
     costs: Costs
     not_judged: tuple[str, ...] = ()
     leak: Seen | None = None
+    shifts: Mapping[str, Shift] = dataclasses.field(default_factory=dict)
 
     @property
     def verdict(self) -> str:
@@ -72,6 +75,7 @@ class Assessment:
             "verdict": self.verdict,
             "difference_to_always_defective": forms(self.overall.gains),
             "threshold": self.threshold.as_json(),
+            "shift": {name: each.as_json() for name, each in self.shifts.items()},
             "costs": dataclasses.asdict(self.costs),
             "intervals": dataclasses.asdict(self.bootstrap) | {"level": intervals.LEVEL, "groups": self.groups},
             "confusion": {
@@ -113,11 +117,13 @@ def assess(
     rule, costs, bootstrap = rule or Rule(), costs or Costs(), bootstrap or Bootstrap()
     evaluate = predictions.part(leaks.EVALUATE)
     if threshold is None:
-        chosen = thresholds.choose(predictions.part(leaks.CALIBRATE), evaluate.categories(), rule, costs, bootstrap)
+        chosen = thresholds.choose(predictions, evaluate.categories(), rule, costs, bootstrap)
     else:
         chosen = threshold if isinstance(threshold, Chosen) else Chosen(thresholds.given(threshold))
     resampling = Resampling(evaluate.path, evaluate.category, evaluate.group, evaluate.label, bootstrap)
     overall, categories, mean = _scopes(evaluate, resampling, chosen, costs)
+    # Images that were used to fit say nothing of new ones.
+    limits = {} if leak else {name: chosen.of(name).value for name in categories}
     splits = {split: predictions.label[predictions.split == split] for split in leaks.SPLITS}
     return Assessment(
         overall=overall,
@@ -134,6 +140,7 @@ def assess(
         costs=costs,
         not_judged=tuple(name for name in predictions.categories() if name not in categories),
         leak=leak,
+        shifts=shift.by_category(thresholds.held_out_rows(predictions, rule).rows, evaluate, limits),
     )
 
 

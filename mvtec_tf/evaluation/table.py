@@ -125,6 +125,12 @@ class Predictions:
         for *values, probability in zip(*columns, strict=True):
             yield Row(*values, probability=None if np.isnan(probability) else probability)
 
+    @property
+    def objects(self) -> np.ndarray:
+        """The object that each image shows, object [N] of str: equal for images of one group of one category."""
+        rows = zip(self.category, self.group, self.path, strict=True)
+        return _strings([f"{category}\n{leaks.same_file_key(group or path)}" for category, group, path in rows])
+
     def select(self, which: np.ndarray) -> "Predictions":
         """The rows where `which` (bool [N], or indices) says so."""
         return dataclasses.replace(self, **{name: getattr(self, name)[which] for name in REQUIRED + OPTIONAL})

@@ -12,6 +12,7 @@ import numpy as np
 
 from mvtec_tf import conformal
 from mvtec_tf.evaluation import metrics
+from mvtec_tf.evaluation.held_out import HeldOut, held_out
 from mvtec_tf.evaluation.intervals import LEVEL, Bootstrap, Resampling
 from mvtec_tf.evaluation.metrics import Costs
 from mvtec_tf.evaluation.promised import Promise, above
@@ -157,24 +158,32 @@ def told(values: Mapping[str, float], reason: str) -> Chosen:
     return Chosen(first) if len(set(values.values())) == 1 else Chosen(first, each)
 
 
+def held_out_rows(predictions: Predictions, rule: Rule) -> HeldOut:
+    """The calibrate rows that a threshold rests on, see `held_out.held_out`."""
+    needed = conformal.objects_needed(_promise(rule, labelled=False).share)
+    return held_out(predictions, FEW if needed is None else needed)
+
+
 def choose(
-    calibrate: Predictions, categories: tuple[str, ...], rule: Rule, costs: Costs, bootstrap: Bootstrap
+    predictions: Predictions, categories: tuple[str, ...], rule: Rule, costs: Costs, bootstrap: Bootstrap
 ) -> Chosen:
     """The threshold of the model, or of each category, with its interval.
 
     Args:
-      calibrate: calibrate rows only.
+      predictions: all rows of a table; it is chosen on `held_out_rows`.
       categories: those that will be judged.
       rule: how to choose.
       costs: for the least cost.
       bootstrap: how the interval is computed; whole groups are drawn, as for metrics.
     """
-    whole = _with_interval(calibrate, rule, costs, bootstrap)
+    held = held_out_rows(predictions, rule)
+    calibrate = held.rows
+    whole = _remarked(_with_interval(calibrate, rule, costs, bootstrap), held)
     if rule.per == PER_MODEL or whole.value is None:
         return Chosen(whole)
     own = {}
     for name in categories:
-        found = _with_interval(calibrate.select(calibrate.category == name), rule, costs, bootstrap)
+        found = _remarked(_with_interval(calibrate.select(calibrate.category == name), rule, costs, bootstrap), held)
         own[name] = found if found.value is not None else _borrowed(found, whole)
     return Chosen(whole, own)
 
@@ -348,6 +357,14 @@ def _warning(good: int, defective: int) -> str:
         f"it was chosen on only {' and '.join(short)} calibrate images (images of one object count once); a share "
         f"of fewer than {FEW} is not even known to 18 percentage points"
     )
+
+
+def _remarked(found: Threshold, held: HeldOut) -> Threshold:
+    """The threshold with what is said of the rows that it rests on."""
+    if found.value is None:
+        return found
+    warning = "; ".join(filter(None, [found.warning, held.warning]))
+    return dataclasses.replace(found, reason=found.reason + held.reason, warning=warning)
 
 
 def _borrowed(found: Threshold, whole: Threshold) -> Threshold:

@@ -12,14 +12,13 @@ import numpy as np
 import tensorflow as tf
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 
+from mvtec_tf import conformal
 from mvtec_tf.errors import UserError
 from mvtec_tf.heads import frozen
 from mvtec_tf.heads.folds import inner_folds
 from mvtec_tf.heads.frozen import FrozenFeatures
 from mvtec_tf.heads.probability import Platt, fit_platt
 
-# Share of held-out good images that `predict` stops where there is no labelled defect to set a threshold by.
-FALSE_ALARMS = 0.05
 # Rows of global features at a time; with maps it is `frozen.BATCH`, since a map is a thousand times as large.
 _ROWS = 1024
 _UNSTABLE = "Was the encoder's training stable? Lower its --learning_rate, or choose another --head."
@@ -98,7 +97,7 @@ class Head(ClassifierMixin, BaseEstimator):
 
     def predict(self, features: Any) -> np.ndarray:
         """Calls, int [N], 1 = defective: at a probability of one half where the head was fitted on both classes, else
-        above what all but 5 % of held-out good images score."""
+        above the score that 95 % of new good objects are promised to stay below (see `conformal`)."""
         calibration = self._calibration()
         if calibration.platt is not None:
             return (self.predict_proba(features)[:, 1] >= 0.5).astype(int)
@@ -132,7 +131,8 @@ class Head(ClassifierMixin, BaseEstimator):
                     part = clone(self).fit(features.select(rest), labels[rest])
                     scores[held] = part.decision_function(features.select(held))
             known = np.isfinite(scores)
-            self._calibrated = _Calibration.of(scores[known], labels[known])
+            objects = np.arange(len(labels)) if features.groups is None else np.asarray(features.groups)
+            self._calibrated = _Calibration.of(scores[known], labels[known], objects[known])
         return self._calibrated
 
 
@@ -144,14 +144,13 @@ class _Calibration:
     threshold: float
 
     @classmethod
-    def of(cls, scores: np.ndarray, labels: np.ndarray) -> "_Calibration":
-        good = np.sort(scores[labels == 0])
-        if not len(good):
+    def of(cls, scores: np.ndarray, labels: np.ndarray, objects: np.ndarray) -> "_Calibration":
+        good = labels == 0
+        if not good.any():
             raise UserError("No good image could be held out to set a threshold by: there are too few objects.")
-        # The order statistic that at most 5 % of good images exceed, were they exchangeable with these.
-        place = min(int(np.ceil((len(good) + 1) * (1 - FALSE_ALARMS))), len(good)) - 1
+        threshold = conformal.order_statistic(scores[good], conformal.masses(objects[good]), conformal.FALSE_ALARMS)
         platt = fit_platt(scores, labels) if labels.any() else None
-        return cls(platt, float(good[place]))
+        return cls(platt, threshold)
 
 
 def by_ops(compute: Callable[[Any, Arrays], tf.Tensor], features: Any, arrays: dict[str, np.ndarray]) -> np.ndarray:

@@ -31,6 +31,8 @@ def of_fit(said: FitSettings) -> tuple[FitSettings, HeadSettings, Budget]:
     said.check_leak()
     settings = recipes.resolved(said)
     recipes.check_source(settings)
+    if settings.label_budget is None:
+        settings = dataclasses.replace(settings, label_budget="0" if settings.is_one_class else "0.1")
     if settings.is_study:
         for name in ("recipe", "head"):
             if getattr(said, name) is not None:
@@ -42,6 +44,11 @@ def of_fit(said: FitSettings) -> tuple[FitSettings, HeadSettings, Budget]:
     if of_types and settings.is_study:
         raise UsageError("`task`=defect_type: `protocol`=study tells good from defective only.")
     budget = protocol.parse_budget(settings.label_budget)
+    if settings.is_one_class and budget != 0:
+        raise UsageError(
+            f"`label_budget`={settings.label_budget}: `protocol`=one_class uses no label. Leave it out, or use "
+            "`protocol`=clean."
+        )
     if settings.is_study and not (isinstance(budget, float) and budget):
         raise UsageError(
             f"`label_budget`={settings.label_budget}: `protocol`=study needs a share above 0, such as 0.1."

@@ -28,6 +28,8 @@ def fit(said: FitSettings) -> RunDirectory:
     labels_used = None
     if settings.is_study:
         cut, labels_used = study.probe_cut(records, budget, settings.seed, settings.allow_leak)
+    elif settings.is_one_class:
+        cut = protocol.one_class(records)
     else:
         cut = protocol.clean(records, budget, settings.seed)
     # Before the run directory is made: a wrong name leaves nothing behind.
@@ -70,8 +72,5 @@ def _fit_and_judge(
         defect_types.fit_and_judge_types(run, settings, features, head)
         return
     probe.fit_and_judge(run, settings, features, head)
-    if settings.heatmaps:
-        with run.timed("heat_maps"):
-            judging.write_heat_maps(run.saved_model, cut.evaluate, run.path / "heatmaps")
     if settings.study_head and cut.labelled:
         study_head.fit_and_judge_study_head(run, settings, features)

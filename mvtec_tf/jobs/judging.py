@@ -9,8 +9,8 @@ from mvtec_tf.data.decoding import unreadable
 from mvtec_tf.data.formats.scan import Record
 from mvtec_tf.evaluation import table
 from mvtec_tf.evaluation.image_files import ImageFiles
-from mvtec_tf.evaluation.localisation import heatmaps
-from mvtec_tf.evaluation.localisation.heatmaps import EXPORTED, GivenMaps
+from mvtec_tf.evaluation.localisation import heatmaps, pixel_metrics
+from mvtec_tf.evaluation.localisation.heatmaps import EXPORTED, GivenMaps, HeatMaps
 from mvtec_tf.evaluation.report.extras import Extras
 from mvtec_tf.evaluation.report.judge import judge
 from mvtec_tf.evaluation.table import Row
@@ -35,6 +35,7 @@ def judge_run(
     part: str = "",
     allow_leak: bool = False,
     evaluated: Sequence[Record] = (),
+    heat_maps: pathlib.Path | None = None,
 ) -> dict[str, Any]:
     """Writes the table of predictions, then judges the table as it was written.
 
@@ -50,6 +51,8 @@ def judge_run(
       part: a folder inside the run, for a second model beside the main one.
       allow_leak: labelled images may be among the evaluated ones; the report then begins with that.
       evaluated: the evaluated images, to be shown; none: there are no photographs.
+      heat_maps: folder with those of all evaluated images, to be measured against their masks; None: only a few are
+        drawn.
     """
     directory = run.path / part
     skipped = [(item["path"], item["reason"]) for item in run.record.get(SKIPPED, [])]
@@ -64,12 +67,18 @@ def judge_run(
         notes,
         run.record | ({"part": part, "score_unit": PLAIN_LOG_ODDS} if part else {}),
         allow_leak=allow_leak,
-        extras=_photographs(run, evaluated, part),
+        extras=_photographs(run, evaluated, part, heat_maps),
         heading=_heading(run, title, part),
         tensorboard=run.tensorboard,
         **settings.rule_and_costs(),
     )
     print(f"{title}: {document['summary']}", flush=True)
+    for name, pixels in document.get("pixels", {}).items():
+        print(pixels["summary"], flush=True)
+        areas = {"pixel ROC-AUC": pixel_metrics.AUROC, "PRO": pixel_metrics.PRO}
+        values = {words: pixels["overall"][key]["value"] for words, key in areas.items()}
+        told = ", ".join(f"{words} {value:.4f}" for words, value in values.items() if value is not None)
+        print(f"{name}: {told}.", flush=True)
     return document
 
 
@@ -97,7 +106,9 @@ def _heading(run: RunDirectory, title: str, part: str) -> str:
     return f"{title}: {parts}, label budget {run.record['settings']['label_budget']}, run {name}"
 
 
-def _photographs(run: RunDirectory, evaluated: Sequence[Record], part: str) -> Extras:
+def _photographs(
+    run: RunDirectory, evaluated: Sequence[Record], part: str, heat_maps: pathlib.Path | None
+) -> Extras:
     """The evaluated images, and what draws heat maps of a few of them; a second model of a run was not exported."""
     places = {record.path: record.file for record in evaluated}
 
@@ -106,7 +117,8 @@ def _photographs(run: RunDirectory, evaluated: Sequence[Record], part: str) -> E
         return GivenMaps(EXPORTED, {path: answer[HEAT_MAP] for path, answer in zip(paths, answers, strict=True)})
 
     shown = {record.path: ImageFiles(record.file, record.mask) for record in evaluated}
-    return Extras(shown, explain=None if part or not evaluated else explain)
+    measured = () if heat_maps is None else (HeatMaps(heat_maps, EXPORTED),)
+    return Extras(shown, measured, explain=None if part or not evaluated else explain)
 
 
 def finish(run: RunDirectory) -> None:

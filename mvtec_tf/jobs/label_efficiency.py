@@ -148,7 +148,9 @@ def _methods(
                 print(f"Features of {encoder.name}: {stores[path, wanted].describe()}", flush=True)
             tiled = wanted.tiles != (1, 1)
             make = functools.partial(_make_head, settings, name, recipe, tiled)
-            found[encoder.name, name] = Method(stores[path, wanted], make, _rule(settings, recipe))
+            found[encoder.name, name] = Method(
+                stores[path, wanted], make, _rule(settings, recipe), probe_features.pretrained_paths(path)
+            )
     return found
 
 

@@ -184,3 +184,8 @@ def check_pretraining(encoder: pathlib.Path, evaluated: Sequence[Record]) -> Non
     images = saved_model.read_card(encoder)["pretrain_images"]
     seen = [SplitRow(image["path"], image["group"], image["category"], "pretrain") for image in images]
     leaks.check_leaks(seen + protocol.split_rows(evaluated, "evaluate"), source=str(encoder))
+
+
+def pretrained_paths(encoder: pathlib.Path) -> frozenset[str]:
+    """Paths of the images that an encoder was trained on here."""
+    return frozenset(image["path"] for image in saved_model.read_card(encoder)["pretrain_images"])

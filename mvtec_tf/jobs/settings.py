@@ -10,7 +10,7 @@ from mvtec_tf.heads.settings import HEADS, HeadSettings
 from mvtec_tf.settings import check_all
 from mvtec_tf.training.recipes import ContrastiveSettings, SupervisedSettings
 
-CLEAN, STUDY = "clean", "study"
+CLEAN, STUDY, ONE_CLASS = "clean", "study", "one_class"
 ERROR, SKIP = "error", "skip"
 _APART = {"outcome": False}
 _TARGETS = ("target_recall", "target_specificity")
@@ -255,22 +255,32 @@ class FitSettings(RunSettings, ImageSettings, ProtocolSettings, ThresholdSetting
     """A head on frozen features.
 
     Attributes:
+      protocol: who may see which image; one_class: all good training images, all test images, no label, as the
+        literature compares; study: as the original study did, which leaks.
       features: instead of weights: a folder of extract_features, or features/ of a run. Its encoder is used.
       head: HEADS. Unset: the recipe's, or logistic.
-      label_budget: share of all test images whose labels may be used; all; or 10d: ten defective objects.
+      label_budget: share of all test images whose labels may be used; all; or 10d: ten defective objects. Unset: 0.1,
+        or 0 with the protocol one_class.
       task: defect_type: also name the defect, by linear heads of many classes.
-      heatmaps: write a heat map of every evaluated image to RUN_DIR/heatmaps; the report shows mistakes'.
+      heatmaps: write a heat map of every evaluated image to RUN_DIR/heatmaps, and measure them where there are masks;
+        the report shows mistakes' in any case. The protocol one_class does both by itself where there are masks.
       study_head: also fit the original study's head (30 epochs of Adam) and report it as it is.
       seed: random seed of the cut, the labels drawn, the folds, and what a head draws.
     """
 
+    protocol: Literal["clean", "one_class", "study"] = CLEAN
     features: str | None = None
     head: Literal[*HEADS] | None = None
-    label_budget: str = "0.1"
+    label_budget: str | None = None
     task: Literal["defect", "defect_type"] = "defect"
     heatmaps: bool = False
     study_head: bool = False
     seed: int = _number(0, least=0)
+
+    @property
+    def is_one_class(self) -> bool:
+        """Whether the literature's protocol is asked for."""
+        return self.protocol == ONE_CLASS
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import numpy as np
@@ -73,6 +73,7 @@ def compute(
     rule: Rule,
     costs: Costs,
     pool_images: int,
+    pretrained: Collection[str] = (),
 ) -> tuple[CellResult, Predictions]:
     """Fits, scores and judges, as `fit_probe` does.
 
@@ -84,9 +85,10 @@ def compute(
       rule: by which the threshold is chosen on the out-of-fold scores.
       costs: of wrong calls, for a rule that needs them.
       pool_images: test images from which the labels were drawn.
+      pretrained: paths of images that the encoder was pretrained on, which are not held out.
 
     Returns:
-      The figures, and the table of predictions that they were taken from: calibrate and evaluate rows.
+      The figures, and the table of predictions that they were taken from: pretrain, calibrate and evaluate rows.
 
     Raises:
       UserError: the head cannot be fitted on these images.
@@ -101,7 +103,10 @@ def compute(
     peak_mb = memory.megabytes()
     calibrate = [records[i] for i in probe.calibrate]
     probability = probe.head.probability_of(scores, np.full(len(scores), cell.category))
-    table = rows(calibrate, "calibrate", probe.calibrate_scores) + rows(cut.evaluate, "evaluate", scores, probability)
+    known = [i for i, record in enumerate(cut.train_good) if record.path in pretrained]
+    known_scores = probe.head.decision_function(features.select(np.array(known, int)))
+    table = rows([records[i] for i in known], "pretrain", known_scores)
+    table += rows(calibrate, "calibrate", probe.calibrate_scores) + rows(cut.evaluate, "evaluate", scores, probability)
     predictions = Predictions.from_rows(table)
     judged = assess(predictions, rule=rule, costs=costs, bootstrap=Bootstrap(resamples=0))
     threshold = judged.threshold.of(cell.category)

@@ -31,11 +31,13 @@ class Method:
       store: of the features of all images.
       make_head: seed -> an unfitted head.
       rule: by which its threshold is chosen.
+      pretrained: paths of images that the encoder was pretrained on.
     """
 
     store: FeatureStore
     make_head: Callable[[int], Any]
     rule: Rule
+    pretrained: frozenset[str] = frozenset()
 
 
 class Runner:
@@ -104,6 +106,7 @@ class Runner:
                 method.rule,
                 self._costs,
                 self._pools[cell.category, cell.seed],
+                method.pretrained,
             )
         except LeakError:
             raise

@@ -33,6 +33,10 @@ _PROTOCOLS = {
         "stratified by defect type. Labels are bought from the pool only, and every label that is used for fitting, "
         "early stopping, choice or a threshold counts. Good training images are open to every method and never judged."
     ),
+    "one_class": (
+        "The literature's: fitted on all good training images without any label, judged on all test images. The "
+        "threshold comes from held-out good training images, not from the test images."
+    ),
     "study": (
         "The original study's protocol: labelled images are among the evaluated ones, so its figures are no evidence."
     ),

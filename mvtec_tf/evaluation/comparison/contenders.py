@@ -167,7 +167,7 @@ def _chosen(table: Predictions, judging: recorded.Judging) -> Chosen:
     if judging.threshold is not None:
         return Chosen(thresholds.given(judging.threshold))
     categories = table.part(leaks.EVALUATE).categories()
-    return thresholds.choose(table.part(leaks.CALIBRATE), categories, judging.rule, judging.costs, Bootstrap(0))
+    return thresholds.choose(table, categories, judging.rule, judging.costs, Bootstrap(0))
 
 
 def common_costs(methods: Sequence[Method]) -> Costs | None:

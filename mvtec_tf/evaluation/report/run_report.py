@@ -152,8 +152,19 @@ def _thresholds(judged: Assessment, unit: str) -> str:
         + (f"Scores are {escape(unit)}. " if unit else "")
         + "The interval says "
         "where other calibrate images of the same kind would have put it; it is not part of the figures' intervals, "
-        f"which take the threshold as it is.</p>{page.table(f'<tr>{head}</tr>', rows, 'told')}</section>"
+        f"which take the threshold as it is.</p>{page.table(f'<tr>{head}</tr>', rows, 'told')}"
+        f"{_shifts(judged)}</section>"
     )
+
+
+def _shifts(judged: Assessment) -> str:
+    """Whether each category's good evaluated images are like those that the threshold rests on."""
+    several = len(judged.shifts) > 1
+    items = (
+        f"<li>{escape(f'{name}: ' if several else '')}{escape(each.in_words())}.</li>"
+        for name, each in judged.shifts.items()
+    )
+    return f'<ul class="notes">{"".join(items)}</ul>' if judged.shifts else ""
 
 
 def _threshold_row(name: str, threshold: Threshold) -> str:

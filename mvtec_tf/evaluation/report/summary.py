@@ -8,10 +8,13 @@ from mvtec_tf.evaluation import metrics, scope, thresholds
 from mvtec_tf.evaluation.assessment import Assessment
 from mvtec_tf.evaluation.metrics import Metric
 from mvtec_tf.evaluation.scope import Scope
+from mvtec_tf.evaluation.shift import Shift
 from mvtec_tf.evaluation.thresholds import Chosen
 
 # Of the table of all figures: published figures have four digits, and are to be found again in it.
 TABLE_DIGITS = 4
+_HELD_OUT = "the held-out good ones that the threshold rests on"
+_TOO_MANY = ("More good evaluated images are stopped", " than the held-out good ones let expect")
 # So many categories are named in a sentence; beyond that, their number.
 _NAMED = 5
 
@@ -20,7 +23,8 @@ def sentences(judged: Assessment, name: str = "") -> list[str]:
     """The report's first sentences, a whole thought each; together the `summary` of `metrics.json`.
 
     The first three are the answer: which model, by which threshold, misses and falsely stops how
-    many, and whether it beats the classifier that does not look.
+    many, and whether it beats the classifier that does not look. Where good evaluated images score unlike the held-out
+    good ones, or more of them are stopped than those let expect, that stands among them.
 
     If the model is not shown to be better than calling everything defective, that comes first: no
     figure below it can then be read as a success. Before that comes only that evaluated images had
@@ -29,13 +33,14 @@ def sentences(judged: Assessment, name: str = "") -> list[str]:
     overall = judged.overall
     model = f"model ({name})" if name else "model"
     if overall.counts is None:
-        answer = [_no_threshold(judged)]
+        answer = [_no_threshold(judged), _shift(judged)]
     elif overall.verdict in (scope.NO_BETTER, scope.UNPROVEN):
         first = f"{_at(judged)} this {model} {_no_better(overall)}"
-        answer = [first, f"It {_calls(overall)}", _origin(judged.threshold)]
+        answer = [first, f"It {_calls(overall)}", _shift(judged), _origin(judged.threshold)]
     else:
         better = _unproven_by_leak(overall) if judged.leak else _better(overall)
-        answer = [f"{_at(judged)} the {model} {_calls(overall)}", better, _origin(judged.threshold)]
+        calls = f"{_at(judged)} the {model} {_calls(overall)}"
+        answer = [calls, _shift(judged), better, _origin(judged.threshold)]
     if judged.leak:
         answer.insert(0, judged.leak.sentence())
     return [sentence for sentence in [*answer, _categories(judged), _ranking(judged), _not_judged(judged)] if sentence]
@@ -126,6 +131,53 @@ def _calls(judged: Scope) -> str:
     if not judged.defective:
         return f"{stopped}; no defective image was evaluated, so how many it would miss is unknown."
     return f"{missed} and {stopped}."
+
+
+def _shift(judged: Assessment) -> str:
+    """Where good evaluated images are not like those that the threshold rests on; "" where nothing shows it."""
+    shown = {name: each for name, each in judged.shifts.items() if each.shown}
+    broken = [name for name in judged.shifts if name not in shown and _stops_too_many(judged, name)]
+    if len(judged.shifts) == 1:
+        (each,) = judged.shifts.values()
+        if shown:
+            return f"{each.in_words(those=_HELD_OUT)}{_of_the_threshold(each)}."
+        too_many = f"{''.join(_TOO_MANY)}: {_against_held_out(judged, *broken)}" if broken else ""
+        return f"{too_many}; {each.in_words()}." if broken else ""
+    sentences = []
+    if shown:
+        sizes = [f"{name} {each.by()}, p = {each.p:.2g}" for name, each in list(shown.items())[:_NAMED]]
+        more = f"; and {len(shown) - _NAMED} more" if len(shown) > _NAMED else ""
+        sentences.append(
+            f"In {len(shown)} of {len(judged.shifts)} categories good evaluated images score unlike {_HELD_OUT} "
+            f"({'; '.join(sizes)}{more}), so the threshold does not fit them."
+        )
+    if broken:
+        sentences.append(f"{_TOO_MANY[0]} in {len(broken)} categories{_listed(broken)}{_TOO_MANY[1]}.")
+    return " ".join(sentences)
+
+
+def _of_the_threshold(found: Shift) -> str:
+    """What a shift does to the threshold."""
+    if found.stopped is None:
+        return ""
+    what = "does not fit them" if found.higher > 0.5 else "is higher than they need, and defects may pass for it"
+    shares = f"{100 * found.stopped:.1f} % of them and {100 * found.stopped_held_out:.1f} % of the held-out ones"
+    return f", so the threshold {what}: it stops {shares}"
+
+
+def _stops_too_many(judged: Assessment, name: str) -> bool:
+    """Whether surely more good images of a category are stopped than its held-out ones, or the promise, let expect."""
+    low = judged.categories[name].metrics["fpr"].low
+    found = judged.shifts[name]
+    if low is None or found.stopped_held_out is None:
+        return False
+    return low > max(judged.threshold.of(name).promised or 0.0, found.stopped_held_out)
+
+
+def _against_held_out(judged: Assessment, name: str) -> str:
+    found, promised = judged.shifts[name], judged.threshold.of(name).promised
+    expected = f", at most {100 * promised:.3g} % were promised" if promised is not None else ""
+    return f"{100 * found.stopped:.1f} % against {100 * found.stopped_held_out:.1f} %{expected}"
 
 
 def _origin(chosen: Chosen) -> str:

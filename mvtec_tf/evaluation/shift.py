@@ -1,0 +1,122 @@
+"""Whether good evaluated images score like the held-out good ones that the threshold rests on.
+
+A threshold keeps its promise for parts that are exchangeable with the held-out ones. Another lamp, another lot or a
+year of wear breaks that, and nothing in the threshold tells.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from mvtec_tf import conformal
+from mvtec_tf.evaluation.table import Predictions
+
+# Of a rank test.
+LEVEL = 0.05
+
+
+@dataclasses.dataclass(frozen=True)
+class Shift:
+    """Scores of good images of two origins; every object is one observation, the median of its images' scores.
+
+    Attributes:
+      held_out, evaluated: numbers of objects.
+      size: median of the evaluated objects less that of the held-out ones, in standard deviations of the latter; None
+        where those are all alike and the medians differ.
+      higher: share of pairs in which the evaluated object scores higher, ties half: the rank test's statistic.
+      p: of the two-sided rank test (Mann and Whitney, Annals of Mathematical Statistics 18, 1947).
+      level: below which `p` is called a shift: 0.05 over the number of categories that are tested.
+      stopped_held_out, stopped: share of their images at the threshold, every object counted once; None without one.
+    """
+
+    held_out: int
+    evaluated: int
+    size: float | None
+    higher: float
+    p: float
+    level: float = LEVEL
+    stopped_held_out: float | None = None
+    stopped: float | None = None
+
+    @property
+    def shown(self) -> bool:
+        """Whether the test shows it."""
+        return self.p < self.level
+
+    def as_json(self) -> dict[str, Any]:
+        """The form in `metrics.json`."""
+        return dataclasses.asdict(self) | {"shown": self.shown}
+
+    def in_words(self, these: str = "Good evaluated images", those: str = "the held-out good ones") -> str:
+        """A sentence without its full stop: whether they differ, by how much, and what the test says."""
+        test = f"rank test of {self.evaluated} against {self.held_out} objects: p = {self.p:.2g}"
+        if not self.shown:
+            return f"{these} are not shown to score unlike {those} (by {self.by()}; {test})"
+        way = "higher" if self.higher > 0.5 else "lower"
+        return f"{these} score {way} than {those}, by {self.by()} ({test})"
+
+    def by(self) -> str:
+        """The size in words."""
+        if self.size is None:
+            return "more than can be said, because the latter are all alike"
+        return f"{self.size:+.2f} standard deviations in the median"
+
+
+def compare(
+    held_out: Predictions,
+    evaluated: Predictions,
+    threshold: float | None = None,
+    level: float = LEVEL,
+) -> Shift | None:
+    """The shift between two sets of good images; None if one is empty.
+
+    Args:
+      held_out, evaluated: good rows only.
+      threshold: a score that reaches it is stopped.
+      level: see `Shift`.
+    """
+    if not len(held_out) or not len(evaluated):
+        return None
+    # Not above: it takes a second to import.
+    from scipy import stats
+
+    old, new = _medians(held_out), _medians(evaluated)
+    found = stats.mannwhitneyu(new, old)
+    # Where all scores are one number there is no rank to test.
+    p = 1.0 if np.isnan(found.pvalue) else float(found.pvalue)
+    difference, spread = float(np.median(new) - np.median(old)), float(old.std())
+    size = difference / spread if spread else (0.0 if difference == 0 else None)
+    stops = [None if threshold is None else _stopped(rows, threshold) for rows in (held_out, evaluated)]
+    higher = float(found.statistic) / (len(old) * len(new))
+    return Shift(len(old), len(new), size, higher, p, level, *stops)
+
+
+def by_category(
+    held_out: Predictions, evaluated: Predictions, thresholds: Mapping[str, float | None]
+) -> dict[str, Shift]:
+    """The shift of each category that has good rows on both sides.
+
+    Args:
+      held_out, evaluated: rows of any label.
+      thresholds: category -> its threshold; the categories that are tested.
+    """
+    parts = {
+        name: [rows.select((rows.category == name) & (rows.label == 0)) for rows in (held_out, evaluated)]
+        for name in thresholds
+    }
+    parts = {name: pair for name, pair in parts.items() if all(map(len, pair))}
+    return {name: compare(*pair, thresholds[name], LEVEL / len(parts)) for name, pair in parts.items()}
+
+
+def _medians(rows: Predictions) -> np.ndarray:
+    """Of each object, float64 [K]."""
+    _, index, sizes = np.unique(rows.objects, return_inverse=True, return_counts=True)
+    ordered = rows.score[np.lexsort((rows.score, index))]
+    starts = np.cumsum(sizes) - sizes
+    return (ordered[starts + (sizes - 1) // 2] + ordered[starts + sizes // 2]) / 2
+
+
+def _stopped(rows: Predictions, threshold: float) -> float:
+    return float(np.average(rows.score >= threshold, weights=conformal.masses(rows.objects)))

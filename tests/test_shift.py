@@ -1,0 +1,176 @@
+"""Good evaluated images that are not like those that the threshold rests on: found, measured, and said first."""
+
+import json
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from mvtec_tf.evaluation import shift
+from mvtec_tf.evaluation.assessment import assess
+from mvtec_tf.evaluation.intervals import Bootstrap
+from mvtec_tf.evaluation.report import summary
+from mvtec_tf.evaluation.report.judge import judge
+from mvtec_tf.evaluation.table import Predictions, Row
+from mvtec_tf.evaluation.thresholds import Rule
+
+QUICK = Bootstrap(200)
+
+
+def _rows(split, scores, label=0, category="cap", views=1):
+    """Good or defective rows, of which so many in a row show one object."""
+    name = ("good", "chip")[label]
+    group = f"{split} {name}"
+    return [
+        Row(f"{category}/{group}/{i}", category, name, label, split, float(score), f"{group} {i // views}")
+        for i, score in enumerate(scores)
+    ]
+
+
+def _table(held_out, good, defective=(), **more):
+    rows = _rows("calibrate", held_out, **more) + _rows("evaluate", good, **more)
+    return Predictions.from_rows(rows + _rows("evaluate", defective, 1, **more))
+
+
+def _summary(table, **more):
+    return " ".join(summary.sentences(assess(table, bootstrap=QUICK, **more)))
+
+
+@pytest.mark.parametrize("views", [1, 3])
+@pytest.mark.parametrize("seed", range(4))
+def test_test_and_size_are_those_of_object_medians(seed, views):
+    rng = np.random.default_rng(seed)
+    held_out, good = np.round(rng.normal(size=60), 1), np.round(rng.normal(0.7, 1.3, 30), 1)
+    (found,) = assess(_table(held_out, good, views=views), bootstrap=Bootstrap(0)).shifts.values()
+    old, new = (np.median(scores.reshape(-1, views), axis=1) for scores in (held_out, good))
+    expected = stats.mannwhitneyu(new, old, alternative="two-sided")
+    pairs = np.mean((new[:, None] > old) + 0.5 * (new[:, None] == old))
+    assert (found.held_out, found.evaluated) == (len(old), len(new))
+    assert found.p == pytest.approx(expected.pvalue)
+    assert found.higher == pytest.approx(pairs)
+    assert found.size == pytest.approx((np.median(new) - np.median(old)) / np.std(old))
+
+
+def test_many_views_of_two_objects_show_nothing_that_single_images_would():
+    rng = np.random.default_rng(0)
+    held_out = rng.normal(size=40)
+    good = np.repeat([1.5, 0.8], 20) + rng.normal(0, 0.05, 40)
+    table = _table(held_out, good, views=20)
+    assert not assess(table, bootstrap=QUICK).shifts["cap"].shown
+    assert assess(_table(held_out, good), bootstrap=QUICK).shifts["cap"].shown
+
+
+def test_without_a_shift_it_is_announced_no_oftener_than_its_level():
+    rng = np.random.default_rng(3)
+    shown = []
+    for _ in range(150):
+        two = [Predictions.from_rows(_rows(split, rng.normal(size=25))) for split in ("calibrate", "evaluate")]
+        shown.append(shift.compare(*two).shown)
+    assert np.mean(shown) < 0.05 + 3 * np.sqrt(0.05 * 0.95 / 150)
+
+
+def test_good_images_under_another_lamp_are_said_in_the_second_sentence_with_size_test_and_what_is_stopped(tmp_path):
+    rng = np.random.default_rng(1)
+    table = _table(rng.normal(size=60), rng.normal(4, 1, 40), rng.normal(7, 1, 20))
+    document = judge(table, tmp_path, bootstrap=QUICK)
+    text = document["summary"]
+    said = "Good evaluated images score higher than the held-out good ones that the threshold rests on, by +"
+    assert said in text
+    assert text.index(said) < text.index("That threshold was chosen")
+    assert "rank test of 40 against 60 objects: p =" in text
+    found = json.loads((tmp_path / "metrics.json").read_text())["shift"]["cap"]
+    assert found["shown"]
+    assert found["size"] > 3
+    assert found["stopped"] > 0.8 > 0.1 > found["stopped_held_out"]
+    assert f"it stops {100 * found['stopped']:.1f} % of them" in text
+    assert "score higher than the held-out good ones" in (tmp_path / "report.html").read_text()
+
+
+def test_good_images_that_score_lower_are_said_to_leave_room_for_defects():
+    rng = np.random.default_rng(2)
+    text = _summary(_table(rng.normal(size=60), rng.normal(-2, 1, 40), rng.normal(1, 1, 20)))
+    assert "Good evaluated images score lower than the held-out good ones that the threshold rests on, by -" in text
+    assert "higher than they need, and defects may pass for it" in text
+
+
+def test_alike_images_are_not_announced_but_stand_in_the_report_and_the_record(tmp_path):
+    scores = np.arange(50.0)
+    document = judge(_table(scores, scores[::2] + 0.5, scores[-10:] + 20), tmp_path, bootstrap=QUICK)
+    assert "held-out" not in document["summary"]
+    assert not document["shift"]["cap"]["shown"]
+    assert "are not shown to score unlike the held-out good ones" in (tmp_path / "report.html").read_text()
+
+
+@pytest.mark.parametrize("threshold", [None, 1.5])
+def test_a_broken_promise_that_no_rank_test_shows_is_said(threshold):
+    rng = np.random.default_rng(4)
+    # The median is the same, the spread is not.
+    table = _table(rng.normal(0, 0.5, 60), rng.normal(0, 4, 40), rng.normal(7, 1, 20))
+    assert not assess(table, bootstrap=QUICK).shifts["cap"].shown
+    text = _summary(table, threshold=threshold)
+    assert "More good evaluated images are stopped than the held-out good ones let expect: " in text
+    assert ("at most 5 % were promised" in text) == (threshold is None)
+
+
+def test_of_several_categories_those_that_are_shifted_are_named_and_the_level_is_shared():
+    rng = np.random.default_rng(5)
+    rows = []
+    for category, size in (("cap", 0), ("nut", 5), ("screw", 0)):
+        rows += _rows("calibrate", rng.normal(size=40), category=category)
+        rows += _rows("evaluate", rng.normal(size, 1, 20), category=category)
+        rows += _rows("evaluate", rng.normal(9, 1, 10), 1, category=category)
+    judged = assess(Predictions.from_rows(rows), bootstrap=QUICK, rule=Rule(per="category"))
+    assert {each.level for each in judged.shifts.values()} == {0.05 / 3}
+    text = " ".join(summary.sentences(judged))
+    assert "In 1 of 3 categories good evaluated images score unlike the held-out good ones" in text
+    assert "(nut +" in text
+
+
+@pytest.mark.parametrize(
+    ("held_out", "good"),
+    [([1.0], [1.0]), ([1.0], [2.0, 3.0]), ([1.0, 1.0], [1.0]), ([2.0] * 30, [2.0] * 30), ([2.0] * 30, [3.0] * 30)],
+)
+def test_one_good_object_two_and_all_alike_have_a_defined_answer(held_out, good):
+    judged = assess(_table(held_out, good, [9.0, 10.0]), bootstrap=QUICK)
+    found = judged.shifts["cap"]
+    assert 0 < found.p <= 1
+    assert (found.size is None) == (held_out[0] != good[0])
+    assert "nan" not in " ".join(summary.sentences(judged))
+    json.dumps(judged.as_json(), allow_nan=False)
+
+
+@pytest.mark.parametrize("missing", ["calibrate", "good evaluated", "good calibrate"])
+def test_where_a_side_is_missing_nothing_is_compared(missing):
+    rows = [] if missing == "calibrate" else _rows("calibrate", [1.0, 2.0], int(missing == "good calibrate"))
+    rows += _rows("evaluate", [5.0, 6.0], 1) + ([] if missing == "good evaluated" else _rows("evaluate", [1.0, 2.0]))
+    judged = assess(Predictions.from_rows(rows), bootstrap=QUICK)
+    assert not judged.shifts
+    assert judged.as_json()["shift"] == {}
+
+
+def _pretrained(count, others):
+    """A table whose first `count` of the good calibrate images were used to pretrain the encoder."""
+    calibrate = _rows("calibrate", np.arange(count + others) / 100.0)
+    known = [Row(row.path, "cap", "good", 0, "pretrain", 0.0, row.group) for row in calibrate[:count]]
+    return Predictions.from_rows(known + calibrate + _rows("evaluate", [0.0, 1.0]) + _rows("evaluate", [5.0], 1))
+
+
+def test_good_images_that_the_encoder_was_pretrained_on_are_left_out_where_enough_others_are_held_out():
+    threshold = assess(_pretrained(40, 19), bootstrap=QUICK).threshold.whole
+    assert (threshold.images, threshold.promised) == (19, 0.05)
+    assert "40 good images that the encoder was pretrained on were left out" in threshold.reason
+
+
+@pytest.mark.parametrize(("count", "others"), [(40, 0), (40, 18)])
+def test_where_there_are_too_few_others_it_is_said_that_new_good_parts_may_score_higher(count, others):
+    judged = assess(_pretrained(count, others), bootstrap=QUICK)
+    assert judged.threshold.whole.images == count + others
+    text = " ".join(summary.sentences(judged))
+    assert f"40 of the {count + others} good calibrate images were used to pretrain the encoder" in text
+
+
+def test_another_view_of_a_pretrained_object_is_no_held_out_one():
+    calibrate = _rows("calibrate", np.arange(60) / 100.0, views=2)
+    known = [Row("cap/other.png", "cap", "good", 0, "pretrain", 0.0, calibrate[0].group)]
+    table = Predictions.from_rows(known + calibrate + _rows("evaluate", [0.0]) + _rows("evaluate", [5.0], 1))
+    assert assess(table, bootstrap=QUICK).threshold.whole.images == 58
