@@ -18,7 +18,7 @@ def test_a_run_judges_by_thresholds_of_each_category_and_keeps_them(toy, tmp_pat
     for own in threshold["categories"].values():
         assert own["method"] == "target_specificity"
         assert own["low"] <= own["value"] <= own["high"]
-        assert "it was chosen on only" in own["warning"]
+        assert "the promise is kept on average" in own["warning"]
     assert document["costs"] == {"miss": 20.0, "false_alarm": 1.0}
     settings = json.loads((run / "run.json").read_text())["settings"]
     assert settings["threshold_per"] == "category"
