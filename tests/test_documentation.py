@@ -20,6 +20,10 @@ SMALL = {
 }
 # A test has no network.
 VARIABLES = {"WEIGHTS": "none"}
+SMALL_IN_PYTHON = {
+    r'weights="imagenet", epochs=\d+': 'weights="none", backbone="resnet10", epochs=1, image_size=64',
+    r'weights="imagenet"': 'weights="none", backbone="resnet10"',
+}
 
 
 def blocks(page, language="sh"):
@@ -156,6 +160,19 @@ def test_every_command_of_the_readme_runs_as_printed(root, newcomer):
         for line in commands(block):
             newcomer.type(line)
     assert len((newcomer.folder / "results" / "new.csv").read_text("utf-8").splitlines()) == 1 + 3 * 8
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", ["README.md", "docs/python-api.md"])
+def test_the_python_of_a_page_runs_as_printed(root, newcomer, page, monkeypatch):
+    _put_two_folders(newcomer)
+    monkeypatch.chdir(newcomer.folder)
+    names = {}
+    for block in blocks(root / page, "python"):
+        for pattern, small in SMALL_IN_PYTHON.items():
+            block = re.sub(pattern, small, block)
+        exec(block, names)
+    assert names["report"].metrics["balanced_accuracy"] >= 0
 
 
 def _put_two_folders(newcomer):

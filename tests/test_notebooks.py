@@ -1,0 +1,35 @@
+"""The notebooks of docs/ run from beginning to end, on drawn parts, and are stored without what they print."""
+
+import json
+
+import nbclient
+import nbformat
+import pytest
+
+NAMES = ["my_own_line", "judge_anybodys_predictions"]
+
+
+@pytest.fixture(params=NAMES)
+def notebook(request, pytestconfig):
+    return pytestconfig.rootpath / "docs" / "notebooks" / f"{request.param}.ipynb"
+
+
+def test_every_notebook_is_tested(pytestconfig):
+    assert sorted(path.stem for path in (pytestconfig.rootpath / "docs" / "notebooks").iterdir()) == sorted(NAMES)
+
+
+def test_a_notebook_is_stored_without_outputs_and_small(notebook):
+    cells = [cell for cell in json.loads(notebook.read_text("utf-8"))["cells"] if cell["cell_type"] == "code"]
+    assert cells
+    assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in cells)
+    assert notebook.stat().st_size < 20_000
+
+
+@pytest.mark.slow
+def test_a_notebook_runs_from_beginning_to_end(notebook, pytestconfig, tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(pytestconfig.rootpath))
+    # A test has no network.
+    monkeypatch.setenv("WEIGHTS", "none")
+    text = notebook.read_text("utf-8").replace("weights=WEIGHTS", 'weights=WEIGHTS, backbone=\\"resnet10\\"')
+    cells = nbformat.reads(text, as_version=4)
+    nbclient.NotebookClient(cells, timeout=600, resources={"metadata": {"path": str(tmp_path)}}).execute()
