@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 
 HEIGHT, WIDTH = 37, 50  # neither square nor a multiple of what rows are padded to
 ORIENTATION = 0x0112
-_TOO_LARGE = "its header says 60000 x 60000 pixels, 3600000000 in all; --max_pixels allows 100000000"
+_TOO_LARGE = "its header says 60000 x 60000 pixels, 3600000000 in all; `max_pixels` allows 100000000"
 
 
 def colours():

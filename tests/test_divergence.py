@@ -63,7 +63,7 @@ def test_a_diverged_training_names_the_step_the_last_finite_values_and_what_is_k
     assert "diverged in step" in message
     assert "/4" in message
     assert "last finite values: " in message
-    assert "lower --learning_rate" in message
+    assert "lower `learning_rate`" in message
     assert "epoch_0001" in message
     assert [found.name for found in (path / "checkpoints").glob("epoch_*")] == ["epoch_0001"]
     for file in (path / "checkpoints").rglob("*.h5"):

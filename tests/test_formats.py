@@ -176,7 +176,7 @@ def test_a_graph_has_the_limit_of_pixels_it_was_written_with(network, files, tmp
     for signature in ("serving_default", "embed", "explain"):
         scoring.run_signature(signatures[signature], [str(files["png of one pixel"])], 1, "scored")
         for name in ("png colour", "jpeg colour", "bmp colour"):
-            words = f"{files[name].name}: .*50 x 37 pixels, 1850 in all; --max_pixels allows 1849"
+            words = f"{files[name].name}: .*50 x 37 pixels, 1850 in all; `max_pixels` allows 1849"
             with pytest.raises(UserError, match=words):
                 scoring.run_signature(signatures[signature], [str(files[name])], 1, "scored")
 

@@ -187,3 +187,13 @@ def rgb(image: Image.Image) -> Image.Image:
         # A palette with transparency goes by way of RGBA; Pillow warns about the direct way.
         image = image.convert("RGBA")
     return image.convert("RGB")
+
+
+def resized(heat: np.ndarray, height: int, width: int) -> np.ndarray:
+    """float32 [h, w] -> float32 [height, width]: bilinear between pixel centres, antialiased where it shrinks.
+
+    A map of the wanted size is left as it is, to the bit.
+    """
+    if heat.shape == (height, width):
+        return heat
+    return np.asarray(Image.fromarray(heat, mode="F").resize((width, height), Image.Resampling.BILINEAR), np.float32)

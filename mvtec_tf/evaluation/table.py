@@ -180,7 +180,7 @@ def read_predictions(path: PathLike, allow_leak: bool = False) -> Predictions:
     if left_out and not lines:
         raise UserError(
             f"{source}: none of the {len(left_out)} images in it can be judged: {predicted.in_words(left_out)}. Labels "
-            "come from `--data_dir` of predict, or from the layout of the folders; splits from an export, not a server."
+            "come from `data_dir` of predict, or from the layout of the folders; splits from an export, not a server."
         )
     predictions = dataclasses.replace(
         Predictions.from_columns(**columns, ignored_columns=() if by_predict else table.unused(REQUIRED + OPTIONAL)),

@@ -8,12 +8,12 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import tensorflow as tf
 
-from mvtec_tf import files as atomic
 from mvtec_tf.data.decoding import pixels
 from mvtec_tf.data.formats.scan import Record
 from mvtec_tf.features import store
 from mvtec_tf.features.feature_graph import FeatureGraph, FeatureSettings
 from mvtec_tf.features.store import FeatureKey, FeatureStore
+from mvtec_tf.files import PathLike, new_directory
 from mvtec_tf.graphs.scoring import stream_signature
 from mvtec_tf.networks.simclr import EMBEDDING
 
@@ -23,10 +23,10 @@ _BATCH = 32
 
 
 def extract(
-    encoder: atomic.PathLike,
+    encoder: PathLike,
     records: Sequence[Record],
     settings: FeatureSettings,
-    out: atomic.PathLike,
+    out: PathLike,
     per_shard: int = PER_SHARD,
 ) -> FeatureStore:
     """Writes the features of every record to the folder `out`, or what is missing of them there.
@@ -56,15 +56,15 @@ def extract(
     return FeatureStore(out)
 
 
-def keep_encoder(encoder: atomic.PathLike, out: atomic.PathLike) -> None:
+def keep_encoder(encoder: PathLike, out: PathLike) -> None:
     """Copies the encoder into the store, unless it is there."""
     target = pathlib.Path(out) / store.ENCODER
     if not target.exists():
-        with atomic.new_directory(target) as directory:
+        with new_directory(target) as directory:
             shutil.copytree(encoder, directory, dirs_exist_ok=True)
 
 
-def key_of(encoder: atomic.PathLike, graph: FeatureGraph) -> FeatureKey:
+def key_of(encoder: PathLike, graph: FeatureGraph) -> FeatureKey:
     """What features of this graph are of."""
     settings = graph.settings
     # Without maps no neighbourhood was averaged: features that are equal have equal keys.
@@ -96,7 +96,7 @@ def _function(graph: FeatureGraph) -> Callable:
 
 
 def _write_shard(shard: pathlib.Path, function: Callable, records: Sequence[Record], batch: int) -> None:
-    with atomic.new_directory(shard) as directory:
+    with new_directory(shard) as directory:
         files: dict[str, np.ndarray] = {}
         filled = 0
         for outputs in stream_signature(function, [record.file for record in records], batch):

@@ -22,9 +22,9 @@ from typing import Any
 
 import numpy as np
 
-from mvtec_tf import files as atomic
 from mvtec_tf.data.formats.scan import Record
 from mvtec_tf.errors import UserError
+from mvtec_tf.files import PathLike, sha256, write_json, write_text
 from mvtec_tf.heads.frozen import FrozenFeatures
 
 DESCRIPTION = "features.json"
@@ -68,7 +68,7 @@ class FeatureKey:
         return cls(**{name: tuple(part) if isinstance(part, list) else part for name, part in value.items()})
 
 
-def encoder_digest(encoder: atomic.PathLike) -> str:
+def encoder_digest(encoder: PathLike) -> str:
     """SHA-256 (hex) of the graph and the numbers of a SavedModel."""
     digest = hashlib.sha256()
     folder = pathlib.Path(encoder)
@@ -87,7 +87,7 @@ class FeatureStore:
       UserError: there is none, or it is not finished.
     """
 
-    def __init__(self, path: atomic.PathLike) -> None:
+    def __init__(self, path: PathLike) -> None:
         self.path = pathlib.Path(path)
         description = _describe(self.path)
         self.key = FeatureKey.from_json(description["key"])
@@ -148,7 +148,7 @@ class FeatureStore:
             )
         for record in records:
             _, line = self._rows[record.path]
-            if line["sha256"] != atomic.sha256(record.file):
+            if line["sha256"] != sha256(record.file):
                 raise UserError(
                     f"{record.file}: has changed since its features were written to {self.path}. Extract them again, "
                     "into a new folder."
@@ -186,7 +186,7 @@ class ShardedRows:
         return result
 
 
-def begin(path: atomic.PathLike, key: FeatureKey, records: Sequence[Record], per_shard: int) -> list[pathlib.Path]:
+def begin(path: PathLike, key: FeatureKey, records: Sequence[Record], per_shard: int) -> list[pathlib.Path]:
     """Makes the folder, or finds what an earlier call left in it.
 
     Returns:
@@ -203,9 +203,9 @@ def begin(path: atomic.PathLike, key: FeatureKey, records: Sequence[Record], per
     else:
         if path.is_dir() and any(_is_strange(child) for child in path.iterdir()):
             raise UserError(f"{path}: not empty, and holds no features. Choose a new folder, or empty this one.")
-        atomic.write_text(path / RECORDS, text)
+        write_text(path / RECORDS, text)
         # Written last: where it lies, the records are there.
-        atomic.write_json(path / DESCRIPTION, description)
+        write_json(path / DESCRIPTION, description)
     return _shards(path, description)
 
 
@@ -261,5 +261,5 @@ def _records_csv(records: Sequence[Record]) -> str:
     writer.writerow(_COLUMNS)
     for record in records:
         values = [getattr(record, name) for name in _COLUMNS[:-1]]
-        writer.writerow([*values, atomic.sha256(record.file)])
+        writer.writerow([*values, sha256(record.file)])
     return text.getvalue()

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
-from mvtec_tf.evaluation.localisation import heatmaps
+from mvtec_tf.data import pillow_images
 from mvtec_tf.keras_settings import keras
 
 with warnings.catch_warnings():
@@ -50,7 +50,7 @@ def heat(parts: keras.Model, maps: Sequence[np.ndarray], method: str) -> np.ndar
     height, width = max((cam.shape[1:] for cam in found), key=lambda size: size[0] * size[1])
     # What a position says is its share of the average: a coarse layer's speaks for many fine ones.
     total = sum(
-        np.stack([heatmaps.resized(one, height, width) for one in cam]) * (cam.shape[1] * cam.shape[2])
+        np.stack([pillow_images.resized(one, height, width) for one in cam]) * (cam.shape[1] * cam.shape[2])
         for cam in found
     )
     return np.maximum(total, 0.0).astype(np.float32)

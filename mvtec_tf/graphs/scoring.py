@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import tensorflow as tf
 
-from mvtec_tf import files as atomic
 from mvtec_tf.data.decoding import unreadable
 from mvtec_tf.errors import UserError
+from mvtec_tf.files import PathLike
 from mvtec_tf.graphs import saved_model
 from mvtec_tf.graphs.signatures import EXPLAIN, HEAT_MAP
 
@@ -37,7 +37,7 @@ class Scores:
     probability: np.ndarray | None
 
 
-def score_files(model: atomic.PathLike, files: Sequence[str], batch_size: int = 32) -> Scores:
+def score_files(model: PathLike, files: Sequence[str], batch_size: int = 32) -> Scores:
     """Runs the `serving_default` signature of the SavedModel in `model` over `files`.
 
     Raises:
@@ -63,7 +63,7 @@ def run_signature(signature: Callable, files: Sequence[str], batch_size: int, ve
 
 
 def explained(
-    model: atomic.PathLike, files: Sequence[str], batch_size: int = 16
+    model: PathLike, files: Sequence[str], batch_size: int = 16
 ) -> Iterator[dict[str, np.ndarray]]:
     """What the signature `explain` of the SavedModel in `model` answers to each file, in their order.
 

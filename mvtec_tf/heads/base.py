@@ -21,7 +21,7 @@ from mvtec_tf.heads.probability import Platt, fit_platt
 
 # Rows of global features at a time; with maps it is `frozen.BATCH`, since a map is a thousand times as large.
 _ROWS = 1024
-_UNSTABLE = "Was the encoder's training stable? Lower its --learning_rate, or choose another --head."
+_UNSTABLE = "Was the encoder's training stable? Lower its `learning_rate`, or choose another `head`."
 
 Arrays = dict[str, tf.Tensor]
 

@@ -118,7 +118,7 @@ def check(features: FrozenFeatures, labels: np.ndarray, *, both_classes: bool = 
     if (largest := float(np.max(np.abs(pooled)))) > _LARGEST:
         raise UserError(
             f"The features reach {largest:.3g}, too large to compute with. Has the encoder's training diverged? Train "
-            "it again with a lower --learning_rate."
+            "it again with a lower `learning_rate`."
         )
     if len(pooled) > 1 and not np.any(np.ptp(pooled, axis=0)):
         raise UserError(

@@ -5,7 +5,7 @@ import math
 
 from mvtec_tf.errors import UsageError
 
-# name -> what it is, for --help.
+# name -> what it is, for a command line.
 HEADS = {
     "logistic": "logistic regression on global features",
     "linear_svm": "linear support vector machine on global features",

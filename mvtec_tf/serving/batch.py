@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from mvtec_tf import files as atomic
 from mvtec_tf.data import leaks
 from mvtec_tf.data.record import DEFECTIVE, GOOD
 from mvtec_tf.errors import UserError
+from mvtec_tf.files import replacing
 from mvtec_tf.serving.client import BadImageError, Model, UnavailableError
 from mvtec_tf.serving.journal import Journal
 from mvtec_tf.serving.truth import Truth
@@ -184,7 +184,7 @@ class Judge:
         """Writes the picture; returns why it could not be written, which takes nothing from the verdict."""
         steps = [step if step != ".." else "__" for step in pathlib.PurePosixPath(name).parts if step != "/"]
         try:
-            with atomic.replacing(self._overlays.joinpath(*steps[:-1], f"{steps[-1]}.png")) as temporary:
+            with replacing(self._overlays.joinpath(*steps[:-1], f"{steps[-1]}.png")) as temporary:
                 temporary.write_bytes(answer["overlay_bytes"])
         except (OSError, ValueError) as error:
             return f"the overlay cannot be written: {_reason(error)}"
@@ -281,7 +281,7 @@ def finished_as(out: pathlib.Path, partial: pathlib.Path, called: str, form: str
             finished.check_all("model", called)
             names = set(finished.names)
         if not partial.exists():
-            with atomic.replacing(partial) as temporary:
+            with replacing(partial) as temporary:
                 shutil.copyfile(out, temporary)
     else:
         names = set()

@@ -91,7 +91,7 @@ def run_epochs(
             )
         except callbacks.Diverged as error:
             raise callbacks.Diverged(
-                f"{error} {checkpoints.kept()} Repeat it in a new --run_dir with a lower --learning_rate."
+                f"{error} {checkpoints.kept()} Repeat it in a new `run_dir` with a lower `learning_rate`."
             ) from error
         print(f"Trained epochs {first_epoch + 1} to {len(history.epochs)} in {time.monotonic() - started:.0f} s.")
     return history.epochs

@@ -16,10 +16,10 @@ from typing import BinaryIO
 import numpy as np
 import tensorflow as tf
 
-from mvtec_tf import files as atomic
 from mvtec_tf.data.decoding import pixels, unreadable
 from mvtec_tf.data.decoding.unreadable import Unreadable
 from mvtec_tf.data.formats.scan import Record
+from mvtec_tf.files import replacing, write_json
 
 MEMORY = "memory"
 Verdict = tuple[tuple[Record, ...], tuple[Unreadable, ...]]
@@ -117,12 +117,12 @@ class ImageStore:
                     yield row
             # Before the pixels get their name: where they are, the verdict on them is known.
             if reasons:
-                atomic.write_json(path.with_suffix(".json"), reasons)
+                write_json(path.with_suffix(".json"), reasons)
 
         self._write(path, rows())
 
     def _write(self, path: pathlib.Path, rows: Iterator[np.ndarray]) -> None:
-        with atomic.replacing(path) as temporary, open(temporary, "wb") as file:
+        with replacing(path) as temporary, open(temporary, "wb") as file:
             self._write_array(file, rows)
 
     def _write_array(self, file: BinaryIO, rows: Iterator[np.ndarray]) -> None:

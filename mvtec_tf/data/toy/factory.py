@@ -16,12 +16,12 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 from PIL import Image, ImageFilter
 
-from mvtec_tf import files as atomic
 from mvtec_tf.data.toy.denim import DENIM_DEFECTS, denim
 from mvtec_tf.data.toy.drawing import GROSS, SUBTLE, Layers, between, grid
 from mvtec_tf.data.toy.flange import FLANGE_DEFECTS, flange
 from mvtec_tf.data.toy.mesh import MESH_DEFECTS, mesh
 from mvtec_tf.errors import UserError
+from mvtec_tf.files import new_directory, write_json
 
 PathLike = str | os.PathLike[str]
 
@@ -148,7 +148,7 @@ def write_toy_factory(
         _check_reusable(root, settings)
         return list(settings.products)
     try:
-        with atomic.new_directory(root) as folder:
+        with new_directory(root) as folder:
             _write(folder, settings)
     except OSError:
         # Another process may have made the same set meanwhile; anything else is a real failure.
@@ -229,7 +229,7 @@ def _write(folder: pathlib.Path, settings: _Settings) -> None:
             _save(folder / item.category / item.mask, drawn.mask)
     for category in settings.products:
         (folder / category / SEVERITY_FILE).write_bytes(_severity_table(category, settings))
-    atomic.write_json(folder / SETTINGS_FILE, _as_json(settings))
+    write_json(folder / SETTINGS_FILE, _as_json(settings))
 
 
 def _save(path: pathlib.Path, pixels: np.ndarray) -> None:

@@ -5,11 +5,10 @@ import pathlib
 from collections.abc import Iterable, Mapping
 
 import numpy as np
-from PIL import Image
 
-from mvtec_tf import files as atomic
 from mvtec_tf.errors import UserError
 from mvtec_tf.evaluation.image_files import inside
+from mvtec_tf.files import replacing
 
 PathLike = str | os.PathLike[str]
 
@@ -125,15 +124,5 @@ def place(folder: PathLike, path: str) -> pathlib.Path:
 
 def write(folder: PathLike, path: str, heat: np.ndarray) -> None:
     """Writes the map of an image, float32 [h, w], whole or not at all."""
-    with atomic.replacing(place(folder, path)) as temporary:
+    with replacing(place(folder, path)) as temporary:
         np.save(temporary, np.asarray(heat, np.float32), allow_pickle=False)
-
-
-def resized(heat: np.ndarray, height: int, width: int) -> np.ndarray:
-    """float32 [h, w] -> float32 [height, width]: bilinear between pixel centres, antialiased where it shrinks.
-
-    A map of the wanted size is left as it is, to the bit.
-    """
-    if heat.shape == (height, width):
-        return heat
-    return np.asarray(Image.fromarray(heat, mode="F").resize((width, height), Image.Resampling.BILINEAR), np.float32)

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from mvtec_tf.data import pillow_images
 from mvtec_tf.evaluation import image_files
 from mvtec_tf.evaluation.image_files import ImageFiles, MaskError
-from mvtec_tf.evaluation.localisation import heatmaps
 from mvtec_tf.evaluation.localisation.heatmaps import HeatMaps
 from mvtec_tf.evaluation.table import Predictions
 
@@ -69,7 +69,7 @@ class MaskedImages:
         raw = self._maps.read(path)
         mask = self._mask(path)
         height, width = mask.shape if mask is not None else self._size_of_good(path, category, raw.shape)
-        heat = heatmaps.resized(raw, height, width)
+        heat = pillow_images.resized(raw, height, width)
         if heat is not raw:
             self.resized.add(path)
         return heat, mask

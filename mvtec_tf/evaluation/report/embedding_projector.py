@@ -12,11 +12,11 @@ from PIL import Image
 from tensorboard.compat.proto import event_pb2
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-from mvtec_tf import files as atomic
 from mvtec_tf.data.pillow_images import UnreadableImageError, read_rgb
 from mvtec_tf.errors import UserError
 from mvtec_tf.evaluation.embedding import Points
 from mvtec_tf.evaluation.image_files import ImageFiles
+from mvtec_tf.files import replacing, write_text
 
 CONFIG_FILE = "projector_config.pbtxt"
 FOLDER = "projector"
@@ -41,24 +41,24 @@ def write(folder: str | os.PathLike[str], points: Points, files: Mapping[str, Im
     tensors = {"embedding": points.components} | ({} if points.tsne is None else {"t-SNE": points.tsne})
     names = {name: f"{name.lower().replace('-', '')}.tsv" for name in tensors}
     for name, values in tensors.items():
-        atomic.write_text(folder / names[name], "".join("\t".join(f"{x:.6g}" for x in row) + "\n" for row in values))
-    atomic.write_text(folder / "metadata.tsv", _metadata(points))
+        write_text(folder / names[name], "".join("\t".join(f"{x:.6g}" for x in row) + "\n" for row in values))
+    write_text(folder / "metadata.tsv", _metadata(points))
     paths = points.table.path.tolist()
     sprite = ""
     if all(path in files and files[path].image for path in paths):
         sprite = "sprite.jpg"
         side = min(_THUMBNAIL, _MOST_SPRITE_PIXELS // math.ceil(math.sqrt(len(paths))))
-        with atomic.replacing(folder / sprite) as temporary:
+        with replacing(folder / sprite) as temporary:
             _sprite([files[path].image for path in paths], side).save(temporary, "JPEG", quality=85)
     else:
         (folder / "sprite.jpg").unlink(missing_ok=True)
         side = 0
     if not any(run.glob("*tfevents*")):
         # TensorBoard looks for the configuration in folders with an event file only; this one holds nothing else.
-        with atomic.replacing(run / _EVENTS_FILE) as temporary, temporary.open("wb") as file:
+        with replacing(run / _EVENTS_FILE) as temporary, temporary.open("wb") as file:
             event = event_pb2.Event(wall_time=0, file_version="brain.Event:2")
             RecordWriter(file).write(event.SerializeToString())
-    atomic.write_text(run / CONFIG_FILE, _config(names, sprite, side))
+    write_text(run / CONFIG_FILE, _config(names, sprite, side))
 
 
 def _config(names: Mapping[str, str], sprite: str, side: int) -> str:

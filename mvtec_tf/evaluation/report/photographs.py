@@ -7,11 +7,11 @@ import numpy as np
 from matplotlib import colormaps
 from PIL import Image, ImageFilter
 
+from mvtec_tf.data import pillow_images
 from mvtec_tf.data.pillow_images import UnreadableImageError, read_rgb
 from mvtec_tf.errors import UserError
 from mvtec_tf.evaluation import image_files
 from mvtec_tf.evaluation.image_files import ImageFiles, MaskError
-from mvtec_tf.evaluation.localisation import heatmaps
 from mvtec_tf.evaluation.localisation.heatmaps import HeatMaps
 
 # Two panes side by side are shown some 190 CSS pixels wide each; drawn larger for fine screens.
@@ -101,7 +101,7 @@ def heated(image: Image.Image, heat: np.ndarray) -> Image.Image:
       image: see `photograph`.
       heat: float32 [h, w]; one value everywhere is coloured as the lowest.
     """
-    large = heatmaps.resized(heat, image.height, image.width)
+    large = pillow_images.resized(heat, image.height, image.width)
     low, high = float(large.min()), float(large.max())
     level = (large - low) / (high - low) if high > low else np.zeros_like(large)
     colours = colormaps[COLOURS](level)[..., :3] * 255
