@@ -123,7 +123,7 @@ def test_a_diverged_fit_of_a_head_is_named_and_calibrates_nothing():
 
 def test_a_batch_that_is_larger_than_the_images_shrinks_to_them_and_says_so(capsys):
     assert input_pipeline.fitting_batch_size(43, 48) == 43
-    assert "43 training images: --batch_size=43 is used instead of 48" in capsys.readouterr().out
+    assert "43 training images: `batch_size`=43 is used instead of 48" in capsys.readouterr().out
     assert input_pipeline.fitting_batch_size(43, 48, passes_per_epoch=2) == 48
     assert input_pipeline.fitting_batch_size(48, 48) == 48
     assert capsys.readouterr().out == ""

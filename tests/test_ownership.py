@@ -92,7 +92,7 @@ def test_a_folder_that_cannot_be_written_is_named_and_leaves_nothing(tmp_path, m
 
     monkeypatch.setattr(ownership.json, "dumps", full)
     with pytest.raises(UserError, match=r"`out`=.*cannot be written .*No space left"):
-        Owned(tmp_path / "out", "--out")
+        Owned(tmp_path / "out", "`out`")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -111,7 +111,7 @@ TABLE = "path,category,defect,label,split,score\n" + "".join(
         ("evaluate", "out", ["--predictions={tmp}/a.csv"]),
         ("compare", "out", ["--runs={tmp}/a.csv,{tmp}/b.csv"]),
         ("explore_data", "out", ["--data_dir={toy}"]),
-        ("benchmark", "out", []),
+        ("tools.benchmark", "out", []),
         ("make_toy", "out", []),
         ("fetch_mvtec", "out", []),
         ("extract_features", "out", ["--data_dir={toy}", "--weights=none"]),

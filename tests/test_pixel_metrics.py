@@ -392,13 +392,13 @@ def test_images_of_the_table_are_found_by_their_path_or_named(toy, toy_records):
     table = Predictions.from_rows(
         [Row(one.path, one.category, one.defect, one.label, "evaluate", 0.0) for one in test]
     )
-    files = image_files.from_records(toy_records, table, "--data_dir=D")
+    files = image_files.from_records(toy_records, table, "`data_dir`=D")
     assert image_files.categories_with_masks(table, files) == ("denim", "flange")
     for path, label in zip(table.path, table.label, strict=True):
         assert bool(files[path].mask) == bool(label)
     stranger = Predictions.from_rows([Row("x/test/good/0.png", "x", "good", 0, "evaluate", 0.0)])
     with pytest.raises(UserError, match=r"`data_dir`=D: 1 of the 1 images of the table are not there, such as x/test"):
-        image_files.from_records(toy_records, stranger, "--data_dir=D")
+        image_files.from_records(toy_records, stranger, "`data_dir`=D")
     table.label[0] = 1 - table.label[0]
     with pytest.raises(UserError, match="has the label"):
-        image_files.from_records(toy_records, table, "--data_dir=D")
+        image_files.from_records(toy_records, table, "`data_dir`=D")

@@ -230,7 +230,7 @@ def test_a_write_that_fails_in_the_middle_leaves_nothing(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(("name", "value"), [("image_size", 31), ("train_good", 0), ("per_defect", 0), ("seed", -1)])
 def test_a_setting_out_of_range_is_named(tmp_path, name, value):
-    with pytest.raises(UserError, match=f"--{name}={value}"):
+    with pytest.raises(UserError, match=f"`{name}`={value}"):
         toy.write_toy_factory(tmp_path / "toy", **{**SMALL, name: value})
     assert not (tmp_path / "toy").exists()
 
