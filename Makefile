@@ -3,6 +3,9 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 QUICKSTART_DIR ?= results/quickstart
+# Processes of the test suite. Each holds some 2 GB; the files of one are run by one, since they share what they made.
+WORKERS ?= 2
+PYTEST := -m pytest -n $(WORKERS) --dist loadfile
 
 .PHONY: quickstart test test-fast test-lowest lint docs clean
 
@@ -19,11 +22,11 @@ quickstart: $(VENV)/.installed
 
 test: $(VENV)/.installed
 	$(BIN)/python -m ruff check .
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python $(PYTEST) $(PYTEST_ARGS)
 
 test-fast: $(VENV)/.installed
 	$(BIN)/python -m ruff check .
-	$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
+	$(BIN)/python $(PYTEST) -m "not slow" $(PYTEST_ARGS)
 
 # The fast tests with the lowest version of every direct dependency that setup.cfg allows.
 LOWEST := .venv-lowest
@@ -35,7 +38,7 @@ $(LOWEST)/.installed: setup.cfg pyproject.toml
 	touch $@
 
 test-lowest: $(LOWEST)/.installed
-	$(LOWEST)/bin/python -m pytest -m "not slow" $(PYTEST_ARGS)
+	$(LOWEST)/bin/python $(PYTEST) -m "not slow" $(PYTEST_ARGS)
 
 lint: $(VENV)/.installed
 	$(BIN)/python -m ruff check .

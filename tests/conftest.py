@@ -38,7 +38,8 @@ def pytest_collectreport(report):
 
 def pytest_sessionfinish(session):
     path = session.config.getoption("--skips_file")
-    if path:
+    # The process that hands out the tests hears of all skips; its workers know their own only.
+    if path and not hasattr(session.config, "workerinput"):
         pathlib.Path(path).write_text("".join(f"{name}\n" for name in sorted(_SKIPPED)), encoding="utf-8")
 
 
