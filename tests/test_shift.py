@@ -86,6 +86,15 @@ def test_good_images_under_another_lamp_are_said_in_the_second_sentence_with_siz
     assert "score higher than the held-out good ones" in (tmp_path / "report.html").read_text()
 
 
+def test_a_large_shift_of_too_few_objects_for_a_test_is_said_all_the_same():
+    table = _table(np.arange(10.0), [2.0, 30.0], np.arange(40.0, 60.0))
+    judged = assess(table, bootstrap=QUICK)
+    assert (judged.shifts["cap"].shown, judged.shifts["cap"].said) == (False, True)
+    text = _summary(table)
+    assert "Good evaluated images score higher than the held-out good ones" in text
+    assert "which does not show it of so few" in text
+
+
 def test_good_images_that_score_lower_are_said_to_leave_room_for_defects():
     rng = np.random.default_rng(2)
     text = _summary(_table(rng.normal(size=60), rng.normal(-2, 1, 40), rng.normal(1, 1, 20)))

@@ -15,6 +15,9 @@ from mvtec_tf.evaluation.table import Predictions
 
 # Of a rank test.
 LEVEL = 0.05
+# In standard deviations: what is said even where there are too few objects for the test to show it. Without any shift
+# the median of two objects differs so much in one case of six, that of ten in fewer than one of a hundred.
+LARGE = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,17 +48,28 @@ class Shift:
         """Whether the test shows it."""
         return self.p < self.level
 
+    @property
+    def said(self) -> bool:
+        """Whether it belongs to what is said first: the test shows it, or it is large."""
+        return self.shown or self.size is None or abs(self.size) >= LARGE
+
     def as_json(self) -> dict[str, Any]:
         """The form in `metrics.json`."""
-        return dataclasses.asdict(self) | {"shown": self.shown}
+        return dataclasses.asdict(self) | {"shown": self.shown, "said": self.said}
 
     def in_words(self, these: str = "Good evaluated images", those: str = "the held-out good ones") -> str:
         """A sentence without its full stop: whether they differ, by how much, and what the test says."""
         test = f"rank test of {self.evaluated} against {self.held_out} objects: p = {self.p:.2g}"
-        if not self.shown:
+        if not self.said:
             return f"{these} are not shown to score unlike {those} (by {self.by()}; {test})"
-        way = "higher" if self.higher > 0.5 else "lower"
-        return f"{these} score {way} than {those}, by {self.by()} ({test})"
+        way = "higher" if self.is_upward else "lower"
+        so_few = "" if self.shown else ", which does not show it of so few"
+        return f"{these} score {way} than {those}, by {self.by()} ({test}{so_few})"
+
+    @property
+    def is_upward(self) -> bool:
+        """Whether the evaluated ones score higher: by the test if it shows it, else by the medians."""
+        return self.higher > 0.5 if self.shown or not self.size else self.size > 0
 
     def by(self) -> str:
         """The size in words."""

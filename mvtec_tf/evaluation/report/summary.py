@@ -135,20 +135,20 @@ def _calls(judged: Scope) -> str:
 
 def _shift(judged: Assessment) -> str:
     """Where good evaluated images are not like those that the threshold rests on; "" where nothing shows it."""
-    shown = {name: each for name, each in judged.shifts.items() if each.shown}
-    broken = [name for name in judged.shifts if name not in shown and _stops_too_many(judged, name)]
+    said = {name: each for name, each in judged.shifts.items() if each.said}
+    broken = [name for name in judged.shifts if name not in said and _stops_too_many(judged, name)]
     if len(judged.shifts) == 1:
         (each,) = judged.shifts.values()
-        if shown:
+        if said:
             return f"{each.in_words(those=_HELD_OUT)}{_of_the_threshold(each)}."
         too_many = f"{''.join(_TOO_MANY)}: {_against_held_out(judged, *broken)}" if broken else ""
         return f"{too_many}; {each.in_words()}." if broken else ""
     sentences = []
-    if shown:
-        sizes = [f"{name} {each.by()}, p = {each.p:.2g}" for name, each in list(shown.items())[:_NAMED]]
-        more = f"; and {len(shown) - _NAMED} more" if len(shown) > _NAMED else ""
+    if said:
+        sizes = [f"{name} {each.by()}, p = {each.p:.2g}" for name, each in list(said.items())[:_NAMED]]
+        more = f"; and {len(said) - _NAMED} more" if len(said) > _NAMED else ""
         sentences.append(
-            f"In {len(shown)} of {len(judged.shifts)} categories good evaluated images score unlike {_HELD_OUT} "
+            f"In {len(said)} of {len(judged.shifts)} categories good evaluated images score unlike {_HELD_OUT} "
             f"({'; '.join(sizes)}{more}), so the threshold does not fit them."
         )
     if broken:
@@ -160,7 +160,7 @@ def _of_the_threshold(found: Shift) -> str:
     """What a shift does to the threshold."""
     if found.stopped is None:
         return ""
-    what = "does not fit them" if found.higher > 0.5 else "is higher than they need, and defects may pass for it"
+    what = "does not fit them" if found.is_upward else "is higher than they need, and defects may pass for it"
     shares = f"{100 * found.stopped:.1f} % of them and {100 * found.stopped_held_out:.1f} % of the held-out ones"
     return f", so the threshold {what}: it stops {shares}"
 
