@@ -57,7 +57,7 @@ def test_costs_resamples_and_the_method_of_the_threshold_are_as_the_flags_say(ta
     document = json.loads((tmp_path / "out" / "metrics.json").read_text())
     threshold = document["threshold"]["categories"]["bottle"]
     assert threshold["method"] == "target_specificity"
-    assert "at least 60 %" in threshold["reason"]
+    assert "at most 40 % of new good parts" in threshold["reason"]
     assert document["threshold"]["per"] == "category"
     assert document["costs"] == {"miss": 9.0, "false_alarm": 2.0}
     assert (document["intervals"]["resamples"], document["intervals"]["seed"]) == (20, 5)
