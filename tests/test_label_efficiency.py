@@ -37,7 +37,7 @@ def test_the_grid_is_whole_sorted_and_has_the_recipe_beside_the_heads(done):
     cells = _cells(run_dir)
     places = [(cell["head"], protocol.parse_budget(cell["budget"]), cell["seed"]) for cell in cells]
     assert {cell["encoder"] for cell in cells} == {"start"}
-    budgets = {"auto": 3, "logistic": 2, "mahalanobis": 3}
+    budgets = {"few_labels": 3, "logistic": 2, "mahalanobis": 3}
     assert [(head, seed) for head, _, seed in places] == [
         (head, seed) for head, count in budgets.items() for _ in range(count) for seed in "01"
     ]
@@ -56,14 +56,14 @@ def test_a_cell_has_the_figures_of_fit_probe_with_its_seed_budget_head_features_
     data = flags[1][0]
     # The features lie there already, and are of the encoder beside them.
     source = (f"--encoder={run_dir / 'encoders' / 'start_64'}", f"--features={run_dir / 'features' / 'start_auto'}")
-    recipe = RECIPES["auto"]
+    recipe = RECIPES["few_labels"]
     asked = (f"--head={recipe.head}", f"--threshold_method={recipe.threshold}", "--label_budget=0.25", "--seed=1")
     run_binary("fit_probe", data, *source, *asked, f"--run_dir={tmp_path / 'probe'}")
     judged = json.loads((tmp_path / "probe" / "metrics.json").read_text())
     (cell,) = [
         cell
         for cell in _cells(run_dir)
-        if (cell["head"], cell["budget"], cell["seed"]) == ("auto", "0.25", "1")
+        if (cell["head"], cell["budget"], cell["seed"]) == ("few_labels", "0.25", "1")
     ]
     for name in ("roc_auc", "pr_auc", "balanced_accuracy", "f1", "recall", "specificity"):
         assert float(cell[name]) == judged["overall"][name]["value"], name
@@ -71,7 +71,7 @@ def test_a_cell_has_the_figures_of_fit_probe_with_its_seed_budget_head_features_
     folder = run_dir / "cells" / cell["category"] / "start"
     methods = [
         json.loads((folder / f"{head}_0.25_1.json").read_text())["threshold_method"]
-        for head in ("auto", "logistic")
+        for head in ("few_labels", "logistic")
     ]
     # Only the recipe brings a rule of its own.
     assert methods == [recipe.threshold, "youden"]
@@ -82,12 +82,12 @@ def test_a_cell_has_the_figures_of_fit_probe_with_its_seed_budget_head_features_
 def test_a_repeated_command_computes_what_is_missing_and_another_recipe_is_refused(done, flags):
     run_dir, _ = done
     before = _cells(run_dir)
-    victim = run_dir / "cells" / before[0]["category"] / "start" / "auto_0.25_1.json"
+    victim = run_dir / "cells" / before[0]["category"] / "start" / "few_labels_0.25_1.json"
     victim.unlink()
     (run_dir / "report.html").unlink()
     printed = run_binary("label_efficiency", *flags[1]).stdout
     assert printed.count("\ncell ") == 1
-    assert "auto, budget 0.25, seed 1" in printed
+    assert "few_labels, budget 0.25, seed 1" in printed
     assert (run_dir / "report.html").exists()
     for cell, same in zip(_cells(run_dir), before, strict=True):
         assert cell | {"fit_seconds": 0, "peak_mb": 0} == same | {"fit_seconds": 0, "peak_mb": 0}
@@ -101,7 +101,7 @@ def test_a_repeated_command_computes_what_is_missing_and_another_recipe_is_refus
     [
         (("--heads=oracle",), "--heads=oracle: unknown: oracle"),
         (("--heads=lda,lda",), "stands there twice"),
-        (("--heads=auto",), "are those of --recipe=auto"),
+        (("--heads=few_labels",), "are those of --recipe=few_labels"),
         (("--heads=", "--recipe=none"), "nothing to compute"),
         (("--budgets=0.6",), "--budgets=0.6"),
         (("--budgets=0.1,0.10",), "0.1 stands there twice"),

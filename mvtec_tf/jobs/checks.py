@@ -83,7 +83,9 @@ def of_label_efficiency(
       UsageError: they contradict each other.
     """
     said.check_threshold()
-    return _settled(said), _heads_of(said), _encoders_of(said)
+    settings, heads = _settled(said), _heads_of(said)
+    grid_lib.parse_budgets(settings.budgets)
+    return settings, heads, _encoders_of(said)
 
 
 def _settled(said: LabelEfficiencySettings) -> LabelEfficiencySettings:
@@ -111,14 +113,14 @@ def _heads_of(settings: LabelEfficiencySettings) -> dict[str, str]:
       UsageError: an unknown name, one twice, the recipe's own, or none at all.
     """
     names, recipe = _stripped(settings.heads), recipes.ALIASES.get(settings.recipe, settings.recipe)
+    own = [] if recipe == NO_RECIPE else [recipe]
+    if set(names) & set(own):
+        raise UsageError(f"`heads`={','.join(names)}: the rows {recipe} are those of `recipe`={recipe}. Leave it out.")
     unknown = [name for name in names if name not in HEADS]
     if unknown:
         raise UsageError(f"`heads`={','.join(names)}: unknown: {', '.join(unknown)}. Known are {', '.join(HEADS)}.")
     if len(set(names)) < len(names):
         raise UsageError(f"`heads`={','.join(names)}: one of them stands there twice.")
-    own = [] if recipe == NO_RECIPE else [recipe]
-    if set(names) & set(own):
-        raise UsageError(f"`heads`={','.join(names)}: the rows {recipe} are those of `recipe`={recipe}. Leave it out.")
     if not names and not own:
         raise UsageError("`heads` is empty, and `recipe`=none: there is nothing to compute.")
     return {name: name for name in own} | dict.fromkeys(names, "")
