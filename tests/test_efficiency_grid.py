@@ -20,7 +20,7 @@ from mvtec_tf.label_efficiency.run import Method, Runner
 from mvtec_tf.run_directory import RunDirectory
 from tests.efficiency_cells import records
 
-_WRONG = ((["0.1", "0.10"], "0.1 stands there twice"), ([], "there is none"), (["0.7"], "--budgets=0.7"))
+_WRONG = ((["0.1", "0.10"], "0.1 stands there twice"), ([], "there is none"), (["0.7"], "`budgets`=0.7"))
 METHODS = (("start", "logistic"), ("start", "mahalanobis"))
 
 

@@ -138,7 +138,7 @@ _SHARES = ("0", "0.1", "0.25", "all")
 
 def test_it_is_said_how_many_labels_more_are_worth_their_while():
     text = _next(grid(("cap",), _SHARES, range(10)), _by_labels(0.1))
-    assert text.startswith("What to do next for cap: take auto; label 20 more test images (--label_budget=all")
+    assert text.startswith("What to do next for cap: take auto; label 20 more test images (`label_budget`=all")
     assert "balanced accuracy +0.2" in text
     assert "no more photographs are needed" in text
 
@@ -161,8 +161,8 @@ def test_a_figure_that_is_known_too_little_asks_for_photographs_by_the_root_of_t
 
 @pytest.mark.parametrize("budgets", [("0", "0.1"), ("1d", "10d")])
 def test_what_was_not_asked_is_named_as_the_next_thing_to_ask(budgets):
-    assert "add larger shares to --budgets" in _next(grid(("cap",), budgets))
-    assert "repeat it with --seeds=10" in _next(grid(("cap",), _SHARES, range(1)))
+    assert "add larger shares to `budgets`" in _next(grid(("cap",), budgets))
+    assert "repeat it with `seeds`=10" in _next(grid(("cap",), _SHARES, range(1)))
 
 
 def test_the_recommended_recipe_is_taken_unless_another_is_shown_to_be_better():
