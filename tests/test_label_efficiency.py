@@ -55,7 +55,8 @@ def test_a_cell_has_the_figures_of_fit_probe_with_its_seed_budget_head_features_
     run_dir, _ = done
     data = flags[1][0]
     # The features lie there already, and are of the encoder beside them.
-    source = (f"--encoder={run_dir / 'encoders' / 'start_64'}", f"--features={run_dir / 'features' / 'start_few_labels'}")
+    features = run_dir / "features" / "start_few_labels"
+    source = (f"--encoder={run_dir / 'encoders' / 'start_64'}", f"--features={features}")
     recipe = RECIPES["few_labels"]
     asked = (f"--head={recipe.head}", f"--threshold_method={recipe.threshold}", "--label_budget=0.25", "--seed=1")
     run_binary("fit_probe", data, *source, *asked, f"--run_dir={tmp_path / 'probe'}")

@@ -1,9 +1,10 @@
 """Fits a light head on a frozen encoder with few labels, and judges it on images that nobody has seen.
 
-Use --recipe=auto, with the labels there are or with none (--label_budget=0).
+Use --recipe=few_labels, with the labels there are or with none (--label_budget=0).
 
 Examples:
-  python -m mvtec_tf.bin.fit_probe --data_dir=DATA/bottle --weights=imagenet --recipe=auto --run_dir=results/bottle_auto
+  python -m mvtec_tf.bin.fit_probe --data_dir=DATA/bottle --weights=imagenet --recipe=few_labels \
+      --run_dir=results/bottle
   python -m mvtec_tf.bin.fit_probe --data_dir=DATA/bottle --encoder=results/bottle_simclr --run_dir=results/bottle_probe
   python -m mvtec_tf.bin.fit_probe --data_dir=DATA/bottle --weights=imagenet --run_dir=results/bottle_start
   python -m mvtec_tf.bin.fit_probe --data_dir=DATA/bottle --weights=imagenet --head=patchcore --label_budget=0 \

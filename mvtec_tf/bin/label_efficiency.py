@@ -3,7 +3,7 @@
 Every cell of the grid is judged by the protocol clean, and is written when it is done: a stopped call goes on where
 it stopped. RUN_DIR/cells.csv holds all figures, RUN_DIR/report.html says what they prove and what not.
 
---recipe=auto (the default) adds the recommended recipe, as the head "auto", to those of --heads.
+--recipe=few_labels (the default) adds the recommended recipe, as the head "few_labels", to those of --heads.
 
 Examples:
   python -m mvtec_tf.bin.label_efficiency --data_dir=DATA/bottle --weights=imagenet --quick --run_dir=results/quick
