@@ -4,7 +4,7 @@ The folder holds the encoder, a table of the images, and shards of NumPy arrays;
 A killed call goes on with the next shard when it is repeated. Memory does not grow with the number of images.
 
 Examples:
-  python -m mvtec_tf.bin.extract_features --data_dir=DATA --weights=imagenet --recipe=few_labels --out=results/few_labels_features
+  python -m mvtec_tf.bin.extract_features --data_dir=DATA --weights=imagenet --recipe=few_labels --out=results/features
   python -m mvtec_tf.bin.extract_features --data_dir=DATA --weights=imagenet --maps --out=results/features
   python -m mvtec_tf.bin.extract_features --data_dir=DATA --encoder=results/simclr --out=results/simclr_features
 """
