@@ -103,6 +103,14 @@ def test_spreadsheet_files_with_byte_order_mark_and_crlf_are_read(tmp_path):
         ([HEADER, "a,,good,0,evaluate,0"], "line 2: category ''"),
         ([HEADER, "a,c,good,0,fit,0", "b,c,good,0,calibrate,0"], "the split 'evaluate', found only calibrate, fit"),
         ([HEADER, 'a,c,"good,0,evaluate,0'], "line 2: not readable as CSV"),
+        ([HEADER, GOOD_ROW, BAD_ROW.replace("crack", "no_defect")], "line 3: defect 'no_defect'.* sounds like good"),
+        ([HEADER, GOOD_ROW, BAD_ROW.replace("crack", "N/A")], "line 3: defect 'N/A'.* Write nothing"),
+        ([HEADER, GOOD_ROW, BAD_ROW.replace(",bottle,", ",nan,")], "line 3: category 'nan'"),
+        ([HEADER + ",group", GOOD_ROW + ",-", BAD_ROW + ",-"], "line 2: group '-'"),
+        ([HEADER + ",group", GOOD_ROW + ",p 1", BAD_ROW + ",p 1 "], "groups of category 'bottle' 'p 1' and 'p 1 '"),
+        ([HEADER, GOOD_ROW, BAD_ROW.replace(",bottle,", ",Bottle,")], "categories 'Bottle' and 'bottle' differ"),
+        ([HEADER, GOOD_ROW, BAD_ROW, "2.png,bottle,Crack ,1,evaluate,0.7"], "'Crack ' and 'crack'"),
+        ([HEADER, GOOD_ROW, BAD_ROW.replace("0.75", "7_5")], "line 3: score '7_5' is not a number"),
     ],
 )
 def test_a_wrong_table_is_refused_with_file_and_line(tmp_path, lines, message):

@@ -238,3 +238,84 @@ def test_a_part_of_an_mvtec_category_says_which_folder_to_name(tmp_path, part):
     _image(folder / "ground_truth" / "chip" / "0_mask.png")
     with pytest.raises(UserError, match=f"Name the folder of the category, {folder}\\."):
         records.scan([folder / part])
+
+
+_SOUND_GOOD = ("gut", "Fehlerfrei", "no_defect", "non-defective", "good_images", "good1", "00_good", "良品", "0")
+
+
+@pytest.mark.parametrize("word", _SOUND_GOOD)
+def test_a_name_that_sounds_good_is_no_type_of_defect_of_any_layout(tmp_path, word):
+    mvtec = _fill(tmp_path / "mvtec", "train/good", f"test/{word}")
+    plain = _fill(tmp_path / "plain", "good", f"defective/{word}")
+    for folder, place in ((mvtec, "test/good"), (plain, "good")):
+        with pytest.raises(UserError, match=f"If these images are good, they belong in {folder}/{place};"):
+            records.scan([folder])
+    _image(tmp_path / "0.png")
+    (tmp_path / "list.csv").write_text(f"path,label,defect\n0.png,1,{word}\n")
+    with pytest.raises(UserError, match="sounds like good"):
+        records.scan([tmp_path / "list.csv"])
+
+
+@pytest.mark.parametrize("word", ["no_good", "not ok", "chip", "passivation", "ionised", "fine_scratch"])
+def test_a_type_of_defect_may_hold_a_part_of_a_word_for_good(tmp_path, word):
+    found, _ = _scan(_fill(tmp_path / "cap", "train/good", f"test/{word}"))
+    assert {record.defect for record in found if record.label} == {word}
+
+
+@pytest.mark.parametrize("twin", ["broken large", "broken-large", "Broken_Large", "broken_large ", "broken__large"])
+def test_a_type_of_defect_that_is_spelt_twice_is_refused(tmp_path, twin):
+    folder = _fill(tmp_path / "cap", "train/good", "test/broken_large")
+    _image(folder / "test" / twin / "9.png")
+    with pytest.raises(UserError, match=r"defect types of category 'cap' .* only\. Write both in one way"):
+        records.scan([folder])
+
+
+@pytest.mark.parametrize("word", ["nan", "NaN", "N/A", "none", "-", "?"])
+@pytest.mark.parametrize("column", ["group", "category"])
+def test_a_word_for_no_value_is_no_name(tmp_path, column, word):
+    _image(tmp_path / "0.png")
+    (tmp_path / "list.csv").write_text(f"path,label,{column}\n0.png,0,{word}\n")
+    with pytest.raises(UserError, match="Write nothing where there is none"):
+        records.scan([tmp_path / "list.csv"])
+    folder = _fill(tmp_path / "cap", "good", "defective")
+    (folder / "groups.csv").write_text(f"path,group\ngood/00.png,{word}\ngood/01.png,{word}\n")
+    with pytest.raises(UserError, match="is no object, but would join all"):
+        records.scan([folder])
+
+
+@pytest.mark.parametrize("mask", ["0_mask.png", "0_GT.png", "0_label.bmp", "0mask.png", "0.masks.png"])
+@pytest.mark.parametrize("parts", [("good", "defective"), ("train/good", "test/chip")])
+def test_masks_that_lie_among_their_images_are_no_photographs(tmp_path, parts, mask):
+    folder = _fill(tmp_path / "cap", *parts)
+    _image(folder / parts[1] / mask)
+    with pytest.raises(UserError, match=r"called as a mask of .*0\.png beside it \(1 such files\)"):
+        records.scan([folder])
+    lines = [f"{file.relative_to(tmp_path)},{int(file.match(f'{parts[1]}/*'))}" for file in folder.rglob("*.*")]
+    (tmp_path / "list.csv").write_text("\n".join(["path,label", *lines]))
+    with pytest.raises(UserError, match="called as a mask"):
+        records.scan([tmp_path / "list.csv"])
+
+
+def test_a_folder_of_masks_in_one_half_is_said_or_refused(tmp_path):
+    folder = _fill(tmp_path / "cap", "train/good", "test/chip")
+    _image(folder / "train" / "ground_truth" / "chip" / "0_mask.png")
+    assert "train/ground_truth" in _scan(folder)[1]
+    _image(folder / "test" / "Ground_Truth" / "0_mask.png")
+    with pytest.raises(UserError, match="masks among the images"):
+        records.scan([folder])
+
+
+@pytest.mark.parametrize("name", ["objects.csv", "gruppen.txt", "parts"])
+def test_a_table_with_the_columns_of_groups_is_one_whatever_its_name(tmp_path, name):
+    folder = _fill(tmp_path / "cap", "good", "defective")
+    (folder / name).write_text("Path;Group\ngood/00.png;a\n")
+    with pytest.raises(UserError, match=f"belongs in {folder}/groups.csv"):
+        records.scan([folder])
+
+
+@pytest.mark.parametrize(("column", "known"), [("group_id", "group"), ("mask path", "mask"), ("Defect-Type", "defect")])
+def test_a_column_that_holds_the_name_of_a_known_one_is_refused(tmp_path, column, known):
+    _image(tmp_path / "0.png")
+    (tmp_path / "list.csv").write_text(f"path,label,{column}\n0.png,0,\n")
+    with pytest.raises(UserError, match=f"Did you mean '{known}'"):
+        records.scan([tmp_path / "list.csv"])

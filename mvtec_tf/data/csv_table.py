@@ -76,7 +76,9 @@ class CsvTable:
             raise UserError(f"{path}, line {self._line}: the column {doubled[0]!r} stands there twice. Remove one.")
         for name in self.unused(known.values()):
             absent = set(known.values()) - set(self.columns)
-            if near := difflib.get_close_matches(name.casefold(), absent, n=1, cutoff=0.8):
+            # `group_id` and `mask_path` hold the word itself.
+            within = sorted(absent & set(re.split(r"[\W_]+", name.casefold())))
+            if near := within or difflib.get_close_matches(name.casefold(), absent, n=1, cutoff=0.8):
                 raise UserError(f"{path}: a column {name!r}. Did you mean {near[0]!r}? Rename it in either case.")
 
     def unused(self, known: Collection[str]) -> list[str]:
@@ -173,8 +175,13 @@ def split_separator(text: str) -> tuple[str, str]:
 
 def is_header(line: str, separator: str = "") -> bool:
     """Whether a line names columns, one of them `path`; they are separated by `separator`, "": by any usual one."""
+    return "path" in header_names(line, separator)
+
+
+def header_names(line: str, separator: str = "") -> set[str]:
+    """The names of columns in a line, in lower case; they are separated by `separator`, "": by any usual one."""
     cells = line.split(separator) if separator else re.split(r"[,;\t]", line)
-    return any(cell.strip().strip('"').casefold() == "path" for cell in cells)
+    return {cell.strip().strip('"').casefold() for cell in cells}
 
 
 def plain_path(written: str) -> str:
@@ -196,7 +203,7 @@ def decode(content: bytes, source: str | os.PathLike[str], lines_of_bytes: bool 
     """
     for mark, what in _NO_TEXT.items():
         if content.startswith(mark):
-            raise UserError(f"{source}: {what}, not a text. Save it as \"CSV UTF-8\".")
+            raise UserError(f'{source}: {what}, not a text. Save it as "CSV UTF-8".')
     encoding = next((name for mark, name in _MARKS.items() if content.startswith(mark)), "") or _unmarked(content)
     try:
         text = content.decode(encoding, "surrogateescape" if lines_of_bytes and encoding == "utf-8-sig" else "strict")
@@ -207,7 +214,7 @@ def decode(content: bytes, source: str | os.PathLike[str], lines_of_bytes: bool 
         byte = content[error.start : error.start + 1]
         raise UserError(
             f"{source}, line {line}: not UTF-8 (byte 0x{byte[0]:02x}, in Windows-1252 "
-            f"{byte.decode('cp1252', 'replace')!r}). Save the file as CSV in UTF-8; spreadsheets call it \"CSV UTF-8\"."
+            f'{byte.decode("cp1252", "replace")!r}). Save the file as CSV in UTF-8; spreadsheets call it "CSV UTF-8".'
         ) from error
     if "\0" in text and not lines_of_bytes:
         line = text.count("\n", 0, text.index("\0")) + 1

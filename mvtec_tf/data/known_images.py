@@ -62,7 +62,7 @@ def of_place(file: files.PathLike) -> Record | None:
     part = words.part_of(steps[0])
     split, defect = part, ""
     if part in (TRAIN, TEST) and len(steps) == _STEPS_OF_MVTEC:
-        defect = GOOD if words.is_good(steps[1]) else steps[1]
+        defect = GOOD if words.is_good(steps[1]) else _type_of(steps[1])
     elif part in (GOOD, DEFECTIVE) and {GOOD, DEFECTIVE} <= set(layout.parts(folder)):
         split, defect = "", GOOD if part == GOOD else _defect_of(steps)
     if not defect or (split == TRAIN and defect != GOOD):
@@ -74,4 +74,8 @@ def _defect_of(steps: list[str]) -> str:
     """Of `defective/IMAGE` or `defective/DEFECT/IMAGE`; "" of anything else."""
     if len(steps) == 2:
         return DEFECTIVE
-    return steps[1] if len(steps) == _STEPS_OF_MVTEC and not words.is_good(steps[1]) else ""
+    return _type_of(steps[1]) if len(steps) == _STEPS_OF_MVTEC and not words.is_good(steps[1]) else ""
+
+
+def _type_of(folder: str) -> str:
+    return "" if words.sounds_good(folder) or words.is_masks(folder) else folder

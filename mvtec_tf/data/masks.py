@@ -8,6 +8,7 @@ mask, because every way to read it is a guess that moves the figures.
 import collections
 import os
 import pathlib
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
@@ -17,6 +18,7 @@ from scipy import ndimage
 from mvtec_tf.data import walk
 from mvtec_tf.data.pillow_images import UnreadableImageError, read_stored
 from mvtec_tf.data.record import MASKS, PathLike, Record
+from mvtec_tf.errors import UserError
 
 CONTRADICTS = "on a good image"
 EMPTY = "empty"
@@ -48,6 +50,8 @@ _FEW = 5
 # The largest of 755 real defects covers 49 % of its image and 49 % of its border.
 _MOST_AREA = 0.5
 _MOST_BORDER = 0.5
+# What a mask is called that lies beside its image.
+_OF_IMAGE = re.compile(r"(.+?)[_.-]?(?:masks?|gt|ground_?truth|labels?|seg|segmentation)\Z", re.IGNORECASE)
 # So many are named in a sentence.
 _NAMED = 3
 
@@ -121,6 +125,19 @@ def refuse_shared(other: str) -> None:
         raise MaskError(SHARED, f"its mask is claimed by {other} too; rename one of the images and its mask")
 
 
+def refuse_beside_images(files: Iterable[PathLike]) -> None:
+    """Raises a `UserError` if a file is called as the mask of another image in its folder: it would be a photograph."""
+    stems = {os.path.splitext(file)[0]: os.fspath(file) for file in files}
+    found = [(stems[stem], stems[of[1]]) for stem in sorted(stems) if (of := _OF_IMAGE.match(stem)) and of[1] in stems]
+    if found:
+        mask, image = found[0]
+        raise UserError(
+            f"{mask}: called as a mask of {image} beside it ({len(found)} such files). Masks among the images would be "
+            f"taken for photographs: put them into {MASKS}/DEFECT/IMAGE_mask.png or into the column mask of a list. If "
+            "they are photographs, give them other names."
+        )
+
+
 def unclaimed(records: Sequence[Record]) -> tuple[tuple[str, str], ...]:
     """Files among the masks that are the mask of no image, and no image themselves.
 
@@ -142,9 +159,7 @@ def unclaimed(records: Sequence[Record]) -> tuple[tuple[str, str], ...]:
     for root, ones in by_root.items():
         found |= {pathlib.Path(file): ones for folder in _mask_folders(root) for file in walk.walk(folder).files}
     return tuple(
-        (str(file), _why(file, ones))
-        for file, ones in sorted(found.items())
-        if os.path.abspath(file) not in known
+        (str(file), _why(file, ones)) for file, ones in sorted(found.items()) if os.path.abspath(file) not in known
     )
 
 

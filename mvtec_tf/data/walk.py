@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 from mvtec_tf.data import words
-from mvtec_tf.data.record import IMAGE_SUFFIXES, MASKS
+from mvtec_tf.data.record import IMAGE_SUFFIXES, MASKS, TEST, TRAIN
 
 # Folders and files of network drives, archives, recycle bins, notebooks and file managers; in lower case.
 _CLUTTER_FOLDERS = frozenset(
@@ -27,6 +27,10 @@ _CLUTTER_FOLDERS = frozenset(
     )
 )
 _CLUTTER_FILES = frozenset(("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"))
+# Photographs in files that nothing here reads.
+_OTHER_PHOTOGRAPHS = frozenset(
+    (".tif", ".tiff", ".jfif", ".jpe", ".gif", ".webp", ".heic", ".avif", ".jp2", ".pgm", ".ppm", ".dng", ".npy")
+)
 # So many names show what was found without burying the message.
 _NAMED = 5
 
@@ -68,15 +72,20 @@ class Walk:
         Args:
           counted: whether to say how many there are; without, a new one of a known kind changes no sentence.
         """
-        left_out = [f"{kind} ({count})" if counted else kind for kind, count in self.clutter]
+        suffixes = Counter(os.path.splitext(file)[1].lower() for file in self.files)
+        others = sorted((suffix, count) for suffix, count in suffixes.items() if suffix in _OTHER_PHOTOGRAPHS)
+        left_out, unread = (
+            [f"{kind} ({count})" if counted else kind for kind, count in kinds] for kinds in (self.clutter, others)
+        )
         named = {
             "left out what other programs put there": left_out,
+            "photographs in files that are not read": unread,
             "links that lead nowhere": [f"{self._inside(link)} -> {_target(link)}" for link in self.dangling],
             "links to a folder that is looked into already": [
                 f"{self._inside(link)} -> {self._inside(target)}" for link, target in self.repeated
             ],
-            f"folders of masks under another name than {MASKS}; no photographs are looked for in them": [
-                self._inside(one) for one in self.masks if os.path.basename(one) != MASKS
+            f"folders of masks elsewhere, or under another name, than {MASKS}; no photographs are looked for in them": [
+                self._inside(one) for one in self.masks if os.path.basename(one) != MASKS or _in_a_half(one)
             ],
             "neither a file nor a folder": map(self._inside, self.strange),
             "folders that cannot be read": [f"{self._inside(one)} ({reason})" for one, reason in self.unreadable],
@@ -226,6 +235,10 @@ def _is_below(path: str, folder: str) -> bool:
     return path.startswith(folder.rstrip(os.sep) + os.sep) and path != folder
 
 
+def _in_a_half(folder: str) -> bool:
+    return words.part_of(os.path.basename(os.path.dirname(folder))) in (TRAIN, TEST)
+
+
 def _target(link: str) -> str:
     try:
         return os.readlink(link)
@@ -235,4 +248,3 @@ def _target(link: str) -> str:
 
 def _parts(path: str) -> tuple[str, ...]:
     return tuple(path.split(os.sep))
-

@@ -1,8 +1,11 @@
 """The words by which people call a good part, a defective one, and the folders of a data set."""
 
 import re
+import unicodedata
+from collections.abc import Iterable
 
 from mvtec_tf.data.record import DEFECTIVE, GOOD, MASKS, TEST, TRAIN
+from mvtec_tf.errors import UserError
 
 _GOOD = frozenset((GOOD, "ok", "okay", "io", "pass", "passed", "normal"))
 _DEFECTIVE = frozenset(
@@ -13,6 +16,22 @@ _DEFECTIVE = frozenset(
 )
 # "Mask" alone may be a kind of defect, as on a circuit board.
 _MASKS = frozenset(("groundtruth", "groundtruths"))
+# These say "good" in other words and languages, or nearly. They are refused as a type of defect, and as good ones too:
+# somebody has to say which.
+_SOUND_GOOD = frozenset(
+    (
+        *("0", "nodefect", "nodefects", "nondefect", "nondefective", "notdefective", "undefective", "defectfree"),
+        *("withoutdefect", "withoutdefects", "nofault", "nofaults", "faultfree", "noanomaly", "nonanomalous"),
+        *("undamaged", "intact", "flawless", "faultless", "perfect", "healthy", "clean", "correct", "negative", "neg"),
+        *("accept", "accepted", "acceptable", "passing", "none", "nothing", "gut", "gutteil", "gutteile", "fehlerfrei"),
+        *("einwandfrei", "inordnung", "bon", "bonne", "bons", "conforme", "bueno", "buena", "buono", "buoni", "goed"),
+        *("\u826f\u54c1", "\u6b63\u5e38", "\u5408\u683c"),
+    )
+)
+_GOOD_IN_A_NAME = frozenset((GOOD, "goods", "ok", "okay", "gut", "gute"))
+_TURNED_ROUND = frozenset(("no", "not", "non", "nicht", "in", "un"))
+# What programs and people write where they know nothing; pandas writes "nan".
+_PLACEHOLDERS = frozenset(("nan", "<na>", "na", "n/a", "#n/a", "none", "null", "nil", "-", "--", "?"))
 
 
 def is_good(word: str) -> bool:
@@ -23,6 +42,34 @@ def is_good(word: str) -> bool:
 def is_defective(word: str) -> bool:
     """Whether a folder's name or a label says "defective" and nothing more."""
     return bare(word) in _DEFECTIVE
+
+
+def sounds_good(word: str) -> bool:
+    """Whether a name, though no common word for good, says so nearly enough (`good_images`) to be no type of defect."""
+    if is_good(word) or is_defective(word):
+        return False
+    letters = re.findall(r"[^\W\d_]+", word.casefold())
+    if {"".join(letters), bare(word)} & _SOUND_GOOD:
+        return True
+    return bool(_GOOD_IN_A_NAME & set(letters)) and not _TURNED_ROUND & set(letters)
+
+
+def is_placeholder(word: str) -> bool:
+    """Whether a cell of a table says that there is no value, instead of being empty."""
+    return word.strip().casefold() in _PLACEHOLDERS
+
+
+def refuse_twins(what: str, names: Iterable[str]) -> None:
+    """Raises a `UserError` if two names differ only in case, spaces, hyphens or underscores: one thing would be two."""
+    known: dict[str, str] = {}
+    for name in sorted(names):
+        first = known.setdefault(_spelling(name), name)
+        if first != name:
+            differ = "case" if first.casefold() == name.casefold() else "case, spaces, hyphens or underscores"
+            raise UserError(
+                f"The {what} {first!r} and {name!r} differ in {differ} only. Write both in one way if they are one; if "
+                "they are not, give them different names."
+            )
 
 
 def is_masks(word: str) -> bool:
@@ -41,3 +88,7 @@ def part_of(name: str) -> str:
 def bare(word: str) -> str:
     """A word without what people write differently: case, spaces, dots, hyphens, underscores."""
     return re.sub(r"[\s._-]", "", word.casefold())
+
+
+def _spelling(name: str) -> str:
+    return re.sub(r"[\s_-]+", " ", unicodedata.normalize("NFKC", name).casefold()).strip()

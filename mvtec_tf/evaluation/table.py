@@ -236,14 +236,16 @@ def check(
 
     Raises:
       UserError: no rows; no evaluate rows; an empty path or category; a label other than 0 and 1,
-        1 on an image whose defect is "good", or 0 on one with a type of defect; a score that is not
+        1 on an image whose defect is "good" or sounds so, or 0 on one with a type of defect; a score that is not
         finite or beyond float32; a probability outside 0..1; an unknown split; one path twice in
-        one split, or with two labels or categories.
+        one split, or with two labels or categories; one category, defect type or group in two
+        spellings, or a word such as "nan" in place of one.
       LeakError: an evaluated image or object is in another split too.
     """
     if not len(predictions):
         raise UserError(f"{source}: no predictions in it. Expected one row per image.")
     _check_values(predictions, source, place)
+    _check_names(predictions, source)
     _check_images(predictions, source, place)
     if not allow_leak:
         leaks.check_leaks(predictions.rows(), source)
@@ -277,6 +279,8 @@ def _label(text: str, where: str) -> int:
 
 def _number(text: str, column: str, where: str) -> float:
     try:
+        if "_" in text:
+            raise ValueError(text)  # to Python 1_0 is 10
         return float(text)
     except ValueError:
         raise UserError(
@@ -286,8 +290,7 @@ def _number(text: str, column: str, where: str) -> float:
 
 def _check_values(predictions: Predictions, source: str, place: Callable[[int], str]) -> None:
     score, probability = predictions.score, predictions.probability
-    meant_good = {defect: words.is_good(defect) for defect in set(predictions.defect.tolist())}
-    good = np.array([meant_good[defect] for defect in predictions.defect.tolist()], bool)
+    good = _each(predictions.defect, words.is_good)
     typed = ~good & (predictions.defect != "")
     turned = f"1 means defective, and a good image has the defect {GOOD!r} or none. Are the labels turned round?"
     # Each: the column, which rows are wrong, what is expected. In the order of the columns.
@@ -297,6 +300,15 @@ def _check_values(predictions: Predictions, source: str, place: Callable[[int], 
         ("label", ~np.isin(predictions.label, (0, 1)), "Expected 1 for a defective image or 0 for a good one."),
         ("label", (predictions.label == 1) & good, f"Its defect says {GOOD}, which has label 0. {turned}"),
         ("label", (predictions.label == 0) & typed, f"Its defect is a type of defect, which has label 1. {turned}"),
+        (
+            "defect",
+            (predictions.label == 1) & _each(predictions.defect, words.sounds_good),
+            f"It sounds like {GOOD}, which has label 0; a type of defect needs another name.",
+        ),
+        *(
+            (column, _each(getattr(predictions, column), words.is_placeholder), "Write nothing where there is none.")
+            for column in ("category", "defect", "group")
+        ),
         ("split", ~np.isin(predictions.split.astype(str), leaks.SPLITS), f"Expected {', '.join(leaks.SPLITS)}."),
         (
             "score",
@@ -312,6 +324,28 @@ def _check_values(predictions: Predictions, source: str, place: Callable[[int], 
             found = found if isinstance(found, str) else found.item()
             count = f" (and {wrong.sum() - 1} more such rows)" if wrong.sum() > 1 else ""
             raise UserError(f"{source}, {place(row)}: {column} {found!r}{count}. {expected}")
+
+
+def _each(names: np.ndarray, says: Callable[[str], bool]) -> np.ndarray:
+    """bool [N]: what is said of each name; of equal ones it is asked once."""
+    said = {name: says(name) for name in set(names.tolist())}
+    return np.array([said[name] for name in names.tolist()], bool)
+
+
+def _check_names(predictions: Predictions, source: str) -> None:
+    """One category, type of defect or object under two spellings would be two."""
+    category = predictions.category.tolist()
+    own = {(row, path) for row, path in zip(category, predictions.path.tolist(), strict=True)}
+    names: dict[str, set[str]] = {"categories": set(category)}
+    for row, defect, group in zip(category, predictions.defect.tolist(), predictions.group.tolist(), strict=True):
+        names.setdefault(f"defect types of category {row!r}", set()).add(defect)
+        if (row, group) not in own:
+            names.setdefault(f"groups of category {row!r}", set()).add(group)
+    for what, found in names.items():
+        try:
+            words.refuse_twins(what, found)
+        except UserError as error:
+            raise UserError(f"{source}: {error}") from error
 
 
 def _check_images(predictions: Predictions, source: str, place: Callable[[int], str]) -> None:

@@ -6,7 +6,7 @@ import os
 import pathlib
 from collections.abc import Iterable
 
-from mvtec_tf.data import walk, words
+from mvtec_tf.data import masks, walk, words
 from mvtec_tf.data.formats import division, groups_file, layout, names
 from mvtec_tf.data.formats.groups_file import Groups
 from mvtec_tf.data.record import DEFECTIVE, GOOD, MASKS, TEST, TRAIN, Category, Record
@@ -20,10 +20,6 @@ _PLAIN_HINT = (
     f"the plain layout (CATEGORY/{GOOD}/*.png, CATEGORY/{DEFECTIVE}/*.png or CATEGORY/{DEFECTIVE}/DEFECT/*.png)"
 )
 _HINT = f"Expected {_MVTEC_HINT}, {_PLAIN_HINT}, or a .csv file with the columns path,label."
-# Photographs in files that nothing here reads.
-_OTHER_PHOTOGRAPHS = frozenset(
-    (".tif", ".tiff", ".jfif", ".jpe", ".gif", ".webp", ".heic", ".avif", ".jp2", ".pgm", ".ppm", ".dng", ".npy")
-)
 
 
 def categories(data_dir: pathlib.Path) -> tuple[list[Category], list[str]]:
@@ -85,6 +81,7 @@ def _read(name: str, folder: pathlib.Path, kind: str) -> tuple[list[Record], lis
     walked = walk.walk(folder)
     for place, reason in walked.unreadable:
         raise UserError(f"{place}: cannot be read ({reason}), so images may be missing. Make it readable, or move it.")
+    masks.refuse_beside_images(walked.images)
     reader = _Folder(name, folder, walked)
     records, sentences = reader.mvtec() if kind == layout.MVTEC else reader.plain()
     _refuse_linked_twice(records, walked.linked)
@@ -171,13 +168,10 @@ class _Folder:
     def sentences(self) -> list[str]:
         """What was taken otherwise than docs/your-data.md names it, and which photographs nothing here reads."""
         taken = [f"{found} as {meaning}" for found, meaning in sorted(self._taken.items())]
-        kinds = collections.Counter(
-            pathlib.Path(steps[-1]).suffix.lower() for steps in self._steps.values() if words.part_of(steps[0])
-        )
-        unread = [f"{suffix} ({count})" for suffix, count in sorted(kinds.items()) if suffix in _OTHER_PHOTOGRAPHS]
-        named = {"folders that were taken": taken, "photographs in files that are not read": unread}
-        lines = [f"{self._folder}: {what}: {', '.join(found)}." for what, found in named.items() if found]
-        return [*self._groups.sentences, *lines]
+        return [
+            *self._groups.sentences,
+            *([f"{self._folder}: folders that were taken: {', '.join(taken)}."] if taken else []),
+        ]
 
     def _place(self, part: str) -> str:
         """The folder that is this part of the category."""
@@ -198,6 +192,7 @@ class _Folder:
 
     def _defect(self, place: str, folder: str) -> str:
         if not words.is_good(folder):
+            self._refuse_no_defect(place, folder, f"{place}/{GOOD}")
             return folder
         if folder != GOOD:
             self._taken[f"{place}/{folder}/"] = GOOD
@@ -214,7 +209,20 @@ class _Folder:
                 f"{image}: a folder {between[0]!r} among the defective ones. Good images belong in "
                 f"{self._folder / good}."
             )
+        if between:
+            self._refuse_no_defect(defective, between[0], good)
         return between[0] if between else DEFECTIVE
+
+    def _refuse_no_defect(self, place: str, folder: str, good: str) -> None:
+        """A folder among the types of defects that is called as good parts or masks are."""
+        where = self._folder / place / folder
+        if words.sounds_good(folder):
+            raise UserError(
+                f"{where}: a type of defect called {folder!r}? If these images are good, they belong in "
+                f"{self._folder / good}; if they are not, give the folder another name."
+            )
+        if words.is_masks(folder):
+            raise UserError(f"{where}: masks among the images? They belong in {self._folder / MASKS}/DEFECT.")
 
     def _record(self, image: str, defect: str, split: str) -> Record:
         key = names.text("/".join(self._steps[image]))

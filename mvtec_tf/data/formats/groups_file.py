@@ -1,17 +1,19 @@
 """`groups.csv` of a category: which photographs show the same object. It is never passed over in silence."""
 
-import os
 import pathlib
 from collections.abc import Iterable
 
-from mvtec_tf.data import walk
-from mvtec_tf.data.csv_table import CsvTable, plain_path
+from mvtec_tf.data import walk, words
+from mvtec_tf.data.csv_table import CsvTable, header_names, plain_path
 from mvtec_tf.errors import UserError
 
 FILE = "groups.csv"
 _WORD = "group"
 # What people save tables as.
-_SUFFIXES = (".csv", ".tsv", ".txt", ".xls", ".xlsx", ".ods")
+_TEXTS = (".csv", ".tsv", ".txt")
+_SUFFIXES = (*_TEXTS, ".xls", ".xlsx", ".ods")
+# In bytes; what has a longer first line is no table of two columns.
+_LONGEST_HEADER = 1000
 
 
 class Groups:
@@ -30,7 +32,7 @@ class Groups:
     """
 
     def __init__(self, folder: pathlib.Path, files: Iterable[str]) -> None:
-        alike = [pathlib.Path(file) for file in files if _is_nearly(os.path.basename(file))]
+        alike = [file for file in map(pathlib.Path, files) if _is_nearly(file.name) or _says_groups(file, folder)]
         found = [file for file in alike if file.name.casefold() == FILE and file.parent == folder]
         if alike and not found:
             _refuse(alike[0], f"{folder / FILE}")
@@ -80,6 +82,15 @@ def _is_nearly(name: str) -> bool:
     return _WORD in name.casefold() and name.lower().endswith(_SUFFIXES) and not walk.is_clutter(name)
 
 
+def _says_groups(file: pathlib.Path, folder: pathlib.Path) -> bool:
+    """Whether a table right in the category's folder has the columns of groups, whatever its name."""
+    if file.parent != folder or file.suffix.lower() not in (*_TEXTS, "") or walk.is_clutter(file.name):
+        return False
+    with file.open("rb") as content:
+        line = content.readline(_LONGEST_HEADER).decode("utf-8", "ignore")
+    return {"path", _WORD} <= header_names(line)
+
+
 def _refuse(file: pathlib.Path, place: str) -> None:
     raise UserError(
         f"{file}: is this the table of groups? Then it belongs in {place}. If it is not, give it another name."
@@ -92,6 +103,11 @@ def _read(path: pathlib.Path) -> dict[str, str]:
         if not row["path"] or not row["group"]:
             raise UserError(f"{path}, line {line}: path and group must both be given, found {row}.")
         key = plain_path(row["path"])
+        if words.is_placeholder(row["group"]):
+            raise UserError(
+                f"{path}, line {line}: the group {row['group']!r} is no object, but would join all that have it. "
+                "Leave such lines out."
+            )
         if key in groups:
             raise UserError(f"{path}, line {line}: {row['path']!r} stands there twice.")
         groups[key] = row["group"]

@@ -6,7 +6,7 @@ import os
 import pathlib
 from collections import Counter, defaultdict
 
-from mvtec_tf.data import words
+from mvtec_tf.data import masks, words
 from mvtec_tf.data.csv_table import CsvTable, Places
 from mvtec_tf.data.formats import division, groups_file, layout, names
 from mvtec_tf.data.record import DEFECTIVE, GOOD, IMAGE_SUFFIXES, TEST, TRAIN, Category, Record
@@ -95,14 +95,14 @@ class _Reader:
     def add(self, line: int, row: dict[str, str]) -> None:
         """One row."""
         try:
-            record = self._record(row)
+            record, group = self._record(row), _given(row, "group")
             first = self._lines.setdefault(os.path.realpath(record.file), line)
             if first != line:
                 raise _RowError(f"{names.printable(record.file)} stands in line {first} already")
         except _RowError as error:
             self._wrong.append(f"line {line}: {error}")
             return
-        self._rows[record.category].append((line, record, row.get("group", "")))
+        self._rows[record.category].append((line, record, group))
 
     def by_category(self) -> dict[str, dict[str, tuple[int, Record]]]:
         """category -> name of the image -> (line, record)."""
@@ -110,6 +110,7 @@ class _Reader:
             more = f"\n  ... and {len(self._wrong) - _LISTED} more lines" if len(self._wrong) > _LISTED else ""
             wrong = "\n  ".join(self._wrong[:_LISTED])
             raise UserError(f"{self._table}: {len(self._wrong)} wrong line(s):\n  {wrong}{more}")
+        masks.refuse_beside_images(record.file for rows in self._rows.values() for _, record, _ in rows)
         if not self._rows:
             raise UserError(f"{self._table}: no images in it, only a header.")
         found = {}
@@ -180,8 +181,14 @@ def _named(record: Record, path: str, group: str) -> Record:
     return dataclasses.replace(record, path=path, group=f"{record.category}/{group}" if group else path)
 
 
+def _given(row: dict[str, str], column: str) -> str:
+    if words.is_placeholder(row.get(column, "")):
+        raise _RowError(f"{column} is {row[column]!r}. Write nothing where there is none")
+    return row.get(column, "")
+
+
 def _plain_name(row: dict[str, str], column: str) -> str:
-    name = row.get(column, "")
+    name = _given(row, column)
     # Names of categories and defects become names of files in reports.
     if "/" in name or "\\" in name or name.startswith("."):
         raise _RowError(f"{column} is {name!r}, expected a name without / or \\ that begins with no dot")
@@ -189,6 +196,8 @@ def _plain_name(row: dict[str, str], column: str) -> str:
 
 
 def _defect(row: dict[str, str], label: int) -> str:
+    if label and words.sounds_good(row.get("defect", "")):
+        raise _RowError(f"label says {DEFECTIVE}, defect says {row['defect']!r}, which sounds like {GOOD}")
     defect = _plain_name(row, "defect")
     if label and words.is_good(defect):
         raise _RowError(f"label says {DEFECTIVE}, defect says {defect!r}")

@@ -13,6 +13,7 @@ import pathlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from mvtec_tf import files
+from mvtec_tf.data import words
 from mvtec_tf.data.formats import division, folders, image_list
 from mvtec_tf.data.record import GOOD, IMAGE_SUFFIXES, Category, PathLike, Record
 from mvtec_tf.errors import UserError
@@ -34,7 +35,8 @@ def scan(
     Raises:
       UserError: a source is missing or holds no category, two sources hold the same category, a wanted
         category is not there, a category has no good images for training, its `groups.csv` or
-        the CSV file is wrong, or two categories, defect types or groups differ in case only.
+        the CSV file is wrong, or two categories, defect types or groups differ in case, spaces, hyphens or
+        underscores only.
     """
     found: dict[str, Category] = {}
     said: list[str] = []
@@ -49,7 +51,7 @@ def scan(
                 )
             found[category.name] = category
     _refuse_same_folder(found)
-    _refuse_case_twins("categories", found)
+    words.refuse_twins("categories", found)
     missing = sorted(set(categories) - set(found))
     if missing:
         names = ", ".join(str(data_dir) for data_dir in data_dirs)
@@ -59,10 +61,10 @@ def scan(
     records: list[Record] = []
     for name in sorted(set(categories or found)):
         read, sentences = found[name].read()
-        _refuse_case_twins(f"defect types of category {name!r}", {record.defect for record in read})
+        words.refuse_twins(f"defect types of category {name!r}", {record.defect for record in read})
         # An image without a group is one of its own, and names of files may differ in case only.
         given = {record.group for record in read if record.group != record.path}
-        _refuse_case_twins(f"groups of category {name!r}", given)
+        words.refuse_twins(f"groups of category {name!r}", given)
         read, more = division.with_good_tests(name, read)
         records += read
         for sentence in [*sentences, *more]:
@@ -90,17 +92,6 @@ def _refuse_same_folder(found: Mapping[str, Category]) -> None:
         if first is not category and category.source.is_dir():
             raise UserError(
                 f"{first.source} and {category.source} are the same folder, because of a link. Name one of them."
-            )
-
-
-def _refuse_case_twins(what: str, names: Iterable[str]) -> None:
-    known: dict[str, str] = {}
-    for name in sorted(names):
-        first = known.setdefault(name.casefold(), name)
-        if first != name:
-            raise UserError(
-                f"The {what} {first!r} and {name!r} differ in case only. Write both in one way if they are one; if "
-                "they are not, give them different names."
             )
 
 
