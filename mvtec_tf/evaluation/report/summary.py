@@ -149,7 +149,7 @@ def _shift(judged: Assessment) -> str:
         more = f"; and {len(said) - _NAMED} more" if len(said) > _NAMED else ""
         sentences.append(
             f"In {len(said)} of {len(judged.shifts)} categories good evaluated images score unlike {_HELD_OUT} "
-            f"({'; '.join(sizes)}{more}), so the threshold does not fit them."
+            f"({'; '.join(sizes)}{more}), so the threshold was chosen for others."
         )
     if broken:
         sentences.append(f"{_TOO_MANY[0]} in {len(broken)} categories{_listed(broken)}{_TOO_MANY[1]}.")
@@ -160,7 +160,7 @@ def _of_the_threshold(found: Shift) -> str:
     """What a shift does to the threshold."""
     if found.stopped is None:
         return ""
-    what = "does not fit them" if found.is_upward else "is higher than they need, and defects may pass for it"
+    what = "was chosen for others" if found.is_upward else "is higher than they need, and defects may pass for it"
     shares = f"{100 * found.stopped:.1f} % of them and {100 * found.stopped_held_out:.1f} % of the held-out ones"
     return f", so the threshold {what}: it stops {shares}"
 
