@@ -18,7 +18,6 @@ from mvtec_tf.heads.folds import inner_folds
 from mvtec_tf.heads.frozen import FrozenFeatures
 from mvtec_tf.heads.gaussian import GoodGaussian
 from mvtec_tf.heads.make import (
-    Fused,
     Hybrid,
     Lda,
     LinearSvm,
@@ -256,7 +255,7 @@ def test_the_gaussian_of_few_images_in_many_dimensions_is_ledoit_and_wolfs(data)
 HEADS_ON_GLOBAL_FEATURES = [Logistic, LinearSvm, Lda, RbfSvm, Mahalanobis, NearestNeighbours]
 
 
-@pytest.mark.parametrize("make", [*HEADS_ON_GLOBAL_FEATURES, Fused])
+@pytest.mark.parametrize("make", HEADS_ON_GLOBAL_FEATURES)
 def test_a_head_is_an_estimator_of_scikit_learn(data, make):
     features, labels = data
     head = make().fit(features, labels)

@@ -19,8 +19,8 @@ KEY = FeatureKey(
     encoder="0" * 64,
     image_size=(RECIPE.tiles[0] * RECIPE.image_size, RECIPE.tiles[1] * RECIPE.image_size),
     layers=("a", "b"),
-    maps=False,
-    neighbourhood=1,
+    maps=RECIPE.maps,
+    neighbourhood=RECIPE.neighbourhood,
     tiles=RECIPE.tiles,
     pooling=RECIPE.pooling,
     centre_brightness=RECIPE.centre_brightness,
@@ -66,7 +66,13 @@ def test_another_threshold_goes_with_a_recipe():
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("head", "logistic"), ("pooling", ("mean",)), ("centre_brightness", False), ("tiles", "3x1")],
+    [
+        ("head", "logistic"),
+        ("pooling", ("mean",)),
+        ("centre_brightness", False),
+        ("tiles", "3x1"),
+        ("neighbourhood", 3),
+    ],
 )
 def test_a_setting_that_says_something_else_is_refused_by_its_name(name, value):
     with pytest.raises(UsageError, match=f"^`{name}`=.*`recipe`=few_labels has `{name}`="):
@@ -76,7 +82,13 @@ def test_a_setting_that_says_something_else_is_refused_by_its_name(name, value):
 def test_stored_features_of_other_settings_are_refused():
     settings = _resolved(recipe="few_labels")
     recipes.check_store(settings, "here", KEY, made_of_weights=True)
-    for change in ({"pooling": ("mean",)}, {"centre_brightness": False}, {"tiles": (3, 1)}):
+    for change in (
+        {"pooling": ("mean",)},
+        {"centre_brightness": False},
+        {"tiles": (3, 1)},
+        {"maps": False},
+        {"neighbourhood": 3},
+    ):
         with pytest.raises(UsageError, match=f"`features`=here: .*{next(iter(change))} "):
             recipes.check_store(settings, "here", dataclasses.replace(KEY, **change), made_of_weights=False)
 
@@ -95,7 +107,8 @@ def test_the_recipes_features_are_those_that_its_flags_ask_for():
     assert settings.layers == ("a", "b")
     assert (settings.pooling, settings.centre_brightness) == (RECIPE.pooling, RECIPE.centre_brightness)
     assert recipes.parse_tiles(TILES) == settings.tiles
-    assert not HeadSettings(RECIPE.head).needs_maps
+    assert settings.maps == HeadSettings(RECIPE.head).needs_maps
+    assert settings.neighbourhood == RECIPE.neighbourhood
 
 
 @pytest.mark.slow

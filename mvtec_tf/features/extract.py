@@ -18,6 +18,7 @@ from mvtec_tf.graphs.scoring import stream_signature
 from mvtec_tf.networks.simclr import EMBEDDING
 
 PER_SHARD = 128
+_MAP = "map_"
 # Tiles that go through the encoder together.
 _BATCH = 32
 
@@ -89,7 +90,7 @@ def _function(graph: FeatureGraph) -> Callable:
         images = pixels.decode_batch(image_bytes, graph.image_size, graph.max_pixels)
         features, embedding = graph.features_and_average(images, EMBEDDING)
         pooled = features.pooled[:, None] if features.tiled is None else features.tiled
-        maps = {f"map_{number}": value for number, value in enumerate(features.maps.values())}
+        maps = {f"{_MAP}{number}": value for number, value in enumerate(features.maps.values())}
         return {"pooled": pooled, "embedding": embedding} | maps
 
     return embed
@@ -104,7 +105,9 @@ def _write_shard(shard: pathlib.Path, function: Callable, records: Sequence[Reco
                 if name not in files:
                     shape = (len(records), *values.shape[1:])
                     path = directory / f"{name}.npy"
-                    files[name] = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
+                    # Half the disk; the graph has rounded them already, see `feature_graph.as_kept`.
+                    dtype = np.float16 if name.startswith(_MAP) else np.float32
+                    files[name] = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
                 files[name][filled : filled + len(values)] = values
             filled += len(values)
         for array in files.values():

@@ -123,7 +123,7 @@ class FeatureGraph(tf.Module):
         tiled = self._by_tile(pooling.pool(maps, self.settings.pooling))
         return FrozenFeatures(
             pooled=tf.reduce_mean(tiled, axis=1),
-            maps={name: self._stitched(value) for name, value in maps.items()} if self.settings.maps else {},
+            maps={name: as_kept(self._stitched(value)) for name, value in maps.items()} if self.settings.maps else {},
             tiled=None if self.settings.tiles == (1, 1) else tiled,
             image_size=self.image_size,
         )
@@ -151,3 +151,8 @@ class FeatureGraph(tf.Module):
         _, height, width, depth = maps.shape
         grid = tf.reshape(maps, [-1, rows, columns, height, width, depth])
         return tf.reshape(tf.transpose(grid, [0, 1, 3, 2, 4, 5]), [-1, rows * height, columns * width, depth])
+
+
+def as_kept(maps: tf.Tensor) -> tf.Tensor:
+    """Maps rounded to float16, as a store keeps them, float32 again: what a head was fitted on is what it is served."""
+    return tf.cast(tf.saturate_cast(maps, tf.float16), tf.float32)

@@ -4,6 +4,8 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from mvtec_tf.heads.settings import HeadSettings
+
 if TYPE_CHECKING:
     # Not at run time: a command line is read and refused without TensorFlow.
     from mvtec_tf.features.feature_graph import FeatureSettings
@@ -19,6 +21,7 @@ class Recipe:
       head: a key of `head_settings.HEADS`.
       pooling: how maps become global features, names of `pooling.POOLINGS`.
       centre_brightness: whether images are shifted to one mean brightness first.
+      neighbourhood: side over which patches are averaged, 1 for none; patch maps are kept where the head looks at them.
       tiles: (rows, columns) into which images are cut.
       image_size: side in pixels of encoders that are made of weights; an encoder of a run has its own.
       threshold: how it is chosen where nothing else is asked for, of `thresholds.METHODS`.
@@ -28,17 +31,23 @@ class Recipe:
     head: str
     pooling: tuple[str, ...]
     centre_brightness: bool
+    neighbourhood: int
     tiles: tuple[int, int]
     image_size: int
     threshold: str
     words: str
+
+    @property
+    def maps(self) -> bool:
+        """Whether patch maps must be kept."""
+        return HeadSettings(self.head).needs_maps
 
     def settings(self, middle_stages: Sequence[str]) -> "FeatureSettings":
         """Its features of an encoder with these middle stages (see `Backbone.middle_stages`)."""
         from mvtec_tf.features.feature_graph import FeatureSettings
 
         return FeatureSettings(
-            tuple(middle_stages), tiles=self.tiles, pooling=self.pooling, centre_brightness=self.centre_brightness
+            tuple(middle_stages), self.maps, self.neighbourhood, self.tiles, self.pooling, self.centre_brightness
         )
 
 
@@ -47,6 +56,8 @@ RECIPES: Mapping[str, Recipe] = {
         head="fused",
         pooling=("mean", "gem8"),
         centre_brightness=True,
+        # Averaging over neighbours blurs small defects, and what is usual at a place is smoothed by itself.
+        neighbourhood=1,
         tiles=(1, 1),
         image_size=448,
         threshold="smooth_youden",

@@ -5,7 +5,7 @@
     records.csv             one line an image, in the order of the rows
     shard_00000/pooled.npy  float32 [n, T, D], global features of each of T tiles, layers joined
                 embedding.npy  float32 [n, C], the encoder's end
-                map_0.npy   float32 [n, h, w, C], one file a layer, where maps were asked for
+                map_0.npy   float16 [n, h, w, C], one file a layer, where maps were asked for
 
 A shard is there as a whole or not at all, so that a killed extraction goes on with the next one.
 Rows are read from the disk when they are asked for; no file stays mapped, so that memory is flat.
@@ -30,7 +30,8 @@ from mvtec_tf.heads.frozen import FrozenFeatures
 DESCRIPTION = "features.json"
 RECORDS = "records.csv"
 ENCODER = "encoder"
-_FORMAT = 1
+# 2: maps are float16.
+_FORMAT = 2
 _COLUMNS = ("path", "category", "defect", "label", "split", "group", "sha256")
 
 

@@ -15,11 +15,11 @@ from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from mvtec_tf import conformal
 from mvtec_tf.errors import UserError
 from mvtec_tf.heads import frozen
-from mvtec_tf.heads.folds import inner_folds
+from mvtec_tf.heads.folds import inner_folds, objects_of
 from mvtec_tf.heads.frozen import FrozenFeatures
 from mvtec_tf.heads.probability import Platt, fit_platt
 
-# Rows of global features at a time; with maps it is `frozen.BATCH`, since a map is a thousand times as large.
+# Rows of global features at a time; of maps, which are a thousand times as large, `batches` takes fewer.
 _ROWS = 1024
 _UNSTABLE = "Was the encoder's training stable? Lower its `learning_rate`, or choose another `head`."
 
@@ -41,6 +41,9 @@ class Head(ClassifierMixin, BaseEstimator):
     needs_labels = False
     needs_maps = False
     gives_heat_maps = False
+    # Scores of the images that it was fitted on, float [N], each by a fit without its object, NaN where there is none;
+    # None: the head holds out nothing by itself.
+    held_out_: np.ndarray | None = None
     # The study's head is fitted on whatever there is, as it was in the study.
     _needs_both_classes: bool | None = None
 
@@ -123,17 +126,22 @@ class Head(ClassifierMixin, BaseEstimator):
     def _calibration(self) -> "_Calibration":
         if self._calibrated is None:
             features, labels = self._fitted_on
-            folds = inner_folds(labels, features.groups, 0)
-            scores = np.full(len(labels), np.nan)
-            for fold in range(folds.max() + 1):
-                held, rest = folds == fold, folds != fold
-                if not self.needs_labels or len(set(labels[rest].tolist())) == 2:
-                    part = clone(self).fit(features.select(rest), labels[rest])
-                    scores[held] = part.decision_function(features.select(held))
+            scores = self._refitted(features, labels) if self.held_out_ is None else self.held_out_
             known = np.isfinite(scores)
-            objects = np.arange(len(labels)) if features.groups is None else np.asarray(features.groups)
+            objects = objects_of(features)
             self._calibrated = _Calibration.of(scores[known], labels[known], objects[known])
         return self._calibrated
+
+    def _refitted(self, features: FrozenFeatures, labels: np.ndarray) -> np.ndarray:
+        """float64 [N], each image's score by a head that was fitted without its fold; NaN where none could be."""
+        folds = inner_folds(labels, features.groups, 0)
+        scores = np.full(len(labels), np.nan)
+        for fold in range(folds.max() + 1):
+            held, rest = folds == fold, folds != fold
+            if not self.needs_labels or len(set(labels[rest].tolist())) == 2:
+                part = clone(self).fit(features.select(rest), labels[rest])
+                scores[held] = part.decision_function(features.select(held))
+        return scores
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,7 +174,7 @@ def by_ops(compute: Callable[[Any, Arrays], tf.Tensor], features: Any, arrays: d
     """
     features = frozen.frozen(features)
     state = {name: tf.constant(value) for name, value in arrays.items()}
-    size = frozen.BATCH if features.maps else _ROWS
+    size = None if features.maps else _ROWS
     parts = [compute(as_tensors(batch), state).numpy() for batch in features.batches(size)]
     return np.concatenate(parts) if parts else np.empty(0, np.float32)
 

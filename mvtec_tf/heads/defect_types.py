@@ -40,6 +40,7 @@ class TypeHead:
     needs_labels = True
     needs_maps = False
     gives_heat_maps = False
+    held_out_ = None
 
     def __init__(self, kind: str = "logistic", c: float = 1.0, seed: int = 0) -> None:
         if kind not in KINDS:

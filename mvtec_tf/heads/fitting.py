@@ -58,8 +58,13 @@ def fit_probe(
     heads = {str(category): make_head() for category in np.unique(categories)}
     head = (PerCategoryTypeHead if of_types else PerCategoryHead)(heads).fit(features, targets, categories)
     folds = protocol.folds(records, FOLDS, seed)
-    scores = _out_of_fold(make_head, features, targets, categories, folds)
-    calibrate = np.flatnonzero(folds >= 0)
+    if all(own.held_out_ is not None for own in head.heads.values()):
+        scores = np.full(len(targets), np.nan, np.float32)
+        for category, own in head.heads.items():
+            scores[categories == category] = own.held_out_
+    else:
+        scores = _out_of_fold(make_head, features, targets, categories, folds)
+    calibrate = np.flatnonzero(np.isfinite(scores))
     head.calibrate(_calibrations([records[i] for i in calibrate], scores[calibrate]))
     return FittedProbe(head, calibrate, scores[calibrate], tuple(_warnings(records, folds)))
 

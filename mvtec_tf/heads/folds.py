@@ -2,16 +2,27 @@
 
 import numpy as np
 
+from mvtec_tf.heads.frozen import FrozenFeatures
+
 INNER_FOLDS = 3
 
 
-def inner_folds(labels: np.ndarray, groups: np.ndarray | None, seed: int) -> np.ndarray:
+def objects_of(features: FrozenFeatures) -> np.ndarray:
+    """int64 [N], equal for images of one object."""
+    groups = features.groups
+    return np.arange(len(features)) if groups is None else np.unique(groups, return_inverse=True)[1]
+
+
+def inner_folds(
+    labels: np.ndarray, groups: np.ndarray | None, seed: int, count: int = INNER_FOLDS
+) -> np.ndarray:
     """A fold for each image, whole objects, each class spread over all folds; -1 for the only object of a class.
 
     Args:
       labels: int [N].
       groups: [N] or None.
       seed: random seed of the order.
+      count: of folds; those that good objects lie in are the first ones.
 
     Returns:
       int64 [N].
@@ -26,5 +37,5 @@ def inner_folds(labels: np.ndarray, groups: np.ndarray | None, seed: int) -> np.
             folds[names == objects[0]] = -1
             continue
         for number, one in enumerate(rng.permutation(objects)):
-            folds[names == one] = number % INNER_FOLDS
+            folds[names == one] = number % count
     return folds

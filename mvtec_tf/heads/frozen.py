@@ -12,8 +12,9 @@ import numpy as np
 
 from mvtec_tf.errors import UserError
 
-# 16 images of 28 x 28 patches with 1536 numbers are 77 MB: memory stays flat, matrix products large.
-BATCH = 16
+# Of maps in memory at a time: memory stays flat, matrix products large.
+_BATCH_BYTES = 64_000_000
+_LARGEST_BATCH = 16
 # Distances are sums of squares in float32: 3000 of this size leave no room.
 _LARGEST = 1e15
 
@@ -75,8 +76,11 @@ class FrozenFeatures:
             groups=None if self.groups is None else self.groups[rows],
         )
 
-    def batches(self, size: int = BATCH) -> Iterator["FrozenFeatures"]:
-        """The same images in order, `size` at a time, with their maps in memory."""
+    def batches(self, size: int | None = None) -> Iterator["FrozenFeatures"]:
+        """The same images in order, `size` at a time, with their maps in memory; None: as many as are no burden."""
+        if size is None:
+            image = 4 * sum(int(np.prod(source.shape[1:])) for source in self.maps.values())
+            size = int(np.clip(_BATCH_BYTES // max(image, 1), 1, _LARGEST_BATCH))
         for start in range(0, len(self), size):
             part = self.select(np.arange(start, min(start + size, len(self))))
             whole = {name: source[np.arange(len(part))] for name, source in part.maps.items()}

@@ -1,164 +1,179 @@
-"""The recommended head: how unlike the good images, plus how like the labelled defects, at a weight that few labels
-cannot spoil."""
+"""The recommended head: how unlike the good images an image and its patches are, and how like the labelled defects."""
 
 import dataclasses
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from sklearn.linear_model import Ridge
 
 from mvtec_tf.errors import UserError
+from mvtec_tf.heads import join, residual
 from mvtec_tf.heads.base import Arrays, Head
-from mvtec_tf.heads.distance import good_rows
-from mvtec_tf.heads.folds import INNER_FOLDS, inner_folds
-from mvtec_tf.heads.frozen import FrozenFeatures, pooled_of
+from mvtec_tf.heads.evidence import TINY, Found, Unlike
+from mvtec_tf.heads.folds import inner_folds, objects_of
+from mvtec_tf.heads.frozen import FrozenFeatures
 from mvtec_tf.heads.gaussian import GoodGaussian, distances_by_ops
-from mvtec_tf.heads.ridge import balanced_ridge
+from mvtec_tf.networks import patch_maps
 
-# Of the ridge's score beside the distance's. Measured on label draws that no figure is reported of.
-DEFAULT_WEIGHT = 0.5
-WEIGHTS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)
+# Of the ridge's score beside that of the evidences, both in standard deviations of held-out good images. Chosen with
+# tools/recipe_search.py, on other sets than those it is reported of.
+WEIGHT = 0.25
 PENALTY = 0.3
-# Main directions of the good images that say how large a distance is usual: exposure, contrast, size of the part.
-_MAIN_DIRECTIONS = 2
-# Good images for each number that is fitted to them.
-_IMAGES_A_NUMBER = 10
-# A distance of zero is a copy of a training image; its logarithm must be a number.
-_TINY = 1e-6
-
-
-@dataclasses.dataclass(frozen=True)
-class _Parts:
-    """Distance and ridge, fitted on one set of images."""
-
-    gaussian: GoodGaussian
-    direction: np.ndarray
-    offset: float
-
-    @classmethod
-    def fit(cls, pooled: np.ndarray, labels: np.ndarray) -> "_Parts":
-        gaussian = GoodGaussian(pooled[labels == 0])
-        if not labels.any():
-            return cls(gaussian, np.zeros(pooled.shape[1]), 0.0)
-        weights, offset = balanced_ridge((pooled - gaussian.mean) / gaussian.scale, labels, PENALTY)
-        direction = weights / gaussian.scale
-        return cls(gaussian, direction, offset - float(gaussian.mean @ direction))
-
-    def evidence(self, pooled: np.ndarray) -> np.ndarray:
-        """float64 [N, 2]: logarithm of the distance, and the ridge's score."""
-        distances = np.log(np.maximum(self.gaussian.distances(pooled), _TINY))
-        return np.stack([distances, pooled @ self.direction + self.offset], axis=1)
+# With few folds, held-out images look worse than new ones will: more is left out of the fit.
+_FOLDS = 5
+# One is held out, and two tell what varies.
+_LEAST_OBJECTS = 3
 
 
 class Fused(Head):
-    """Mahalanobis distance to the good images, and a ridge regression on the labels, added.
+    """Distance of the whole image and residuals of its patches, joined; plus a ridge regression on the labels.
 
-    How far a good image lies from the others depends on what it is: of one tile, the long exposure is farther from
-    all others than the short one. So the logarithm of the distance is set against what is usual for good images
-    at that place along the two directions in which good images vary most, by a linear regression on held-out good
-    images. (Magnetic tiles, 224 px, no labels: ROC-AUC 0.838 before, 0.890 after, on development draws.)
+    The evidences are the Mahalanobis distance of the global features (`gaussian`) and, of each layer's map, the
+    residuals of the patches that are farthest from what is usual at their place (`residual`). No single one is best
+    everywhere: the distance finds what is wrong with the whole, the residuals what is wrong at one place. `join` puts
+    them on the scale of good images that they were not fitted on. Without a labelled defect the score is that alone;
+    with some, a ridge regression on the global features is added, at a weight that few labels cannot spoil.
 
-    Both are standardised by what they say of good images that they were not fitted on; the sum weighs the ridge by
-    one number. Without a labelled defect the score is the standardised distance alone. A weight that is learned
-    (stacking) was measured to be worse where the labels are of a dozen objects.
+    Attributes:
+      held_out_: float64 [N], scores of the images that it was fitted on, each without its own object: neither the
+        evidences nor their scale saw it. NaN for the only object of its class.
 
     Args:
-      weight: of the ridge; None: chosen out of WEIGHTS by cross-validation on the images that it is fitted on,
-        DEFAULT_WEIGHT unless another is better by more than the standard error of the difference.
-      seed: of the inner folds.
+      weight: of the ridge's score.
+      seed: random seed of the folds.
     """
 
-    def __init__(self, weight: float | None = DEFAULT_WEIGHT, seed: int = 0) -> None:
+    needs_maps = True
+    gives_heat_maps = True
+
+    def __init__(self, weight: float = WEIGHT, seed: int = 0) -> None:
         self.weight = weight
         self.seed = seed
 
     def _learn(self, features: FrozenFeatures, labels: np.ndarray) -> None:
-        """Raises UserError on fewer than two good objects."""
-        good_rows(features, labels, "fused", 2)
-        pooled = np.asarray(features.pooled, np.float64)
-        folds = inner_folds(labels, features.groups, self.seed)
-        held_out = self._held_out(pooled, labels, folds)
-        self.parts_ = _Parts.fit(pooled, labels)
+        """Reads the good images' maps twice. Raises UserError on good images of fewer than three objects."""
+        objects = objects_of(features)
+        folds = inner_folds(labels, features.groups, self.seed, _FOLDS)
         good = (labels == 0) & (folds >= 0)
-        if not good.any():
-            raise UserError("`head`=fused and auto need good images of at least two objects, found one object.")
-        self.usual_, self.usual_offset_ = _usual(self.parts_.gaussian, pooled[good], held_out[good, 0])
-        held_out[:, 0] -= pooled @ self.usual_ + self.usual_offset_
-        good = held_out[good]
-        spread = good.std(axis=0)
-        self.mean_, self.scale_ = good.mean(axis=0), np.where(spread > 0, spread, 1.0)
-        self.weight_ = 0.0
-        if labels.any():
-            evidence = (held_out - self.mean_) / self.scale_
-            self.weight_ = self.weight
-            if self.weight is None:
-                self.weight_ = self._chosen(evidence, labels, folds, features.groups)
+        known = len(np.unique(objects[labels == 0]))
+        if len(np.unique(objects[good])) < _LEAST_OBJECTS:
+            raise UserError(
+                f"`head`=fused needs good images of at least {_LEAST_OBJECTS} objects, found {np.sum(labels == 0)} of "
+                f"{known}: it holds some out to learn what is usual. Add good images, or use `head`=patchcore, which "
+                "makes do with two."
+            )
+        pooled = np.asarray(features.pooled, np.float64)
+        self.gaussian_ = GoodGaussian(pooled[good])
+        self.main_ = self.gaussian_.main_directions(join.directions(int(good.sum())))
+        self.subspaces_, *without = residual.subspaces(features.select(good), folds[good])
+        found = Found.held_out(features, good, folds, self.gaussian_, [self.subspaces_, *without])
+        found = dataclasses.replace(found, places=(pooled - self.gaussian_.mean) @ self.main_, objects=objects)
+        self.unlike_ = Unlike.fit(found.select(good))
+        self.like_ = Like.fit(pooled, labels, folds, self.gaussian_) if labels.any() else None
+        self.held_out_ = self._held_out(found, good, folds)
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """Those of the Gaussian; slope [] of the distance's logarithm; direction [D] and offset [] of all that is
-        linear in the features: the ridge, the usual distance and the standardisation."""
-        slope, share = 1 / self.scale_[0], self.weight_ / self.scale_[1]
-        linear = {
-            "slope": slope,
-            "direction": self.parts_.direction * share - self.usual_ * slope,
-            "offset": (self.parts_.offset - self.mean_[1]) * share - (self.usual_offset_ + self.mean_[0]) * slope,
-        }
-        linear["offset"] += self.parts_.gaussian.mean @ linear["direction"]
-        return self.parts_.gaussian.arrays() | {name: np.asarray(value, np.float32) for name, value in linear.items()}
+        """Those of the Gaussian, of each layer's subspace with what is usual at each place [h, w], and of the join;
+        main [D, K], the directions; direction [D] and offset [] of the ridge, weighed."""
+        state = dict(self.subspaces_)
+        state |= {f"{number}/usual": usual for number, usual in enumerate(self.unlike_.usual)}
+        state |= {f"gaussian/{name}": value for name, value in self.gaussian_.arrays().items()}
+        state |= {f"join/{name}": value for name, value in self.unlike_.join.arrays().items()}
+        direction, offset = np.zeros(len(self.gaussian_.mean)), 0.0
+        if self.like_ is not None:
+            mean, spread = self.like_.scale()
+            direction = self.weight / spread * self.like_.direction
+            offset = self.weight / spread * (self.like_.offset - mean)
+        ridge = {"main": self.main_, "direction": direction, "offset": offset}
+        return state | {name: np.asarray(value, np.float32) for name, value in ridge.items()}
 
-    def score_ops(self, features: Any, arrays: Arrays) -> tf.Tensor:
-        """float32 [N, D] -> [N], in standard deviations of held-out good images' distances."""
-        pooled = pooled_of(features)
-        logarithm = tf.math.log(tf.maximum(distances_by_ops(pooled, arrays), _TINY))
+    def score_ops(self, features: FrozenFeatures, arrays: Arrays) -> tf.Tensor:
+        """float32 [N], in standard deviations of held-out good images."""
+        gaussian = _part(arrays, "gaussian")
+        distance = tf.math.log(tf.maximum(distances_by_ops(features.pooled, gaussian), TINY))
+        worst = [residual.worst_patches(deviations) for deviations in _deviations(features, arrays)]
         # Centred first: a large mean times a large weight would cost the last digits.
-        linear = tf.linalg.matvec(pooled - arrays["mean"], arrays["direction"])
-        return arrays["slope"] * logarithm + linear + arrays["offset"]
+        centred = features.pooled - gaussian["mean"]
+        places = tf.matmul(centred, arrays["main"])
+        unlike = join.score_ops(tf.stack([distance, *worst], axis=1), places, _part(arrays, "join"))
+        return unlike + tf.linalg.matvec(centred, arrays["direction"]) + arrays["offset"]
 
-    def _held_out(self, pooled: np.ndarray, labels: np.ndarray, folds: np.ndarray) -> np.ndarray:
-        """float64 [N, 2], each image's evidence by parts that were fitted without it; NaN where the fold is -1."""
-        evidence = np.full((len(labels), 2), np.nan)
-        for fold in range(INNER_FOLDS):
-            held, rest = folds == fold, folds != fold
-            if held.any() and (labels[rest] == 0).sum() >= 2:
-                evidence[held] = _Parts.fit(pooled[rest], labels[rest]).evidence(pooled[held])
-        return evidence
+    def heat_map_ops(self, features: FrozenFeatures, arrays: Arrays) -> tf.Tensor:
+        """float32 [N, height, width]: how many times the usual residual at its place a patch has, the mean of the
+        layers; 1 is usual."""
+        maps = [
+            patch_maps.heat_map_ops(tf.exp(deviations), features.image_size)
+            for deviations in _deviations(features, arrays)
+        ]
+        return tf.add_n(maps) / len(maps)
 
-    def _chosen(self, evidence: np.ndarray, labels: np.ndarray, folds: np.ndarray, groups: Any) -> float:
-        """The weight, by how many held-out good images each held-out defect outscores."""
-        defective, good = (labels == 1) & (folds >= 0), (labels == 0) & (folds >= 0)
-        if not defective.any():
-            return DEFAULT_WEIGHT
-        objects = np.arange(len(labels)) if groups is None else np.unique(groups, return_inverse=True)[1]
-        placements = {
-            weight: _placements(evidence @ np.array([1.0, weight]), defective, good, objects) for weight in WEIGHTS
-        }
-        best = max(WEIGHTS, key=lambda weight: placements[weight].mean())
-        gain = placements[best] - placements[DEFAULT_WEIGHT]
-        # Views of one object are one piece of evidence; of a single object nothing can be chosen.
-        if len(gain) < 2 or gain.mean() <= gain.std(ddof=1) / np.sqrt(len(gain)):
-            return DEFAULT_WEIGHT
-        return best
+    def _held_out(self, found: "Found", good: np.ndarray, folds: np.ndarray) -> np.ndarray:
+        """float64 [N]; the evidences are held out already, so only their scale is set anew without each fold."""
+        scores = np.full(len(folds), np.nan)
+        for fold in np.unique(folds):
+            held = folds == fold
+            unlike = Unlike.fit(found.select(good & ~held))
+            scores[held] = unlike.scores(found.select(held))
+            if self.like_ is not None:
+                mean, spread = self.like_.scale(~held)
+                scores[held] += self.weight / spread * (self.like_.held_out[held] - mean)
+        return scores
 
 
-def _usual(gaussian: GoodGaussian, pooled: np.ndarray, logarithms: np.ndarray) -> tuple[np.ndarray, float]:
-    """What distance is usual for a good image, as (direction float64 [D], offset): a regression of held-out
-    logarithms [N] on the main directions of the good images [N, D]."""
-    count = min(_MAIN_DIRECTIONS, len(pooled) // _IMAGES_A_NUMBER, gaussian.axes.shape[1])
-    # Of unit variance, and the largest variance last.
-    first = gaussian.axes.shape[1] - count
-    main = gaussian.axes[:, first:] / np.sqrt(gaussian.variances[first:]) / gaussian.scale[:, None]
-    places = (pooled - gaussian.mean) @ main
-    design = np.column_stack([np.ones(len(places)), places])
-    offset, *slopes = np.linalg.lstsq(design, logarithms, rcond=None)[0]
-    direction = main @ np.array(slopes)
-    return direction, float(offset - gaussian.mean @ direction)
+@dataclasses.dataclass(frozen=True)
+class Like:
+    """Ridge regression on good (-1) and defective (+1), both weighted alike, on standardised global features.
+
+    With so few labels the penalty matters more than the loss.
+
+    Attributes:
+      direction, offset: score = (features - mean of the good images) @ direction + offset.
+      held_out: float64 [N], each image's score by a fit without its fold, NaN for the only object of a class.
+      good: bool [N], the good images that were held out.
+    """
+
+    direction: np.ndarray
+    offset: float
+    held_out: np.ndarray
+    good: np.ndarray
+
+    @classmethod
+    def fit(cls, pooled: np.ndarray, labels: np.ndarray, folds: np.ndarray, gaussian: GoodGaussian) -> "Like":
+        """From float64 [N, D], int [N] labels of both classes, and int [N] folds."""
+        standard = (pooled - gaussian.mean) / gaussian.scale
+        held_out = np.full(len(labels), np.nan)
+        for fold in np.unique(folds[folds >= 0]):
+            held = folds == fold
+            held_out[held] = balanced_ridge(standard[~held], labels[~held]).predict(standard[held])
+        model = balanced_ridge(standard, labels)
+        return cls(model.coef_ / gaussian.scale, float(model.intercept_), held_out, (labels == 0) & (folds >= 0))
+
+    def scale(self, rows: np.ndarray | bool = True) -> tuple[float, float]:
+        """Mean and deviation of held-out good images, of those of `rows`, a boolean mask."""
+        known = self.held_out[self.good & rows]
+        return float(known.mean()), float(known.std()) or 1.0
 
 
-def _placements(scores: np.ndarray, defective: np.ndarray, good: np.ndarray, objects: np.ndarray) -> np.ndarray:
-    """Share of good images that score below each defective object, mean over its images, float64 [objects]."""
-    ranked = np.sort(scores[good])
-    share = (
-        np.searchsorted(ranked, scores[defective], "left") + np.searchsorted(ranked, scores[defective], "right")
-    ) / (2 * len(ranked))
-    _, index = np.unique(objects[defective], return_inverse=True)
-    return np.bincount(index, share) / np.bincount(index)
+def balanced_ridge(features: np.ndarray, labels: np.ndarray) -> Ridge:
+    """Fits scikit-learn's ridge regression to +1 (defective) and -1 (good).
+
+    Args:
+      features: float64 [N, D], standardised.
+      labels: int [N]; both classes.
+    """
+    shares = np.where(labels == 1, 0.5 / (labels == 1).sum(), 0.5 / (labels == 0).sum())
+    # In units of the mean squared length of an image's features, so that it does not depend on their number.
+    lengths = np.square(features - shares @ features).sum(axis=1)
+    model = Ridge(alpha=PENALTY * float(shares @ lengths) / len(labels) or 1.0)
+    return model.fit(features, 2.0 * labels - 1, sample_weight=shares)
+
+
+def _deviations(features: FrozenFeatures, arrays: Arrays) -> list[tf.Tensor]:
+    """Logarithms of how many times the usual residual at its place each patch has, float32 [B, h, w] a layer."""
+    logarithms = residual.log_residuals(features, arrays)
+    return [value - arrays[f"{number}/usual"] for number, value in enumerate(logarithms)]
+
+
+def _part(arrays: Arrays, name: str) -> dict[str, tf.Tensor]:
+    prefix = f"{name}/"
+    return {key.removeprefix(prefix): value for key, value in arrays.items() if key.startswith(prefix)}

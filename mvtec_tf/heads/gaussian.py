@@ -56,6 +56,12 @@ class GoodGaussian:
         along = self.axes.T @ shift
         return shift / self.rest + self.axes @ (along * (1 / self.variances - 1 / self.rest))
 
+    def main_directions(self, count: int) -> np.ndarray:
+        """float64 [D, at most `count`]: the directions in which good images vary most, the largest last; good images
+        have unit variance along them."""
+        first = max(0, self.axes.shape[1] - count)
+        return self.axes[:, first:] / np.sqrt(self.variances[first:]) / self.scale[:, None]
+
     def arrays(self) -> dict[str, np.ndarray]:
         """The state that `distances_by_ops` needs, float32: mean and inverse scale [D], axes [D, K], certainty
         (inverse variance) along them [K] and in the rest []."""

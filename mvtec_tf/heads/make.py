@@ -10,7 +10,7 @@ from mvtec_tf.heads.fused import Fused
 from mvtec_tf.heads.hybrid import Hybrid
 from mvtec_tf.heads.linear import Lda, LinearSvm, Logistic, StudyHead
 from mvtec_tf.heads.patch import Padim, PatchCore
-from mvtec_tf.heads.settings import FUSED, NEED_MAPS, HeadSettings
+from mvtec_tf.heads.settings import NEED_MAPS, HeadSettings
 from mvtec_tf.heads.tiled import TiledHead
 
 __all__ = [
@@ -37,8 +37,7 @@ def make_head(settings: HeadSettings, tiled: bool = False) -> Head:
 
     Args:
       settings: which, and its numbers.
-      tiled: whether a head on global features is to look at every tile; patch heads do without being told,
-        and the fused ones look at the average over tiles.
+      tiled: whether a head on global features is to look at every tile; those on maps do without being told.
     """
     if settings.name == "hybrid":
         bases = {
@@ -47,7 +46,7 @@ def make_head(settings: HeadSettings, tiled: bool = False) -> Head:
         }
         return Hybrid(bases, seed=settings.seed)
     make = functools.partial(_MAKERS[settings.name], settings)
-    return TiledHead(make) if tiled and settings.name not in NEED_MAPS | FUSED else make()
+    return TiledHead(make) if tiled and settings.name not in NEED_MAPS else make()
 
 
 _MAKERS = {
@@ -55,7 +54,6 @@ _MAKERS = {
     "linear_svm": lambda s: LinearSvm(s.c, s.seed),
     "lda": lambda s: Lda(),
     "fused": lambda s: Fused(seed=s.seed),
-    "auto": lambda s: Fused(weight=None, seed=s.seed),
     "rbf_svm": lambda s: RbfSvm(s.c),
     "mahalanobis": lambda s: Mahalanobis(),
     "nearest_neighbours": lambda s: NearestNeighbours(s.neighbours),

@@ -15,9 +15,8 @@ HEADS = {
     "nearest_neighbours": "distance of the global features to the nearest good images; needs no labels",
     "padim": "distance of each patch to a Gaussian of its position in the good images; needs no labels",
     "patchcore": "distance of each patch to the nearest in a memory of good patches; needs no labels",
-    "fused": "distance to the good images plus ridge regression on the labels, at a fixed weight; also without labels; "
-    "the head of the recipe few_labels",
-    "auto": "fused, its weight chosen by cross-validation within the labels; also without labels",
+    "fused": "distance to the good images and residuals of patches that they do not explain, joined, plus ridge "
+    "regression on the labels; also without labels; the head of the recipe few_labels",
     "hybrid": "the heads of `hybrid_of` weighed by a logistic regression",
 }
 LOG_ODDS = "log-odds of defective, both classes weighted alike"
@@ -34,18 +33,17 @@ SCORE_UNITS = {
     "padim": "largest Mahalanobis distance of a patch from those of good images at its place",
     "patchcore": "largest distance of a patch from the nearest good one, in standard deviations of each layer",
     "fused": "standard deviations of held-out good images",
-    "auto": "standard deviations of held-out good images",
     "hybrid": LOG_ODDS,
 }
 NEED_LABELS = frozenset({"logistic", "linear_svm", "rbf_svm", "lda", "hybrid"})
 # The hybrid looks at patches if one of its heads does, see HeadSettings.needs_maps.
-NEED_MAPS = frozenset({"padim", "patchcore", "hybrid"})
+NEED_MAPS = frozenset({"padim", "patchcore", "fused", "hybrid"})
 # Those that can be fitted to more than two classes.
 TYPE_HEADS = ("logistic", "linear_svm")
-# They learn from labels where there are any, and whole: what they are made of cannot be stacked once more.
-FUSED = frozenset({"fused", "auto"})
+# It learns from labels where there are any, and whole: what it is made of cannot be stacked once more.
+FUSED = "fused"
 LABEL_FREE = tuple(name for name in HEADS if name not in NEED_LABELS)
-_STACKABLE = tuple(name for name in HEADS if name != "hybrid" and name not in FUSED)
+_STACKABLE = tuple(name for name in HEADS if name not in ("hybrid", FUSED))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,6 +78,11 @@ class HeadSettings:
 
     def __post_init__(self) -> None:
         """Raises UsageError for a head that there is not, or a number that makes no sense."""
+        if self.name == "auto":
+            raise UsageError(
+                "`head`=auto: there is no such head any more: choosing the weight of the labels was measured to be no "
+                "better than a fixed weight. Use fused, or the recipe few_labels."
+            )
         if self.name not in HEADS:
             raise UsageError(f"`head`={self.name}: unknown. Known are {', '.join(HEADS)}.")
         if not 0 < self.c < math.inf:

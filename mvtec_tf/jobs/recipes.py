@@ -25,6 +25,7 @@ _DEFAULTS = {
     "centre_brightness": False,
     "head": "logistic",
     "image_size": 224,
+    "maps": False,
     "neighbourhood": 3,
     "pooling": ("mean",),
     "tiles": "1x1",
@@ -78,6 +79,8 @@ def values_of(recipe: Recipe) -> dict[str, Any]:
         "head": recipe.head,
         "pooling": tuple(recipe.pooling),
         "centre_brightness": recipe.centre_brightness,
+        "maps": recipe.maps,
+        "neighbourhood": recipe.neighbourhood,
         "tiles": f"{recipe.tiles[0]}x{recipe.tiles[1]}",
         "image_size": recipe.image_size,
     }
@@ -143,7 +146,9 @@ def check_store(settings: EncoderFields, folder: str, key: "FeatureKey", made_of
     recipe = recipe_of(settings)
     if recipe is None:
         return
-    wanted = {"pooling": recipe.pooling, "centre_brightness": recipe.centre_brightness, "tiles": recipe.tiles}
+    wanted = {
+        name: getattr(recipe, name) for name in ("pooling", "centre_brightness", "maps", "neighbourhood", "tiles")
+    }
     if made_of_weights:
         rows, columns = recipe.tiles
         wanted["image_size"] = (rows * recipe.image_size, columns * recipe.image_size)

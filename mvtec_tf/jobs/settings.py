@@ -241,9 +241,9 @@ class EncoderFields(WeightsSettings, FeatureFields):
 
     Attributes:
       encoder: run directory of train_simclr, or a SavedModel of an encoder.
-      recipe: sets head, pooling, centre_brightness, tiles and image_size together, where the job has them. few_labels:
-        one head for few labels or none, the same settings for every part; what a user should run (auto is its former
-        name). Unset: as these say.
+      recipe: sets head, pooling, centre_brightness, maps, neighbourhood, tiles and image_size together, where the job
+        has them. few_labels: one head for few labels or none, the same settings for every part; what a user should run
+        (auto is its former name). Unset: as these say.
     """
 
     encoder: str | None = None
@@ -270,7 +270,8 @@ class FitSettings(RunSettings, ImageSettings, ProtocolSettings, ThresholdSetting
 
     protocol: Literal["clean", "one_class", "study"] = CLEAN
     features: str | None = None
-    head: Literal[*HEADS] | None = None
+    # The last is a former name, refused with the one to use.
+    head: Literal[*HEADS, "auto"] | None = None
     label_budget: str | None = None
     task: Literal["defect", "defect_type"] = "defect"
     heatmaps: bool = False
@@ -289,13 +290,14 @@ class ExtractSettings(ImageSettings, CleanSettings, EncoderFields):
 
     Attributes:
       out: folder of the features; an unfinished one of the same kind is completed.
-      maps: also keep patch features, which the patch heads need: some MB an image, see the line it prints.
+      maps: also keep patch features, which the patch heads need: some MB an image, see the line it prints. Unset: as
+        the recipe needs, or no.
       images_per_shard: images a shard: how much of the work a killed call repeats.
       seed: random seed of the numbers of weights=none.
     """
 
     out: str = dataclasses.field(metadata=_APART)
-    maps: bool = False
+    maps: bool | None = None
     images_per_shard: int = _number(128, least=1)
     seed: int = _number(0, least=0)
 

@@ -1,0 +1,164 @@
+"""What the good images' patches cannot explain: residuals outside their principal subspace, set against what is usual
+at each place.
+
+The subspace is SubspaceAD's (CVPR 2026): no memory, one matrix product in the graph. Its residuals are large wherever
+good parts differ from each other, and at the border of every map, where a network sees zeros beside the photograph.
+So the logarithm of a residual is set against the mean that held-out good images have at its place. (A woven texture,
+448 px, no labels: the best hundredth of patches of conv3 has a ROC-AUC of 0.63 as it is and of 1.00 against its
+place; reflecting the photograph beyond its border instead reached 0.87.)
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Mapping
+
+import numpy as np
+import tensorflow as tf
+from scipy.ndimage import gaussian_filter
+
+from mvtec_tf.heads.frozen import FrozenFeatures
+
+# Of the patches' variance; 0.9 to 0.99 were measured to be alike.
+VARIANCE = 0.95
+# Share of an image's patches that its score looks at, the farthest from usual: a maximum is at the mercy of one.
+WORST = 0.01
+# Patches of an image that enter the covariance: neighbours say the same twice.
+_PATCHES = 1000
+# Smallest residual whose logarithm is taken: of a copy of what the subspace was fitted on.
+_TINY = 1e-6
+# How many images what is usual at a distance from the border counts for beside what is usual at the very place.
+_PRIOR_IMAGES = 10
+# Cells over which what is usual at a place is smoothed.
+_SMOOTHING = 1.0
+# Share of the map's shorter side from which on the border is no longer felt.
+_BORDER = 1 / 7
+
+
+@dataclasses.dataclass(frozen=True)
+class Moments:
+    """Sums over patches of one layer, which add up: what is left without some images is a difference.
+
+    Attributes:
+      count: of patches.
+      total: float64 [D].
+      products: float64 [D, D].
+    """
+
+    count: int
+    total: np.ndarray
+    products: np.ndarray
+
+    def plus(self, other: "Moments", sign: int = 1) -> "Moments":
+        """The sums of both, or with a sign of -1 of what is not the other's."""
+        return Moments(
+            self.count + sign * other.count, self.total + sign * other.total, self.products + sign * other.products
+        )
+
+    def subspace(self, shift: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """mean float32 [D] and basis float32 [D, k], orthonormal, of VARIANCE of the patches' variance.
+
+        Args:
+          shift: float [D] that was taken off every patch before it was summed.
+        """
+        mean = self.total / self.count
+        variances, axes = np.linalg.eigh(self.products / self.count - np.outer(mean, mean))
+        variances, axes = np.maximum(variances[::-1], 0.0), axes[:, ::-1]
+        kept = int(np.searchsorted(np.cumsum(variances), VARIANCE * variances.sum())) + 1 if variances.any() else 0
+        # At least one direction is left over, however few there are.
+        kept = min(kept, len(mean) - 1)
+        return (mean + shift).astype(np.float32), np.ascontiguousarray(axes[:, :kept], np.float32)
+
+
+def subspaces(features: FrozenFeatures, folds: np.ndarray) -> list[dict[str, np.ndarray]]:
+    """Subspaces of good images: of all of them, and of all but each fold; the maps are read once.
+
+    Args:
+      features: of N good images, with maps.
+      folds: int [N], from 0 on.
+
+    Returns:
+      The state for `log_residuals`: first of all images, then without fold 0, without fold 1, ...; without a fold that
+      has no image, that is of all.
+    """
+    shifts: dict[str, np.ndarray] = {}
+    parts: dict[str, dict[int, Moments]] = {name: {} for name in features.maps}
+    for fold in np.unique(folds):
+        for batch in features.select(folds == fold).batches():
+            for name, values in batch.maps.items():
+                patches = _some_patches(values)
+                # Sums of squares far from zero would cost the covariance its digits.
+                patches -= shifts.setdefault(name, patches.mean(axis=0))
+                total, products = patches.sum(axis=0, dtype=np.float64), (patches.T @ patches).astype(np.float64)
+                found, own = Moments(len(patches), total, products), parts[name]
+                own[fold] = own[fold].plus(found) if fold in own else found
+    states: list[dict[str, np.ndarray]] = [{} for _ in range(folds.max() + 2)]
+    for number, (name, own) in enumerate(parts.items()):
+        whole = functools.reduce(Moments.plus, own.values())
+        for fold, state in enumerate(states, -1):
+            moments = whole.plus(own[fold], -1) if fold in own else whole
+            state[f"{number}/mean"], state[f"{number}/basis"] = moments.subspace(shifts[name])
+    return states
+
+
+def log_residuals(features: FrozenFeatures, arrays: Mapping[str, tf.Tensor]) -> list[tf.Tensor]:
+    """Logarithms of what is left of each patch outside the subspace, float32 [B, h, w] a layer.
+
+    Args:
+      features: tensors of B images.
+      arrays: `NUMBER/mean` [D] and `NUMBER/basis` [D, k] of each layer.
+    """
+    found = []
+    for number, values in enumerate(features.maps.values()):
+        _, rows, columns, depth = values.shape
+        basis = arrays[f"{number}/basis"]
+        centred = tf.reshape(values, [-1, depth]) - arrays[f"{number}/mean"]
+        # Subtracted as a vector: a difference of squares would round away what is left.
+        left = centred - tf.matmul(tf.matmul(centred, basis), basis, transpose_b=True)
+        length = tf.sqrt(tf.reduce_sum(tf.square(left), axis=1))
+        found.append(tf.reshape(tf.math.log(tf.maximum(length, _TINY)), [-1, rows, columns]))
+    return found
+
+
+def usual_at_place(logarithms: np.ndarray) -> np.ndarray:
+    """What logarithm of a residual is usual at each place, float32 [h, w].
+
+    The mean of held-out good images at its distance from the borders, and what the very place adds to that, smoothed,
+    and less of it where images are few.
+
+    Args:
+      logarithms: float [N, h, w] of held-out good images.
+    """
+    count, rows, columns = logarithms.shape
+    mean = logarithms.mean(axis=0, dtype=np.float64)
+    kind = _distances_from_borders(rows, columns)
+    by_border = (np.bincount(kind.ravel(), mean.ravel()) / np.maximum(np.bincount(kind.ravel()), 1))[kind]
+    # What is left of the mean is smoothed, not the step at the border.
+    left = gaussian_filter(mean - by_border, _SMOOTHING, mode="nearest")
+    return (by_border + count / (count + _PRIOR_IMAGES) * left).astype(np.float32)
+
+
+def worst_patches(deviations: np.ndarray | tf.Tensor) -> tf.Tensor:
+    """Logarithm of the mean residual of the patches farthest from usual, WORST of them: float32 [B].
+
+    Args:
+      deviations: [B, h, w], logarithms of residuals, less what is usual at their place.
+    """
+    patches = deviations.shape[1] * deviations.shape[2]
+    largest = tf.math.top_k(tf.reshape(deviations, [-1, patches]), max(1, int(patches * WORST)), sorted=False).values
+    return tf.reduce_logsumexp(largest, axis=1) - math.log(largest.shape[1])
+
+
+def _distances_from_borders(rows: int, columns: int) -> np.ndarray:
+    """int [h, w], equal for places as far from the nearest border above or below, and as far from that at a side; none
+    told apart that are far from both."""
+    far = int(min(rows, columns) * _BORDER)
+    down, across = (np.minimum(np.minimum(np.arange(n), np.arange(n)[::-1]), far) for n in (rows, columns))
+    return down[:, None] * (far + 1) + across
+
+
+def _some_patches(values: np.ndarray) -> np.ndarray:
+    """[B, h, w, D] -> float32 [P, D], evenly spread."""
+    _, rows, columns, depth = values.shape
+    step = max(1, round(math.sqrt(rows * columns / _PATCHES)))
+    return np.array(values[:, ::step, ::step], np.float32).reshape(-1, depth)

@@ -1,0 +1,267 @@
+"""The choices in the recipe few_labels, made on other sets than those that they are reported of, beside other methods.
+
+Features are written before, for each set by itself (a category folder or a list):
+
+  mvtec-tf extract-features --data_dir=SET --weights=FILE --recipe=few_labels --out=FEATURES/SET
+  python -m tools.recipe_search --data_dir=SET,SET --features=FEATURES/SET,FEATURES/SET --out=results/recipe_search
+
+The evidences are fitted on train/good alone, once a set; labels come in with the ridge, draw by draw, protocol `clean`.
+The patch heads see the recipe's features too (448 px, brightness taken away, patches not averaged over neighbours).
+"""
+
+import dataclasses
+import itertools
+import pathlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import numpy as np
+from absl import flags
+from scipy.stats import norm
+from sklearn.metrics import roc_auc_score
+
+from mvtec_tf import files
+from mvtec_tf.bin import entry
+from mvtec_tf.bin.flags.run import define_data_dir
+from mvtec_tf.data import protocol
+from mvtec_tf.data.formats import scan as records_lib
+from mvtec_tf.data.record import Record
+from mvtec_tf.errors import UsageError
+from mvtec_tf.features.store import FeatureStore
+from mvtec_tf.heads import join, residual
+from mvtec_tf.heads.distance import Mahalanobis
+from mvtec_tf.heads.evidence import Found, Unlike
+from mvtec_tf.heads.folds import inner_folds, objects_of
+from mvtec_tf.heads.frozen import FrozenFeatures
+from mvtec_tf.heads.fused import WEIGHT, Like
+from mvtec_tf.heads.gaussian import GoodGaussian
+from mvtec_tf.heads.linear import Logistic
+from mvtec_tf.heads.patch import Padim, PatchCore
+
+_OUT = flags.DEFINE_string("out", None, "Folder for table.md, figures.json and what is kept of each set.")
+_DATA = define_data_dir("The sets, a category each.")
+_FEATURES = flags.DEFINE_list("features", [], "Their features, in the same order.")
+_DRAWS = flags.DEFINE_integer("draws", 5, "Draws of labels and of evaluated images.", 1)
+_BUDGET = flags.DEFINE_string("label_budget", "0.1", "Of the column with labels.")
+_OTHERS = flags.DEFINE_list("others", ["logistic", "mahalanobis", "padim", "patchcore"], "Methods beside the recipe.")
+# Without labels, and fitted once a set.
+_ONCE = {"mahalanobis": Mahalanobis, "padim": Padim, "patchcore": PatchCore}
+
+RULES: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
+    "fisher": lambda standard: np.log(-norm.logsf(np.maximum(standard, -4)).sum(axis=1)),
+    "sum": lambda standard: standard.sum(axis=1),
+    "max": lambda standard: standard.max(axis=1),
+}
+# Which evidences: the distance of the whole, the residuals of the finer layer and of the coarser one.
+EVIDENCES = {"distance": (0,), "coarse": (2,), "distance+coarse": (0, 2), "all": (0, 1, 2)}
+TRUST = ("as explained", "never", "always")
+WEIGHTS = (0.25, 0.5, 1.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """One recipe out of those that are compared."""
+
+    evidences: str
+    rule: str
+    trust: str
+    weight: float = 0.0
+
+    def __str__(self) -> str:
+        """In words."""
+        weight = f", weight {self.weight}" if self.weight else ""
+        return f"{self.evidences}, {self.rule}, main directions followed {self.trust}{weight}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Set:
+    """One set: its images, and what was found in them by evidences that never saw them."""
+
+    name: str
+    records: Sequence[Record]
+    features: FrozenFeatures
+    found: Found
+
+    @property
+    def train(self) -> np.ndarray:
+        """bool [N]."""
+        return np.array([record.split == "train" for record in self.records])
+
+    def rows(self, records: Sequence[Record]) -> np.ndarray:
+        """int [M], where these images stand."""
+        place = {record.path: row for row, record in enumerate(self.records)}
+        return np.array([place[record.path] for record in records], int)
+
+
+def read_set(data_dir: str, features: str, kept: pathlib.Path) -> Set:
+    """A set with its evidences; they are kept in the folder `kept`, since they take minutes."""
+    records = records_lib.scan([data_dir])
+    name = records[0].category
+    if any(record.category != name for record in records):
+        raise UsageError(f"`data_dir`={data_dir}: expected one category. Name each by itself, with its own features.")
+    frozen = FeatureStore(features).of(records)
+    file = kept / f"{name}.npz"
+    if not file.exists():
+        train = np.array([record.split == "train" for record in records])
+        found = _found(frozen, train)
+        layers = {f"residuals_{number}": value for number, value in enumerate(found.residuals)}
+        with files.replacing(file) as temporary:
+            np.savez(temporary, distance=found.distance, places=found.places, objects=found.objects, **layers)
+    with np.load(file) as there:
+        layers = [there[name] for name in sorted(there.files) if name.startswith("residuals_")]
+        found = Found(there["distance"], layers, there["places"], there["objects"])
+    return Set(name, records, frozen, found)
+
+
+def _found(frozen: FrozenFeatures, train: np.ndarray) -> Found:
+    folds = np.full(len(train), -1)
+    folds[train] = inner_folds(np.zeros(train.sum(), int), frozen.groups[train], 0, 5)
+    pooled = np.asarray(frozen.pooled, np.float64)
+    gaussian = GoodGaussian(pooled[train])
+    subspaces = residual.subspaces(frozen.select(train), folds[train])
+    found = Found.held_out(frozen, train, folds, gaussian, subspaces)
+    places = (pooled - gaussian.mean) @ gaussian.main_directions(join.directions(int(train.sum())))
+    return dataclasses.replace(found, places=places, objects=objects_of(frozen))
+
+
+def unlike(one: Set, all_evidence: np.ndarray, choice: Choice) -> np.ndarray:
+    """Scores without labels, float64 [N], in standard deviations of held-out good images."""
+    evidence = all_evidence[:, EVIDENCES[choice.evidences]]
+    good, places = one.train, join.clipped(one.found.places)
+    fitted = join.Join.fit(evidence[good], places[good], one.found.objects[good])
+    slopes = fitted.slopes
+    if choice.trust != "as explained":
+        design = np.column_stack([np.ones(good.sum()), places[good]])
+        slopes = np.linalg.lstsq(design, evidence[good], rcond=None)[0][1:] * (choice.trust == "always")
+    left = evidence - places @ slopes
+    joined = RULES[choice.rule]((left - left[good].mean(axis=0)) / left[good].std(axis=0))
+    return (joined - joined[good].mean()) / joined[good].std()
+
+
+def like(one: Set, fit: np.ndarray) -> np.ndarray:
+    """Scores of the ridge on the images `fit`, float64 [N], in standard deviations of held-out good images."""
+    labels = np.array([one.records[row].label for row in fit])
+    pooled = np.asarray(one.features.pooled, np.float64)
+    gaussian = GoodGaussian(pooled[fit][labels == 0])
+    folds = inner_folds(labels, one.features.groups[fit], 0, 5)
+    ridge = Like.fit(pooled[fit], labels, folds, gaussian)
+    mean, spread = ridge.scale()
+    return ((pooled - gaussian.mean) @ ridge.direction + ridge.offset - mean) / spread
+
+
+def before(one: Set, fit: np.ndarray) -> np.ndarray:
+    """Scores of the recipe that this one replaced, float64 [N]: the distance alone, less what is usual along two main
+    directions whatever that explains, and half the ridge."""
+    labels = np.array([one.records[row].label for row in fit])
+    pooled = np.asarray(one.features.pooled, np.float64)
+    known, good = pooled[fit], labels == 0
+    gaussian = GoodGaussian(known[good])
+    folds = inner_folds(labels, one.features.groups[fit], 0)
+    held = np.empty(len(fit))
+    for fold in range(folds.max() + 1):
+        inside = folds == fold
+        held[inside] = np.log(np.maximum(GoodGaussian(known[good & ~inside]).distances(known[inside]), 1e-6))
+    main = gaussian.main_directions(join.directions(int(good.sum())))
+    design = np.column_stack([np.ones(len(pooled)), (pooled - gaussian.mean) @ main])
+    usual = np.linalg.lstsq(design[fit][good], held[good], rcond=None)[0]
+    left = held[good] - design[fit][good] @ usual
+    scores = (np.log(np.maximum(gaussian.distances(pooled), 1e-6)) - design @ usual - left.mean()) / left.std()
+    return scores + 0.5 * like(one, fit) if labels.any() else scores
+
+
+def choices(with_labels: bool) -> list[Choice]:
+    """All that are compared."""
+    parts = itertools.product(EVIDENCES, RULES, TRUST, WEIGHTS if with_labels else (0.0,))
+    # A single evidence is joined with nothing.
+    return [Choice(*part) for part in parts if len(EVIDENCES[part[0]]) > 1 or part[1] == "sum"]
+
+
+def chosen_on_the_others(values: np.ndarray) -> np.ndarray:
+    """int [S]: for each set the choice with the best mean on all other sets.
+
+    Args:
+      values: float [S, C].
+    """
+    others = (values.sum(axis=0) - values) / max(len(values) - 1, 1)
+    return others.argmax(axis=1)
+
+
+def measure(one: Set, budget: protocol.Budget, draws: int, others: Sequence[str]) -> Iterator[tuple[str, float]]:
+    """(method or choice, ROC-AUC on the evaluated images), draw by draw."""
+    labels = np.array([record.label for record in one.records])
+    evidence = one.found.evidence(Unlike.fit(one.found.select(one.train)).usual)
+    alone = {choice: unlike(one, evidence, choice) for choice in choices(False)}
+    train = np.flatnonzero(one.train)
+    once = {}
+    for name in [name for name in others if name in _ONCE]:
+        good, rest = one.features.select(train), ~one.train
+        once[name] = np.full(len(labels), np.nan)
+        once[name][rest] = _ONCE[name]().fit(good, labels[train]).decision_function(one.features.select(rest))
+    for seed in range(draws):
+        cut = protocol.clean(one.records, budget, seed)
+        evaluate = one.rows(cut.evaluate)
+        fit = np.concatenate([train, one.rows(cut.labelled)])
+
+        def area(scores: np.ndarray, rows: np.ndarray = evaluate) -> float:
+            return float(roc_auc_score(labels[rows], scores[rows]))
+
+        ridge = like(one, fit) if labels[fit].any() else None
+        for choice in choices(ridge is not None):
+            plain = alone[dataclasses.replace(choice, weight=0.0)]
+            yield str(choice), area(plain if ridge is None else plain + choice.weight * ridge)
+        yield "recipe before", area(before(one, fit))
+        for name, scores in once.items():
+            yield name, area(scores)
+        if "logistic" in others and ridge is not None:
+            pooled = one.features.pooled
+            yield "logistic", area(Logistic().fit(pooled[fit], labels[fit]).decision_function(pooled))
+
+
+def table(sets: Sequence[str], figures: Sequence[Mapping[str, float]], others: Sequence[str], labelled: bool) -> str:
+    """Markdown: the recipe before and now, what would have been chosen on the other sets, and other methods."""
+    names = [str(choice) for choice in choices(labelled)]
+    now = str(Choice("all", "fisher", "as explained", WEIGHT if labelled else 0.0))
+    picked = chosen_on_the_others(np.array([[own[name] for name in names] for own in figures]))
+    shown = [name for name in others if name in figures[0]]
+    lines = [
+        "| set | recipe before | recipe now | chosen on the other sets | " + " | ".join(shown) + " |",
+        "|" + "---|" * (4 + len(shown)),
+    ]
+    rows = [
+        [own["recipe before"], own[now], own[names[pick]], *(own[name] for name in shown)]
+        for own, pick in zip(figures, picked, strict=True)
+    ]
+    for name, row in zip([*sets, "mean"], [*rows, np.mean(rows, axis=0)], strict=True):
+        lines.append(f"| {name} | " + " | ".join(f"{value:.3f}" for value in row) + " |")
+    lines += ["", "Chosen on the other sets:"]
+    return "\n".join([*lines, *(f"- {name}: {names[pick]}" for name, pick in zip(sets, picked, strict=True))])
+
+
+def main() -> None:
+    """Measures the sets and writes the tables."""
+    if not _OUT.value or not _DATA.value or len(_DATA.value) != len(_FEATURES.value):
+        raise UsageError("`out`, `data_dir` and as many `features` are needed. Try --help.")
+    folder = pathlib.Path(_OUT.value)
+    folder.mkdir(parents=True, exist_ok=True)
+    sets: list[str] = []
+    found: dict[str, list[dict[str, float]]] = {"0": [], _BUDGET.value: []}
+    for data_dir, features in zip(_DATA.value, _FEATURES.value, strict=True):
+        one = read_set(data_dir, features, folder)
+        sets.append(f"{one.name} ({one.train.sum()} good, {len(one.records) - one.train.sum()} test)")
+        for budget, figures in found.items():
+            draws: dict[str, list[float]] = {}
+            for name, value in measure(one, protocol.parse_budget(budget), _DRAWS.value, _OTHERS.value):
+                draws.setdefault(name, []).append(value)
+            figures.append({name: float(np.mean(values)) for name, values in draws.items()})
+        print(f"{sets[-1]}: done", flush=True)
+    texts = []
+    for budget, figures in found.items():
+        words = "No labels" if budget == "0" else f"Labels: {budget}"
+        texts.append(f"{words}, mean of {_DRAWS.value} draws\n\n{table(sets, figures, _OTHERS.value, budget != '0')}")
+    files.write_text(folder / "table.md", "\n\n".join(texts) + "\n")
+    files.write_json(folder / "figures.json", {"sets": sets, "draws": _DRAWS.value, "figures": found})
+    print("\n\n".join(texts))
+    print(folder)
+
+
+if __name__ == "__main__":
+    entry.run(main)
