@@ -97,7 +97,8 @@ def test_stored_features_are_the_networks(kept, backbone, records, layers):
     assert features.image_size == (SIDE, SIDE)
     for layer, own in zip(layers, maps, strict=True):
         averaged = tf.nn.avg_pool2d(own, 3, 1, "SAME").numpy()
-        np.testing.assert_allclose(features.maps[layer][np.arange(len(records))], averaged, atol=1e-5)
+        # Kept as float16.
+        np.testing.assert_allclose(features.maps[layer][np.arange(len(records))], averaged, rtol=1e-3, atol=1e-5)
     end = backbone.model(_images(records), training=False).numpy().mean(axis=(1, 2))
     np.testing.assert_allclose(kept.embeddings_of(records), end, atol=1e-5)
 
