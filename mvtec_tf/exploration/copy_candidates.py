@@ -1,9 +1,9 @@
 """For each photograph the few others that it might be a copy of, and where in them it lies.
 
 Aligned parts look alike at any coarse size, and a crop moves everything. So it goes in two steps:
-the photographs that look most alike at 16 x 16 say which window of them is shown, be it the
-original or only a part like it; then, seen through that window, the fine detail in which parts of
-one kind differ says which one it is.
+seen through every window that a crop can leave, a photograph looks most like its original or like
+other parts in the same place; then, seen through the windows found, the fine detail in which parts
+of one kind differ says which one it is.
 """
 
 import concurrent.futures
@@ -20,29 +20,37 @@ from mvtec_tf.exploration.copy_registration import WHOLE
 
 # Photographs are compared by what every crop of up to a tenth still shows.
 _INNER = (0.1, 0.9)
-_COARSE_SIDE = 16
+_COARSE_SIDE = 32
 _FINE_SIDE = 64
 _REGISTERED_SIDE = 64
-# Guesses of one side of the window, (start, length), a twentieth apart: a third of a coarse cell off at most.
-_GUESSES = tuple(
-    (start, length) for length, count in ((1.0, 1), (0.95, 2), (0.9, 3)) for start in np.linspace(0, 1 - length, count)
-)
-_NEIGHBOURS = 6
-_KEPT = 6
+# One side of the windows that are tried, (start, length), a fortieth apart: half a coarse cell off at most.
+_STEP = 0.025
+_LINES = np.array([(_STEP * i, 1.0 - _STEP * cut) for cut in range(5) for i in range(cut + 1)])
+_TRIED = np.array([[*across, *down] for down in _LINES for across in _LINES])
+# Windows this near are found by one step of registration from each other.
+_ALIKE = np.abs(_TRIED[:, None] - _TRIED).max(-1) <= 1.01 * _STEP
+# Of the detail so many principal components are compared, learned from so many photographs.
+_COARSE_COMPONENTS, _FINE_COMPONENTS = 64, 256
+_MOST_COMPARED = 1024
+_NEIGHBOURS = 8
+# Parts of one kind lie some hundredths apart: round each window found these shifts are tried, half a fine cell apart.
+_SHIFTS = np.array([-0.0125, -0.00625, 0.0, 0.00625, 0.0125])
+_WINDOWS = 6
+# So many pass from the components to all of the fine detail, and so many of these are registered.
+_MOST_LIKELY, _KEPT = 32, 2
 MOST_PER_IMAGE = 2
 # Of the shrunk photographs after registration, in grey levels.
-_LEFT_SIDE = 32
+_LEFT_SIDE = 64
 _LARGEST_LEFT = 3.5
 # Of the fine detail that is left when what the parts of a category share is removed.
 _SMALLEST_CORRELATION = 0.18
-# A window this near to the whole is the whole: parts of one kind lie no more exactly.
+# Two windows this near are one: the shifts make up for it.
 _SAME_WINDOW = 0.01
 # Below so many images a category has no common structure that could be told from its images.
 _FEWEST_OF_A_CATEGORY = 24
 _MOST_LEARNED_FROM = 256
 _COMMON_PARTS = 8
 _CUT = 3.0
-_QUERIES = 48
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,83 +74,80 @@ def candidates(small: Sequence[np.ndarray], categories: Sequence[str], equal: Se
     if len(small) < 2:
         return []
     search = _Search(small, categories, np.asarray(equal))
-    blocks = np.array_split(np.arange(len(small)), -(-len(small) // _QUERIES))
     # Many small products: BLAS's own threads would only wait for each other.
     with threadpoolctl.threadpool_limits(1), concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        return [one for found in pool.map(search.originals, blocks) for one in found]
+        return [one for found in pool.map(search.originals, range(len(small))) for one in found]
 
 
 class _Search:
     def __init__(self, small: Sequence[np.ndarray], categories: Sequence[str], equal: np.ndarray) -> None:
         self._small, self._equal = small, equal
-        side = small[0].shape[0]
-        self._guesses = [_cells(guess, _COARSE_SIDE, side) for guess in _GUESSES]
+        self._side = small[0].shape[0]
         names, self._category = np.unique(categories, return_inverse=True)
-        whole = [self._inner(i, WHOLE, _COARSE_SIDE) for i in range(len(small))]
-        self._coarse = _unit(np.reshape(whole, (len(small), -1)))
+        self._tried = np.concatenate([_cells(line, _COARSE_SIDE, self._side) for line in _LINES])
+        whole = _cells(WHOLE[:2], _COARSE_SIDE, self._side)
+        coarse = np.concatenate([self._detail(i, whole, whole, _COARSE_SIDE) for i in range(len(small))])
+        self._coarse_parts = _components(coarse, _COARSE_COMPONENTS)
+        self._coarse = _unit(coarse @ self._coarse_parts)
         fine = np.empty((len(small), _FINE_SIDE**2), np.float32)
         for i in range(len(small)):
-            fine[i] = _detail(self._inner(i, WHOLE, _FINE_SIDE))
+            fine[i] = self._through(i, np.array(WHOLE), 0.0)
         self._common = [_Common(fine[self._category == number]) for number in range(len(names))]
         for number, common in enumerate(self._common):
             chosen = self._category == number
             fine[chosen] = common.removed(fine[chosen])
-        self._fine = fine
+        self._fine_parts = _components(fine, _FINE_COMPONENTS)
+        self._fine_keys = _unit(fine @ self._fine_parts)
+        self._fine = fine.astype(np.float16)
 
-    def originals(self, queries: np.ndarray) -> list[Candidate]:
-        near, guesses = self._neighbours(queries)
-        rounds = [self._registered(queries, near, guesses)]
-        places, windows = rounds[0]
-        # First through the windows that the neighbours suggest, then through those of the likeliest.
-        for _ in range(2):
-            found = self._through(queries, windows, places)
-            rounds.append(self._registered(queries, *found))
-            places, windows = rounds[-1]
-        everything = [np.concatenate(parts, 1) for parts in zip(*rounds, strict=True)]
-        found = (self._likeliest(query, *rows) for query, *rows in zip(queries, *everything, strict=True))
-        return [one for some in found for one in some]
+    def originals(self, query: int) -> list[Candidate]:
+        places, windows = self._nearest(query)
+        windows = self._registered(query, places, windows)
+        others, shifted = self._likely(query, places, windows)
+        shifted = self._registered(query, others, shifted)
+        return self._likeliest(query, np.concatenate([places, others]), np.concatenate([windows, shifted]))
 
-    def _neighbours(self, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The photographs most alike, [Q, K], and in which window of them each query is seen, [Q, K, 4]."""
-        stack = np.concatenate(self._guesses)
-        seen = stack @ self._stack(queries) @ stack.T
-        ways = len(_GUESSES)
-        seen = seen.reshape(len(queries), ways, _COARSE_SIDE, ways, _COARSE_SIDE).swapaxes(2, 3)
-        scores = _unit(seen.reshape(-1, _COARSE_SIDE**2)) @ self._coarse.T
-        scores = scores.reshape(len(queries), ways**2, -1)
-        best = self._top(queries, scores.max(1), _NEIGHBOURS)
-        way = np.take_along_axis(scores, best[:, None], 2).argmax(1)
-        lines = np.array(_GUESSES)
-        return best, np.concatenate([lines[way % ways], lines[way // ways]], -1)
+    def _nearest(self, query: int) -> tuple[np.ndarray, np.ndarray]:
+        """The photographs most alike, [K], and the windows, [K, 4]; first those through windows far from each other."""
+        seen = self._detail(query, self._tried, self._tried, _COARSE_SIDE)
+        scores = _unit(seen @ self._coarse_parts) @ self._coarse.T
+        scores[:, self._equal == self._equal[query]] = -2.0
+        through = scores.max(1)
+        apart = []
+        for _ in range(_WINDOWS):
+            apart.append(through.argmax())
+            through[_ALIKE[apart[-1]]] = -3.0
+        best = _largest(scores.max(0), _NEIGHBOURS)
+        places = np.concatenate([scores[apart].argmax(1), best])
+        return places, _TRIED[np.concatenate([apart, scores[:, best].argmax(0)])]
 
-    def _registered(
-        self, queries: np.ndarray, places: np.ndarray, windows: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """(places, refined windows)."""
-        count = places.shape[1]
-        copies = np.repeat(_halved(self._stack(queries)), count, 0)
-        originals = _halved(self._stack(places.ravel()))
-        refined = copy_registration.register(copies, originals, windows.reshape(-1, 4))
-        return places, refined.reshape(*places.shape, 4)
+    def _registered(self, query: int, places: np.ndarray, windows: np.ndarray) -> np.ndarray:
+        small = [_halved(np.asarray(self._small[i], np.float32)) for i in (query, *places)]
+        copies = np.repeat(small[0][None], len(places), 0)
+        return copy_registration.register(copies, np.stack(small[1:]), windows)
 
-    def _through(self, queries: np.ndarray, windows: np.ndarray, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The photographs whose fine detail is most alike through any of the windows, and through which."""
-        frames = np.concatenate([np.broadcast_to(WHOLE, (len(queries), 1, 4)), windows], 1)
-        used = copy_registration.plausible(frames) & (np.abs(frames - WHOLE).max(-1) > _SAME_WINDOW)
-        used[:, 0] = True
-        row, column = np.nonzero(used)
-        category = self._category[np.concatenate([queries[:, None], places], 1)[row, column]]
-        seen = np.stack(
-            [self._seen(queries[i], frames[i, j], number) for i, j, number in zip(row, column, category, strict=True)]
-        )
-        scores = np.full((len(queries), len(self._small)), -1.0, np.float32)
-        through = np.zeros(scores.shape, np.int8)
-        for i, j, values in zip(row, column, seen @ self._fine.T, strict=True):
-            better = values > scores[i]
-            scores[i, better], through[i, better] = values[better], j
-        best = self._top(queries, scores, _KEPT)
-        chosen = np.take_along_axis(through, best, 1)
-        return best, np.take_along_axis(frames, chosen[..., None].astype(int), 1)
+    def _likely(self, query: int, places: np.ndarray, windows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The photographs whose fine detail is most alike near each of the windows, [K], and the windows, [K, 4]."""
+        others, frames = [], []
+        for number, window in self._distinct(places, windows):
+            seen = self._common[number].removed(self._through(query, window, _SHIFTS))
+            scores = _unit(seen @ self._fine_parts) @ self._fine_keys.T
+            scores[:, self._equal == self._equal[query]] = -2.0
+            likely = _largest(scores.max(0), _MOST_LIKELY)
+            way = scores[:, likely].argmax(0)
+            exact = _largest((seen[way] * self._fine[likely]).sum(1), _KEPT)
+            others.append(likely[exact])
+            frames.append(_shifted(window)[way[exact]])
+        return np.concatenate(others), np.concatenate(frames)
+
+    def _distinct(self, places: np.ndarray, windows: np.ndarray) -> list[tuple[int, np.ndarray]]:
+        """(category, window) of some windows that differ, the whole in any case."""
+        found = [(self._category[places[0]], np.array(WHOLE))]
+        for place, window in zip(places, windows, strict=True):
+            known = any(np.abs(window - one).max() <= _SAME_WINDOW for _, one in found)
+            if not known and copy_registration.plausible(window) and len(found) <= _WINDOWS:
+                found.append((self._category[place], window))
+        return found
 
     def _likeliest(self, query: int, places: np.ndarray, windows: np.ndarray) -> list[Candidate]:
         found: dict[int, Candidate] = {}
@@ -152,24 +157,31 @@ class _Search:
             correlation = float(self._seen(query, window, self._category[place]) @ self._fine[place])
             if correlation > max(_SMALLEST_CORRELATION, found[place].correlation if place in found else -1.0):
                 found[place] = Candidate(int(query), place, window, correlation)
-        likeliest = sorted(found.values(), key=lambda one: -one.correlation)
-        return [one for one in likeliest if self._left(one) <= _LARGEST_LEFT][:MOST_PER_IMAGE]
+        likeliest = sorted((self._left(one), one.original) for one in found.values())
+        return [found[place] for left, place in likeliest if left <= _LARGEST_LEFT][:MOST_PER_IMAGE]
 
     def _left(self, one: Candidate) -> float:
-        """Root mean square of what differs at a coarse size."""
-        copy, original = self._inner(one.copy, one.window, _LEFT_SIDE), self._inner(one.original, WHOLE, _LEFT_SIDE)
-        return float(np.sqrt(((copy - original) ** 2).mean()))
-
-    def _top(self, queries: np.ndarray, scores: np.ndarray, count: int) -> np.ndarray:
-        scores[self._equal[queries][:, None] == self._equal[None]] = -2.0
-        count = min(count, scores.shape[1])
-        return np.argpartition(scores, -count, axis=1)[:, -count:]
-
-    def _stack(self, chosen: np.ndarray) -> np.ndarray:
-        return np.stack([self._small[i] for i in chosen]).astype(np.float32)
+        """Root mean square of what differs at a small size."""
+        left = self._inner(one.copy, one.window, _LEFT_SIDE) - self._inner(one.original, WHOLE, _LEFT_SIDE)
+        return float(left.std())
 
     def _seen(self, query: int, window: np.ndarray, category: int) -> np.ndarray:
-        return self._common[category].removed(_detail(self._inner(query, window, _FINE_SIDE))[None])[0]
+        return self._common[category].removed(self._through(query, window, 0.0))[0]
+
+    def _through(self, i: int, window: np.ndarray, shifts: np.ndarray | float) -> np.ndarray:
+        """Fine detail of photograph i seen through the window, shifted across and down, [shifts * shifts, D]."""
+        across, down = (
+            np.concatenate([_cells((start + shift, length), _FINE_SIDE, self._side) for shift in np.atleast_1d(shifts)])
+            for start, length in (window[:2], window[2:])
+        )
+        return self._detail(i, down, across, _FINE_SIDE)
+
+    def _detail(self, i: int, rows: np.ndarray, columns: np.ndarray, cells: int) -> np.ndarray:
+        """Photograph i less its surroundings, by the lines given, [lines * lines, cells * cells]."""
+        seen = rows @ np.asarray(self._small[i], np.float32) @ columns.T
+        seen = seen.reshape(len(rows) // cells, cells, -1, cells).swapaxes(1, 2)
+        around = _SURROUNDINGS[cells]
+        return (seen - around @ seen @ around.T).reshape(-1, cells**2)
 
     def _inner(self, i: int, window: Sequence[float], cells: int) -> np.ndarray:
         """What photograph i shows of the inner part of the photograph that it is a window of, [cells, cells]."""
@@ -192,7 +204,7 @@ class _Common:
         parts = min(_COMMON_PARTS, len(scaled) // 12)
         # The eigenvectors of the small matrix of products give those of the large one.
         _, vectors = np.linalg.eigh(scaled @ scaled.T)
-        self._parts = _unit(vectors[:, -parts:].T @ scaled, centred=False)
+        self._parts = _unit(vectors[:, -parts:].T @ scaled)
 
     def removed(self, detail: np.ndarray) -> np.ndarray:
         """What is a photograph's own, [N, D] of length 1."""
@@ -215,17 +227,40 @@ def _cells(line: tuple[float, float], cells: int, side: int) -> np.ndarray:
     return (overlap / np.maximum(overlap.sum(1, keepdims=True), 1e-6)).astype(np.float32)
 
 
-def _detail(grey: np.ndarray) -> np.ndarray:
-    return (grey - ndimage.uniform_filter(grey, 3, mode="nearest")).ravel()
+def _mean_around(cells: int, width: int) -> np.ndarray:
+    """The matrix [cells, cells] of running means, the border repeated."""
+    return ndimage.uniform_filter1d(np.eye(cells, dtype=np.float32), width, axis=0, mode="nearest")
+
+
+_SURROUNDINGS = {_COARSE_SIDE: _mean_around(_COARSE_SIDE, 5), _FINE_SIDE: _mean_around(_FINE_SIDE, 3)}
+
+
+def _shifted(window: np.ndarray) -> np.ndarray:
+    """[shifts * shifts, 4] in the order of `_through`."""
+    down, across = np.meshgrid(_SHIFTS, _SHIFTS, indexing="ij")
+    zero = np.zeros_like(across)
+    return window + np.stack([across, zero, down, zero], -1).reshape(-1, 4)
+
+
+def _components(detail: np.ndarray, count: int) -> np.ndarray:
+    """Principal components [D, count] of detail [N, D], by the smaller of the two matrices of products."""
+    learned = detail[:: -(-len(detail) // _MOST_COMPARED)]
+    if len(learned) >= learned.shape[1]:
+        return np.linalg.eigh(learned.T @ learned)[1][:, -count:]
+    return _unit(np.linalg.eigh(learned @ learned.T)[1][:, -count:].T @ learned).T
 
 
 def _halved(grey: np.ndarray) -> np.ndarray:
-    count, side, _ = grey.shape
-    part = side // _REGISTERED_SIDE
-    return grey.reshape(count, _REGISTERED_SIDE, part, _REGISTERED_SIDE, part).mean((2, 4))
+    part = len(grey) // _REGISTERED_SIDE
+    return grey.reshape(_REGISTERED_SIDE, part, _REGISTERED_SIDE, part).mean((1, 3))
 
 
-def _unit(values: np.ndarray, centred: bool = True) -> np.ndarray:
-    if centred:
-        values = values - values.mean(-1, keepdims=True)
+def _largest(values: np.ndarray, count: int) -> np.ndarray:
+    """The places of the largest values, largest first."""
+    count = min(count, len(values))
+    best = np.argpartition(values, -count)[-count:]
+    return best[np.argsort(-values[best])]
+
+
+def _unit(values: np.ndarray) -> np.ndarray:
     return (values / np.maximum(np.linalg.norm(values, axis=-1, keepdims=True), 1e-3)).astype(np.float32)

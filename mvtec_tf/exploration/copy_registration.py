@@ -122,12 +122,13 @@ def register(copies: np.ndarray, originals: np.ndarray, windows: np.ndarray, ste
       The windows, float64 [B, 4].
     """
     side = copies.shape[-1]
-    down, across = (np.gradient(originals, axis=axis).astype(np.float32) * side for axis in (1, 2))
+    # By the derivatives of the copy, so that they are the same in every step.
+    across, down = (np.gradient(copies, axis=axis).astype(np.float32) * side for axis in (2, 1))
+    terms, inverse = _normal(copies, across, down)
     windows = np.array(windows, np.float64)
     for _ in range(steps):
-        rows, columns = _interpolation(windows[:, 2:], side), _interpolation(windows[:, :2], side).swapaxes(1, 2)
-        warped = rows @ originals @ columns
-        windows += _correction(copies, warped, rows @ across @ columns, rows @ down @ columns)
+        warped = _interpolation(windows[:, 2:], side) @ originals @ _interpolation(windows[:, :2], side).swapaxes(1, 2)
+        windows = _moved(windows, _step(terms, inverse, copies - warped))
         windows = np.clip(windows, (-0.1, 0.8, -0.1, 0.8), (0.2, 1.1, 0.2, 1.1))
     return windows
 
@@ -146,12 +147,10 @@ def difference(copy: Photograph, original: Photograph, window: np.ndarray) -> Di
     sides = np.array(copy.grey.shape) if same_scale else np.minimum(copy.grey.shape, shown)
     height, width = np.maximum(np.rint(sides * min(1.0, _COMMON_SIDE / sides.max())), 2 * _MARGIN + _BLOCK).astype(int)
     second = _resized(copy.grey, width, height)
+    terms = _normal(second[None], np.gradient(second, axis=1)[None] * width, np.gradient(second, axis=0)[None] * height)
     for _ in range(_STEPS):
-        first = _cut(original.grey, window, width, height)
-        across, down = np.gradient(first, axis=1) * width, np.gradient(first, axis=0) * height
-        left, wide, top, high = _correction(second[None], first[None], across[None], down[None])[0]
-        x, w, y, h = window
-        window = np.array([x + w * left, w * (1.0 + wide), y + h * top, h * (1.0 + high)])
+        left = second - _cut(original.grey, window, width, height)
+        window = _moved(window[None], _step(*terms, left[None]))[0]
     first = _cut(original.grey, window, width, height)
     inner = (slice(_MARGIN, -_MARGIN), slice(_MARGIN, -_MARGIN))
     found = _measured(first[inner], second[inner])
@@ -178,19 +177,35 @@ def _interpolation(line: np.ndarray, side: int) -> np.ndarray:
     return np.clip(1.0 - np.abs(places[:, :, None] - np.arange(side)), 0.0, None).astype(np.float32)
 
 
-def _correction(copies: np.ndarray, warped: np.ndarray, across: np.ndarray, down: np.ndarray) -> np.ndarray:
-    """The step of Gauss-Newton, [B, 4], from images and derivatives [B, H, W] by shares of width and height."""
-    count, height, width = copies.shape
+def _normal(grey: np.ndarray, across: np.ndarray, down: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The terms [B, 6, H * W] and the inverse normal matrices [B, 6, 6] of Gauss-Newton.
+
+    Args:
+      grey: float32 [B, H, W].
+      across: likewise, its derivatives by shares of the width.
+      down: by shares of the height.
+    """
+    count, height, width = grey.shape
     x, y = ((np.arange(side, dtype=np.float32) + 0.5) / side for side in (width, height))
-    terms = np.stack([across, across * x, down, down * y[:, None], warped, np.ones_like(warped)], 1)
+    terms = np.stack([across, across * x, down, down * y[:, None], grey, np.ones_like(grey)], 1)
     terms = terms.reshape(count, 6, -1)
-    left = (copies - warped).reshape(count, -1, 1)
     normal = (terms @ terms.swapaxes(1, 2)).astype(np.float64)
     # Damped, so that a flat picture is left where it is.
     diagonal = np.einsum("bii->bi", normal)
     diagonal += 1e-4 * diagonal + 1.0
-    step = np.linalg.solve(normal, (terms @ left).astype(np.float64))[:, :4, 0]
-    return np.clip(step, -0.05, 0.05)
+    return terms, np.linalg.inv(normal)
+
+
+def _step(terms: np.ndarray, inverse: np.ndarray, left: np.ndarray) -> np.ndarray:
+    """How a window changes, [B, 4], in shares of itself, from the difference [B, H, W]."""
+    products = terms @ left.reshape(len(left), -1, 1)
+    return np.clip((inverse @ products.astype(np.float64))[:, :4, 0], -0.05, 0.05)
+
+
+def _moved(windows: np.ndarray, step: np.ndarray) -> np.ndarray:
+    start, length = windows[:, 0::2], windows[:, 1::2]
+    moved = np.stack([start + length * step[:, 0::2], length * (1.0 + step[:, 1::2])], -1)
+    return moved.reshape(windows.shape)
 
 
 def _cut(original: np.ndarray, window: np.ndarray, width: int, height: int) -> np.ndarray:
