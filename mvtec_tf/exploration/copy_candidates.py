@@ -55,12 +55,16 @@ _CUT = 3.0
 
 @dataclasses.dataclass(frozen=True)
 class Candidate:
-    """A pair worth opening: `copy` may show `window` of `original`; both are places in the sequence."""
+    """A pair worth opening: `copy` may show `window` of `original`; both are places in the sequence.
+
+    `apart` says how much the other photographs most like the copy differ from it after registration, grey levels.
+    """
 
     copy: int
     original: int
     window: np.ndarray
     correlation: float
+    apart: float = 0.0
 
 
 def candidates(small: Sequence[np.ndarray], categories: Sequence[str], equal: Sequence[int]) -> list[Candidate]:
@@ -157,8 +161,12 @@ class _Search:
             correlation = float(self._seen(query, window, self._category[place]) @ self._fine[place])
             if correlation > max(_SMALLEST_CORRELATION, found[place].correlation if place in found else -1.0):
                 found[place] = Candidate(int(query), place, window, correlation)
-        likeliest = sorted((self._left(one), one.original) for one in found.values())
-        return [found[place] for left, place in likeliest if left <= _LARGEST_LEFT][:MOST_PER_IMAGE]
+        left = {place: self._left(one) for place, one in found.items()}
+        others = dict(zip(places.tolist(), windows, strict=True))
+        apart = float(np.median([self._left(Candidate(query, *other, 0.0)) for other in others.items()]))
+        likeliest = sorted(place for place in found if left[place] <= _LARGEST_LEFT)
+        likeliest = sorted(likeliest, key=left.__getitem__)[:MOST_PER_IMAGE]
+        return [dataclasses.replace(found[place], apart=apart) for place in likeliest]
 
     def _left(self, one: Candidate) -> float:
         """Root mean square of what differs at a small size."""

@@ -38,6 +38,15 @@ _SMALLEST_NOISE = 0.34
 _FLAT = 0.1
 # Of the blocks that are not one grey value, so many must show detail: else it is that of outlines.
 _CONSTANT, _LEAST_SHOWN = 1e-3, 0.3
+# Noise decides where so large a part of the quieter blocks shows detail in both: drawn parts show it along outlines
+# only, in up to 0.71 of these, and so do noisy ones once re-encoding flattened them.
+_QUIETER, _LEAST_QUIET_SHOWN = 0.75, 0.8
+# On smaller photographs the shading of a part is as fine as noise.
+_SMALLEST_OF_NOISE = 128
+# Of a drawn picture more blocks than this are one grey value that is neither black nor white; of a photograph none.
+_MOST_CONSTANT = 0.05
+# Where it does not decide, the other parts must differ by so many grey levels: parts of one drawing differ by less.
+_LEAST_APART = 4.0
 # So many blocks must show noise: the outlines of a part before a black background are no evidence.
 _FEWEST_BLOCKS = 6
 # At one scale the difference is at most what the files' own quantisation makes, and by this more: copies reach 0.78 of
@@ -72,6 +81,7 @@ class Difference:
       spot: the largest difference of a spot some pixels wide.
       noise: correlation of the finest detail, -1 to 1, that three quarters of the blocks exceed; 0 if hardly
         any block shows detail.
+      quiet: likewise, of the quieter blocks alone; 0 if too few of them show detail in both photographs.
       unexplained: power of the difference by that of the quantisation; 0 if the scales differ.
     """
 
@@ -80,6 +90,7 @@ class Difference:
     detail: float
     spot: float
     noise: float
+    quiet: float = 0.0
     unexplained: float = 0.0
 
     @property
@@ -88,15 +99,15 @@ class Difference:
         values = (self.shading, self.detail, self.spot)
         return float(sum((value / scale) ** 2 for value, scale in zip(values, _SCALES, strict=True)))
 
-    @property
-    def of_a_copy(self) -> bool:
-        """Whether re-encoding, resizing and cropping explain it all."""
-        return (
-            abs(self.offset) <= _LARGEST_OFFSET
-            and self.size <= 1.0
-            and self.noise >= _SMALLEST_NOISE
-            and self.unexplained <= 1.0
-        )
+    def of_a_copy(self, apart: float = 0.0) -> bool:
+        """Whether re-encoding, resizing and cropping explain it all, and nothing else would.
+
+        Args:
+          apart: how much other photographs differ from the copy, grey levels; see `Candidate`.
+        """
+        explained = abs(self.offset) <= _LARGEST_OFFSET and self.size <= 1.0 and self.unexplained <= 1.0
+        unlike = apart >= _LEAST_APART and self.noise >= _SMALLEST_NOISE
+        return explained and (self.quiet >= _SMALLEST_NOISE or unlike)
 
 
 def plausible(windows: np.ndarray) -> np.ndarray:
@@ -232,16 +243,32 @@ def _measured(first: np.ndarray, second: np.ndarray) -> Difference:
     fine = [_blocks(ndimage.gaussian_filter(grey, 0.7) - ndimage.gaussian_filter(grey, 2.0), side) for grey in pair]
     energies = [(blocks**2).mean(1) for blocks in fine]
     shown = np.minimum(*energies) > _FLAT
-    noisy = (energies[0] > _FLAT).sum() >= _LEAST_SHOWN * (energies[0] > _CONSTANT).sum()
+    varying = energies[0] > _CONSTANT
+    noisy = (energies[0] > _FLAT).sum() >= _LEAST_SHOWN * varying.sum()
     telling = noisy and shown.sum() >= _FEWEST_BLOCKS
-    correlation = (fine[0] * fine[1]).mean(1)[shown] / np.sqrt(energies[0] * energies[1])[shown]
+    correlation = (fine[0] * fine[1]).mean(1) / np.sqrt(energies[0] * energies[1] + 1e-12)
+    quiet = 0.0
+    if telling and min(first.shape) + 2 * _MARGIN >= _SMALLEST_OF_NOISE:
+        quieter = varying & (energies[0] <= np.quantile(energies[0][varying], _QUIETER))
+        levels = _levels(first, side)
+        drawn = (~varying & (levels > 2.0) & (levels < 253.0)).mean() > _MOST_CONSTANT
+        both = quieter & shown
+        if not drawn and both.sum() >= max(_LEAST_QUIET_SHOWN * quieter.sum(), _FEWEST_BLOCKS):
+            quiet = float(np.quantile(correlation[both], 0.25))
     return Difference(
         offset=float(offset),
         shading=float(shading.std()),
         detail=float(np.sqrt((middle**2).mean(1).max())),
         spot=float(spot),
-        noise=float(np.quantile(correlation, 0.25)) if telling else 0.0,
+        noise=float(np.quantile(correlation[shown], 0.25)) if telling else 0.0,
+        quiet=quiet,
     )
+
+
+def _levels(grey: np.ndarray, block: int) -> np.ndarray:
+    """The mean of each block of `_blocks`."""
+    down, across = (side // block for side in grey.shape)
+    return grey[: down * block, : across * block].reshape(down, block, across, block).mean((1, 3)).ravel()
 
 
 def _blocks(values: np.ndarray, block: int = _BLOCK) -> np.ndarray:

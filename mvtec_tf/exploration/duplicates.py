@@ -73,8 +73,8 @@ def find(looks: Sequence[Look], small: Sequence[np.ndarray]) -> tuple[Pair, ...]
     Of n exact copies the first is paired with each of the others. Changed copies are looked for among the few likeliest
     of each image, so that the time grows with the number of images and not with that of their pairs. Found are copies
     re-encoded as JPEG of quality 75 or more, resized down to a half, cropped by up to a tenth of width and height, and
-    all of these together. Not found are copies that were turned, mirrored, or changed in brightness. Pictures
-    without any noise or texture, as drawn ones, cannot be told from copies and may be listed.
+    all of these together. Not found are copies that were turned, mirrored, or changed in brightness. Aligned
+    parts whose noise does not show, as drawn ones, cannot be told from copies: of these equal pixels alone are found.
 
     Args:
       looks: the images.
@@ -128,7 +128,7 @@ def _verified(looks: Sequence[Look], likely: Sequence[Candidate]) -> Iterator[Pa
         if pair in found:
             continue
         left = _difference(looks[one.copy], looks[one.original], one.window)
-        if left.of_a_copy:
+        if left.of_a_copy(one.apart):
             found.add(pair)
             yield Pair(CHANGED, looks[pair[0]].record, looks[pair[1]].record, left.size, left.noise)
 

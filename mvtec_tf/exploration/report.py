@@ -146,8 +146,8 @@ def _duplicates(found: Exploration, thumbnails: Thumbnails) -> str:
         "quality 75 and up), resized (down to a half) or cropped (by up to a tenth of width and height). A changed "
         "copy is told by its noise, which no two photographs share. Photographs that only look alike are not "
         "listed, nor are several photographs of one part: give those one name in groups.csv. Copies that were "
-        "mirrored, turned or made brighter are not found. Pictures without any noise or texture, as drawn ones, cannot "
-        "be told from copies: look at such a pair before you believe it."
+        "mirrored, turned or made brighter are not found. Of aligned parts whose noise does not show, as drawn ones, "
+        "only copies with equal pixels are listed: changed ones cannot be told from other parts there."
     )
     parts = [f"<section><h2>Duplicates</h2><p>{escape(text)}</p>"]
     if not pairs:
