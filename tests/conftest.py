@@ -49,7 +49,8 @@ run_binary = run_in_process
 
 def run_process(name, *flags, check=True, **kwargs):
     """Runs a binary in a process of its own: for signals, limits, a start without TensorFlow, and what C++ prints."""
-    command = [sys.executable, "-m", f"mvtec_tf.bin.{name}", *map(str, flags)]
+    module = name if "." in name else f"mvtec_tf.bin.{name}"
+    command = [sys.executable, "-m", module, *map(str, flags)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, **kwargs)
     if check and done.returncode:
         raise AssertionError(f"{name} ended with {done.returncode}\n{done.stdout}\n{done.stderr}")

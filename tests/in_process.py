@@ -17,7 +17,7 @@ import mvtec_tf.bin
 import mvtec_tf.jobs
 
 # Their modules know the flags, or somebody who does.
-_ROOMS = (mvtec_tf.bin.__name__, mvtec_tf.jobs.__name__, "tools.benchmark")
+_ROOMS = (mvtec_tf.bin.__name__, mvtec_tf.jobs.__name__)
 # Before any binary does it: the flags of a binary are forgotten after its call, and absl defines these once.
 app.define_help_flags()
 # absl remembers the modules that disclaim their flags by `id`, which Python would give to another module.
@@ -31,7 +31,7 @@ def run_in_process(name, *arguments, check=True, cwd=None):
     imported, Keras' layers numbered from the first. What a call changes in the process is changed back.
 
     Args:
-      name: name of the binary, or of a module with its packages.
+      name: name of the binary.
       arguments: arguments of the command line.
       check: whether an exit status other than 0 raises AssertionError.
       cwd: folder to run in.
@@ -43,7 +43,7 @@ def run_in_process(name, *arguments, check=True, cwd=None):
     command = [name, *map(str, arguments)]
     streams = contextlib.redirect_stdout(out), contextlib.redirect_stderr(err)
     with warnings.catch_warnings(), _new_program(command), contextlib.chdir(cwd or os.curdir), streams[0], streams[1]:
-        status = _status(name if "." in name else f"mvtec_tf.bin.{name}", check)
+        status = _status(f"mvtec_tf.bin.{name}", check)
     if check and status:
         raise AssertionError(f"{name} ended with {status}\n{out.getvalue()}\n{err.getvalue()}")
     return subprocess.CompletedProcess(command, status, out.getvalue(), err.getvalue())

@@ -8,12 +8,12 @@ from mvtec_tf.errors import UserError
 from tools import evaluation_cost
 from tools.evaluation_cost import Cost
 
-from .conftest import run_binary
+from .conftest import run_process
 
 
 def test_tables_and_pictures_are_judged_by_the_command_and_measured(tmp_path):
     out = tmp_path / "out"
-    done = run_binary("tools.benchmark", f"--out={out}", "--sizes=40", "--pictures=16", "--resamples=5")
+    done = run_process("tools.benchmark", f"--out={out}", "--sizes=40", "--pictures=16", "--resamples=5")
     table, pictures = json.loads((out / "costs.json").read_text())["costs"]
     assert (table["images"], pictures["images"]) == (40, 16)
     for cost in (table, pictures):
@@ -31,14 +31,14 @@ def test_tables_and_pictures_are_judged_by_the_command_and_measured(tmp_path):
     lines = done.stdout.splitlines()
     assert lines[-1] == str(out)
     assert "all pictures but t-SNE" in lines[-2]
-    again = run_binary("tools.benchmark", f"--out={out}", check=False)
+    again = run_process("tools.benchmark", f"--out={out}", check=False)
     assert again.returncode == 1
     assert "not an empty folder" in again.stderr
 
 
 @pytest.mark.parametrize("flag", ["--sizes=many", "--sizes=20,10", "--sizes=1", "--pictures=3", "--out="])
 def test_wrong_use_is_refused(flag, tmp_path):
-    done = run_binary("tools.benchmark", f"--out={tmp_path / 'out'}", flag, check=False)
+    done = run_process("tools.benchmark", f"--out={tmp_path / 'out'}", flag, check=False)
     assert done.returncode == 2
     assert flag.partition("=")[0] in done.stderr
     assert not (tmp_path / "out").exists()

@@ -111,7 +111,6 @@ TABLE = "path,category,defect,label,split,score\n" + "".join(
         ("evaluate", "out", ["--predictions={tmp}/a.csv"]),
         ("compare", "out", ["--runs={tmp}/a.csv,{tmp}/b.csv"]),
         ("explore_data", "out", ["--data_dir={toy}"]),
-        ("tools.benchmark", "out", []),
         ("make_toy", "out", []),
         ("fetch_mvtec", "out", []),
         ("extract_features", "out", ["--data_dir={toy}", "--weights=none"]),
