@@ -10,6 +10,7 @@ from PIL import Image
 from scipy import ndimage
 from sklearn import metrics as sklearn_metrics
 
+from mvtec_tf.data import pillow_images
 from mvtec_tf.errors import UserError
 from mvtec_tf.evaluation import image_files
 from mvtec_tf.evaluation.image_files import ImageFiles
@@ -257,7 +258,7 @@ def test_a_map_of_another_size_is_resized_bilinearly_to_its_mask_and_counted(tmp
         )
         return ndimage.map_coordinates(values.astype(float), np.meshgrid(rows, columns, indexing="ij"), order=1)
 
-    np.testing.assert_allclose(heatmaps.resized(small, 32, 48), bilinear(small, (32, 48)), atol=1e-6)
+    np.testing.assert_allclose(pillow_images.resized(small, 32, 48), bilinear(small, (32, 48)), atol=1e-6)
     heat = np.concatenate([bilinear(small, (32, 48)).ravel(), made.heat["bottle/1.png"].ravel(), np.zeros(32 * 48)])
     truth = np.concatenate([mask.ravel(), np.zeros(2 * 32 * 48, bool)])
     assert _value(found, "pixel_auroc") == pytest.approx(sklearn_metrics.roc_auc_score(truth, heat), abs=1e-5)

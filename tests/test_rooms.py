@@ -12,7 +12,7 @@ ROOT = pathlib.Path(mvtec_tf.__file__).parent
 # A room stands above all that it imports.
 FLOORS = (
     {"errors"},
-    {"files", "settings", "keras_settings"},
+    {"files", "settings", "keras_settings", "conformal"},
     {"ownership"},
     {"run_directory"},
     {"data", "networks"},

@@ -8,7 +8,7 @@ from mvtec_tf import settings as settings_lib
 from mvtec_tf.data.decoding.pixels import MAX_PIXELS
 from mvtec_tf.errors import UserError
 from mvtec_tf.graphs import saved_model
-from mvtec_tf.jobs.settings import EncoderFields
+from mvtec_tf.jobs.fields import EncoderFields
 from mvtec_tf.networks.simclr import EMBEDDING
 from mvtec_tf.run_directory import read_run
 from mvtec_tf.training.contrastive import starting_encoder

@@ -17,8 +17,8 @@ from mvtec_tf.evaluation.table import Row
 from mvtec_tf.graphs import scoring
 from mvtec_tf.graphs.signatures import HEAT_MAP
 from mvtec_tf.heads.settings import PLAIN_LOG_ODDS
+from mvtec_tf.jobs.fields import ThresholdSettings
 from mvtec_tf.jobs.opening import SKIPPED
-from mvtec_tf.jobs.settings import ThresholdSettings
 from mvtec_tf.run_directory import RunDirectory
 
 # So many categories stand in a heading.

@@ -12,7 +12,7 @@ from mvtec_tf.data.decoding.unreadable import Unreadable
 from mvtec_tf.data.formats import scan as records_lib
 from mvtec_tf.data.formats.scan import Record
 from mvtec_tf.errors import UserError
-from mvtec_tf.jobs.settings import ERROR, ImageSettings, RunSettings
+from mvtec_tf.jobs.fields import ERROR, ImageSettings, RunSettings
 from mvtec_tf.run_directory import RunDirectory, read_run
 
 SKIPPED = "skipped_images"

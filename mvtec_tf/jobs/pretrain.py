@@ -3,7 +3,8 @@
 from mvtec_tf.data.decoding.image_store import ImageStore
 from mvtec_tf.graphs import saved_model
 from mvtec_tf.jobs import opening
-from mvtec_tf.jobs.settings import STUDY, PretrainSettings
+from mvtec_tf.jobs.fields import STUDY
+from mvtec_tf.jobs.settings import PretrainSettings
 from mvtec_tf.run_directory import RunDirectory
 from mvtec_tf.study import protocol as study
 from mvtec_tf.training.contrastive import train_simclr

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from mvtec_tf.errors import UsageError
 from mvtec_tf.features.recipe import RECIPES, Recipe
-from mvtec_tf.jobs.settings import EncoderFields, FeatureFields, ThresholdSettings
+from mvtec_tf.jobs.fields import EncoderFields, FeatureFields, ThresholdSettings
 
 if TYPE_CHECKING:
     # Not at run time: a command line is read and refused without TensorFlow.

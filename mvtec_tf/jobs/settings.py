@@ -2,252 +2,27 @@
 
 import dataclasses
 import math
-from typing import Any, Literal
+from typing import Literal
 
-from mvtec_tf.data.decoding.limits import MAX_PIXELS
 from mvtec_tf.errors import UsageError
-from mvtec_tf.heads.settings import HEADS, HeadSettings
-from mvtec_tf.settings import check_all
+from mvtec_tf.heads.settings import HEADS
+from mvtec_tf.jobs.fields import (
+    APART,
+    CLEAN,
+    ONE_CLASS,
+    CleanSettings,
+    EncoderFields,
+    FeatureFields,
+    HeadNumbers,
+    ImageSettings,
+    ProtocolSettings,
+    RunSettings,
+    ThresholdSettings,
+    WeightsSettings,
+    apart,
+    number,
+)
 from mvtec_tf.training.recipes import ContrastiveSettings, SupervisedSettings
-
-CLEAN, STUDY, ONE_CLASS = "clean", "study", "one_class"
-ERROR, SKIP = "error", "skip"
-_APART = {"outcome": False}
-_TARGETS = ("target_recall", "target_specificity")
-
-
-def _apart(default: Any, **more: Any) -> Any:
-    """A field that does not decide what comes out."""
-    return dataclasses.field(default=default, metadata=_APART | more)
-
-
-def _number(default: Any, **bounds: Any) -> Any:
-    return dataclasses.field(default=default, metadata=bounds)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ImageSettings:
-    """Which images.
-
-    Attributes:
-      data_dir: category folder (MVTec layout, or good/ and defective/), folder of such, or CSV file; several with
-        commas.
-      categories: only these categories; default: all that are found.
-      max_pixels: images of more pixels are refused before they are decoded, also by the exported model.
-      on_bad_image: what to do about an image that cannot be used: stop and name it (error), or leave it out, count it
-        and list it (skip).
-    """
-
-    data_dir: tuple[str, ...] = dataclasses.field(metadata=_APART | {"paths": True})
-    categories: tuple[str, ...] = ()
-    max_pixels: int = _number(MAX_PIXELS, least=1)
-    # What an image that cannot be used leads to shows in which images are used: the data's fingerprint.
-    on_bad_image: Literal["error", "skip"] = _apart(ERROR)
-
-    def __post_init__(self) -> None:
-        """Refuses what is out of its bounds."""
-        check_all(self)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class RunSettings:
-    """Where a run lies.
-
-    Attributes:
-      run_dir: directory of this run; an unfinished one of the same settings is resumed.
-    """
-
-    run_dir: str = dataclasses.field(metadata=_APART)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ThresholdSettings:
-    """How the threshold is chosen.
-
-    Attributes:
-      threshold_method: how the threshold is chosen on the calibrate rows; smooth_youden: the best balanced accuracy of
-        smoothed scores, for few labels. Unset: youden, or what target_recall or target_specificity says.
-      threshold_per: one threshold for the model, or one of each category. Unset: for the model.
-      target_recall: share of the defective images to find, e.g. 0.95.
-      target_specificity: share of the good images to let pass, e.g. 0.95.
-      cost_miss: what a defective image that is called good costs. Unset: 1.
-      cost_false_alarm: what a good image that is stopped costs. Unset: 1.
-    """
-
-    threshold_method: (
-        Literal["youden", "smooth_youden", "best_f1", "target_recall", "target_specificity", "least_cost"] | None
-    ) = None
-    threshold_per: Literal["model", "category"] | None = None
-    target_recall: float | None = None
-    target_specificity: float | None = None
-    cost_miss: float | None = _number(None, least=0)
-    cost_false_alarm: float | None = _number(None, least=0)
-
-    @property
-    def threshold_is_given(self) -> bool:
-        """Whether anything says how the threshold is chosen."""
-        return any(getattr(self, name) is not None for name in ("threshold_method", *_TARGETS))
-
-    def check_threshold(self) -> None:
-        """Raises UsageError for settings that contradict each other."""
-        targets = [name for name in _TARGETS if getattr(self, name) is not None]
-        method, target = self._method()
-        if len(targets) > 1:
-            raise UsageError(
-                "`target_recall` and `target_specificity`: one threshold cannot have both. Give one of them."
-            )
-        if targets and method != targets[0]:
-            raise UsageError(f"`{targets[0]}` does not go with `threshold_method`={method}. Leave out one of them.")
-        if method in _TARGETS and not targets:
-            raise UsageError(f"`threshold_method`={method} needs `{method}`, a share such as 0.95.")
-        if target is not None and not 0 < target <= 1:
-            raise UsageError(f"`{method}`={target}: expected a share above 0 and up to 1, such as 0.95.")
-        costs = self._costs()
-        if not all(map(math.isfinite, costs)) or not any(costs):
-            raise UsageError(
-                f"`cost_miss`={costs[0]:g} and `cost_false_alarm`={costs[1]:g}: expected finite costs, not both 0."
-            )
-
-    def rule_and_costs(self) -> dict[str, Any]:
-        """The arguments `rule` and `costs` of `judge`."""
-        # Not above: a command line is read and refused without what these import.
-        from mvtec_tf.evaluation.metrics import Costs
-        from mvtec_tf.evaluation.thresholds import Rule
-
-        method, target = self._method()
-        return {"rule": Rule(method, self.threshold_per or "model", target), "costs": Costs(*self._costs())}
-
-    def _costs(self) -> tuple[float, float]:
-        return tuple(1.0 if cost is None else cost for cost in (self.cost_miss, self.cost_false_alarm))
-
-    def _method(self) -> tuple[str, float | None]:
-        """The method, and the wanted share of those that need one."""
-        targets = [name for name in _TARGETS if getattr(self, name) is not None]
-        method = self.threshold_method or (targets[0] if targets else "youden")
-        return method, getattr(self, targets[0]) if targets else None
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class CleanSettings:
-    """The only protocol of a job.
-
-    Attributes:
-      protocol: who may see which image.
-    """
-
-    protocol: Literal["clean"] = CLEAN
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ProtocolSettings:
-    """Who may see which image.
-
-    Attributes:
-      protocol: who may see which image; study: as the original study did, which leaks.
-      allow_leak: with the protocol study only: evaluate images whose labels were used, as the study did.
-    """
-
-    protocol: Literal["clean", "study"] = CLEAN
-    allow_leak: bool = False
-
-    @property
-    def is_study(self) -> bool:
-        """Whether the study's protocol is asked for."""
-        return self.protocol == STUDY
-
-    def check_leak(self) -> None:
-        """Raises UsageError if a leak is allowed by another protocol."""
-        if self.allow_leak and not self.is_study:
-            raise UsageError(
-                f"`allow_leak`: with `protocol`={self.protocol} a leak is always an error. It goes with "
-                "`protocol`=study."
-            )
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class WeightsSettings:
-    """A backbone as it is.
-
-    Attributes:
-      weights: instead of an encoder: a backbone as it is, with weights imagenet, none, or of a file.
-      weights_partial: load what fits of a weights file that is another network's.
-      backbone: backbone of the weights. Unset: resnet50.
-      image_size: side in pixels for weights; an encoder has its own. Unset: 224, or the recipe's.
-    """
-
-    weights: str | None = None
-    weights_partial: bool = False
-    backbone: str | None = None
-    image_size: int | None = _number(None, least=1)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class FeatureFields:
-    """Which features of an encoder; what is unset is the recipe's or that of stored features.
-
-    Attributes:
-      feature_layers: the encoder's outputs that make the features; default: the two stages before the last.
-      pooling: how maps become global features: mean, gem8 (generalised mean of power 8: a small defect moves it), or
-        both. Unset: mean.
-      centre_brightness: shift every image to one mean brightness first: another exposure is no anomaly. Unset: no.
-      tiles: ROWSxCOLUMNS: cut each image into tiles that fill the encoder's input, for small defects. Unset: 1x1.
-      neighbourhood: side of the neighbourhood over which patch features are averaged; odd, 1 is none. Unset: 3.
-    """
-
-    feature_layers: tuple[str, ...] = ()
-    pooling: tuple[str, ...] | None = None
-    centre_brightness: bool | None = None
-    tiles: str | None = None
-    neighbourhood: int | None = _number(None, least=1)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class HeadNumbers:
-    """The numbers of every head.
-
-    Attributes:
-      head_c: inverse strength of the penalty of logistic regression and SVMs.
-      neighbours: nearest images or patches whose distances are averaged.
-      memory_bank: patches that patchcore keeps.
-      coreset_candidates: random patches among which patchcore chooses its memory.
-      padim_channels: random channels of a patch that padim looks at.
-      hybrid_of: heads that the hybrid weighs.
-    """
-
-    head_c: float = _number(1.0, above=0)
-    neighbours: int = _number(1, least=1)
-    memory_bank: int = _number(2000, least=1)
-    coreset_candidates: int = _number(50_000, least=1)
-    padim_channels: int = _number(100, least=1)
-    hybrid_of: tuple[str, ...] = ("lda", "mahalanobis", "patchcore")
-
-    def head_settings(self, name: str, seed: int) -> HeadSettings:
-        """The settings of the head `name`, with these numbers."""
-        return HeadSettings(
-            name=name,
-            c=self.head_c,
-            neighbours=self.neighbours,
-            memory_bank=self.memory_bank,
-            coreset_candidates=self.coreset_candidates,
-            padim_channels=self.padim_channels,
-            hybrid_of=self.hybrid_of,
-            seed=seed,
-        )
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class EncoderFields(WeightsSettings, FeatureFields):
-    """An encoder and its features, by a recipe or one by one.
-
-    Attributes:
-      encoder: run directory of train_simclr, or a SavedModel of an encoder.
-      recipe: sets head, pooling, centre_brightness, maps, neighbourhood, tiles and image_size together, where the job
-        has them. few_labels: one head for few labels or none, the same settings for every part; what a user should run
-        (auto is its former name). Unset: as these say.
-    """
-
-    encoder: str | None = None
-    recipe: Literal["few_labels", "auto"] | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -276,7 +51,7 @@ class FitSettings(RunSettings, ImageSettings, ProtocolSettings, ThresholdSetting
     task: Literal["defect", "defect_type"] = "defect"
     heatmaps: bool = False
     study_head: bool = False
-    seed: int = _number(0, least=0)
+    seed: int = number(0, least=0)
 
     @property
     def is_one_class(self) -> bool:
@@ -296,10 +71,10 @@ class ExtractSettings(ImageSettings, CleanSettings, EncoderFields):
       seed: random seed of the numbers of weights=none.
     """
 
-    out: str = dataclasses.field(metadata=_APART)
+    out: str = dataclasses.field(metadata=APART)
     maps: bool | None = None
-    images_per_shard: int = _number(128, least=1)
-    seed: int = _number(0, least=0)
+    images_per_shard: int = number(128, least=1)
+    seed: int = number(0, least=0)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -314,9 +89,9 @@ class BaselineSettings(RunSettings, ImageSettings, CleanSettings, ThresholdSetti
     """
 
     features: Literal["grey_pixels", "mean_brightness"] = "grey_pixels"
-    image_size: int = _number(224, least=16)
+    image_size: int = number(224, least=16)
     label_budget: str = "all"
-    seed: int = _number(0, least=0)
+    seed: int = number(0, least=0)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -330,7 +105,7 @@ class ExtraSettings:
       tsne: also t-SNE of the embedding, which takes a while for thousands of images.
     """
 
-    data_dir: tuple[str, ...] = dataclasses.field(default=(), metadata=_APART | {"paths": True})
+    data_dir: tuple[str, ...] = dataclasses.field(default=(), metadata=APART | {"paths": True})
     masks: str | None = None
     tsne: bool = True
 
@@ -361,8 +136,8 @@ class JudgeSettings(ExtraSettings, ThresholdSettings):
     heatmaps: tuple[str, ...] = ()
     categories: tuple[str, ...] = ()
     features: str | None = None
-    resamples: int = _number(1000, least=0)
-    seed: int = _number(0, least=0)
+    resamples: int = number(1000, least=0)
+    seed: int = number(0, least=0)
     allow_leak: bool = False
     tensorboard: str | None = None
     title: str | None = None
@@ -396,11 +171,11 @@ class ExplainSettings(ExtraSettings):
     """
 
     run: str
-    data_dir: tuple[str, ...] = dataclasses.field(metadata=_APART | {"paths": True})
+    data_dir: tuple[str, ...] = dataclasses.field(metadata=APART | {"paths": True})
     method: tuple[str, ...] = ()
     encoder: str | None = None
-    batch_size: int = _number(16, least=1)
-    seed: int = _number(0, least=0)
+    batch_size: int = number(16, least=1)
+    seed: int = number(0, least=0)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -415,8 +190,8 @@ class TrainClassifierSettings(RunSettings, ImageSettings, ProtocolSettings, Thre
     """
 
     label_budget: str | None = None
-    validation_share: float | None = _number(None, least=0.01, most=0.9)
-    cache: str = _apart("memory")
+    validation_share: float | None = number(None, least=0.01, most=0.9)
+    cache: str = apart("memory")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -429,7 +204,7 @@ class PretrainSettings(RunSettings, ImageSettings, ContrastiveSettings):
     """
 
     protocol: Literal["clean", "study"] = CLEAN
-    cache: str = _apart("memory")
+    cache: str = apart("memory")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -454,8 +229,8 @@ class LabelEfficiencySettings(
     encoders: tuple[str, ...] = ("start",)
     heads: tuple[str, ...] = ("logistic", "mahalanobis", "nearest_neighbours")
     recipe: Literal["few_labels", "auto", "none"] = "few_labels"
-    recipe_image_size: int | None = _number(None, least=1)
+    recipe_image_size: int | None = number(None, least=1)
     budgets: tuple[str, ...] | None = None
-    seeds: int | None = _number(None, least=1)
-    first_seed: int = _number(0, least=0)
+    seeds: int | None = number(None, least=1)
+    first_seed: int = number(0, least=0)
     quick: bool = False
