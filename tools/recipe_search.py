@@ -15,13 +15,12 @@ import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
-from absl import flags
 from scipy.stats import norm
 from sklearn.metrics import roc_auc_score
 
 from mvtec_tf import files
 from mvtec_tf.bin import entry
-from mvtec_tf.bin.flags.run import define_data_dir
+from mvtec_tf.bin.flags import define
 from mvtec_tf.data import protocol
 from mvtec_tf.data.formats import scan as records_lib
 from mvtec_tf.data.record import Record
@@ -37,12 +36,26 @@ from mvtec_tf.heads.gaussian import GoodGaussian
 from mvtec_tf.heads.linear import Logistic
 from mvtec_tf.heads.patch import Padim, PatchCore
 
-_OUT = flags.DEFINE_string("out", None, "Folder for table.md, figures.json and what is kept of each set.")
-_DATA = define_data_dir("The sets, a category each.")
-_FEATURES = flags.DEFINE_list("features", [], "Their features, in the same order.")
-_DRAWS = flags.DEFINE_integer("draws", 5, "Draws of labels and of evaluated images.", 1)
-_BUDGET = flags.DEFINE_string("label_budget", "0.1", "Of the column with labels.")
-_OTHERS = flags.DEFINE_list("others", ["logistic", "mahalanobis", "padim", "patchcore"], "Methods beside the recipe.")
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SearchSettings:
+    """What is measured.
+
+    Attributes:
+      out: folder for table.md, figures.json and what is kept of each set.
+      data_dir: the sets, one path each.
+      features: their features, in the same order.
+      draws: draws of labels and of evaluated images.
+      label_budget: label budget of the column with labels.
+      others: methods beside the recipe.
+    """
+
+    out: str
+    data_dir: tuple[str, ...] = dataclasses.field(metadata={"paths": True})
+    features: tuple[str, ...]
+    draws: int = 5
+    label_budget: str = "0.1"
+    others: tuple[str, ...] = ("logistic", "mahalanobis", "padim", "patchcore")
 # Without labels, and fitted once a set.
 _ONCE = {"mahalanobis": Mahalanobis, "padim": Padim, "patchcore": PatchCore}
 
@@ -238,30 +251,32 @@ def table(sets: Sequence[str], figures: Sequence[Mapping[str, float]], others: S
 
 def main() -> None:
     """Measures the sets and writes the tables."""
-    if not _OUT.value or not _DATA.value or len(_DATA.value) != len(_FEATURES.value):
-        raise UsageError("`out`, `data_dir` and as many `features` are needed. Try --help.")
-    folder = pathlib.Path(_OUT.value)
+    asked = define.read(SearchSettings)
+    if len(asked.data_dir) != len(asked.features):
+        raise UsageError("As many `features` as `data_dir` are needed. Try --help.")
+    folder = pathlib.Path(asked.out)
     folder.mkdir(parents=True, exist_ok=True)
     sets: list[str] = []
-    found: dict[str, list[dict[str, float]]] = {"0": [], _BUDGET.value: []}
-    for data_dir, features in zip(_DATA.value, _FEATURES.value, strict=True):
+    found: dict[str, list[dict[str, float]]] = {"0": [], asked.label_budget: []}
+    for data_dir, features in zip(asked.data_dir, asked.features, strict=True):
         one = read_set(data_dir, features, folder)
         sets.append(f"{one.name} ({one.train.sum()} good, {len(one.records) - one.train.sum()} test)")
         for budget, figures in found.items():
             draws: dict[str, list[float]] = {}
-            for name, value in measure(one, protocol.parse_budget(budget), _DRAWS.value, _OTHERS.value):
+            for name, value in measure(one, protocol.parse_budget(budget), asked.draws, asked.others):
                 draws.setdefault(name, []).append(value)
             figures.append({name: float(np.mean(values)) for name, values in draws.items()})
         print(f"{sets[-1]}: done", flush=True)
     texts = []
     for budget, figures in found.items():
         words = "No labels" if budget == "0" else f"Labels: {budget}"
-        texts.append(f"{words}, mean of {_DRAWS.value} draws\n\n{table(sets, figures, _OTHERS.value, budget != '0')}")
+        texts.append(f"{words}, mean of {asked.draws} draws\n\n{table(sets, figures, asked.others, budget != '0')}")
     files.write_text(folder / "table.md", "\n\n".join(texts) + "\n")
-    files.write_json(folder / "figures.json", {"sets": sets, "draws": _DRAWS.value, "figures": found})
+    files.write_json(folder / "figures.json", {"sets": sets, "draws": asked.draws, "figures": found})
     print("\n\n".join(texts))
     print(folder)
 
 
 if __name__ == "__main__":
+    define.define(SearchSettings)
     entry.run(main)
