@@ -106,3 +106,12 @@ def test_the_studys_head_is_fitted_where_it_is_asked_for_and_nowhere_else(toy, e
     done = run_binary("fit_probe", *flags, "--study_head", "--label_budget=0", "--recipe=auto", check=False)
     assert done.returncode == 2
     assert "--study_head: it learns from labels" in done.stderr
+
+
+def test_a_head_that_was_deleted_from_a_finished_run_is_made_anew(toy, encoder, run):
+    table = (run / "predictions.csv").read_bytes()
+    (run / "head.npz").unlink()
+    again = (*_data(toy), f"--encoder={encoder}", "--recipe=few_labels", f"--run_dir={run}")
+    assert "head.npz is missing or empty. It is made anew." in run_binary("fit_probe", *again).stdout
+    assert (run / "head.npz").is_file()
+    assert (run / "predictions.csv").read_bytes() == table

@@ -98,7 +98,7 @@ def test_the_report_on_good_images_has_no_figure_of_detection_and_says_what_woul
     rows += [Row(f"a/test/{i}.png", "a", "good", 0, "evaluate", i / 19) for i in range(20)]
     document = judge(Predictions.from_rows(rows), tmp_path)
     summary = document["summary"]
-    assert "falsely stopped 2 of 20 good images (10.0 %, 95 % interval" in summary
+    assert "falsely stopped 1 of 20 good images (5.0 %, 95 % interval" in summary
     assert "no figures of detection. For them, photograph defective parts" in summary
     assert "ROC-AUC" not in summary
     rate = document["overall"]["fpr"]

@@ -36,7 +36,9 @@ def fit(said: FitSettings) -> RunDirectory:
     source = probe_features.find_source(settings.encoder, settings.features, maps)
     if source is not None:
         settings = _settled(settings, said, source)
-    with opening.opened("fit_probe", settings, records, skipped) as run:
+    # The study's head is kept in its graph alone.
+    results = opening.RESULTS if settings.is_study else (*opening.RESULTS, "head.npz")
+    with opening.opened("fit_probe", settings, records, skipped, results) as run:
         if run.finished:
             return run
         if source is None:
