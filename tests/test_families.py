@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+import os
 
 import keras
 import numpy as np
@@ -35,11 +36,23 @@ _FAMILIES = {
     "xception": ("xception", 71),
 }
 _FAST = ("mobilenet_v3",)
+# A minute or more each: tried where somebody asks for them.
+_ASKED_FOR = (
+    *("densenet", "inception_resnet_v2", "inception_v3", "mobilenet", "mobilenet_v2"),
+    *("nasnet", "resnet", "vgg16", "vgg19", "xception"),
+)
+_ALL = "MVTEC_TF_ALL_FAMILIES"
+
+
+def _marks(family):
+    if family in _ASKED_FOR:
+        return [pytest.mark.slow, pytest.mark.skipif(_ALL not in os.environ, reason=f"{_ALL} is not set")]
+    return [] if family in _FAST else [pytest.mark.slow]
 
 
 def _each_family():
     return [
-        pytest.param(*member, id=family, marks=() if family in _FAST else pytest.mark.slow)
+        pytest.param(*member, id=family, marks=_marks(family))
         for family, member in _FAMILIES.items()
         if family != "resnet50"  # another name of the same family
     ]
