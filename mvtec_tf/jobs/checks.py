@@ -98,9 +98,7 @@ def _settled(said: LabelEfficiencySettings) -> LabelEfficiencySettings:
     recipe = recipes.recipe_of(said)
     if said.recipe_image_size is None and recipe is not None:
         values["recipe_image_size"] = _QUICK_SIDE if said.quick else recipe.image_size
-    defaults = {"backbone": "resnet50", "image_size": 224, "pooling": ("mean",), "centre_brightness": False}
-    defaults |= {"tiles": "1x1", "neighbourhood": 3}
-    values |= {name: value for name, value in defaults.items() if getattr(said, name) is None}
+    values |= recipes.unsaid(said)
     found = dataclasses.replace(said, **values)
     recipes.check_features(found)
     return found

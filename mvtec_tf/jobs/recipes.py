@@ -63,14 +63,18 @@ def resolved(settings: EncoderFields) -> Any:
         # What a miss and a false alarm are worth is the user's to say, so another threshold contradicts nothing.
         if isinstance(settings, ThresholdSettings) and not settings.threshold_is_given:
             values["threshold_method"] = recipe.threshold
-    unsaid = {
-        name: value
-        for name, value in _DEFAULTS.items()
-        if hasattr(settings, name) and getattr(settings, name) is None and name not in values
-    }
-    found = dataclasses.replace(settings, **values, **unsaid)
+    found = dataclasses.replace(settings, **(unsaid(settings) | values))
     check_features(found)
     return found
+
+
+def unsaid(settings: Any) -> dict[str, Any]:
+    """The defaults of what was not said."""
+    return {
+        name: value
+        for name, value in _DEFAULTS.items()
+        if hasattr(settings, name) and getattr(settings, name) is None
+    }
 
 
 def values_of(recipe: Recipe) -> dict[str, Any]:
