@@ -38,7 +38,7 @@ def test_every_name_is_there_and_says_what_it_does():
 def test_features_and_heads_go_by_scikit_learns_contract(toy, tmp_path):
     images = mt.scan(toy / "flange")
     cut = mt.split(images, label_budget=0.25, seed=0)
-    features = mt.extract_features(images, cache=tmp_path / "features", **SMALL)
+    features = mt.extract_features(images, cache=tmp_path / "features", maps=True, **SMALL)
     head = mt.heads.Fused().fit(features.of(cut.fit), cut.fit_labels)
     assert clone(head).get_params() == head.get_params()
     scores = head.decision_function(features.of(cut.evaluate))
@@ -47,7 +47,7 @@ def test_features_and_heads_go_by_scikit_learns_contract(toy, tmp_path):
     assert head.predict_proba(features.of(cut.evaluate)).shape == (len(cut.evaluate), 2)
     own = cross_val_score(mt.heads.Logistic(), features.of(cut.fit), cut.fit_labels, cv=2, scoring="roc_auc")
     assert len(own) == 2
-    again = mt.extract_features(images, cache=tmp_path / "features", **SMALL)
+    again = mt.extract_features(images, cache=tmp_path / "features", maps=True, **SMALL)
     np.testing.assert_array_equal(again.of(cut.fit).pooled, features.of(cut.fit).pooled)
 
 
