@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from tests.in_process import run_in_process
+from tests.support.in_process import run_in_process
 
 # Before any test imports TensorFlow.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -95,7 +95,7 @@ def _from_environment(variable, what):
 @pytest.fixture(scope="session")
 def small_run(toy_records, tmp_path_factory):
     """(run directory, its network): a very small classifier that was never trained."""
-    from tests.small_run import write_small_run
+    from tests.support.small_run import write_small_run
 
     run_dir = tmp_path_factory.mktemp("small") / "run"
     return run_dir, write_small_run(run_dir, toy_records)

@@ -108,15 +108,16 @@ def check(features: FrozenFeatures, labels: np.ndarray, *, both_classes: bool = 
 
     Raises:
       ValueError: shapes do not fit.
-      UserError: no patch maps where they are needed, numbers that are not finite, features that tell no image from another, one class only.
+      UserError: no patch maps where they are needed, numbers that are not finite, features that tell no image from
+        another, one class only.
     """
     pooled = features.pooled
     if pooled.ndim != 2 or len(pooled) != len(labels):
         raise ValueError(f"features must be [N, D] with N labels. Received: {pooled.shape} and {len(labels)} labels.")
     if maps and not features.maps:
         raise UserError(
-            "This head looks at patch maps, and the features hold global averages only. Extract them with `maps`, or with "
-            "the recipe of the head."
+            "This head looks at patch maps, and the features hold global averages only. Extract them with `maps`, or "
+            "with the recipe of the head."
         )
     if not len(pooled):
         raise UserError("There is no image to fit a head on.")

@@ -1,0 +1,56 @@
+"""The benchmark of judging runs the command that a user types, and says what it took."""
+
+import json
+
+import pytest
+
+from mvtec_tf.errors import UserError
+from tests.conftest import run_process
+from tools import evaluation_cost
+from tools.evaluation_cost import Cost
+
+
+def test_tables_and_pictures_are_judged_by_the_command_and_measured(tmp_path):
+    out = tmp_path / "out"
+    done = run_process("tools.benchmark", f"--out={out}", "--sizes=40", "--pictures=16", "--resamples=5")
+    table, pictures = json.loads((out / "costs.json").read_text())["costs"]
+    assert (table["images"], pictures["images"]) == (40, 16)
+    for cost in (table, pictures):
+        assert cost["cpu_seconds"] > 0.1
+        assert cost["peak_mb"] > 30  # NumPy and matplotlib alone take more
+        assert cost["report_mb"] > 0.1
+    judged = json.loads((out / "40" / "metrics.json").read_text())
+    assert judged["counts"]["evaluate"]["images"] == 40
+    assert judged["intervals"]["resamples"] == 5
+    page = (out / "pictures" / "report.html").read_text()
+    assert "t-SNE" not in "".join(path.name for path in (out / "pictures" / "figures").iterdir())
+    assert list((out / "pictures" / "figures").glob("pca_*"))
+    assert "heat map" in page
+    assert list((out / "tensorboard").glob("*tfevents*"))
+    lines = done.stdout.splitlines()
+    assert lines[-1] == str(out)
+    assert "all pictures but t-SNE" in lines[-2]
+    again = run_process("tools.benchmark", f"--out={out}", check=False)
+    assert again.returncode == 1
+    assert "not an empty folder" in again.stderr
+
+
+@pytest.mark.parametrize("flag", ["--sizes=many", "--sizes=20,10", "--sizes=1", "--pictures=3", "--out="])
+def test_wrong_use_is_refused(flag, tmp_path):
+    done = run_process("tools.benchmark", f"--out={tmp_path / 'out'}", flag, check=False)
+    assert done.returncode == 2
+    assert flag.partition("=")[0] in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_growth_is_the_time_of_each_image_more():
+    first, second = Cost("table", 1000, 9.0, 2.0, 100, 0.5), Cost("table", 3000, 9.0, 2.5, 100, 0.5)
+    lines = evaluation_cost.text_table([first, second, Cost("other", 9000, 9.0, 3.0, 100, 0.5)]).splitlines()
+    assert lines[2].split() == ["3,000", "table", "2.5", "9.0", "100", "0.50", "0.250"]
+    assert lines[1].split()[-1] == lines[3].split()[-1] == "0.50"  # nothing before it to be set against
+
+
+def test_a_command_that_fails_is_named(tmp_path):
+    with pytest.raises(UserError, match="ended with status 2; what it said is in"):
+        evaluation_cost._cost("table", 1, ("--no_such_flag",), tmp_path / "out")
+    assert "no_such_flag" in (tmp_path / "out.log").read_text()
