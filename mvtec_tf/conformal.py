@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from scipy.special import betaincinv
 
 # Share of new good objects that is stopped at most, where nothing else is asked for.
 FALSE_ALARMS = 0.05
@@ -62,5 +61,8 @@ def worst_of_draws(objects: int, share: float) -> float:
     The promise is kept on average over draws; of one draw the share is beta distributed (Vovk, "Conditional validity
     of inductive conformal predictors", 2012, section 2).
     """
+    # Imported here: most who judge a table promise nothing, and SciPy takes longer to load than a table to judge.
+    from scipy.special import betaincinv
+
     above = max(math.floor((objects + 1) * share + _ROUNDING), 1)
     return float(betaincinv(above, objects + 1 - above, 0.95))

@@ -13,7 +13,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 from PIL import Image
-from scipy import ndimage
 
 from mvtec_tf.data import walk
 from mvtec_tf.data.pillow_images import UnreadableImageError, read_stored
@@ -209,6 +208,9 @@ def _two_levels(values: np.ndarray) -> np.ndarray:
     few = f" ({', '.join(f'{value:g}' for value in found)})" if len(found) <= _FEW else ""
     if step < _LEAST_STEP or (few and off.max() > _ON_A_LEVEL):
         raise MaskError(NO_MASK, f"{text}{few}; expected two levels, black and white")
+    # Imported here: most masks are of two levels, and need no look at their edges.
+    from scipy import ndimage
+
     edge = ndimage.binary_dilation(mask, _NEIGHBOURS) & ~ndimage.binary_erosion(mask, _NEIGHBOURS, border_value=1)
     far = (off > _ON_A_LEVEL) & ~ndimage.binary_dilation(edge, _NEIGHBOURS, iterations=_RINGING - 1)
     if far.mean() > _MOST_FAR:

@@ -7,9 +7,6 @@ import zipfile
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from sklearn.decomposition import PCA
-from sklearn.manifold import TSNE
-from sklearn.neighbors import NearestNeighbors
 from threadpoolctl import threadpool_limits
 
 from mvtec_tf import files
@@ -138,6 +135,10 @@ def reduce(
         table, features = table.select(drawn), features[drawn]
     if len(table) < _FEWEST_POINTS:
         raise TooFewPointsError(f"{len(table)} images are too few for a picture; at least {_FEWEST_POINTS} are needed")
+    # Imported where they are needed, here and below: scikit-learn takes longer to load than a table to judge.
+    from sklearn.decomposition import PCA
+    from sklearn.neighbors import NearestNeighbors
+
     deviation = features.std(axis=0, dtype=np.float64)
     moving = deviation > 1e-12
     if not moving.any():
@@ -163,6 +164,8 @@ def reduce(
 
 
 def _tsne(components: np.ndarray, seed: int, say: Callable[[str], None]) -> np.ndarray:
+    from sklearn.manifold import TSNE
+
     say(f"t-SNE of {len(components):,} points")
     # The neighbourhood may hold a third of all points at most, or there is nothing left to be far from.
     perplexity = min(_PERPLEXITY, (len(components) - 1) / 3)

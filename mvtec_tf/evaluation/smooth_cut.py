@@ -5,7 +5,6 @@ a normal distribution around it, so that all images have their say.
 """
 
 import numpy as np
-from scipy.special import ndtr
 
 # Points at which the cut is looked for, over the range of the scores.
 _POINTS = 1024
@@ -53,6 +52,9 @@ def _spread(scores: np.ndarray, weights: np.ndarray) -> float:
 
 def _above(scores: np.ndarray, weights: np.ndarray, grid: np.ndarray, width: float) -> np.ndarray:
     """Smoothed share of the scores above each point of the grid."""
+    # Imported here: most thresholds are another method's, and SciPy takes longer to load than a table to judge.
+    from scipy.special import ndtr
+
     step = grid[1] - grid[0]
     # Each score is shared by the two points beside it, so that its place is kept.
     place = np.clip((scores - grid[0]) / step, 0, len(grid) - 1)

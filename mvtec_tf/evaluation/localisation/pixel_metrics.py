@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from scipy import ndimage
 
 from mvtec_tf.evaluation import intervals, metrics
 from mvtec_tf.evaluation.image_files import ImageFiles
@@ -167,6 +166,9 @@ class _Defect:
 
     @classmethod
     def of(cls, heat: np.ndarray, mask: np.ndarray) -> "_Defect":
+        # Imported here: most tables are judged without heat maps, and SciPy takes longer to load than a table to judge.
+        from scipy import ndimage
+
         regions, count = ndimage.label(mask, _NEIGHBOURS)
         number = regions[mask] - 1
         overlaps = 1 / np.bincount(number, minlength=count)[number]
