@@ -22,12 +22,14 @@ from mvtec_tf.data.record import Record
 from mvtec_tf.errors import UserError
 from mvtec_tf.files import PathLike, read_json
 from mvtec_tf.jobs.settings import (
+    CompareSettings,
     ExtractSettings,
     FitSettings,
     JudgeSettings,
     PretrainSettings,
     TrainClassifierSettings,
 )
+from mvtec_tf.serving.settings import ExportOptions
 
 Image = PathLike | np.ndarray
 
@@ -178,7 +180,7 @@ def compare(runs: Mapping[str, PathLike] | Sequence[PathLike], *, out: PathLike,
         texts = [f"{name}={os.fspath(path)}" for name, path in runs.items()]
     else:
         texts = [os.fspath(path) for path in runs]
-    job(texts, os.fspath(out), **settings)
+    job(_settings(CompareSettings, settings | {"runs": texts, "out": out}))
     return read_json(pathlib.Path(out) / "comparison.json")
 
 
@@ -334,11 +336,11 @@ class Model:
         Args:
           name: name of the model.
           saved_models: folder of all models.
-          **options: threshold, labels, server_root, statements; see `serving.export.Options`.
+          **options: as of `mvtec-tf export`: threshold, labels, server_root, data_licence, weights_licence.
         """
-        from mvtec_tf.serving.export import Options, export_run
+        from mvtec_tf.serving.export import export_run
 
-        return Model(export_run(self._of_run("export"), name, saved_models, Options(**options)))
+        return Model(export_run(self._of_run("export"), name, saved_models, _settings(ExportOptions, options)))
 
     def _of_run(self, what: str) -> pathlib.Path:
         if not self._run:

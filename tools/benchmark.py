@@ -8,69 +8,79 @@ Examples:
 import dataclasses
 import os
 import pathlib
-
-from absl import flags
+from typing import Literal
 
 from mvtec_tf.bin import entry
-from mvtec_tf.bin.flags import run as run_flags
 from mvtec_tf.errors import UsageError, UserError
-from mvtec_tf.ownership import LOCK_FILE
+from mvtec_tf.ownership import LOCK_FILE, Owned
 
 # What is measured, and on how many images if --sizes does not say.
 _DEFAULT_SIZES = {
     "evaluation": ["2000", "5000", "10000", "20000", "50000", "100000"],
     "patch_memory": ["500", "1000", "2000", "5000"],
 }
-_WHAT = flags.DEFINE_enum(
-    "what",
-    "evaluation",
-    list(_DEFAULT_SIZES),
-    "What is measured. evaluation: `evaluate` on tables of any size; patch_memory: the head patchcore on any number of "
-    "training images, and its greedy choice beside a random one.",
-)
-_OUT = flags.DEFINE_string("out", None, "New folder for costs.json and what was judged.")
-_SIZES = flags.DEFINE_list(
-    "sizes", [], "Numbers of evaluated (or training) images, ascending. Unset: some that suit what is measured."
-)
-_PICTURES = flags.DEFINE_integer(
-    "pictures", 2000, "Images of a report with all pictures but t-SNE: mistakes, heat maps, embedding; 0: none.", 0
-)
-_RESAMPLES = flags.DEFINE_integer("resamples", 1000, "Resamples for the 95 % intervals.", 0)
-_FEATURES = flags.DEFINE_string(
-    "features",
-    None,
-    "For patch_memory: a folder of extract_features --maps, to compare greedy and random on photographs.",
-)
-_DATA = run_flags.define_data_dir("For --features: where the images are.")
-_SEED = flags.DEFINE_integer("seed", 0, "Of what is drawn.", 0)
 
 
-def main() -> None:
-    """Measures what the flags name and writes it to the folder."""
-    if not _OUT.value:
-        raise UsageError("--out is missing. Expected --out=DIR. Try --help.")
-    given = _SIZES.value or _DEFAULT_SIZES[_WHAT.value]
-    try:
-        sizes = [int(text) for text in given]
-    except ValueError:
-        sizes = []
-    if not sizes or sizes != sorted(set(sizes)) or sizes[0] < 2:
-        raise UsageError(f"--sizes={','.join(given)}: expected numbers of images of 2 or more, ascending.")
-    if 0 < _PICTURES.value < 16:
-        raise UsageError(f"--pictures={_PICTURES.value}: expected 16 or more, or 0 for none.")
-    if bool(_FEATURES.value) != bool(_DATA.value) or (_FEATURES.value and _WHAT.value != "patch_memory"):
-        raise UsageError("--features and --data_dir go together, and with --what=patch_memory.")
-    folder = pathlib.Path(_OUT.value)
-    entry.own(_OUT.value)
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BenchmarkSettings:
+    """What is measured.
+
+    Attributes:
+      what: what is measured. evaluation: `evaluate` on tables of any size; patch_memory: the head patchcore on any
+        number of training images, and its greedy choice beside a random one.
+      out: new folder for costs.json and what was judged.
+      sizes: numbers of evaluated (or training) images, ascending. Unset: some that suit what is measured.
+      pictures: images of a report with all pictures but t-SNE: mistakes, heat maps, embedding; 0: none.
+      resamples: resamples for the 95 % intervals.
+      features: for patch_memory: a folder of extract_features with maps, to compare greedy and random on photographs.
+      data_dir: for features: where the images are.
+      seed: random seed of what is drawn.
+    """
+
+    what: Literal["evaluation", "patch_memory"] = "evaluation"
+    out: str
+    sizes: tuple[str, ...] = ()
+    pictures: int = dataclasses.field(default=2000, metadata={"least": 0})
+    resamples: int = dataclasses.field(default=1000, metadata={"least": 0})
+    features: str | None = None
+    data_dir: tuple[str, ...] = dataclasses.field(default=(), metadata={"paths": True})
+    seed: int = dataclasses.field(default=0, metadata={"least": 0})
+
+    @property
+    def numbers(self) -> list[int]:
+        """`sizes`, [] if they make no sense."""
+        try:
+            found = [int(text) for text in self.sizes or _DEFAULT_SIZES[self.what]]
+        except ValueError:
+            return []
+        return found if found == sorted(set(found)) and found[0] >= 2 else []
+
+    def check(self) -> None:
+        """Raises UsageError for settings that make no sense."""
+        if not self.numbers:
+            raise UsageError(f"`sizes`={','.join(self.sizes)}: expected numbers of images of 2 or more, ascending.")
+        if 0 < self.pictures < 16:
+            raise UsageError(f"`pictures`={self.pictures}: expected 16 or more, or 0 for none.")
+        if bool(self.features) != bool(self.data_dir) or (self.features and self.what != "patch_memory"):
+            raise UsageError("`features` and `data_dir` go together, and with `what`=patch_memory.")
+
+
+def main(asked: BenchmarkSettings) -> None:
+    """Measures what is asked for and writes it to the folder."""
+    with Owned(asked.out, "`out`"):
+        _measure(asked, pathlib.Path(asked.out))
+
+
+def _measure(asked: BenchmarkSettings, folder: pathlib.Path) -> None:
     if any(item.name != LOCK_FILE for item in folder.iterdir()):
-        raise UserError(f"--out={folder}: not an empty folder. Name a new one.")
+        raise UserError(f"`out`={folder}: not an empty folder. Name a new one.")
 
     from mvtec_tf import files
 
     machine = {"cores": os.cpu_count(), "load_at_start": os.getloadavg()[0]}
-    document, words = _MEASURED[_WHAT.value](sizes, folder)
-    files.write_json(folder / "costs.json", machine | document | {"seed": _SEED.value})
-    print(f"\nSeed {_SEED.value}, {machine['cores']} cores, load {machine['load_at_start']:.1f} at the start.\n{words}")
+    document, words = _MEASURED[asked.what](asked, folder)
+    files.write_json(folder / "costs.json", machine | document | {"seed": asked.seed})
+    print(f"\nSeed {asked.seed}, {machine['cores']} cores, load {machine['load_at_start']:.1f} at the start.\n{words}")
     print(folder)
 
 
@@ -78,30 +88,30 @@ def _say(text: str) -> None:
     print(text, flush=True)
 
 
-def _evaluation(sizes: list[int], folder: pathlib.Path) -> tuple[dict, str]:
+def _evaluation(asked: BenchmarkSettings, folder: pathlib.Path) -> tuple[dict, str]:
     from tools import evaluation_cost
 
-    costs = list(evaluation_cost.measure_tables(sizes, folder, _RESAMPLES.value, _SEED.value, _say))
-    if _PICTURES.value:
-        costs.append(evaluation_cost.measure_pictures(_PICTURES.value, folder, _RESAMPLES.value, _SEED.value, _say))
-    document = {"resamples": _RESAMPLES.value, "costs": [dataclasses.asdict(cost) for cost in costs]}
-    return document, f"`evaluate`, {_RESAMPLES.value:,} resamples:\n{evaluation_cost.text_table(costs)}"
+    costs = list(evaluation_cost.measure_tables(asked.numbers, folder, asked.resamples, asked.seed, _say))
+    if asked.pictures:
+        costs.append(evaluation_cost.measure_pictures(asked.pictures, folder, asked.resamples, asked.seed, _say))
+    document = {"resamples": asked.resamples, "costs": [dataclasses.asdict(cost) for cost in costs]}
+    return document, f"`evaluate`, {asked.resamples:,} resamples:\n{evaluation_cost.text_table(costs)}"
 
 
-def _patch_memory(sizes: list[int], folder: pathlib.Path) -> tuple[dict, str]:
+def _patch_memory(asked: BenchmarkSettings, folder: pathlib.Path) -> tuple[dict, str]:
     del folder  # nothing but the costs is kept
     from tools import patch_memory
 
     tables = {
-        "Patch memory of 2,000 patches": list(patch_memory.measure_sizes(sizes, _SEED.value, _say)),
-        "2,000 of 100,000 patches of 512 numbers": list(patch_memory.measure_choice(_SEED.value, _say)),
+        "Patch memory of 2,000 patches": list(patch_memory.measure_sizes(asked.numbers, asked.seed, _say)),
+        "2,000 of 100,000 patches of 512 numbers": list(patch_memory.measure_choice(asked.seed, _say)),
     }
-    if _FEATURES.value:
+    if asked.features:
         from mvtec_tf.data.formats import scan as records
         from mvtec_tf.features.store import FeatureStore
 
-        found = records.scan(_DATA.value)
-        worth = patch_memory.measure_worth(FeatureStore(_FEATURES.value), found, _SEED.value, _say)
+        found = records.scan(asked.data_dir)
+        worth = patch_memory.measure_worth(FeatureStore(asked.features), found, asked.seed, _say)
         tables["All test images by 2,000 patches of good training images"] = list(worth)
     document = {title: [dataclasses.asdict(one) for one in rows] for title, rows in tables.items()}
     return document, "\n\n".join(f"{title}:\n{patch_memory.text_table(rows)}" for title, rows in tables.items())
@@ -111,4 +121,4 @@ _MEASURED = {"evaluation": _evaluation, "patch_memory": _patch_memory}
 
 
 if __name__ == "__main__":
-    entry.run(main)
+    entry.run(main, BenchmarkSettings, BenchmarkSettings.check)

@@ -20,7 +20,6 @@ from sklearn.metrics import roc_auc_score
 
 from mvtec_tf import files
 from mvtec_tf.bin import entry
-from mvtec_tf.bin.flags import define
 from mvtec_tf.data import protocol
 from mvtec_tf.data.formats import scan as records_lib
 from mvtec_tf.data.record import Record
@@ -249,9 +248,8 @@ def table(sets: Sequence[str], figures: Sequence[Mapping[str, float]], others: S
     return "\n".join([*lines, *(f"- {name}: {names[pick]}" for name, pick in zip(sets, picked, strict=True))])
 
 
-def main() -> None:
+def main(asked: SearchSettings) -> None:
     """Measures the sets and writes the tables."""
-    asked = define.read(SearchSettings)
     if len(asked.data_dir) != len(asked.features):
         raise UsageError("As many `features` as `data_dir` are needed. Try --help.")
     folder = pathlib.Path(asked.out)
@@ -278,5 +276,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    define.define(SearchSettings)
-    entry.run(main)
+    entry.run(main, SearchSettings)

@@ -5,6 +5,7 @@ to tell these apart: 0 success or help, 1 failure, 2 wrong use, 130 interrupted.
 """
 
 import difflib
+import importlib
 import io
 import os
 import pathlib
@@ -17,40 +18,28 @@ from typing import Any
 
 from absl import app, flags, logging
 
-from mvtec_tf.bin import failures, quiet
+from mvtec_tf.bin import define, failures, quiet
 from mvtec_tf.errors import UsageError, UserError
-from mvtec_tf.ownership import Owned
 
-_CLEAN_UPS: list[Callable[[], None]] = []
-_AT_END: list[Callable[[], None]] = []
-
-
-def on_refusal(clean_up: Callable[[], None]) -> None:
-    """Calls `clean_up` if the program ends because what it was given is wrong (a `UserError`)."""
-    _CLEAN_UPS.append(clean_up)
+# The flags of a binary's settings are its own, though they are defined from here.
+flags.disclaim_key_flags()
 
 
-def at_end(last: Callable[[], None]) -> None:
-    """Calls `last` when the program ends, however it does, if it is not killed."""
-    _AT_END.append(last)
+def run(
+    job: str | Callable[..., Any], settings: type | None = None, check: Callable[[Any], Any] | None = None
+) -> None:
+    """Parses the command line, does the job and exits with the status described above.
 
-
-def own(folder: str, name: str = "--out", new: bool = False) -> None:
-    """Makes the folder this process' own until the program ends. See `Owned`."""
-    at_end(Owned(folder, name, new).release)
-
-
-def run(main: Callable[..., None], takes_paths: bool = False) -> None:
-    """Parses the command line, calls `main()` and exits with the status described above.
-
-    With `takes_paths`, `main` is given the list of arguments that are no flags; without, such arguments are wrong use.
-    `main` reads its flags itself. Binaries import TensorFlow inside `main`, so that `--help`
-    and wrong use answer at once.
+    Args:
+      job: function that is given the settings, or its full name, such as "mvtec_tf.jobs.fit.fit". It is imported, or
+        imports what is heavy, when the command line is known to be right: `--help` and wrong use answer at once.
+      settings: dataclass of what the job is asked for, from which the flags are made; None: the job takes nothing.
+      check: function that raises UsageError for settings that do not go together, before the job is imported.
     """
     app.define_help_flags()
-    paths = _parse(sys.argv)
-    if paths and not takes_paths:
-        _fail(f"Unexpected arguments: {' '.join(paths)}. Flags are written --name=value. Try --help.", 2)
+    if settings is not None:
+        define.define(settings)
+    arguments = _parse(sys.argv)
     quiet.set_up(logging.get_verbosity())
     sys.unraisablehook = _interrupt_again
     # A name that the terminal's encoding does not have is no reason to stop a job.
@@ -58,10 +47,11 @@ def run(main: Callable[..., None], takes_paths: bool = False) -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
-        main(*([paths] if takes_paths else []))
+        asked = [] if settings is None else [define.read(settings, arguments)]
+        if check is not None:
+            check(*asked)
+        _function(job)(*asked)
     except UserError as error:
-        for clean_up in _CLEAN_UPS:
-            clean_up()
         _fail(str(error), 2 if isinstance(error, UsageError) else 1)
     except KeyboardInterrupt:
         _fail("Interrupted. The same command goes on where it stopped, if this job can resume.", 130)
@@ -70,10 +60,14 @@ def run(main: Callable[..., None], takes_paths: bool = False) -> None:
         if message is None:
             raise
         _fail(message, 1)
-    finally:
-        for last in _AT_END:
-            last()
     sys.exit(0)
+
+
+def _function(job: str | Callable[..., Any]) -> Callable[..., Any]:
+    if callable(job):
+        return job
+    module, name = job.rsplit(".", 1)
+    return getattr(importlib.import_module(module), name)
 
 
 def _interrupt_again(ignored: Any) -> None:

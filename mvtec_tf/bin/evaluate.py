@@ -11,16 +11,10 @@ Neither model nor images are needed; with --data_dir the most confident mistakes
 """
 
 from mvtec_tf.bin import entry
-from mvtec_tf.bin.flags import define
 from mvtec_tf.jobs.settings import JudgeSettings
 
-define.define(JudgeSettings)
 
-
-def main() -> None:
-    settings = define.read(JudgeSettings)
-    settings.check_threshold()
-
+def main(settings: JudgeSettings) -> None:
     from mvtec_tf.evaluation.report import summary
     from mvtec_tf.jobs.judge import judge_table
 
@@ -31,4 +25,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    entry.run(main)
+    entry.run(main, JudgeSettings, JudgeSettings.check_threshold)

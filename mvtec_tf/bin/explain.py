@@ -9,19 +9,7 @@ and the pointing game where there are masks. A stopped call goes on where it sto
 """
 
 from mvtec_tf.bin import entry
-from mvtec_tf.bin.flags import define
 from mvtec_tf.jobs.settings import ExplainSettings
 
-define.define(ExplainSettings)
-
-
-def main() -> None:
-    settings = define.read(ExplainSettings)
-
-    from mvtec_tf.jobs.explain import explain
-
-    explain(settings)
-
-
 if __name__ == "__main__":
-    entry.run(main)
+    entry.run("mvtec_tf.jobs.explain.explain", ExplainSettings)

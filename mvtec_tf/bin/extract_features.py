@@ -10,19 +10,7 @@ Examples:
 """
 
 from mvtec_tf.bin import entry
-from mvtec_tf.bin.flags import define
 from mvtec_tf.jobs.settings import ExtractSettings
 
-define.define(ExtractSettings)
-
-
-def main() -> None:
-    settings = define.read(ExtractSettings)
-
-    from mvtec_tf.jobs.extract import extract_features
-
-    extract_features(settings)
-
-
 if __name__ == "__main__":
-    entry.run(main)
+    entry.run("mvtec_tf.jobs.extract.extract_features", ExtractSettings)

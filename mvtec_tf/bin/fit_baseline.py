@@ -8,19 +8,7 @@ Example:
 """
 
 from mvtec_tf.bin import entry
-from mvtec_tf.bin.flags import define
 from mvtec_tf.jobs.settings import BaselineSettings
 
-define.define(BaselineSettings)
-
-
-def main() -> None:
-    settings = define.read(BaselineSettings)
-
-    from mvtec_tf.jobs.baseline import fit_baseline
-
-    fit_baseline(settings)
-
-
 if __name__ == "__main__":
-    entry.run(main)
+    entry.run("mvtec_tf.jobs.baseline.fit_baseline", BaselineSettings)

@@ -1,4 +1,4 @@
-"""Fits a light head on a frozen encoder with few labels, and judges it on images that nobody has seen.
+r"""Fits a light head on a frozen encoder with few labels, and judges it on images that nobody has seen.
 
 Use --recipe=few_labels, with the labels there are or with none (--label_budget=0).
 
@@ -15,21 +15,8 @@ ones included.
 """
 
 from mvtec_tf.bin import entry
-from mvtec_tf.bin.flags import define
 from mvtec_tf.jobs import checks
 from mvtec_tf.jobs.settings import FitSettings
 
-define.define(FitSettings)
-
-
-def main() -> None:
-    settings = define.read(FitSettings)
-    checks.of_fit(settings)
-
-    from mvtec_tf.jobs.fit import fit
-
-    fit(settings)
-
-
 if __name__ == "__main__":
-    entry.run(main)
+    entry.run("mvtec_tf.jobs.fit.fit", FitSettings, checks.of_fit)

@@ -1,4 +1,4 @@
-"""Finds out which recipe works on your parts with the labels you have: encoders x heads x label budgets x draws.
+r"""Finds out which recipe works on your parts with the labels you have: encoders x heads x label budgets x draws.
 
 Every cell of the grid is judged by the protocol clean, and is written when it is done: a stopped call goes on where
 it stopped. RUN_DIR/cells.csv holds all figures, RUN_DIR/report.html says what they prove and what not.
@@ -13,21 +13,8 @@ Examples:
 """
 
 from mvtec_tf.bin import entry
-from mvtec_tf.bin.flags import define
 from mvtec_tf.jobs import checks
 from mvtec_tf.jobs.settings import LabelEfficiencySettings
 
-define.define(LabelEfficiencySettings)
-
-
-def main() -> None:
-    settings = define.read(LabelEfficiencySettings)
-    checks.of_label_efficiency(settings)
-
-    from mvtec_tf.jobs.label_efficiency import label_efficiency
-
-    label_efficiency(settings)
-
-
 if __name__ == "__main__":
-    entry.run(main)
+    entry.run("mvtec_tf.jobs.label_efficiency.label_efficiency", LabelEfficiencySettings, checks.of_label_efficiency)

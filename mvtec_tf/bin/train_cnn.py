@@ -7,21 +7,8 @@ Example:
 """
 
 from mvtec_tf.bin import entry
-from mvtec_tf.bin.flags import define
 from mvtec_tf.jobs import checks
 from mvtec_tf.jobs.settings import TrainClassifierSettings
 
-define.define(TrainClassifierSettings)
-
-
-def main() -> None:
-    settings = define.read(TrainClassifierSettings)
-    checks.of_training(settings)
-
-    from mvtec_tf.jobs.train_classifier import train_classifier
-
-    train_classifier(settings)
-
-
 if __name__ == "__main__":
-    entry.run(main)
+    entry.run("mvtec_tf.jobs.train_classifier.train_classifier", TrainClassifierSettings, checks.of_training)

@@ -5,19 +5,7 @@ Example:
 """
 
 from mvtec_tf.bin import entry
-from mvtec_tf.bin.flags import define
 from mvtec_tf.jobs.settings import PretrainSettings
 
-define.define(PretrainSettings)
-
-
-def main() -> None:
-    settings = define.read(PretrainSettings)
-
-    from mvtec_tf.jobs.pretrain import pretrain
-
-    pretrain(settings)
-
-
 if __name__ == "__main__":
-    entry.run(main)
+    entry.run("mvtec_tf.jobs.pretrain.pretrain", PretrainSettings)

@@ -1,13 +1,12 @@
 """Judging a table of predictions of any model: figures, pictures and a report that opens anywhere."""
 
 import dataclasses
-import json
 import pathlib
 from typing import Any
 
 from mvtec_tf import files
 from mvtec_tf.data import leaks
-from mvtec_tf.errors import UsageError, UserError
+from mvtec_tf.errors import UsageError
 from mvtec_tf.evaluation import predicted, recorded
 from mvtec_tf.evaluation.intervals import Bootstrap
 from mvtec_tf.evaluation.recorded import Judging
@@ -16,6 +15,7 @@ from mvtec_tf.evaluation.table import read_predictions
 from mvtec_tf.jobs import extras
 from mvtec_tf.jobs.settings import JudgeSettings
 from mvtec_tf.ownership import Owned
+from mvtec_tf.run_directory import read_run
 
 
 def judge_table(settings: JudgeSettings) -> dict[str, Any]:
@@ -48,22 +48,17 @@ def judge_table(settings: JudgeSettings) -> dict[str, Any]:
     print(words)
     with Owned(settings.out, "`out`"):
         shown = extras.extras(settings, predictions.part(leaks.EVALUATE))
-        try:
-            return judge.judge(
-                predictions,
-                settings.out,
-                title=settings.title or path.name,
-                notes=notes,
-                bootstrap=Bootstrap(settings.resamples, settings.seed),
-                allow_leak=settings.allow_leak,
-                tensorboard=settings.tensorboard,
-                extras=shown,
-                **how,
-            )
-        except OSError as error:
-            raise UserError(
-                f"`out`={settings.out}: {error.filename} cannot be written ({error.strerror}). Name a folder that can."
-            ) from error
+        return judge.judge(
+            predictions,
+            settings.out,
+            title=settings.title or path.name,
+            notes=notes,
+            bootstrap=Bootstrap(settings.resamples, settings.seed),
+            allow_leak=settings.allow_leak,
+            tensorboard=settings.tensorboard,
+            extras=shown,
+            **how,
+        )
 
 
 def as_judged(settings: JudgeSettings, own: Judging | None) -> dict[str, Any]:
@@ -102,7 +97,7 @@ def _check_study(predictions: pathlib.Path) -> None:
     record = predictions.parent / "run.json"
     found = "no run.json beside the table"
     if record.is_file():
-        protocol = json.loads(record.read_text(encoding="utf-8"))["settings"].get("protocol")
+        protocol = read_run(record.parent)["settings"].get("protocol")
         if protocol == "study":
             return
         found = f"a run of the protocol {protocol}"

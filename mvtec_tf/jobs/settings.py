@@ -33,7 +33,7 @@ class FitSettings(RunSettings, ImageSettings, ProtocolSettings, ThresholdSetting
       protocol: who may see which image; one_class: all good training images, all test images, no label, as the
         literature compares; study: as the original study did, which leaks.
       features: instead of weights: a folder of extract_features, or features/ of a run. Its encoder is used.
-      head: HEADS. Unset: the recipe's, or logistic.
+      head: head that is fitted. Unset: the recipe's, or logistic.
       label_budget: share of all test images whose labels may be used; all; or 10d: ten defective objects. Unset: 0.1,
         or 0 with the protocol one_class.
       task: defect_type: also name the defect, by linear heads of many classes.
@@ -216,7 +216,7 @@ class LabelEfficiencySettings(
     Attributes:
       encoders: start: the backbone of weights as it is; and run directories of train_simclr, or SavedModels of
         encoders.
-      heads: out of HEADS; may be empty.
+      heads: heads beside the recipe's, by the names that fit_probe knows; may be empty.
       recipe: adds rows of its name as head, with features of its own; none: only heads.
       recipe_image_size: side in pixels of the start encoder for the recipe. Unset: the recipe's own.
       budgets: label budgets: shares of all test images, all (the pool, half of them), or counts of labelled defective
@@ -234,3 +234,97 @@ class LabelEfficiencySettings(
     seeds: int | None = number(None, least=1)
     first_seed: int = number(0, least=0)
     quick: bool = False
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CompareSettings:
+    """Methods on the same evaluation images, to be set against each other.
+
+    Attributes:
+      runs: run directories or CSV files, NAME=PATH, or NAME=PATH+PATH for several seeds; at least two.
+      out: folder for comparison.json, comparison.csv, figures/ and report.html; made if missing.
+      study: also write study.html, study.json and study.csv: methodology and findings. All must be run directories.
+      title: heading of the report.
+      cost_miss: what a defective image that is called good costs. Unset: as all runs were judged, or 1 if they were
+        judged differently.
+      cost_false_alarm: what a good image that is stopped costs. Unset: as all runs were judged, or 1 if they were
+        judged differently.
+      resamples: resamples for the 95 % intervals; 0: no intervals.
+      seed: random seed of the resamples.
+    """
+
+    runs: tuple[str, ...]
+    out: str
+    study: bool = False
+    title: str = "Comparison"
+    cost_miss: float | None = number(None, least=0)
+    cost_false_alarm: float | None = number(None, least=0)
+    resamples: int = number(1000, least=0)
+    seed: int = number(0, least=0)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ExploreSettings:
+    """A data set that is to be looked at before any training.
+
+    Attributes:
+      data_dir: category folder (MVTec layout, or good/ and defective/), folder of such, or CSV file; several with
+        commas.
+      categories: only these categories; default: all that are found.
+      out: folder for the page and the tables; made if missing.
+    """
+
+    data_dir: tuple[str, ...] = dataclasses.field(metadata={"paths": True})
+    categories: tuple[str, ...] = ()
+    out: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ToySettings:
+    """A small data set that is drawn.
+
+    Attributes:
+      out: folder to draw into; a set of the same settings there is reused.
+      seed: random seed of the factory.
+      image_size: side of the images in pixels.
+      train_good: good training images of each category.
+      test_good: good test images of each category.
+      per_defect: test images of each defect type, half of them subtle.
+      products: products out of denim (a cloth), flange (a part at any angle), mesh (woven wire).
+    """
+
+    out: str
+    seed: int = 0
+    image_size: int = 128
+    train_good: int = 120
+    test_good: int = 60
+    per_defect: int = 40
+    products: tuple[str, ...] = ("denim", "flange")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FetchSettings:
+    """The original MVTec AD archive.
+
+    Attributes:
+      out: new folder for the categories; left as it is if it exists.
+      archive: mvtec_anomaly_detection.tar.xz, got by hand. Unset: it is downloaded to beside out, and kept.
+    """
+
+    out: str
+    archive: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class QuickstartSettings:
+    """The whole line on drawn images.
+
+    Attributes:
+      run_dir: directory of all its runs; what is finished there is not repeated.
+      saved_models: folder of all exported models.
+      seed: random seed of the toy factory and of every step.
+    """
+
+    run_dir: str
+    saved_models: str = "saved_models"
+    seed: int = number(0, least=0)

@@ -1,7 +1,6 @@
 """From a finished run to `saved_models/NAME/VERSION/`: the judged graph with its threshold beside it."""
 
 import dataclasses
-import json
 import pathlib
 import re
 import shutil
@@ -15,31 +14,20 @@ from mvtec_tf.errors import UserError
 from mvtec_tf.graphs import saved_model
 from mvtec_tf.graphs.thresholded import ThresholdedModel, Thresholds
 from mvtec_tf.serving import configs, model_card, warmup
-from mvtec_tf.serving.model_card import Statements
+from mvtec_tf.serving.settings import ExportOptions, ExportSettings
 
 # Of the run, kept with the export: the evaluation's scores, its figures, the flags that repeat it, and its images.
 _KEPT = ("predictions.csv", "metrics.json", "flags.txt", known_images.FILE)
 
 
-@dataclasses.dataclass(frozen=True)
-class Options:
-    """What an export adds to a run.
-
-    Attributes:
-      threshold: overrides the one that the run's evaluation used; meaningless for an encoder.
-      labels: that the new version gets in `models.config`.
-      server_root: the folder of all models as the server sees it.
-      statements: for the model card.
-    """
-
-    threshold: float | None = None
-    labels: tuple[str, ...] = (configs.CANARY,)
-    server_root: str = configs.SERVER_ROOT
-    statements: Statements = dataclasses.field(default_factory=Statements)
+def export(settings: ExportSettings) -> None:
+    """Exports the run and prints where the new version lies. See `export_run`."""
+    settings.check()
+    print(export_run(settings.run, settings.name, settings.saved_models, settings))
 
 
 def export_run(
-    run_dir: files.PathLike, name: str, root: files.PathLike, options: Options | None = None
+    run_dir: files.PathLike, name: str, root: files.PathLike, options: ExportOptions | None = None
 ) -> pathlib.Path:
     """Writes the next version of `name` below `root`, whole or not at all; older ones stay untouched.
 
@@ -59,7 +47,7 @@ def export_run(
       UserError: the run is not finished or has no model or no threshold, or its thresholds cannot be served.
     """
     files.check_text(root, "`saved_models`=")
-    run_dir, folder, options = pathlib.Path(run_dir), pathlib.Path(root) / name, options or Options()
+    run_dir, folder, options = pathlib.Path(run_dir), pathlib.Path(root) / name, options or ExportOptions()
     source = run_dir / "saved_model"
     card = saved_model.read_card(source)
     thresholds = None if card["kind"] == "encoder" else _thresholds(run_dir, options.threshold)
@@ -92,7 +80,7 @@ def _write_thresholded(
     }
 
 
-def _write_extra(directory: pathlib.Path, run_dir: pathlib.Path, card: dict[str, Any], options: Options) -> None:
+def _write_extra(directory: pathlib.Path, run_dir: pathlib.Path, card: dict[str, Any], options: ExportOptions) -> None:
     """Fills `assets.extra`, and sends the warm-up requests through the model as it lies on the disk."""
     extra = directory / saved_model.EXTRA
     extra.mkdir(exist_ok=True)
@@ -106,7 +94,7 @@ def _write_extra(directory: pathlib.Path, run_dir: pathlib.Path, card: dict[str,
     if card["kind"] != "encoder":
         card |= {"gives_probability": any("probability" in answer for _, answer in answers)}
     files.write_json(extra / saved_model.CARD, card)
-    model_card.write(extra, model_card.build(run_dir, card, options.statements))
+    model_card.write(extra, model_card.build(run_dir, card, options))
 
 
 def _thresholds(run_dir: pathlib.Path, given: float | None) -> Thresholds:
@@ -115,7 +103,7 @@ def _thresholds(run_dir: pathlib.Path, given: float | None) -> Thresholds:
     file = run_dir / "metrics.json"
     if not file.is_file():
         raise UserError(f"{run_dir}: the run is not finished (no metrics.json). Repeat its command to finish it.")
-    threshold: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))["threshold"]
+    threshold: dict[str, Any] = files.read_json(file)["threshold"]
     if threshold["value"] is None:
         raise UserError(f"{file}: the run has no threshold ({threshold['reason']}). Give one with `threshold`.")
     own = {category: chosen["value"] for category, chosen in threshold.get("categories", {}).items()}

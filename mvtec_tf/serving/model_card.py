@@ -4,54 +4,38 @@ After Mitchell et al., "Model cards for model reporting", FAT* 2019. Everything 
 does not know is said to be unknown.
 """
 
-import dataclasses
-import hashlib
-import json
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mvtec_tf import files
-from mvtec_tf.errors import UserError
+from mvtec_tf.run_directory import read_run
+from mvtec_tf.serving.settings import NOT_STATED, ExportOptions
 
-NOT_STATED = "not stated"
 _KERAS_WEIGHTS = (
     "The ImageNet weights that Keras distributes with keras.applications; the documentation of Keras names the licence "
     "of each network's weights, and ImageNet gives its images for non-commercial research only."
 )
 
 
-@dataclasses.dataclass(frozen=True)
-class Statements:
-    """What only a person can say.
-
-    Attributes:
-      data_licence: of the photographs.
-      weights_licence: of the weights that training started from.
-    """
-
-    data_licence: str = NOT_STATED
-    weights_licence: str = NOT_STATED
-
-
-def build(run_dir: pathlib.Path, card: Mapping[str, Any], statements: Statements) -> dict[str, Any]:
+def build(run_dir: pathlib.Path, card: Mapping[str, Any], options: ExportOptions) -> dict[str, Any]:
     """The card of an export, as JSON.
 
     Args:
       run_dir: the run; an encoder's has no metrics.json.
       card: the export's facts of itself, see `export.export_run`.
-      statements: of the person who exports.
+      options: what the person who exports says of licences.
 
     Raises:
       UserError: the run's own record cannot be read.
     """
-    run = read_json(run_dir / "run.json")
+    run = read_run(run_dir)
     metrics_file = run_dir / "metrics.json"
-    metrics = read_json(metrics_file) if metrics_file.exists() else None
-    weights = _weights(run.get("settings", {}), run, statements)
+    metrics = files.read_json(metrics_file) if metrics_file.exists() else None
+    weights = _weights(run.get("settings", {}), run, options)
     return {
         "model": {key: card[key] for key in _MODEL_KEYS if key in card} | _unit(run),
-        "data": _data(run, metrics, statements),
+        "data": _data(run, metrics, options),
         "metrics": _metrics(metrics),
         "threshold": card.get("thresholds"),
         "weights": weights,
@@ -93,20 +77,6 @@ def render(card: Mapping[str, Any]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def read_json(file: pathlib.Path) -> dict[str, Any]:
-    """A JSON object from a file.
-
-    Raises:
-      UserError: no such file, or it is not JSON.
-    """
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UserError(f"{file}: no such file. Is {file.parent} a finished run?") from error
-    except json.JSONDecodeError as error:
-        raise UserError(f"{file}: not readable as JSON ({error}).") from error
-
-
 def _unit(run: Mapping[str, Any]) -> dict[str, str]:
     """What the score is measured in, where the run says it."""
     return {"score": run["score_unit"]} if "score_unit" in run else {}
@@ -130,7 +100,7 @@ _MODEL_KEYS = (
 )
 
 
-def _data(run: Mapping[str, Any], metrics: Mapping[str, Any] | None, statements: Statements) -> dict[str, Any]:
+def _data(run: Mapping[str, Any], metrics: Mapping[str, Any] | None, options: ExportOptions) -> dict[str, Any]:
     settings, data = run.get("settings", {}), run.get("data", {})
     found = {
         "categories": data.get("categories"),
@@ -141,7 +111,7 @@ def _data(run: Mapping[str, Any], metrics: Mapping[str, Any] | None, statements:
         "labelled_test_images": run.get("labels_used"),
         "defective_among_them": run.get("labelled_defects"),
         "seed": settings.get("seed"),
-        "licence": statements.data_licence,
+        "licence": options.data_licence,
     }
     if metrics:
         counts = {split: count for split, count in metrics.get("counts", {}).items() if count["images"]}
@@ -174,38 +144,32 @@ def _forms(found: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _weights(settings: Mapping[str, Any], run: Mapping[str, Any], statements: Statements) -> dict[str, Any]:
+def _weights(settings: Mapping[str, Any], run: Mapping[str, Any], options: ExportOptions) -> dict[str, Any]:
     weights = settings.get("weights")
     found: dict[str, Any] = {"loaded": run.get("network", {}).get("weights", NOT_STATED)}
     if settings.get("encoder"):
-        return found | _encoder(pathlib.Path(settings["encoder"]), statements)
-    licence = statements.weights_licence
+        return found | _encoder(pathlib.Path(settings["encoder"]), options)
+    licence = options.weights_licence
     if weights == "imagenet":
         found["origin"] = _KERAS_WEIGHTS
     elif weights in (None, "none"):
         found["origin"] = "a random start; no weights of others are in this model"
         licence = "none needed" if licence == NOT_STATED else licence
     else:
-        found["origin"] = f"the file {pathlib.Path(weights).name}"
-        found["sha256"] = sha256(pathlib.Path(weights)) or "unknown: the file was not there at the time of the export"
+        file = pathlib.Path(weights)
+        found["origin"] = f"the file {file.name}"
+        gone = "unknown: the file was not there at the time of the export"
+        found["sha256"] = files.sha256(file) if file.is_file() else gone
     return found | {"licence": licence}
 
 
-def _encoder(path: pathlib.Path, statements: Statements) -> dict[str, Any]:
+def _encoder(path: pathlib.Path, options: ExportOptions) -> dict[str, Any]:
     """Of a probe: what its encoder's run says of the encoder's weights."""
     if not (path / "run.json").is_file():
-        return {"origin": f"the encoder {path.name}, whose run was not there", "licence": statements.weights_licence}
-    run = read_json(path / "run.json")
+        return {"origin": f"the encoder {path.name}, whose run was not there", "licence": options.weights_licence}
+    run = read_run(path)
     own = {key: value for key, value in run.get("settings", {}).items() if key != "encoder"}
-    return {"encoder": f"{path.name}, a run of {run.get('binary')}"} | _weights(own, run, statements)
-
-
-def sha256(file: pathlib.Path) -> str | None:
-    """Of the file's contents, hex; None if there is no such file."""
-    if not file.is_file():
-        return None
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
+    return {"encoder": f"{path.name}, a run of {run.get('binary')}"} | _weights(own, run, options)
 
 
 def _limits(

@@ -8,7 +8,7 @@ import unicodedata
 
 import pytest
 
-from mvtec_tf.bin.flags.run import PathsParser
+from mvtec_tf.bin.define import PathsParser
 from mvtec_tf.data.formats import scan as records
 from mvtec_tf.errors import UserError
 

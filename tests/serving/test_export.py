@@ -22,8 +22,8 @@ from mvtec_tf.graphs import saved_model
 from mvtec_tf.graphs.thresholded import ThresholdedModel, Thresholds
 from mvtec_tf.networks.classifier import log_odds
 from mvtec_tf.serving import configs, warmup
-from mvtec_tf.serving.export import Options, export_run
-from mvtec_tf.serving.model_card import Statements
+from mvtec_tf.serving.export import export_run
+from mvtec_tf.serving.settings import ExportOptions
 from tests.support.serving_protos import BatchingParameters, MonitoringConfig
 from tests.support.small_run import SIZE
 
@@ -195,7 +195,7 @@ def test_the_card_names_weights_by_their_checksum_and_licences_by_their_owner(sm
     record["settings"]["weights"] = str(weights)
     record["network"]["weights"] = "weights: 3 layers loaded; 2 layers NOT in the file keep their RANDOM start."
     (run_dir / "run.json").write_text(json.dumps(record))
-    options = Options(statements=Statements(data_licence="CC BY", weights_licence="MIT"))
+    options = ExportOptions(data_licence="CC BY", weights_licence="MIT")
     version = export_run(run_dir, "m", tmp_path / "out", options)
     text = (version / "assets.extra" / "model_card.md").read_text()
     # The SHA-256 of "abc" in FIPS 180-2, appendix B.1.
@@ -237,7 +237,7 @@ def test_a_canary_follows_the_newest_version_and_stable_waits_for_a_person(small
     before.model_config_list.config[1].version_labels["line7"] = 1
     (tmp_path / configs.MODELS).write_text(text_format.MessageToString(before))
     (tmp_path / configs.BATCHING).write_text("max_batch_size { value: 4 }\n")
-    export_run(small_run[0], "b", tmp_path, Options(labels=("stable", "canary")))
+    export_run(small_run[0], "b", tmp_path, ExportOptions(labels=("stable", "canary")))
     after = {entry.name: entry for entry in _models(tmp_path).model_config_list.config}
     assert set(after) == {"a", "b", "elsewhere"}
     assert dict(after["b"].version_labels) == {"stable": 2, "canary": 2, "line7": 1}
@@ -277,7 +277,7 @@ def test_thresholds_of_categories_are_refused_for_a_model_that_cannot_tell_them_
     with pytest.raises(UserError, match="`threshold`"):
         export_run(run_dir, "m", tmp_path / "out")
     assert list((tmp_path / "out" / "m").iterdir()) == []
-    assert export_run(run_dir, "m", tmp_path / "out", Options(threshold=0.25)).name == "1"
+    assert export_run(run_dir, "m", tmp_path / "out", ExportOptions(threshold=0.25)).name == "1"
 
 
 def test_a_failed_export_leaves_nothing_and_a_later_one_clears_what_a_killed_one_left(small_run, tmp_path, monkeypatch):

@@ -11,7 +11,8 @@ import pytest
 from mvtec_tf.errors import UserError
 from mvtec_tf.serving import configs, inputs
 from mvtec_tf.serving.client import BadImageError, LocalModel, open_server
-from mvtec_tf.serving.export import Options, export_run
+from mvtec_tf.serving.export import export_run
+from mvtec_tf.serving.settings import ExportOptions
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +30,7 @@ def server(small_run, tmp_path_factory):
     if not binary:
         pytest.skip("no tensorflow_model_server on the PATH, and TF_SERVING_URL names no server")
     root = tmp_path_factory.mktemp("served") / "saved_models"
-    version = export_run(small_run[0], "small", root, Options(server_root=str(root)))
+    version = export_run(small_run[0], "small", root, ExportOptions(server_root=str(root)))
     command = [binary, "--port=8500", "--rest_api_port=8501", f"--model_config_file={root / configs.MODELS}"]
     command += ["--allow_version_labels_for_unavailable_models=true", "--enable_batching=true"]
     command += [f"--batching_parameters_file={root / configs.BATCHING}"]

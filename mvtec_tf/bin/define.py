@@ -2,13 +2,13 @@
 
 import dataclasses
 import os
+from collections.abc import Sequence
 from typing import Any
 
 from absl import flags
 
 from mvtec_tf import settings as settings_lib
 from mvtec_tf.errors import UsageError
-from mvtec_tf.settings import Setting
 
 FLAGS = flags.FLAGS
 # The flags defined here belong to the binary that asks for them, and show in its --help.
@@ -19,6 +19,8 @@ _DEFINE = {bool: flags.DEFINE_boolean, int: flags.DEFINE_integer, float: flags.D
 def define(owner: type) -> None:
     """One flag for each setting of the dataclass `owner`."""
     for setting in settings_lib.settings_of(owner):
+        if setting.metadata.get("arguments"):
+            continue
         # That it must be given is said by `read`, all at once and in words of our own.
         default = None if setting.default is dataclasses.MISSING else setting.default
         if setting.kind is tuple:
@@ -36,21 +38,29 @@ def define(owner: type) -> None:
             _DEFINE[setting.kind](setting.name, default, setting.words)
 
 
-def read(owner: type) -> Any:
+def read(owner: type, arguments: Sequence[str] = ()) -> Any:
     """The settings as the command line says.
 
+    Args:
+      owner: dataclass of the settings.
+      arguments: arguments of the command line that are no flags.
+
     Raises:
-      UsageError: a number is out of its bounds, or something is missing.
+      UsageError: a number is out of its bounds, something is missing, or nothing takes arguments that are no flags.
     """
-    needed = [one.name for one in settings_lib.settings_of(owner) if one.default is dataclasses.MISSING]
-    missing = [f"`{name}` is missing" for name in needed if FLAGS[name].value is None]
+    known = list(settings_lib.settings_of(owner))
+    takers = [one.name for one in known if one.metadata.get("arguments")]
+    if arguments and not takers:
+        raise UsageError(
+            f"Unexpected arguments: {' '.join(arguments)}. Flags are written --name=value. Try --help."
+        )
+    values = {one.name: FLAGS[one.name].value for one in known if one.name not in takers}
+    values |= dict.fromkeys(takers, tuple(arguments))
+    needed = [one.name for one in known if one.default is dataclasses.MISSING]
+    missing = [f"`{name}` is missing" for name in needed if not values[name]]
     if missing:
         raise UsageError(f"{', '.join(missing)}. Try --help.")
-    return settings_lib.build(owner, {setting.name: _value(setting) for setting in settings_lib.settings_of(owner)})
-
-
-def _value(setting: Setting) -> Any:
-    return FLAGS[setting.name].value
+    return settings_lib.build(owner, values)
 
 
 class PathsParser(flags.ListParser):

@@ -1,1 +1,0 @@
-"""Flags that binaries share: what they are called, what they mean, how they become arguments."""

@@ -1,0 +1,91 @@
+"""Judging image files with an exported model, here or on a server: a table of given files, or a watched folder."""
+
+import hashlib
+import os
+import pathlib
+import signal
+import threading
+import time
+
+from mvtec_tf.data.formats import scan
+from mvtec_tf.errors import UserError
+from mvtec_tf.serving import batch, client, inputs, journal
+from mvtec_tf.serving.journal import Journal
+from mvtec_tf.serving.settings import PredictSettings
+from mvtec_tf.serving.truth import Truth
+from mvtec_tf.serving.watch import DropBox, watch
+
+
+def predict(settings: PredictSettings) -> None:
+    """Writes one row for each image, and prints what was found.
+
+    Raises:
+      UsageError: settings contradict each other.
+      UserError: the model or the table cannot be used, or some images could not be judged; their rows are written.
+    """
+    settings.check()
+    form, out = journal.form_of(settings.out), pathlib.Path(settings.out)
+    files = [] if settings.watch else _files(settings)
+    judge = _judge(settings)
+    if settings.watch:
+        with Journal(out, batch.COLUMNS, form) as table:
+            _watch(settings, judge, table)
+    else:
+        with batch.finished_as(out, _partial(settings, judge.called), judge.called, form) as table:
+            start = time.monotonic()
+            tally = batch.judge_files(judge, files, table, settings.batch_size, settings.concurrency)
+            seconds = time.monotonic() - start
+        summary = batch.summary(tally, seconds, judge.seconds, settings.batch_size)
+        print(summary if tally.verdicts.total() else "Nothing was left to judge.")
+    print(out, flush=True)
+    if table.failed:
+        raise UserError(
+            f"{table.failed} of {len(table.names)} images could not be judged; the column error of {out} says why."
+        )
+
+
+def _files(settings: PredictSettings) -> list[str]:
+    listed = inputs.read_list(settings.list) if settings.list else []
+    files = inputs.expand([*settings.paths, *listed], print)
+    if not files:
+        raise UserError("No image file among the paths given. Expected files, folders with images, or patterns.")
+    return files
+
+
+def _judge(settings: PredictSettings) -> batch.Judge:
+    records = scan.scan(settings.data_dir, say=print) if settings.data_dir else ()
+    if settings.model:
+        model = client.LocalModel(settings.model)
+        truth, called = Truth(records, model.name), _called(pathlib.Path(model.name))
+        if not truth.knows_contents:
+            print(f"{model.name}: an export without a list of its images, which knows them by their names only.")
+    else:
+        model, truth = client.open_server(settings.server, settings.timeout), Truth(records)
+        called = model.name
+    overlays = pathlib.Path(settings.overlays) if settings.overlays else None
+    return batch.Judge(model, truth, settings.relative_to, overlays, called)
+
+
+def _watch(settings: PredictSettings, judge: batch.Judge, table: Journal) -> None:
+    """Until SIGTERM or SIGINT; a batch that has begun is finished."""
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    print(f"Watching {settings.watch}; {len(table.names)} files are in {settings.out} already.", flush=True)
+    box = DropBox(settings.watch, judge.name, settings.patience)
+    watch(box, judge, table, settings.batch_size, lambda: not stop.wait(settings.poll_seconds))
+
+
+def _called(model: pathlib.Path) -> str:
+    """An export in every row of the table: its name and version, and what tells it from others of these."""
+    found = (model / name for name in ("fingerprint.pb", "assets.extra/mvtec_tf.json"))
+    digest = hashlib.sha256(b"\0".join(file.read_bytes() for file in found if file.is_file())).hexdigest()[:8]
+    return f"{'/'.join(model.absolute().parts[-2:])} {digest}"
+
+
+def _partial(settings: PredictSettings, called: str) -> pathlib.Path:
+    """Where the table grows: another one for another model or other images, so that no table mixes two."""
+    asked = [called, settings.relative_to, settings.list or "", *settings.data_dir, *settings.paths]
+    key = hashlib.sha256(b"\0".join(map(os.fsencode, asked))).hexdigest()[:8]
+    out = pathlib.Path(settings.out)
+    return out.with_name(f".{out.name}.{key}.partial")

@@ -1,0 +1,110 @@
+"""What exporting and predicting are asked for, as plain data; nothing heavy is imported."""
+
+import dataclasses
+import math
+import pathlib
+
+from mvtec_tf import files
+from mvtec_tf.errors import UsageError, UserError
+from mvtec_tf.serving import configs
+
+NOT_STATED = "not stated"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ExportOptions:
+    """What an export adds to a run.
+
+    Attributes:
+      threshold: a score that reaches it is called defective. Unset: the run's own threshold.
+      labels: labels that the new version gets in models.config. A model's first version is also its stable one.
+      server_root: the folder of all models as the server sees it, for models.config and compose.yaml.
+      data_licence: licence of the photographs, for the model card.
+      weights_licence: licence of the weights that training started from, for the model card.
+    """
+
+    threshold: float | None = None
+    labels: tuple[str, ...] = (configs.CANARY,)
+    server_root: str = configs.SERVER_ROOT
+    data_licence: str = NOT_STATED
+    weights_licence: str = NOT_STATED
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ExportSettings(ExportOptions):
+    """A finished run that becomes the next version of a served model.
+
+    Attributes:
+      run: run directory of a finished run.
+      name: name of the model.
+      saved_models: folder of all exported models.
+    """
+
+    run: str
+    name: str
+    saved_models: str = "saved_models"
+
+    def check(self) -> None:
+        """Raises UsageError for what a server could not find or answer."""
+        if not configs.is_name(self.name):
+            raise UsageError(f"`name`={self.name}: a model's name is one folder name, without any of [ ] \\ * ?")
+        if files.PATTERN.search(self.server_root):
+            raise UsageError(
+                f"`server_root`={self.server_root}: TensorFlow Serving takes a folder with any of [ ] \\ * ? in its "
+                "name for a pattern and finds no model in it."
+            )
+        if self.threshold is not None and not math.isfinite(self.threshold):
+            raise UsageError(f"`threshold`={self.threshold}: expected a finite number.")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PredictSettings:
+    """Image files that are to be judged by an exported model.
+
+    Attributes:
+      paths: files, folders and patterns.
+      out: table to write, FILE.csv or FILE.jsonl.
+      model: SavedModel of an export, saved_models/NAME/VERSION; without the version the newest.
+      server: instead of model: grpc://HOST:PORT/NAME or http://HOST:PORT/NAME, then perhaps /VERSION or /LABEL.
+      list: file with one path a line, or a CSV list with a column path; - for standard input. Besides the paths given.
+      watch: folder to watch: every file that comes is judged once, also across restarts; until SIGTERM or Ctrl-C.
+      data_dir: where records of these images are, as for training: what they say of an image goes into its row. Unset:
+        what the export's own list or the folders around an image say beyond doubt.
+      overlays: folder for a picture of each image under its heat map.
+      relative_to: folder that the paths in the table are relative to. Unset: as they were given.
+      batch_size: images in one request.
+      concurrency: requests at a time; for servers.
+      timeout: seconds that a server may take for one request.
+      poll_seconds: seconds between two looks into the watched folder.
+      patience: looks without change after which a file in the watched folder that cannot be read is called bad.
+    """
+
+    paths: tuple[str, ...] = dataclasses.field(default=(), metadata={"arguments": True})
+    out: str
+    model: str | None = None
+    server: str | None = None
+    list: str | None = None
+    watch: str | None = None
+    data_dir: tuple[str, ...] = dataclasses.field(default=(), metadata={"paths": True})
+    overlays: str | None = None
+    relative_to: str = ""
+    batch_size: int = dataclasses.field(default=8, metadata={"least": 1})
+    concurrency: int = dataclasses.field(default=1, metadata={"least": 1})
+    timeout: float = dataclasses.field(default=60.0, metadata={"least": 0.001})
+    poll_seconds: float = dataclasses.field(default=1.0, metadata={"least": 0.001})
+    patience: int = dataclasses.field(default=10, metadata={"least": 2})
+
+    def check(self) -> None:
+        """Raises UsageError for settings that do not go together, UserError if there is nothing to watch."""
+        if bool(self.model) == bool(self.server):
+            raise UsageError(
+                "Give either `model`=saved_models/NAME/VERSION or `server`=grpc://HOST:PORT/NAME."
+            )
+        if self.watch and (self.paths or self.list):
+            raise UsageError("`watch` judges what comes into its folder; leave the paths and `list` out.")
+        if self.watch and not pathlib.Path(self.watch).is_dir():
+            raise UserError(f"`watch`={self.watch}: no such folder. Make it first.")
+        if not self.watch and not self.paths and not self.list:
+            raise UsageError(
+                "Nothing to judge: give files, folders or patterns, `list`=FILE or `watch`=FOLDER."
+            )
