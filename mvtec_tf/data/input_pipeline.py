@@ -10,24 +10,24 @@ import numpy as np
 import tensorflow as tf
 
 from mvtec_tf.data.decoding.image_store import MEMORY, ImageStore
-from mvtec_tf.data.decoding.pixels import MAX_PIXELS
+from mvtec_tf.data.decoding.pixels import MAX_PIXELS, Size
 from mvtec_tf.data.formats.scan import Record
 from mvtec_tf.errors import UserError
 
 
 def load_images(
-    records: Sequence[Record], image_size: int, cache: str = MEMORY, max_pixels: int = MAX_PIXELS
+    records: Sequence[Record], image_size: Size, cache: str = MEMORY, max_pixels: int = MAX_PIXELS
 ) -> np.ndarray:
     """Pixels of all records, each file decoded once.
 
     Args:
       records: in the order of the result.
-      image_size: side in pixels.
+      image_size: side in pixels, or (height, width).
       cache: "memory", or a folder, see `ImageStore`.
       max_pixels: see `pixels.decode`.
 
     Returns:
-      uint8 [N, image_size, image_size, 3]; a read-only memory map if `cache` is a folder.
+      uint8 [N, height, width, 3]; a read-only memory map if `cache` is a folder.
 
     Raises:
       UserError: a file cannot be decoded; the message names it.

@@ -86,14 +86,14 @@ class FeatureGraph(tf.Module):
                 f"it has {', '.join(sorted(self._embed.structured_outputs))}."
             )
         self.settings = settings
-        self._side = int(card["image_size"])
+        self._tile = pixels.height_and_width(card["image_size"])
         # Encoders of older versions have no limit of their own.
         self.max_pixels = int(card.get("max_pixels", pixels.MAX_PIXELS))
 
     @property
     def image_size(self) -> tuple[int, int]:
         """(height, width) in pixels that images are resized to."""
-        return self.settings.tiles[0] * self._side, self.settings.tiles[1] * self._side
+        return self.settings.tiles[0] * self._tile[0], self.settings.tiles[1] * self._tile[1]
 
     def features(self, images: tf.Tensor) -> FrozenFeatures:
         """uint8 [B, height, width, 3] -> features as tensors; maps of tiles are stitched."""
@@ -130,12 +130,11 @@ class FeatureGraph(tf.Module):
 
     def _maps_of_tiles(self, images: tf.Tensor) -> dict[str, Any]:
         """[B, height, width, 3] -> layer -> [B * T, h, w, C]."""
-        rows, columns = self.settings.tiles
-        side = self._side
+        (rows, columns), (height, width) = self.settings.tiles, self._tile
         if self.settings.centre_brightness:
             images = pixels.centre_brightness(images)
-        tiles = tf.reshape(images, [-1, rows, side, columns, side, 3])
-        tiles = tf.reshape(tf.transpose(tiles, [0, 1, 3, 2, 4, 5]), [-1, side, side, 3])
+        tiles = tf.reshape(images, [-1, rows, height, columns, width, 3])
+        tiles = tf.reshape(tf.transpose(tiles, [0, 1, 3, 2, 4, 5]), [-1, height, width, 3])
         return self._embed(**{IMAGES_ARGUMENT: tiles})
 
     def _by_tile(self, values: tf.Tensor) -> tf.Tensor:

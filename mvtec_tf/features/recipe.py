@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from mvtec_tf.features.feature_graph import FeatureSettings
 
 FEW_LABELS = "few_labels"
+# Shapes of what encoders that are made of weights look at.
+SQUARE, PARTS = "square", "parts"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,6 +26,7 @@ class Recipe:
       neighbourhood: side over which patches are averaged, 1 for none; patch maps are kept where the head looks at them.
       tiles: (rows, columns) into which images are cut.
       image_size: side in pixels of encoders that are made of weights; an encoder of a run has its own.
+      image_shape: SQUARE, or PARTS for a height and a width of the same area, as the parts are shaped.
       threshold: how it is chosen where nothing else is asked for, of `thresholds.METHODS`.
       words: what it is, for a command line.
     """
@@ -34,6 +37,7 @@ class Recipe:
     neighbourhood: int
     tiles: tuple[int, int]
     image_size: int
+    image_shape: str
     threshold: str
     words: str
 
@@ -60,6 +64,7 @@ RECIPES: Mapping[str, Recipe] = {
         neighbourhood=1,
         tiles=(1, 1),
         image_size=448,
+        image_shape=PARTS,
         threshold="smooth_youden",
         words="one head for few labels or none, the same settings for every part; what a user should run",
     )

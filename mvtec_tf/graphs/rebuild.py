@@ -29,7 +29,7 @@ class Rebuilt:
     """A network in two halves, cut where it is explained, so that the long first one runs once for all explanations.
 
     Attributes:
-      maps: uint8 [B, S, S, 3], RGB -> a list with one map float32 [B, h, w, C] for each of `layers`.
+      maps: uint8 [B, H, W, 3], RGB -> a list with one map float32 [B, h, w, C] for each of `layers`.
       parts: these maps -> a list with one float32 [B] for each; their sum is the score.
       layers: names of the layers whose maps these are.
     """
@@ -39,9 +39,9 @@ class Rebuilt:
     layers: tuple[str, ...]
 
     @property
-    def image_size(self) -> int:
-        """Side in pixels."""
-        return self.maps.input_shape[1]
+    def image_size(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        return self.maps.input_shape[1:3]
 
     @property
     def shapes(self) -> list[tuple]:
@@ -49,7 +49,7 @@ class Rebuilt:
         return [output.shape for output in self.maps.outputs]
 
     def run(self, images: np.ndarray) -> list[np.ndarray]:
-        """The maps of uint8 [B, S, S, 3], float32 each."""
+        """The maps of uint8 [B, H, W, 3], float32 each."""
         return keras.tree.flatten(self.maps.predict_on_batch(images))
 
     def score(self, maps: Sequence[np.ndarray]) -> np.ndarray:

@@ -66,12 +66,12 @@ def write_encoder(
       embed (and serving_default): `image_bytes` string [B] -> each layer's global average, float32
         [B, C].
       embed_maps: `image_bytes` string [B] -> each layer's map, float32 [B, h, w, C].
-      embed_pixels: `images` uint8 [B, S, S, 3] -> the same maps, for whoever has pixels or cuts tiles.
+      embed_pixels: `images` uint8 [B, H, W, 3] -> the same maps, for whoever has pixels or cuts tiles.
     `embedding` is the network's end.
 
     Args:
       path: a new directory.
-      backbone: uint8 [B, S, S, 3] -> maps.
+      backbone: uint8 [B, H, W, 3] -> maps.
       card: what a reader needs to know of it, JSON.
       layers: more layers than the stages' last ones.
       max_pixels: images that are larger are refused, see `pixels.decode`.
@@ -85,7 +85,8 @@ def write_encoder(
     outputs = {name: keras.layers.GlobalAveragePooling2D()(value) for name, value in maps.items()}
     models = [keras.Model(network.inputs, outputs), keras.Model(network.inputs, maps)]
     averages, mapper = (signatures.also_empty(functools.partial(model, training=False)) for model in models)
-    size = backbone.model.input_shape[1]
+    height, width = backbone.model.input_shape[1:3]
+    size = height if height == width else [height, width]
 
     def embed(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
         return averages(pixels.decode_batch(image_bytes, size, max_pixels))
@@ -99,7 +100,7 @@ def write_encoder(
     card = dict(card, kind="encoder", image_size=size, stages=backbone.stages, middle_stages=backbone.middle_stages)
     card["max_pixels"] = max_pixels
     card["architecture"] = architecture.describe(backbone.model, backbone.stages, trained=False)
-    images = tf.TensorSpec([None, size, size, 3], tf.uint8, name="images")
+    images = tf.TensorSpec([None, height, width, 3], tf.uint8, name="images")
     endpoints = {
         "serving_default": Signature(embed, IMAGE_BYTES),
         "embed": Signature(embed, IMAGE_BYTES),

@@ -15,7 +15,7 @@ from mvtec_tf.label_efficiency import grid as grid_lib
 START = "start"
 NO_RECIPE = "none"
 # They say what the encoder START is made of.
-_OF_START = ("weights", "weights_partial", "backbone", "image_size")
+_OF_START = ("weights", "weights_partial", "backbone", "image_size", "image_shape")
 _SEEDS, _QUICK_SEEDS, _QUICK_SIDE = 10, 3, 224
 # What a training does where nothing is said; the study's protocol has a split of its own.
 _OF_TRAINING = {"label_budget": "all", "validation_share": 0.2}

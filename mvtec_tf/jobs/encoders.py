@@ -1,18 +1,21 @@
 """Finding an encoder, or writing one of a backbone as it is."""
 
 import pathlib
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from mvtec_tf import settings as settings_lib
-from mvtec_tf.data.decoding.pixels import MAX_PIXELS
+from mvtec_tf.data import part_shape
+from mvtec_tf.data.decoding.pixels import Size
+from mvtec_tf.data.record import Record
 from mvtec_tf.errors import UserError
+from mvtec_tf.features.recipe import PARTS
 from mvtec_tf.graphs import saved_model
 from mvtec_tf.jobs.fields import EncoderFields
+from mvtec_tf.jobs.settings import LabelEfficiencySettings
+from mvtec_tf.networks.backbone import build_backbone
 from mvtec_tf.networks.simclr import EMBEDDING
 from mvtec_tf.run_directory import read_run
-from mvtec_tf.training.contrastive import starting_encoder
-from mvtec_tf.training.recipes import ContrastiveSettings
+from mvtec_tf.training import loop
 
 
 def resolve_encoder(name: str, setting: str = "encoder") -> pathlib.Path:
@@ -38,19 +41,35 @@ def resolve_encoder(name: str, setting: str = "encoder") -> pathlib.Path:
     return path
 
 
-def encoder_of(settings: EncoderFields, folder: pathlib.Path) -> tuple[pathlib.Path, str]:
+def encoder_of(settings: EncoderFields, folder: pathlib.Path, records: Sequence[Record]) -> tuple[pathlib.Path, str]:
     """The encoder that resolved settings name, or that of their weights, written to `folder` if it is not there.
+
+    Args:
+      settings: resolved.
+      folder: for an encoder that is made of weights.
+      records: images whose shape it takes, if the settings ask for that.
 
     Returns:
       Its SavedModel, and a sentence about its weights ("" for one that was named).
     """
     if settings.encoder is not None:
         return resolve_encoder(settings.encoder), ""
-    start = starting_settings(
-        settings.backbone, settings.image_size, settings.weights, settings.weights_partial, settings.seed
-    )
-    provenance = settings_lib.recorded(settings)
-    return folder, export_starting_encoder(folder, start, provenance, settings.feature_layers, settings.max_pixels)
+    size = size_of(settings.image_size, settings.image_shape, records)
+    return folder, write_start(folder, settings, settings.image_size, size, settings.seed)
+
+
+def size_of(side: int, shape: str, records: Sequence[Record]) -> Size:
+    """The size in pixels of an encoder that is made of weights.
+
+    Args:
+      side: of the square, or of a square of the same area.
+      shape: `square` or `parts`.
+      records: images whose shape it takes.
+    """
+    size = part_shape.size_of_parts(records, side) if shape == PARTS else side
+    if size != side:
+        print(f"Images are resized to {size[0]} x {size[1]} pixels (height x width), as these parts are shaped.")
+    return size
 
 
 def max_pixels(settings: EncoderFields) -> int:
@@ -61,40 +80,31 @@ def max_pixels(settings: EncoderFields) -> int:
     return min(settings.max_pixels, card.get("max_pixels", settings.max_pixels))
 
 
-def starting_settings(backbone: str, image_size: int, weights: str, partial: bool, seed: int) -> ContrastiveSettings:
-    """The recipe of an encoder without any pretraining on the images at hand."""
-    return ContrastiveSettings(
-        backbone=backbone, image_size=image_size, weights=weights, weights_partial=partial, seed=seed
-    )
-
-
-def export_starting_encoder(
-    path: pathlib.Path,
-    settings: ContrastiveSettings,
-    provenance: Mapping[str, Any],
-    layers: Sequence[str] = (),
-    max_pixels: int = MAX_PIXELS,
+def write_start(
+    path: pathlib.Path, settings: EncoderFields | LabelEfficiencySettings, side: int, size: Size, seed: int
 ) -> str:
-    """Writes a backbone as it is, without pretraining here, unless it is there already.
+    """Writes the backbone of the settings' weights as it is, without pretraining here, unless it is there already.
 
     Args:
       path: a new directory.
-      settings: of the backbone.
-      provenance: for the SavedModel's card.
-      layers: that features are made of; none: the middle stages.
-      max_pixels: see `saved_model.write_encoder`.
+      settings: resolved; their feature layers are among the encoder's outputs.
+      side: in pixels, as the settings say it.
+      size: side, or (height, width), in pixels.
+      seed: random seed of what the weights leave open.
 
     Returns:
       What was loaded of the layers that the features rest on, in words.
     """
     if path.exists():
         return saved_model.read_card(path)["weights"]
-    built = starting_encoder(settings)
-    words = f"weights: {settings.weights}."
+    loop.make_deterministic(seed)
+    built = build_backbone(settings.backbone, size, settings.weights, weights_partial=settings.weights_partial)
+    layers, words = settings.feature_layers, f"weights: {settings.weights}."
     if built.weights:
         used = [built.stages[-1] if layer == EMBEDDING else layer for layer in layers or built.middle_stages]
         words = built.weights.within(saved_model.part_of(built.model, used)).describe()
     print(words, flush=True)
-    card = {"run": dict(provenance), "weights": words, "pretrain_images": []}
-    saved_model.write_encoder(path, built, card, [layer for layer in layers if layer != EMBEDDING], max_pixels)
+    provenance = settings_lib.recorded(settings) | {"image_size": side}
+    card = {"run": provenance, "weights": words, "pretrain_images": []}
+    saved_model.write_encoder(path, built, card, [one for one in layers if one != EMBEDDING], settings.max_pixels)
     return words

@@ -34,7 +34,7 @@ def extract_features(said: ExtractSettings, records: tuple[Record, ...] | None =
     records, _ = opening.usable_by_file(settings, records, encoders.max_pixels(settings))
     out = pathlib.Path(settings.out)
     with Owned(settings.out, "`out`"):
-        encoder, _ = encoders.encoder_of(settings, out / ENCODER)
+        encoder, _ = encoders.encoder_of(settings, out / ENCODER, records)
         stages = saved_model.read_card(encoder)["middle_stages"]
         wanted = recipes.feature_settings(settings, stages, settings.maps)
         store = extract.extract(encoder, records, wanted, out, settings.images_per_shard)

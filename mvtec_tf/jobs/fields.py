@@ -173,12 +173,15 @@ class WeightsSettings:
       weights_partial: load what fits of a weights file that is another network's.
       backbone: backbone of the weights. Unset: resnet50.
       image_size: side in pixels for weights; an encoder has its own. Unset: 224, or the recipe's.
+      image_shape: what images are resized to for weights; square: of the side image_size; parts: of its area, as high
+        and wide as the training images are shaped. Unset: square, or the recipe's.
     """
 
     weights: str | None = None
     weights_partial: bool = False
     backbone: str | None = None
     image_size: int | None = number(None, least=1)
+    image_shape: Literal["square", "parts"] | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -241,9 +244,9 @@ class EncoderFields(WeightsSettings, FeatureFields):
 
     Attributes:
       encoder: run directory of train_simclr, or a SavedModel of an encoder.
-      recipe: sets head, pooling, centre_brightness, maps, neighbourhood, tiles and image_size together, where the job
-        has them. few_labels: one head for few labels or none, the same settings for every part; what a user should run
-        (auto is its former name). Unset: as these say.
+      recipe: sets head, pooling, centre_brightness, maps, neighbourhood, tiles, image_size and image_shape together,
+        where the job has them. few_labels: one head for few labels or none, the same settings for every part; what a
+        user should run (auto is its former name). Unset: as these say.
     """
 
     encoder: str | None = None

@@ -42,7 +42,7 @@ def fit(said: FitSettings) -> RunDirectory:
         if run.finished:
             return run
         if source is None:
-            encoder, words = encoders.encoder_of(settings, run.path / "encoder")
+            encoder, words = encoders.encoder_of(settings, run.path / "encoder", records)
             run.note(network={"weights": words})
             source = probe_features.Source(encoder)
         features = source.features(run, cut, lambda stages: recipes.feature_settings(settings, stages, maps))

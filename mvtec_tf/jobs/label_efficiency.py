@@ -5,7 +5,6 @@ import functools
 import pathlib
 from collections.abc import Mapping, Sequence
 
-from mvtec_tf import settings as settings_lib
 from mvtec_tf.data.formats.scan import Record
 from mvtec_tf.evaluation.thresholds import Rule
 from mvtec_tf.features import extract
@@ -138,7 +137,7 @@ def _methods(
     maps = any(head.needs_maps for head in plain)
     for encoder in encoders:
         for name, recipe in heads.items():
-            path = encoder.path or _start(run, settings, settings.recipe_image_size if recipe else settings.image_size)
+            path = encoder.path or _start(run, settings, recipe, records)
             stages = saved_model.read_card(path)["middle_stages"]
             wanted = _features_of(settings, recipe, stages, maps)
             if (path, wanted) not in stores:
@@ -170,15 +169,16 @@ def _rule(settings: LabelEfficiencySettings, recipe: str) -> Rule:
     return dataclasses.replace(rule, method=RECIPES[recipe].threshold)
 
 
-def _start(run: RunDirectory, settings: LabelEfficiencySettings, image_size: int) -> pathlib.Path:
+def _start(
+    run: RunDirectory, settings: LabelEfficiencySettings, recipe: str, records: Sequence[Record]
+) -> pathlib.Path:
     """The SavedModel of the backbone of the weights, written if it is not there."""
-    path = run.path / "encoders" / f"{START}_{image_size}"
-    start = encoders_lib.starting_settings(
-        settings.backbone, image_size, settings.weights, settings.weights_partial, seed=0
-    )
-    provenance, layers = settings_lib.recorded(settings), settings.feature_layers
-    words = encoders_lib.export_starting_encoder(path, start, provenance, layers, settings.max_pixels)
-    run.note(network={"weights": words})
+    side, shape = settings.image_size, settings.image_shape
+    if recipe:
+        side, shape = settings.recipe_image_size, RECIPES[recipe].image_shape
+    size = encoders_lib.size_of(side, shape, records)
+    path = run.path / "encoders" / f"{START}_{side if size == side else f'{size[0]}x{size[1]}'}"
+    run.note(network={"weights": encoders_lib.write_start(path, settings, side, size, seed=0)})
     return path
 
 

@@ -22,7 +22,7 @@ RESULTS = ("saved_model", "predictions.csv", "metrics.json", "report.html")
 _OF_FEATURES = (
     *("encoder", "encoders", "features", "seed", "max_pixels", "recipe_image_size", "categories"),
     *("feature_layers", "pooling", "centre_brightness", "tiles", "neighbourhood"),
-    *("weights", "weights_partial", "backbone", "image_size"),
+    *("weights", "weights_partial", "backbone", "image_size", "image_shape"),
 )
 
 

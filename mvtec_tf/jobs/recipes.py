@@ -4,12 +4,13 @@ What is recorded is what is run: every function gives settings with nothing left
 """
 
 import dataclasses
+import math
 import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from mvtec_tf.errors import UsageError
-from mvtec_tf.features.recipe import RECIPES, Recipe
+from mvtec_tf.features.recipe import PARTS, RECIPES, SQUARE, Recipe
 from mvtec_tf.jobs.fields import EncoderFields, FeatureFields, ThresholdSettings
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ _DEFAULTS = {
     "centre_brightness": False,
     "head": "logistic",
     "image_size": 224,
+    "image_shape": SQUARE,
     "maps": False,
     "neighbourhood": 3,
     "pooling": ("mean",),
@@ -50,7 +52,7 @@ def resolved(settings: EncoderFields) -> Any:
     if recipe is not None:
         values = {name: value for name, value in values_of(recipe).items() if hasattr(settings, name)}
         if any(getattr(settings, name, None) is not None for name in _HAVE_A_SIZE):
-            del values["image_size"]
+            del values["image_size"], values["image_shape"]
         name = ALIASES.get(settings.recipe, settings.recipe)
         for field, value in values.items():
             given = getattr(settings, field)
@@ -87,6 +89,7 @@ def values_of(recipe: Recipe) -> dict[str, Any]:
         "neighbourhood": recipe.neighbourhood,
         "tiles": f"{recipe.tiles[0]}x{recipe.tiles[1]}",
         "image_size": recipe.image_size,
+        "image_shape": recipe.image_shape,
     }
 
 
@@ -117,8 +120,10 @@ def settled(
     Raises:
       UsageError: something was given, and says something else.
     """
-    own = {"image_size": card["image_size"], "backbone": card["run"].get("backbone", settings.backbone)}
-    own["weights_partial"] = False
+    size, run = card["image_size"], card["run"]
+    square = isinstance(size, int)
+    own = {"image_size": size if square else run["image_size"], "image_shape": SQUARE if square else PARTS}
+    own |= {"backbone": run.get("backbone", settings.backbone), "weights_partial": False}
     if key is not None:
         own |= {"tiles": "{}x{}".format(*key.tiles), "pooling": tuple(key.pooling), "feature_layers": tuple(key.layers)}
         own |= {"centre_brightness": key.centre_brightness, "neighbourhood": key.neighbourhood}
@@ -155,7 +160,10 @@ def check_store(settings: EncoderFields, folder: str, key: "FeatureKey", made_of
     }
     if made_of_weights:
         rows, columns = recipe.tiles
-        wanted["image_size"] = (rows * recipe.image_size, columns * recipe.image_size)
+        square = rows * recipe.image_size, columns * recipe.image_size
+        # As the parts are shaped: their sides are rounded, and so is the area.
+        shaped = 0.5 < math.prod(key.image_size) / math.prod(square) < 2 and len(set(key.image_size)) > 1
+        wanted["image_size"] = key.image_size if shaped else square
     other = [
         f"{name} {in_words(getattr(key, name))}, not {in_words(value)}"
         for name, value in wanted.items()

@@ -6,6 +6,7 @@ the inner layers from the outer inputs.
 
 import dataclasses
 import inspect
+from collections.abc import Sequence
 
 from mvtec_tf.errors import UsageError, UserError
 from mvtec_tf.keras_settings import keras
@@ -26,7 +27,7 @@ class Backbone:
     """A network without its top.
 
     Attributes:
-      model: uint8 [B, S, S, 3] (RGB) -> float [B, h, w, C]; preprocessing is inside.
+      model: uint8 [B, H, W, 3] (RGB) -> float [B, h, w, C]; preprocessing is inside.
       stages: names of the last layer at each resolution, from the finest to the coarsest.
       weights: what was loaded; None for `imagenet` and `none`.
     """
@@ -49,13 +50,18 @@ def names() -> list[str]:
 
 
 def build_backbone(
-    name: str, image_size: int, weights: str = NONE, *, weights_partial: bool = False, cut_after_stage: int = 0
+    name: str,
+    image_size: int | Sequence[int],
+    weights: str = NONE,
+    *,
+    weights_partial: bool = False,
+    cut_after_stage: int = 0,
 ) -> Backbone:
     """Builds a backbone under the current dtype policy.
 
     Args:
       name: `resnet10`, or any network of `keras.applications`, in any case of letters.
-      image_size: side of the input in pixels.
+      image_size: side of the input in pixels, or its (height, width).
       weights: `imagenet` (downloaded by Keras), `none` (random), or a file for `load_weights_file`.
       weights_partial: see `load_weights_file`.
       cut_after_stage: if positive, the network ends after that many stages (resolutions).
@@ -64,7 +70,8 @@ def build_backbone(
       UsageError: unknown name, an image size that the network refuses, or a stage it does not have.
       UserError: weights that cannot be had or do not fit.
     """
-    inputs = keras.Input((image_size, image_size, 3), dtype="uint8", name="image")
+    height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+    inputs = keras.Input((height, width, 3), dtype="uint8", name="image")
     outputs = _apply(name.lower(), inputs, image_size, weights)
     model = with_stable_names(keras.Model(inputs, outputs, name=name.lower()))
     for layer in model.layers:
@@ -125,7 +132,7 @@ def _applications() -> dict[str, tuple]:
     return found
 
 
-def _apply(name: str, inputs: keras.KerasTensor, image_size: int, weights: str) -> keras.KerasTensor:
+def _apply(name: str, inputs: keras.KerasTensor, image_size: int | Sequence[int], weights: str) -> keras.KerasTensor:
     pixels = keras.ops.cast(inputs, "float32")
     if name in _SMALL:
         if weights == IMAGENET:

@@ -18,12 +18,6 @@ from mvtec_tf.training.recipes import ContrastiveSettings
 from mvtec_tf.training.schedules import CosineByEpoch, WarmupCosine
 
 
-def starting_encoder(settings: ContrastiveSettings) -> Backbone:
-    """The encoder as it is before any pretraining here, in float32."""
-    loop.make_deterministic(settings.seed)
-    return _backbone(settings)
-
-
 def train_simclr(run: RunDirectory, settings: ContrastiveSettings, images: np.ndarray) -> Backbone:
     """Trains, or goes on training, and returns the encoder in float32.
 

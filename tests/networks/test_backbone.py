@@ -1,5 +1,7 @@
 """A backbone is one flat graph with its preprocessing inside, and says what became of a weights file."""
 
+import dataclasses
+
 import h5py
 import keras
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 from mvtec_tf.errors import UsageError, UserError
 from mvtec_tf.graphs import saved_model
 from mvtec_tf.jobs import encoders
+from mvtec_tf.jobs.settings import FitSettings
 from mvtec_tf.networks import backbone as backbone_lib
 from mvtec_tf.networks.backbone import build_backbone
 from mvtec_tf.networks.classifier import build_classifier
@@ -112,10 +115,12 @@ def test_what_is_random_beyond_a_cut_or_the_layers_of_the_features_is_not_report
     path = _write_legacy_file(tmp_path / "w.h5", small.model, leave_out=late)
     assert build_backbone("resnet10", 32, path).weights.random
     assert "RANDOM" not in build_backbone("resnet10", 32, path, cut_after_stage=3).weights.describe()
-    settings = encoders.starting_settings("resnet10", 32, path, False, 0)
-    assert "RANDOM" not in encoders.export_starting_encoder(tmp_path / "middle", settings, {})
-    assert "RANDOM" not in encoders.export_starting_encoder(tmp_path / "middle", settings, {})  # as its card says
-    last = encoders.export_starting_encoder(tmp_path / "last", settings, {}, ["embedding"])
+    settings = FitSettings(data_dir=(), run_dir="", weights=str(path), backbone="resnet10")
+    assert "RANDOM" not in encoders.write_start(tmp_path / "middle", settings, 32, 32, seed=0)
+    assert "RANDOM" not in encoders.write_start(tmp_path / "middle", settings, 32, 32, seed=0)  # as its card says
+    last = encoders.write_start(
+        tmp_path / "last", dataclasses.replace(settings, feature_layers=("embedding",)), 32, 32, seed=0
+    )
     assert "RANDOM" in last
     assert saved_model.read_card(tmp_path / "last")["weights"] == last
 

@@ -32,18 +32,18 @@ class ImageStore:
     """Pixels of image files, by the very ops that the exported graph holds.
 
     Args:
-      image_size: side in pixels.
+      image_size: side in pixels, or (height, width).
       cache: "memory", or a folder for files that later runs read instead of decoding. What was
         checked as a whole is kept as a whole, and its parts beside it, so the folder needs about
         twice the size of the pixels.
       max_pixels: see `pixels.decode`.
     """
 
-    def __init__(self, image_size: int, cache: str = MEMORY, max_pixels: int = pixels.MAX_PIXELS) -> None:
-        self._image_size = image_size
+    def __init__(self, image_size: pixels.Size, cache: str = MEMORY, max_pixels: int = pixels.MAX_PIXELS) -> None:
+        self._image_size = pixels.height_and_width(image_size)
         self._max_pixels = max_pixels
         self._folder = None if cache == MEMORY else pathlib.Path(cache)
-        # Decoded already and not yet asked for: file -> uint8 [S, S, 3].
+        # Decoded already and not yet asked for: file -> uint8 [H, W, 3].
         self._rows: dict[str, np.ndarray] = {}
 
     def readable(self, records: Sequence[Record]) -> Verdict:
@@ -72,14 +72,14 @@ class ImageStore:
         """Pixels of all records, in their order. What was held in memory is handed over, not kept.
 
         Returns:
-          uint8 [N, image_size, image_size, 3]; a read-only memory map if the cache is a folder.
+          uint8 [N, height, width, 3]; a read-only memory map if the cache is a folder.
 
         Raises:
           UserError: a file cannot be decoded, the message names it.
           OSError: the folder cannot be written.
         """
         if self._folder is None:
-            images = np.empty((len(records), self._image_size, self._image_size, 3), np.uint8)
+            images = np.empty((len(records), *self._image_size, 3), np.uint8)
             for place, row in zip(images, self._rows_of(records), strict=True):
                 place[:] = row
             return images
@@ -130,7 +130,7 @@ class ImageStore:
 
         def write_header(count: int) -> int:
             file.seek(0)
-            shape = (count, self._image_size, self._image_size, 3)
+            shape = (count, *self._image_size, 3)
             header = {"descr": "|u1", "fortran_order": False, "shape": shape}
             # NumPy leaves room in it for a first axis of any length.
             np.lib.format.write_array_header_1_0(file, header)
@@ -199,8 +199,8 @@ def _each(records: Sequence[Record], compute: Callable) -> Iterator[tuple[Record
 
 
 @functools.lru_cache
-def _decoder(image_size: int | None, max_pixels: int) -> Callable:
-    """file name -> pixels [S, S, 3] or, without a size, nothing but the proof that it can be read."""
+def _decoder(image_size: tuple[int, int] | None, max_pixels: int) -> Callable:
+    """file name -> pixels [H, W, 3] or, without a size, nothing but the proof that it can be read."""
 
     @tf.function(input_signature=[tf.TensorSpec([], tf.string)], autograph=False)
     def decode(file: tf.Tensor) -> tf.Tensor:
