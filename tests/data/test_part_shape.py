@@ -38,8 +38,8 @@ def test_sides_are_those_of_the_parts_at_the_area_of_the_square(width, height, e
 
 
 def test_the_middle_shape_of_the_good_training_images_counts_and_an_unreadable_file_does_not(tmp_path):
-    folder = _folder(tmp_path, "part", [(400, 200)] * 3 + [(100, 900)])
-    (folder / "train" / "good" / "9.png").write_bytes(b"no image")
+    folder = _folder(tmp_path, "part", [(400, 200)] * 11 + [(100, 900)])
+    (folder / "train" / "good" / "99.png").write_bytes(b"no image")
     (folder / "test" / "crack" / "0.png").write_bytes(b"no image")
     assert size_of_parts(scan.scan([folder]), 448) == (320, 640)
 
