@@ -15,7 +15,7 @@ import io
 import re
 import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal
 
 from mvtec_tf.errors import UsageError, UserError
@@ -123,6 +123,29 @@ def check(setting: Setting, value: Any) -> None:
         raise UsageError(f"`{setting.name}`={value}: must be above {above}.")
     if most is not None and not value <= most:
         raise UsageError(f"`{setting.name}`={value}: must be {most} or less.")
+
+
+def refuse_unread(said: Any, names: Iterable[str], why: str, unsaid: Mapping[str, Any] | None = None) -> None:
+    """Raises UsageError if settings that nothing reads have another value than where nothing is said.
+
+    A flagfile of a run says all of them, so that a default is no request.
+
+    Args:
+      said: settings, as they were given.
+      names: those that nothing reads.
+      why: what is asked for beside them, in words.
+      unsaid: what stands for None.
+    """
+    values = {one.name: one.default for one in settings_of(type(said))} | dict(unsaid or {})
+    given = [name for name in names if getattr(said, name) not in (None, (), values[name])]
+    if given:
+        listed = ", ".join(f"`{name}`={in_words(getattr(said, name))}" for name in given)
+        raise UsageError(f"{listed}: {why}, so that it would change nothing. Leave it out.")
+
+
+def in_words(value: Any) -> str:
+    """A value as it is written at a command line."""
+    return ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value).lower()
 
 
 def recorded(settings: Any) -> dict[str, Any]:

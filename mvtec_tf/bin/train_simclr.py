@@ -5,7 +5,8 @@ Example:
 """
 
 from mvtec_tf.bin import entry
+from mvtec_tf.jobs import checks
 from mvtec_tf.jobs.settings import PretrainSettings
 
 if __name__ == "__main__":
-    entry.run("mvtec_tf.jobs.pretrain.pretrain", PretrainSettings)
+    entry.run("mvtec_tf.jobs.pretrain.pretrain", PretrainSettings, checks.of_pretraining)

@@ -38,6 +38,15 @@ SCORE_UNITS = {
 NEED_LABELS = frozenset({"logistic", "linear_svm", "rbf_svm", "lda", "hybrid"})
 # The hybrid looks at patches if one of its heads does, see HeadSettings.needs_maps.
 NEED_MAPS = frozenset({"padim", "patchcore", "fused", "hybrid"})
+# field of HeadSettings -> the heads that read it, alone or in the hybrid.
+READ_BY = {
+    "c": ("logistic", "linear_svm", "rbf_svm"),
+    "neighbours": ("nearest_neighbours", "patchcore"),
+    "memory_bank": ("patchcore",),
+    "coreset_candidates": ("patchcore",),
+    "padim_channels": ("padim",),
+    "hybrid_of": ("hybrid",),
+}
 # Those that can be fitted to more than two classes.
 TYPE_HEADS = ("logistic", "linear_svm")
 # It learns from labels where there are any, and whole: what it is made of cannot be stacked once more.
@@ -48,7 +57,7 @@ _STACKABLE = tuple(name for name in HEADS if name not in ("hybrid", FUSED))
 
 @dataclasses.dataclass(frozen=True)
 class HeadSettings:
-    """One head and its numbers; those of other heads are left aside.
+    """One head and its numbers; those of other heads (`READ_BY`) are left aside.
 
     Attributes:
       name: a key of HEADS.

@@ -2,20 +2,28 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from mvtec_tf.data import protocol
 from mvtec_tf.data.protocol import Budget
 from mvtec_tf.errors import UsageError
 from mvtec_tf.heads.settings import HEADS, TYPE_HEADS, HeadSettings, check_budget
-from mvtec_tf.jobs import recipes
-from mvtec_tf.jobs.settings import FitSettings, LabelEfficiencySettings, TrainClassifierSettings
+from mvtec_tf.jobs import recipes, unread
+from mvtec_tf.jobs.settings import FitSettings, LabelEfficiencySettings, PretrainSettings, TrainClassifierSettings
 from mvtec_tf.label_efficiency import grid as grid_lib
 
 START = "start"
 NO_RECIPE = "none"
 # They say what the encoder START is made of.
 _OF_START = ("weights", "weights_partial", "backbone", "image_size", "image_shape")
+_OF_THRESHOLD = ("threshold_method", "threshold_per", "target_recall", "target_specificity")
+# The study's head sees the encoder's last output, as it is.
+_NOT_OF_THE_STUDY = (
+    *("recipe", "head", "task", "heatmaps", "study_head", "feature_layers", "pooling", "neighbourhood"),
+    *unread.HEAD_NUMBERS,
+    *_OF_THRESHOLD,
+)
+_OF_PLAIN_HEADS = ("image_size", "image_shape", "feature_layers", "pooling", "centre_brightness", "tiles")
 _SEEDS, _QUICK_SEEDS, _QUICK_SIDE = 10, 3, 224
 # What a training does where nothing is said; the study's protocol has a split of its own.
 _OF_TRAINING = {"label_budget": "all", "validation_share": 0.2}
@@ -34,15 +42,15 @@ def of_fit(said: FitSettings) -> tuple[FitSettings, HeadSettings, Budget]:
     if settings.label_budget is None:
         settings = dataclasses.replace(settings, label_budget="0" if settings.is_one_class else "0.1")
     if settings.is_study:
-        for name in ("recipe", "head"):
-            if getattr(said, name) is not None:
-                raise UsageError(f"`{name}`: `protocol`=study fits the study's own head. Leave it out.")
+        unread.refuse(said, _NOT_OF_THE_STUDY, "`protocol`=study fits the study's own head, with its own threshold")
     head = settings.head_settings(settings.head, settings.seed)
     of_types = settings.task == "defect_type"
     if of_types and head.name not in TYPE_HEADS:
         raise UsageError(f"`task`=defect_type: `head`={head.name} names no defects. Use {', '.join(TYPE_HEADS)}.")
-    if of_types and settings.is_study:
-        raise UsageError("`task`=defect_type: `protocol`=study tells good from defective only.")
+    if of_types:
+        unread.refuse(said, ["heatmaps", "study_head"], "`task`=defect_type fits and judges one head, without maps")
+    if not settings.is_study:
+        unread.of_heads(said, [head])
     budget = protocol.parse_budget(settings.label_budget)
     if settings.is_one_class and budget != 0:
         raise UsageError(
@@ -66,8 +74,19 @@ def of_training(said: TrainClassifierSettings) -> TrainClassifierSettings:
     for name in _OF_TRAINING:
         if said.is_study and getattr(said, name) is not None:
             raise UsageError(f"`{name}`: `protocol`=study fixes its own split of the images. Leave it out.")
+    if said.is_study:
+        unread.refuse(said, _OF_THRESHOLD, "`protocol`=study calls the likelier class")
+    unread.of_weights(said)
     unsaid = {name: value for name, value in _OF_TRAINING.items() if getattr(said, name) is None}
     return dataclasses.replace(said, **unsaid)
+
+
+def of_pretraining(settings: PretrainSettings) -> None:
+    """Raises UsageError if the settings contradict each other."""
+    unread.of_weights(settings)
+    # None is what such a schedule has, and what the study's flags say.
+    if settings.schedule == "cosine_by_epoch" and settings.warmup_share:
+        unread.refuse(settings, ["warmup_share"], "`schedule`=cosine_by_epoch has no warm-up")
 
 
 def of_label_efficiency(
@@ -85,7 +104,22 @@ def of_label_efficiency(
     said.check_threshold()
     settings, heads = _settled(said), _heads_of(said)
     grid_lib.parse_budgets(settings.budgets)
-    return settings, heads, _encoders_of(said)
+    encoders = _encoders_of(said)
+    _check_read(said, heads, encoders)
+    return settings, heads, encoders
+
+
+def _check_read(said: LabelEfficiencySettings, heads: Mapping[str, str], encoders: Mapping[str, str]) -> None:
+    """Raises UsageError for what neither a head nor the recipe of the grid reads."""
+    unread.of_weights(said)
+    plain = [said.head_settings(name, 0) for name, recipe in heads.items() if not recipe]
+    unread.of_heads(said, plain)
+    if not plain:
+        unread.refuse(said, _OF_PLAIN_HEADS, "only the recipe is asked for, which has its own")
+    if not any(heads.values()):
+        unread.refuse(said, ["recipe_image_size"], "`recipe`=none")
+    elif START not in encoders.values():
+        unread.refuse(said, ["recipe_image_size"], "start is not among the `encoders`, and each has its own size")
 
 
 def _settled(said: LabelEfficiencySettings) -> LabelEfficiencySettings:

@@ -36,7 +36,9 @@ def fetch_mvtec(settings: FetchSettings) -> None:
     """
     out = pathlib.Path(settings.out)
     with Owned(out, "`out`", new=True):
-        if not out.is_dir():
+        if out.is_dir():
+            print(f"{out} is there already, so nothing is unpacked. Name another folder, or remove it, to unpack anew.")
+        else:
             archive = settings.archive or mvtec_archive.download(out.parent / mvtec_archive.FILE)
             mvtec_archive.unpack(archive, out)
     print(out)

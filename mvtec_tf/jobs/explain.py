@@ -27,6 +27,7 @@ from mvtec_tf.graphs.signatures import EMBED, HEAT_MAP
 from mvtec_tf.graphs.thresholded import SCORE
 from mvtec_tf.heads.file import read_head, settings_of
 from mvtec_tf.jobs import extras as extras_lib
+from mvtec_tf.jobs import unread
 from mvtec_tf.jobs.encoders import resolve_encoder
 from mvtec_tf.jobs.probe_features import encoder_of
 from mvtec_tf.jobs.settings import ExplainSettings
@@ -77,6 +78,8 @@ def explain(settings: ExplainSettings) -> dict[str, Any]:
         raise UsageError(f"`method`={','.join(settings.method)}: expected some of {', '.join(METHODS)}.")
     run = pathlib.Path(settings.run)
     record = read_explainable(run)
+    if record["binary"] != "fit_probe" or not set(settings.method) & set(grad_cam.NAMES):
+        unread.refuse(settings, ["encoder"], "only Grad-CAM of a probe looks into its encoder")
     with Owned(run, "`run`"):
         evaluate = again.predictions_of(run).part(leaks.EVALUATE)
         records = records_lib.scan(settings.data_dir, record["settings"].get("categories", []), say=print)

@@ -6,7 +6,7 @@ from mvtec_tf.data.record import Record
 from mvtec_tf.features import extract
 from mvtec_tf.features.store import ENCODER, FeatureStore
 from mvtec_tf.graphs import saved_model
-from mvtec_tf.jobs import encoders, opening, recipes
+from mvtec_tf.jobs import encoders, opening, recipes, unread
 from mvtec_tf.jobs.settings import ExtractSettings
 from mvtec_tf.ownership import Owned
 
@@ -27,6 +27,10 @@ def extract_features(said: ExtractSettings, records: tuple[Record, ...] | None =
     """
     settings = recipes.resolved(said)
     recipes.check_source(settings)
+    if not settings.maps:
+        unread.refuse(said, ["neighbourhood"], "averages patch features, and no `maps` are kept")
+    if settings.encoder is not None or settings.weights == "imagenet":
+        unread.refuse(said, ["seed"], "of random weights, and there are none")
     if settings.encoder is not None:
         card = saved_model.read_card(encoders.resolve_encoder(settings.encoder))
         settings = recipes.settled(settings, said, card, f"`encoder`={settings.encoder}")

@@ -12,6 +12,7 @@ from mvtec_tf.evaluation.image_files import ImageFiles
 from mvtec_tf.evaluation.localisation.heatmaps import HeatMaps
 from mvtec_tf.evaluation.report.extras import Extras
 from mvtec_tf.evaluation.table import Predictions
+from mvtec_tf.jobs import unread
 from mvtec_tf.jobs.settings import ExtraSettings, JudgeSettings
 
 
@@ -28,6 +29,10 @@ def extras(settings: JudgeSettings, evaluate: Predictions) -> Extras:
     """
     if settings.heatmaps and not settings.data_dir and settings.masks is None:
         raise UsageError("`heatmaps`: with what are they to be compared? Give `data_dir`, or `masks`.")
+    if not settings.data_dir:
+        unread.refuse(settings, ["categories"], "they are those of `data_dir`, which is not given")
+        if not settings.heatmaps:
+            unread.refuse(settings, ["masks"], "neither images (`data_dir`) nor `heatmaps` are there to be shown with")
     maps = heat_maps(settings.heatmaps)
     files, about_files = {}, ()
     if settings.data_dir or settings.masks is not None:

@@ -2,7 +2,7 @@
 
 from mvtec_tf.data.decoding.image_store import ImageStore
 from mvtec_tf.graphs import saved_model
-from mvtec_tf.jobs import opening
+from mvtec_tf.jobs import checks, opening
 from mvtec_tf.jobs.fields import STUDY
 from mvtec_tf.jobs.settings import PretrainSettings
 from mvtec_tf.run_directory import RunDirectory
@@ -17,8 +17,10 @@ def pretrain(settings: PretrainSettings) -> RunDirectory:
       The finished run; its `saved_model` is the encoder.
 
     Raises:
+      UsageError: settings contradict each other.
       UserError: images or weights cannot be used.
     """
+    checks.of_pretraining(settings)
     store = ImageStore(settings.image_size, settings.cache, settings.max_pixels)
     good = tuple(record for record in opening.scan(settings) if record.split == "train")
     good, skipped = opening.usable(settings, good, store.readable)

@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from mvtec_tf.errors import UsageError
 from mvtec_tf.features.recipe import PARTS, RECIPES, SQUARE, Recipe
+from mvtec_tf.jobs import unread
 from mvtec_tf.jobs.fields import EncoderFields, FeatureFields, ThresholdSettings
+from mvtec_tf.jobs.unread import DEFAULTS
+from mvtec_tf.settings import in_words
 
 if TYPE_CHECKING:
     # Not at run time: a command line is read and refused without TensorFlow.
@@ -20,18 +23,6 @@ if TYPE_CHECKING:
 
 # The former names of recipes.
 ALIASES = {"auto": "few_labels"}
-# What is run where neither the settings nor a recipe nor an encoder says it.
-_DEFAULTS = {
-    "backbone": "resnet50",
-    "centre_brightness": False,
-    "head": "logistic",
-    "image_size": 224,
-    "image_shape": SQUARE,
-    "maps": False,
-    "neighbourhood": 3,
-    "pooling": ("mean",),
-    "tiles": "1x1",
-}
 # They make an encoder; one that is there has its own.
 _OF_WEIGHTS = ("weights", "weights_partial")
 _HAVE_A_SIZE = ("encoder", "features")
@@ -74,7 +65,7 @@ def unsaid(settings: Any) -> dict[str, Any]:
     """The defaults of what was not said."""
     return {
         name: value
-        for name, value in _DEFAULTS.items()
+        for name, value in DEFAULTS.items()
         if hasattr(settings, name) and getattr(settings, name) is None
     }
 
@@ -94,10 +85,14 @@ def values_of(recipe: Recipe) -> dict[str, Any]:
 
 
 def check_source(settings: EncoderFields) -> None:
-    """Raises UsageError for settings that do not go together, before anything heavy is imported."""
+    """Raises UsageError for settings that do not go together, before anything heavy is imported.
+
+    What is said beside an encoder, or stored features, is compared with these later: see `settled`.
+    """
     if getattr(settings, "features", None) is None:
         if (settings.encoder is None) == (settings.weights is None):
             raise UsageError("Give either `encoder` or `weights`.")
+        unread.of_weights(settings)
         return
     given = [name for name in _OF_WEIGHTS if getattr(settings, name)]
     if given:
@@ -209,8 +204,3 @@ def feature_settings(settings: FeatureFields, middle_stages: list[str], maps: bo
     layers = tuple(settings.feature_layers or middle_stages)
     tiles = parse_tiles(settings.tiles)
     return FeatureSettings(layers, maps, settings.neighbourhood, tiles, settings.pooling, settings.centre_brightness)
-
-
-def in_words(value: Any) -> str:
-    """A value as it is written at a command line."""
-    return ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value).lower()

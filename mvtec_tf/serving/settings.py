@@ -5,6 +5,7 @@ import math
 import pathlib
 
 from mvtec_tf import files
+from mvtec_tf import settings as settings_lib
 from mvtec_tf.errors import UsageError, UserError
 from mvtec_tf.serving import configs
 
@@ -104,6 +105,12 @@ class PredictSettings:
             raise UsageError("`watch` judges what comes into its folder; leave the paths and `list` out.")
         if self.watch and not pathlib.Path(self.watch).is_dir():
             raise UserError(f"`watch`={self.watch}: no such folder. Make it first.")
+        if self.watch:
+            settings_lib.refuse_unread(self, ["concurrency"], "`watch` asks for one batch after the other")
+        else:
+            settings_lib.refuse_unread(self, ["poll_seconds", "patience"], "`watch` is not given")
+        if not self.server:
+            settings_lib.refuse_unread(self, ["timeout"], "`server` is not given")
         if not self.watch and not self.paths and not self.list:
             raise UsageError(
                 "Nothing to judge: give files, folders or patterns, `list`=FILE or `watch`=FOLDER."

@@ -91,7 +91,7 @@ def test_a_probe_wants_either_an_encoder_or_weights(toy, tmp_path):
         (["--features=somewhere"], "Leave out --weights"),
         (["--recipe=auto", "--head=logistic"], "--head=logistic: --recipe=few_labels has --head=fused"),
         (["--recipe=auto", "--pooling=mean"], "--pooling=mean: --recipe=few_labels has --pooling=mean,gem8"),
-        (["--recipe=auto", "--protocol=study"], "--recipe: --protocol=study"),
+        (["--recipe=auto", "--protocol=study"], "--recipe=auto: --protocol=study"),
     ],
 )
 def test_flags_of_a_probe_that_do_not_go_together_are_status_2(flags, words, tmp_path):

@@ -1,0 +1,53 @@
+"""Settings that nothing would read beside what else is asked for: refused, since who gives one expects a difference."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mvtec_tf import settings as settings_lib
+from mvtec_tf.features.recipe import SQUARE
+from mvtec_tf.heads.settings import NEED_MAPS, READ_BY, HeadSettings
+
+# What is run where neither the settings nor a recipe nor an encoder says it.
+DEFAULTS = {
+    "backbone": "resnet50",
+    "centre_brightness": False,
+    "head": "logistic",
+    "image_size": 224,
+    "image_shape": SQUARE,
+    "maps": False,
+    "neighbourhood": 3,
+    "pooling": ("mean",),
+    "tiles": "1x1",
+}
+HEAD_NUMBERS = {
+    "head_c": "c",
+    **{name: name for name in ("neighbours", "memory_bank", "coreset_candidates", "padim_channels", "hybrid_of")},
+}
+_AVERAGES = "averages patch features"
+
+
+def refuse(said: Any, names: Sequence[str], why: str) -> None:
+    """`settings.refuse_unread` of a job's settings."""
+    settings_lib.refuse_unread(said, names, why, DEFAULTS)
+
+
+def of_heads(said: Any, heads: Sequence[HeadSettings]) -> None:
+    """Raises UsageError for numbers of heads that are not among `heads`, and for averages of patches if none sees any.
+
+    Args:
+      said: settings with `HeadNumbers` and `FeatureFields`, as they were given.
+      heads: those that will be fitted.
+    """
+    there = {name for head in heads for name in (head.name, *(head.hybrid_of if head.name == "hybrid" else ()))}
+    readers: Mapping[str, Sequence[str]] = {name: READ_BY[field] for name, field in HEAD_NUMBERS.items()}
+    among = f"here is {' and '.join(head.name for head in heads)}" if heads else "no head is asked for"
+    for name, heads_that_do in (readers | {"neighbourhood": sorted(NEED_MAPS - {"hybrid"})}).items():
+        if not there & set(heads_that_do):
+            what = _AVERAGES + " of" if name == "neighbourhood" else "a number of"
+            refuse(said, [name], f"{what} {' and '.join(heads_that_do)}, and {among}")
+
+
+def of_weights(said: Any) -> None:
+    """Raises UsageError if part of a weights file is asked for where there is no file."""
+    if said.weights in ("imagenet", "none"):
+        refuse(said, ["weights_partial"], f"`weights`={said.weights} is no file")
