@@ -4,13 +4,14 @@ import base64
 import collections
 import contextlib
 import dataclasses
+import hashlib
 import math
 import os
 import pathlib
 import shutil
 import stat
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any
 
@@ -20,6 +21,7 @@ from mvtec_tf.data import leaks
 from mvtec_tf.data.record import DEFECTIVE, GOOD
 from mvtec_tf.errors import UserError
 from mvtec_tf.files import replacing
+from mvtec_tf.serving import journal as journal_lib
 from mvtec_tf.serving.client import BadImageError, Model, UnavailableError
 from mvtec_tf.serving.journal import Journal
 from mvtec_tf.serving.truth import Truth
@@ -36,6 +38,7 @@ COLUMNS = (
     "threshold",
     "model",
     "verdict",
+    "sha256",
     "error",
 )
 _NEEDED = ("anomaly_score", "threshold", "label")
@@ -164,10 +167,14 @@ class Judge:
             )
         return [{name: values[i] for name, values in answer.items()} for i in range(len(images))]
 
+    def known(self, file: str, content: bytes | str) -> Row:
+        """What a row says of a file before the model is asked; `content` is of `read_image_file`."""
+        digest = hashlib.sha256(content).hexdigest() if isinstance(content, bytes) else ""
+        row = {"path": self.name(file), "model": self.called, "sha256": digest}
+        return row | dataclasses.asdict(self._truth.of(file, digest))
+
     def _row(self, file: str, content: bytes | str, answer: dict[str, Any] | str) -> Row:
-        name = self.name(file)
-        facts = self._truth.of(file, content if isinstance(content, bytes) else None)
-        row = {"path": name, "model": self.called} | dataclasses.asdict(facts)
+        row = self.known(file, content)
         if not isinstance(answer, str) and not math.isfinite(answer["anomaly_score"]):
             answer = f"the model's score is {answer['anomaly_score']}"
         if isinstance(answer, str):
@@ -177,7 +184,7 @@ class Judge:
             "probability": float(answer["probability"]) if "probability" in answer else None,
             "threshold": float(answer["threshold"]),
             "verdict": DEFECTIVE if answer["label"] else GOOD,
-            "error": self._write_overlay(name, answer) if self._overlays else "",
+            "error": self._write_overlay(row["path"], answer) if self._overlays else "",
         }
 
     def _write_overlay(self, name: str, answer: dict[str, Any]) -> str:
@@ -212,6 +219,7 @@ def judge_files(
         once.setdefault(leaks.same_file_key(judge.name(file)), file)
     if len(once) < len(files):
         print(f"{len(files) - len(once)} of {len(files)} paths name an image that another one names.", flush=True)
+    _forget_changed(judge, once, journal)
     there = {leaks.same_file_key(name) for name in journal.names}
     left = [file for key, file in once.items() if key not in there]
     if len(left) < len(once):
@@ -229,6 +237,26 @@ def judge_files(
                 print(f"judged {done} of {len(left)} images, {done / (now - start):.1f} images/s", flush=True)
                 spoke = now
     return tally
+
+
+def _forget_changed(judge: Judge, once: Mapping[str, str], journal: Journal) -> None:
+    """Takes out the rows of files that have other contents now, or of which something else is known."""
+    changed, gone = set(), 0
+    for name, mark in journal.names.items():
+        file = once.get(leaks.same_file_key(name))
+        if file is None:
+            continue
+        content = read_image_file(file)
+        if isinstance(content, str):
+            gone += 1
+        elif journal_lib.mark(judge.known(file, content)) != mark:
+            changed.add(name)
+    if gone:
+        print(f"{gone} images of the table cannot be read now; their rows stay as they are.", flush=True)
+    if changed:
+        text = f"{len(changed)} images of the table have other contents now, or something else is known of them"
+        print(f"{text}; they are judged anew, such as {min(changed)}.", flush=True)
+        journal.remove(changed)
 
 
 def summary(tally: Tally, seconds: float, requests: Sequence[float], batch_size: int) -> str:
@@ -268,10 +296,19 @@ def _reason(error: Exception) -> str:
 
 
 @contextlib.contextmanager
-def finished_as(out: pathlib.Path, partial: pathlib.Path, called: str, form: str) -> Iterator[Journal]:
+def finished_as(
+    out: pathlib.Path, partial: pathlib.Path, called: str, form: str, asked: Container[str] = ()
+) -> Iterator[Journal]:
     """Yields a table that grows beside `out`, with the rows that are in it; on success it becomes `out`.
 
     A later call goes on with it if this one is interrupted.
+
+    Args:
+      out: the finished table.
+      partial: the growing one.
+      called: the model, as rows have it.
+      form: of both.
+      asked: names of the images that will be judged where no row has them.
 
     Raises:
       UserError: the finished table is of another model, or another call has finished it meanwhile.
@@ -286,7 +323,7 @@ def finished_as(out: pathlib.Path, partial: pathlib.Path, called: str, form: str
     else:
         names = set()
     with Journal(partial, COLUMNS, form) as table:
-        if not names <= table.names:
+        if any(name not in table.names and name not in asked for name in names):
             raise UserError(
                 f"`out`={out}: another call has written it since this one was interrupted. Give another `out`, or "
                 f"remove {partial}, which is what this one had come to."

@@ -10,7 +10,7 @@ import io
 import json
 import os
 import pathlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -20,6 +20,8 @@ from mvtec_tf.errors import UsageError, UserError
 FORMS = (".csv", ".jsonl")
 # Columns in which all rows of a table have one value, as a rule.
 SHARED = ("model",)
+# Columns that say what was known of an image before the model was asked, its contents among it.
+KNOWN = ("sha256", "category", "defect", "label", "split", "group")
 
 
 class Journal:
@@ -31,7 +33,7 @@ class Journal:
       form: ".csv" or ".jsonl".
 
     Attributes:
-      names: of all rows.
+      names: of all rows, each with the `mark` of its row.
       failed: number of rows with which something went wrong.
 
     Raises:
@@ -42,7 +44,7 @@ class Journal:
         self.file = pathlib.Path(file)
         self._columns = tuple(columns)
         self._form = form
-        self.names: set[str] = set()
+        self.names: dict[str, int] = {}
         self._values: dict[str, set[str]] = {name: set() for name in SHARED if name in self._columns}
         self.failed = 0
         try:
@@ -67,6 +69,22 @@ class Journal:
         """Writes rows; they are on the disk when this returns, and none of them is if it raises OSError."""
         rows = list(rows)
         self._write("".join(self._line([row[name] for name in self._columns]) for row in rows))
+        for row in rows:
+            self._note(row)
+
+    def remove(self, names: Container[str]) -> None:
+        """Takes the rows of these names out, all at once."""
+        self._handle.seek(0)
+        rows = [row for row in self._parse(self._handle.read().decode("utf-8")) if row[self._columns[0]] not in names]
+        with files.replacing(self.file) as temporary:
+            handle = temporary.open("a+b", buffering=0)
+            # Before it is called as the table is: so no other process can come between.
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._handle.close()
+            self._handle = handle
+            self._write(self._line(self._columns) if self._form == ".csv" else "")
+            self._write("".join(self._line([row[name] for name in self._columns]) for row in rows))
+        self.names, self.failed = {}, 0
         for row in rows:
             self._note(row)
 
@@ -143,10 +161,15 @@ class Journal:
         yield from reader
 
     def _note(self, row: Mapping[str, Any]) -> None:
-        self.names.add(row[self._columns[0]])
+        self.names[row[self._columns[0]]] = mark(row)
         self.failed += bool(row[self._columns[-1]])
         for column, values in self._values.items():
             values.add(row[column])
+
+
+def mark(row: Mapping[str, Any]) -> int:
+    """A number that tells a row from another one with other values in the columns `KNOWN`; another one every day."""
+    return hash(tuple("" if row.get(name) is None else str(row[name]) for name in KNOWN))
 
 
 def form_of(file: files.PathLike) -> str:

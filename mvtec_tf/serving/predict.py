@@ -31,7 +31,8 @@ def predict(settings: PredictSettings) -> None:
         with Journal(out, batch.COLUMNS, form) as table:
             _watch(settings, judge, table)
     else:
-        with batch.finished_as(out, _partial(settings, judge.called), judge.called, form) as table:
+        asked = set(map(judge.name, files))
+        with batch.finished_as(out, _partial(settings, judge.called), judge.called, form, asked) as table:
             start = time.monotonic()
             tally = batch.judge_files(judge, files, table, settings.batch_size, settings.concurrency)
             seconds = time.monotonic() - start

@@ -2,7 +2,6 @@
 
 import csv
 import dataclasses
-import hashlib
 import os
 import pathlib
 from collections.abc import Iterable
@@ -60,9 +59,9 @@ class Truth:
         record = self._records.get(os.path.realpath(file)) if self._records else None
         return record.path if record else ""
 
-    def of(self, file: str, content: bytes | None) -> Facts:
-        """What is known of a file with this content; None: it could not be read."""
-        same = [] if content is None else self._images.get(hashlib.sha256(content).hexdigest(), [])
+    def of(self, file: str, digest: str) -> Facts:
+        """What is known of a file whose contents have this SHA-256; "": it could not be read."""
+        same = self._images.get(digest, [])
         record = self._records.get(os.path.realpath(file)) if self._records else None
         found = record or next(iter(same), None) or known_images.of_place(file)
         if found is None:

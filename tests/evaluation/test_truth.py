@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import hashlib
 import json
 import pathlib
 import shutil
@@ -32,6 +33,10 @@ class _Fake:
         return {name: [1.0] * len(images) for name in ("anomaly_score", "threshold", "label")}
 
 
+def _digest(content):
+    return hashlib.sha256(content).hexdigest()
+
+
 def _photograph(root, *names):
     """Files with contents of their own."""
     for name in names:
@@ -43,7 +48,8 @@ def _photograph(root, *names):
 def _judged(files, out, truth=None, relative_to="", called="m/1"):
     judge = Judge(_Fake(), truth, str(relative_to), called=called)
     partial = out.with_name(f".{out.name}.partial")
-    with batch.finished_as(out, partial, called, out.suffix) as table:
+    asked = {judge.name(str(file)) for file in files}
+    with batch.finished_as(out, partial, called, out.suffix, asked) as table:
         tally = batch.judge_files(judge, [str(file) for file in files], table, 4)
     return tally, _rows(out)
 
@@ -71,7 +77,7 @@ def _rows(out):
 )
 def test_a_folder_that_only_sounds_like_a_layout_says_nothing(tmp_path, name):
     _photograph(tmp_path, name)
-    assert Truth().of(str(tmp_path / name), b"x") == Facts()
+    assert Truth().of(str(tmp_path / name), _digest(b"x")) == Facts()
 
 
 @pytest.mark.parametrize(
@@ -89,7 +95,7 @@ def test_a_folder_that_only_sounds_like_a_layout_says_nothing(tmp_path, name):
 )
 def test_a_layout_beyond_doubt_says_what_the_scanner_says(tmp_path, beside, name, category, defect):
     _photograph(tmp_path, beside, name)
-    found = Truth().of(str(tmp_path / name), b"x")
+    found = Truth().of(str(tmp_path / name), _digest(b"x"))
     assert (found.category, found.defect, found.label) == (category, defect, int(defect != "good"))
     # Nobody knows what the model was made with.
     assert found.split == ""
@@ -100,7 +106,7 @@ def test_a_layout_beyond_doubt_says_what_the_scanner_says(tmp_path, beside, name
 )
 def test_what_does_not_belong_into_a_layout_says_nothing(tmp_path, name):
     _photograph(tmp_path, "p/train/good/0.png", name)
-    assert Truth().of(str(tmp_path / name), b"x") == Facts()
+    assert Truth().of(str(tmp_path / name), _digest(b"x")) == Facts()
 
 
 def test_what_places_say_is_what_the_scanner_says(toy, toy_records):
@@ -133,25 +139,25 @@ def test_an_export_knows_its_images_by_content_wherever_they_lie(plain, tmp_path
     for i, record in enumerate(records):
         copy = tmp_path / f"{i}.jpg"
         shutil.copyfile(record.file, copy)
-        found = truth.of(str(copy), copy.read_bytes())
+        found = truth.of(str(copy), _digest(copy.read_bytes()))
         assert (found.category, found.defect, found.label) == (record.category, record.defect, record.label)
-    splits = [truth.of("elsewhere.png", pathlib.Path(record.file).read_bytes()).split for record in records]
+    splits = [truth.of("elsewhere.png", _digest(pathlib.Path(record.file).read_bytes())).split for record in records]
     # The first four are defective; the first two show one object.
     assert splits[:7] == ["fit", "fit", "fit", "calibrate", "calibrate", "evaluate", "evaluate"]
     assert set(splits[7:]) == {"evaluate"}
-    assert truth.of("elsewhere.png", b"another photograph") == Facts()
+    assert truth.of("elsewhere.png", _digest(b"another photograph")) == Facts()
 
 
 def test_a_name_that_is_used_again_is_another_image(plain):
     _, records, export = plain
     file = pathlib.Path(records[0].file)
     file.write_text("a photograph of another day")
-    assert Truth(export=export).of(str(file), file.read_bytes()).split == "evaluate"
+    assert Truth(export=export).of(str(file), _digest(file.read_bytes())).split == "evaluate"
     # An export of an older version knows no more than names.
     (export / "assets.extra" / known_images.FILE).unlink()
     old = Truth(export=export)
     assert not old.knows_contents
-    assert old.of(str(file), file.read_bytes()).split == "fit"
+    assert old.of(str(file), _digest(file.read_bytes())).split == "fit"
 
 
 def test_another_photograph_of_an_object_that_was_fitted_is_no_new_one(plain):
@@ -161,7 +167,7 @@ def test_another_photograph_of_an_object_that_was_fitted_is_no_new_one(plain):
         file.write("defective/chip/9.png,one\n")
     truth = Truth(scan.scan([root]), export)
     file = root / "defective" / "chip" / "9.png"
-    assert truth.of(str(file), file.read_bytes()).split == "fit"
+    assert truth.of(str(file), _digest(file.read_bytes())).split == "fit"
 
 
 def test_records_are_believed_before_folders_and_name_the_images(tmp_path):
@@ -173,7 +179,7 @@ def test_records_are_believed_before_folders_and_name_the_images(tmp_path):
     link = tmp_path / "link.png"
     link.symlink_to(tmp_path / "p" / "test" / "good" / "2.png")
     for file, label in ((tmp_path / "p" / "test" / "chip" / "1.png", 0), (link, 1)):
-        assert truth.of(str(file), b"x").label == label
+        assert truth.of(str(file), _digest(b"x")).label == label
         assert truth.name(str(file)) in {record.path for record in records}
     _, rows = _judged([link, tmp_path / "p" / "test" / "chip" / "1.png"], tmp_path / "t.csv", truth)
     assert {row["path"] for row in rows} <= {record.path for record in records}
@@ -215,6 +221,55 @@ def test_a_finished_table_gets_the_rows_of_new_files_and_none_of_another_model(t
     with pytest.raises(UserError, match="of the model m/1, not m/2"):
         _judged(files, out, called="m/2")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "b.png", "c.png", "t.csv"]
+
+
+@pytest.mark.parametrize("form", [".csv", ".jsonl"])
+def test_a_file_whose_contents_have_changed_is_judged_anew_and_said(tmp_path, capsys, form):
+    _photograph(tmp_path, "a.png", "b,\u00e4.png", "c.png")
+    (tmp_path / "d.png").write_text("torn")
+    out = tmp_path / f"t{form}"
+    files = [tmp_path / name for name in ("a.png", "b,\u00e4.png", "c.png", "d.png")]
+    _, first = _judged(files, out)
+    (tmp_path / "b,\u00e4.png").write_text("another photograph")
+    (tmp_path / "d.png").write_text("whole now")
+    (tmp_path / "c.png").unlink()
+    capsys.readouterr()
+    tally, again = _judged(files, out)
+    said = capsys.readouterr().out
+    assert "2 images of the table have other contents now, or something else is known of them; they are judged" in said
+    assert "1 images of the table cannot be read now; their rows stay as they are" in said
+    assert tally.verdicts.total() == 2
+    assert [row["path"] for row in again] == [str(file) for file in (files[0], files[2], files[1], files[3])]
+    assert [again[0], again[1]] == [first[0], first[2]]
+    assert [row["sha256"] for row in again[2:]] == [_digest(file.read_bytes()) for file in (files[1], files[3])]
+    assert again[3]["error"] == "" != first[3]["error"]
+    assert _judged(files, out)[0].verdicts.total() == 0
+
+
+def test_a_row_with_a_label_that_has_been_corrected_since_is_made_anew(tmp_path):
+    _photograph(tmp_path, "a.png")
+    file, out = tmp_path / "a.png", tmp_path / "t.csv"
+    for label in (0, 1):
+        record = Record("p/a.png", str(file), "p", "chip" if label else "good", label, "test", "p/a.png")
+        _, rows = _judged([file], out, Truth([record]))
+        assert [row["label"] for row in rows] == [str(label)]
+
+
+def test_a_call_that_was_killed_before_it_judged_a_changed_file_is_gone_on_with(tmp_path):
+    _photograph(tmp_path, "a.png", "b.png")
+    files, out = [tmp_path / "a.png", tmp_path / "b.png"], tmp_path / "t.csv"
+    _judged(files, out)
+    files[0].write_text("another photograph")
+    partial = tmp_path / ".t.csv.partial"
+    partial.write_bytes(out.read_bytes())
+    with Journal(partial, COLUMNS, ".csv") as table:
+        table.remove({str(files[0])})
+        assert list(table.names) == [str(files[1])]
+        # It is still this process' own.
+        with pytest.raises(UserError, match="another process"):
+            Journal(partial, COLUMNS, ".csv")
+    _, rows = _judged(files, out)
+    assert [row["path"] for row in rows] == [str(files[1]), str(files[0])]
 
 
 def test_a_table_that_another_call_finished_meanwhile_loses_no_row(tmp_path):
