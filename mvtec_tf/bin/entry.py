@@ -1,7 +1,7 @@
 """The one wrapper around every binary: help, exit status, errors without tracebacks.
 
 absl on its own exits with 1 for `--help`, for wrong use and for failures alike; scripts need
-to tell these apart: 0 success or help, 1 failure, 2 wrong use, 130 interrupted.
+to tell these apart: 0 success or help, 1 failure, 2 wrong use, 130 interrupted, 141 nobody reads what is printed.
 """
 
 import difflib
@@ -18,7 +18,7 @@ from typing import Any
 
 from absl import app, flags, logging
 
-from mvtec_tf.bin import define, failures, quiet
+from mvtec_tf.bin import closed_pipe, define, failures, quiet
 from mvtec_tf.errors import UsageError, UserError
 
 # The flags of a binary's settings are its own, though they are defined from here.
@@ -36,6 +36,7 @@ def run(
       settings: dataclass of what the job is asked for, from which the flags are made; None: the job takes nothing.
       check: function that raises UsageError for settings that do not go together, before the job is imported.
     """
+    closed_pipe.set_up()
     app.define_help_flags()
     if settings is not None:
         define.define(settings)
@@ -60,6 +61,7 @@ def run(
         if message is None:
             raise
         _fail(message, 1)
+    sys.stdout.flush()
     sys.exit(0)
 
 
@@ -88,6 +90,7 @@ def _parse(argv: list[str]) -> list[str]:
     except (flags.Error, UsageError) as error:
         _fail(f"{error}\nTry --help.", 2)
     except SystemExit:  # only the help flags leave from inside the parser
+        sys.stdout.flush()
         sys.exit(0)
 
 

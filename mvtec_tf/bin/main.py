@@ -11,6 +11,8 @@ import runpy
 import sys
 from collections.abc import Sequence
 
+from mvtec_tf.bin import closed_pipe
+
 # Command -> (binary, other names for it), in the order of a user's work: look, fit, judge, use; then what only some
 # need.
 COMMANDS: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -43,13 +45,14 @@ _ROOM = pathlib.Path(__file__).parent
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command that `argv` names, or lists all. Returns the exit status, unless the command itself exits."""
     argv = list(sys.argv if argv is None else argv)
+    closed_pipe.set_up()
     if len(argv) < 2 or argv[1] in ("-h", "--help", "help"):
-        print(listing())
+        print(listing(), flush=True)
         return 0
     if argv[1] == "--version":
         import mvtec_tf
 
-        print(mvtec_tf.__version__)
+        print(mvtec_tf.__version__, flush=True)
         return 0
     binary = _binaries().get(argv[1].replace("_", "-"))
     if binary is None:

@@ -2,12 +2,13 @@
 
 import contextlib
 import os
+import subprocess
 import sys
 import warnings
 
 import pytest
 
-from mvtec_tf.bin import quiet
+from mvtec_tf.bin import closed_pipe, quiet
 from tests.conftest import run_process
 
 
@@ -45,3 +46,28 @@ def test_python_warnings_of_libraries_are_kept_back_unless_they_are_asked_for(mo
         assert len(said) == seen
         # What the user's environment says is left as it is, unless everything is asked for.
         assert os.environ["TF_CPP_MIN_LOG_LEVEL"] == ("0" if verbosity == 1 else "2")
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize(
+    "program",
+    [
+        ["mvtec_tf", "--help"],
+        ["mvtec_tf", "--version"],
+        ["mvtec_tf", "toy", "--out=toy", "--image_size=32", "--train_good=2", "--test_good=2", "--per_defect=2"],
+    ],
+    ids=str,
+)
+def test_a_reader_who_goes_ends_the_program_without_a_traceback(program, unbuffered, tmp_path):
+    read, write = os.pipe()
+    os.close(read)
+    environment = os.environ | {"PYTHONUNBUFFERED": unbuffered, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command, pipes = [sys.executable, "-m", *program], {"stdout": write, "stderr": subprocess.PIPE}
+    done = subprocess.run(command, **pipes, env=environment, cwd=tmp_path)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (closed_pipe.STATUS, b"")
+
+
+def test_a_program_whose_output_is_read_says_all_of_it_and_ends_well(tmp_path):
+    assert run_process("mvtec_tf.bin.main", "--help").stdout.endswith("--help.\n")
+    assert run_process("fit_probe", "--help").returncode == 0

@@ -1,0 +1,39 @@
+"""Printing into a pipe that nobody reads any more, as `| head` leaves behind: the program ends, without a traceback."""
+
+import io
+import os
+import sys
+
+# As a shell reports a program that SIGPIPE has ended. The signal itself would also end who talks to a server.
+STATUS = 141
+
+
+class _Pipe(io.FileIO):
+    """A file whose reader may go."""
+
+    def write(self, data: bytes) -> int:
+        """Raises SystemExit, which no handler of errors takes for one of a file or a server."""
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            # What is printed on the way out goes nowhere.
+            with open(os.devnull, "wb") as nowhere:
+                os.dup2(nowhere.fileno(), self.fileno())
+            raise SystemExit(STATUS) from None
+
+
+def set_up() -> None:
+    """Sets `sys.stdout` up for a reader who goes. Called before anything is printed; again, it does nothing.
+
+    Who prints last flushes too: while Python ends it is too late to set a status.
+    """
+    out = sys.stdout
+    # A test's is none of the process'.
+    if type(out) is not io.TextIOWrapper or isinstance(getattr(out.buffer, "raw", out.buffer), _Pipe):
+        return
+    out.flush()
+    pipe = _Pipe(out.fileno(), "wb", closefd=False)
+    # PYTHONUNBUFFERED leaves the buffer out.
+    buffer = pipe if isinstance(out.buffer, io.FileIO) else io.BufferedWriter(pipe)
+    options = {"line_buffering": out.line_buffering, "write_through": out.write_through}
+    sys.stdout = io.TextIOWrapper(buffer, out.encoding, out.errors, **options)
