@@ -124,11 +124,30 @@ def refuse_shared(other: str) -> None:
         raise MaskError(SHARED, f"its mask is claimed by {other} too; rename one of the images and its mask")
 
 
+def shared_sentences(records: Iterable[Record]) -> list[str]:
+    """What to tell a person of the result of `shared`; nothing if it is empty."""
+    pairs = sorted({tuple(sorted(pair)) for pair in shared(records).items()})
+    named = "; ".join(" and ".join(pair) for pair in pairs[:_NAMED])
+    more = f"; and {len(pairs) - _NAMED} more" if len(pairs) > _NAMED else ""
+    return [f"Images with one mask for two, so that it is used for neither: {named}{more}."] if pairs else []
+
+
+def beside_images(files: Iterable[PathLike], images: Iterable[PathLike] = ()) -> list[tuple[str, str]]:
+    """(file, image) of the files that are called as the mask of another one in their folder, sorted.
+
+    Args:
+      files: that may be masks.
+      images: beside which they may lie, besides themselves.
+    """
+    stems = {os.path.splitext(file)[0]: os.fspath(file) for file in files}
+    called = {stem: of[1] for stem in stems if (of := _OF_IMAGE.match(stem))}
+    beside = (stems | {os.path.splitext(file)[0]: os.fspath(file) for file in images}) if called else {}
+    return sorted((stems[stem], beside[image]) for stem, image in called.items() if image in beside)
+
+
 def refuse_beside_images(files: Iterable[PathLike]) -> None:
     """Raises a `UserError` if a file is called as the mask of another image in its folder: it would be a photograph."""
-    stems = {os.path.splitext(file)[0]: os.fspath(file) for file in files}
-    found = [(stems[stem], stems[of[1]]) for stem in sorted(stems) if (of := _OF_IMAGE.match(stem)) and of[1] in stems]
-    if found:
+    if found := beside_images(files):
         mask, image = found[0]
         raise UserError(
             f"{mask}: called as a mask of {image} beside it ({len(found)} such files). Masks among the images would be "

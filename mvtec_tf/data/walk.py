@@ -120,6 +120,13 @@ def is_clutter(name: str) -> bool:
     return name.startswith(".") or name.lower() in _CLUTTER_FILES | _CLUTTER_FOLDERS
 
 
+def identity(file: str) -> str | tuple[int, int]:
+    """The same of two names of one file, also where they are hard links to it."""
+    found = os.stat(file)
+    # Some file systems of networks number no files.
+    return (found.st_dev, found.st_ino) if found.st_nlink > 1 and found.st_ino else os.path.realpath(file)
+
+
 def listing(names: Iterable[str]) -> str:
     """The first names with commas, and how many there are if that is not all of them."""
     names = list(names)

@@ -14,6 +14,12 @@ _DEFECTIVE = frozenset(
         *("reject", "rejected", "anomaly", "anomalies", "anomalous", "abnormal"),
     )
 )
+# Without "tests", which a folder of anything may be called.
+_HALVES = {
+    TRAIN: frozenset((TRAIN, "training", "trainset", "trainingset", "traindata", "trainingdata")),
+    TEST: frozenset((TEST, "testing", "testset", "testingset", "testdata", "testingdata")),
+}
+_VALIDATION = frozenset(("val", "validation", "validationset", "valset", "validationdata"))
 # "Mask" alone may be a kind of defect, as on a circuit board.
 _MASKS = frozenset(("groundtruth", "groundtruths"))
 # These say "good" in other words and languages, or nearly. They are refused as a type of defect, and as good ones too:
@@ -77,12 +83,16 @@ def is_masks(word: str) -> bool:
     return bare(word) in _MASKS
 
 
+def is_validation(word: str) -> bool:
+    """Whether a folder of this name holds images to choose settings or thresholds by, a third beside train and test."""
+    return bare(word) in _VALIDATION
+
+
 def part_of(name: str) -> str:
     """`TRAIN`, `TEST`, `GOOD`, `DEFECTIVE` or `MASKS`, whichever a folder of this name is in its category; or ""."""
-    if name.casefold() in (TRAIN, TEST):
-        return name.casefold()
+    half = next((half for half, names in _HALVES.items() if bare(name) in names), "")
     meanings = {MASKS: is_masks, GOOD: is_good, DEFECTIVE: is_defective}
-    return next((part for part, says in meanings.items() if says(name)), "")
+    return half or next((part for part, says in meanings.items() if says(name)), "")
 
 
 def bare(word: str) -> str:

@@ -4,6 +4,7 @@ import contextlib
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
 
+from mvtec_tf import files
 from mvtec_tf import settings as settings_lib
 from mvtec_tf.data import known_images
 from mvtec_tf.data.decoding import image_store, unreadable
@@ -107,6 +108,7 @@ def opened(
       skipped: images that were left out; they are listed in run.json and in the report.
       results: what a finished run must have, or it is completed; None: the job looks for itself.
     """
+    _look_at_copies(records)
     data = {
         "fingerprint": records_lib.fingerprint(records),
         "images": len(records),
@@ -146,6 +148,35 @@ def _look_at_results(run: RunDirectory, results: Sequence[str] | None) -> None:
         run.note(status="running")
     elif run.resumed:
         run.damaged(())
+
+
+def _look_at_copies(records: Sequence[Record]) -> None:
+    """Refuses one photograph with both labels, and says where one stands for two objects.
+
+    By bytes alone, which are read for the fingerprint anyway; `explore_data` also finds copies that were changed.
+
+    Raises:
+      UserError: names two files of the same bytes, of which one is good and one defective.
+    """
+    first_of: dict[str, Record] = {}
+    found: list[tuple[Record, Record]] = []
+    for record in records:
+        first = first_of.setdefault(files.sha256(record.file), record)
+        if first.label != record.label:
+            good, defective = sorted((first, record), key=lambda one: one.label)
+            raise UserError(
+                f"{good.path} is good and {defective.path} defective, but both files hold the same photograph. Take "
+                "one of them away; explore_data lists all such."
+            )
+        if first.group != record.group:
+            found.append((first, record))
+    if found:
+        first, second = found[0]
+        print(
+            f"{len(found)} images are exact copies of another one, such as {second.path} of {first.path}. As different "
+            "objects they may stand on both sides of a cut: take copies away, or say that they show one object.",
+            flush=True,
+        )
 
 
 def _note_images(run: RunDirectory, records: Sequence[Record], skipped: Sequence[Unreadable]) -> None:

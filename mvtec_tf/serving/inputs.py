@@ -7,7 +7,7 @@ import pathlib
 import sys
 from collections.abc import Callable, Iterable
 
-from mvtec_tf.data import csv_table, walk
+from mvtec_tf.data import csv_table, masks, walk
 from mvtec_tf.errors import UserError
 
 _MAGIC = frozenset("*?[")
@@ -32,7 +32,14 @@ def expand(paths: Iterable[str], say: Callable[[str], None] = lambda sentence: N
             names = sorted(glob.glob(path, recursive=True)) or names
         for name in names:
             found.update(dict.fromkeys(_below(name, say) if os.path.isdir(name) else [name]))
+    if called := masks.beside_images(found):
+        say(f"{len(called)} of the files are called as masks. {as_photograph(*called[0])}")
     return list(found)
+
+
+def as_photograph(mask: str, image: str) -> str:
+    """What to tell a person of a file that is called as the mask of an image beside it."""
+    return f"{mask}: called as a mask of {image} beside it, and judged as a photograph. Leave masks out."
 
 
 def candidates(walked: walk.Walk) -> list[str]:

@@ -11,10 +11,10 @@ import os
 from collections.abc import Callable, Container, Iterable, Sequence
 from typing import Any
 
-from mvtec_tf.data import walk
+from mvtec_tf.data import masks, walk
 from mvtec_tf.errors import UserError
 from mvtec_tf.serving.client import UnavailableError
-from mvtec_tf.serving.inputs import candidates
+from mvtec_tf.serving.inputs import as_photograph, candidates
 from mvtec_tf.serving.journal import Journal
 
 # A file that cannot be decoded may be one whose writer has paused: it is called bad after so many looks without change.
@@ -63,6 +63,8 @@ class DropBox:
         seen = {file for file in candidates(walked) if self._name(file) not in judged}
         for gone in self._candidates.keys() - seen:
             del self._candidates[gone]
+        called = masks.beside_images(seen - self._candidates.keys(), walked.images)
+        self._say_once(as_photograph(*pair) for pair in called)
         ready = []
         for file in sorted(seen):
             state = _state(file)

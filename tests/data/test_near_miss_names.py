@@ -4,6 +4,7 @@ import pytest
 
 from mvtec_tf.data.formats import scan as records
 from mvtec_tf.errors import UserError
+from tests.conftest import run_binary
 
 _GOOD = ("Good", "GOOD", "ok", "OK", "io", "i.O.", "Pass", "passed")
 _DEFECTIVE = ("Defective", "bad", "NG", "NOK", "n.i.O.", "anomaly", "Fail")
@@ -87,7 +88,7 @@ def test_what_could_be_meant_in_two_ways_is_refused(tmp_path, extra, message):
         records.scan([folder])
 
 
-@pytest.mark.parametrize("extra", ["validation/0.png", "OK/0.png", "0.png", "test2/chip/0.png"])
+@pytest.mark.parametrize("extra", ["more/0.png", "OK/0.png", "0.png", "test2/chip/0.png"])
 def test_images_beside_train_and_test_are_said_to_be_unread(tmp_path, extra):
     folder = _fill(tmp_path / "cap", "train/good", "test/chip")
     _image(folder / extra)
@@ -294,6 +295,71 @@ def test_masks_that_lie_among_their_images_are_no_photographs(tmp_path, parts, m
     (tmp_path / "list.csv").write_text("\n".join(["path,label", *lines]))
     with pytest.raises(UserError, match="called as a mask"):
         records.scan([tmp_path / "list.csv"])
+
+
+@pytest.mark.parametrize("kind", ["folder", "list"])
+def test_one_file_under_two_labels_or_twice_under_one_is_refused_also_where_the_link_is_hard(tmp_path, kind):
+    folder = _fill(tmp_path / "cap", "good", "defective")
+    for name in ("defective/again.png", "good/again.png"):
+        (folder / name).hardlink_to(folder / "good" / "00.png")
+        if kind == "list":
+            line = f"cap/{name},{name.split('/')[0]}"
+            (tmp_path / "list.csv").write_text(f"path,label\ncap/good/00.png,0\n{line}\n")
+        with pytest.raises(UserError, match=r"are the same file, because of a link|stands in line 2 already"):
+            records.scan([folder if kind == "folder" else tmp_path / "list.csv"])
+        (folder / name).unlink()
+
+
+def test_a_copy_under_both_labels_is_refused_by_every_job_and_one_under_another_name_is_said(toy, tmp_path, capsys):
+    good = sorted((toy / "denim/train/good").iterdir())[:8]
+    for name, source in {f"good/{file.name}": file for file in good}.items():
+        (tmp_path / "cap" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "cap" / name).write_bytes(source.read_bytes())
+    for number, file in enumerate(sorted((toy / "denim/test").glob("[!g]*/*.png"))[:4]):
+        (tmp_path / "cap/defective").mkdir(exist_ok=True)
+        (tmp_path / f"cap/defective/{number}.png").write_bytes(file.read_bytes())
+    asked = (f"--data_dir={tmp_path / 'cap'}", "--features=mean_brightness")
+    (tmp_path / "cap/good/copy.png").write_bytes(good[0].read_bytes())
+    said = run_binary("fit_baseline", *asked, f"--run_dir={tmp_path / 'said'}").stdout
+    assert "1 images are exact copies of another one, such as cap/good/" in said
+    (tmp_path / "cap/defective/copy.png").write_bytes(good[0].read_bytes())
+    done = run_binary("fit_baseline", *asked, f"--run_dir={tmp_path / 'refused'}", check=False)
+    assert done.returncode == 1
+    assert "cap/defective/copy.png defective, but both files hold the same photograph" in done.stderr
+    assert not (tmp_path / "refused").exists()
+
+
+@pytest.mark.parametrize("halves", [("Training", "Testing"), ("train_data", "TestSet"), ("training", "test")])
+def test_other_words_for_train_and_test_are_taken_with_a_word(tmp_path, halves):
+    train, test = halves
+    folder = _fill(tmp_path / "cap", f"{train}/good", f"{test}/chip")
+    _image(folder / test / "good" / "0.png")
+    found, said = _scan(folder)
+    assert {(record.split, record.defect) for record in found} == {
+        ("train", "good"),
+        ("test", "good"),
+        ("test", "chip"),
+    }
+    assert f"{train}/ as train/" in said
+    _image(folder / "train" / "good" / "0.png")
+    with pytest.raises(UserError, match="both say 'train'"):
+        records.scan([folder])
+
+
+@pytest.mark.parametrize("third", ["val", "validation", "Validation", "val_set"])
+def test_a_third_part_for_validation_is_refused_with_the_parts_that_there_are(tmp_path, third):
+    folder = _fill(_fill(tmp_path / "cap", "train/good", "test/chip"), f"{third}/good", f"{third}/chip")
+    with pytest.raises(UserError, match=rf"{third}/ \(.*put these good images into train/good/"):
+        records.scan([folder])
+    with pytest.raises(UserError, match="called as a part of a category"):
+        records.scan([folder / third])
+
+
+@pytest.mark.parametrize("half", ["Training", "Testing", "validation"])
+def test_halves_with_good_and_defective_are_no_two_products(tmp_path, half):
+    _fill(tmp_path / "cap", f"{half}/good", f"{half}/defective")
+    with pytest.raises(UserError, match=r"called as a part of a category|no good training images|outside train/good"):
+        records.scan([tmp_path / "cap"])
 
 
 def test_a_folder_of_masks_in_one_half_is_said_or_refused(tmp_path):

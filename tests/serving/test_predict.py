@@ -236,6 +236,16 @@ def test_paths_are_files_folders_patterns_and_lists_each_image_once(tmp_path):
     ]
 
 
+def test_files_that_are_called_as_masks_of_others_are_judged_with_a_word(tmp_path):
+    for name in ("a.png", "a_mask.png", "b_gt.png", "c.png", "c.jpg"):
+        (tmp_path / name).touch()
+    said = []
+    assert len(inputs.expand([str(tmp_path)], said.append)) == 5
+    (sentence,) = said
+    mask, image = tmp_path / "a_mask.png", tmp_path / "a.png"
+    assert sentence.startswith(f"1 of the files are called as masks. {mask}: called as a mask of {image} beside it")
+
+
 def test_masks_of_the_layout_are_no_photographs(toy):
     assert any(pathlib.Path(toy).glob("*/ground_truth/*/*.png"))
     assert not [file for file in inputs.expand([str(toy)]) if "ground_truth" in file]
@@ -254,7 +264,7 @@ def test_a_torn_last_row_is_cut_off_and_judged_again(tmp_path):
             torn.write_bytes(content[:length])
             with Journal(torn, columns, form) as table:
                 kept = list(names[: len(table.names)])
-                assert table.names == set(kept)
+                assert set(table.names) == set(kept)
                 table.append({"path": name, "verdict": "good", "error": ""} for name in names[len(kept) :])
             assert torn.read_bytes() == content
 

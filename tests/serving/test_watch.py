@@ -40,6 +40,16 @@ def test_a_file_is_judged_at_the_second_look_that_finds_it_unchanged(line):
     assert line.model.shown == [WHOLE]
 
 
+def test_a_file_that_is_called_as_a_mask_of_one_beside_it_is_judged_with_a_word(line, capsys):
+    (line.folder / "a.png").write_bytes(WHOLE)
+    line.look(nothing)
+    assert "called as a mask" not in capsys.readouterr().out
+    (line.folder / "a_mask.png").write_bytes(WHOLE)
+    line.look(nothing, nothing)
+    assert capsys.readouterr().out.count("a_mask.png: called as a mask of") == 1
+    assert line.rows() == {"a.png": "", "a_mask.png": ""}
+
+
 def test_a_file_that_is_being_written_is_not_read(line):
     file = line.folder / "a.png"
     parts = [WHOLE[:3], WHOLE[3:6], WHOLE[6:]]

@@ -66,10 +66,11 @@ def _category(folder: pathlib.Path) -> Category:
     # The name that it has here, though it may be a link to a folder of another name.
     whole = pathlib.Path(os.path.abspath(folder))
     kinds = layout.kinds(folder)
-    if words.part_of(whole.name) in (TRAIN, TEST) and layout.MVTEC not in kinds:
+    part = words.part_of(whole.name) in (TRAIN, TEST) or words.is_validation(whole.name)
+    if part and layout.MVTEC not in kinds:
         raise UserError(
-            f"`data_dir`={folder}: one half of a category in the MVTec layout. Name the folder above it, "
-            f"{whole.parent}."
+            f"`data_dir`={folder}: called as a part of a category in the MVTec layout. Name the folder above it, "
+            f"{whole.parent}, which then holds {TRAIN}/ and {TEST}/; or give it the name of what it shows."
         )
     if len(kinds) > 1:
         raise UserError(f"{folder}: {_contents(folder)}, which is two layouts at once. Expected either. {_HINT}")
@@ -84,17 +85,15 @@ def _read(name: str, folder: pathlib.Path, kind: str) -> tuple[list[Record], lis
     masks.refuse_beside_images(walked.images)
     reader = _Folder(name, folder, walked)
     records, sentences = reader.mvtec() if kind == layout.MVTEC else reader.plain()
-    _refuse_linked_twice(records, walked.linked)
+    _refuse_linked_twice(records)
     return records, [*walked.notes(), *reader.sentences(), *sentences]
 
 
-def _refuse_linked_twice(records: Iterable[Record], linked: Iterable[str]) -> None:
+def _refuse_linked_twice(records: Iterable[Record]) -> None:
     """One photograph under two names may have two labels, or be trained on and judged."""
-    if not linked:
-        return
-    known: dict[str, str] = {}
+    known: dict[str | tuple[int, int], str] = {}
     for record in records:
-        first = known.setdefault(os.path.realpath(record.file), record.file)
+        first = known.setdefault(walk.identity(record.file), record.file)
         if first != record.file:
             raise UserError(f"{first} and {record.file} are the same file, because of a link. Keep one of them.")
 
@@ -132,6 +131,12 @@ class _Folder:
                 f"Defective images belong below {TEST}/."
             )
         others = self._others(TRAIN, TEST)
+        if thirds := [place for place in others if words.is_validation(place.split("/")[0])]:
+            raise UserError(
+                f"{self._folder}: {walk.listing(thirds)} is no part of {_MVTEC_HINT}. What a threshold or a training "
+                f"is chosen by is held out of the others by itself: put these good images into {TRAIN}/{GOOD}/ and the "
+                f"defective ones into {TEST}/DEFECT/, or take the folder away."
+            )
         return records, [f"{self._folder}: images that were not read: {walk.listing(others)}."] if others else []
 
     def plain(self) -> tuple[list[Record], list[str]]:

@@ -6,7 +6,7 @@ import os
 import pathlib
 from collections import Counter, defaultdict
 
-from mvtec_tf.data import masks, words
+from mvtec_tf.data import masks, walk, words
 from mvtec_tf.data.csv_table import CsvTable, Places
 from mvtec_tf.data.formats import division, groups_file, layout, names
 from mvtec_tf.data.record import DEFECTIVE, GOOD, IMAGE_SUFFIXES, TEST, TRAIN, Category, Record
@@ -86,7 +86,7 @@ class _Reader:
     def __init__(self, table: pathlib.Path) -> None:
         self._table = table
         self._places = Places(table.parent)
-        self._lines: dict[str, int] = {}
+        self._lines: dict[str | tuple[int, int], int] = {}
         self._rows: dict[str, list[tuple[int, Record, str]]] = defaultdict(list)
         self._wrong: list[str] = []
         self._words: Counter = Counter()
@@ -96,7 +96,7 @@ class _Reader:
         """One row."""
         try:
             record, group = self._record(row), _given(row, "group")
-            first = self._lines.setdefault(os.path.realpath(record.file), line)
+            first = self._lines.setdefault(walk.identity(record.file), line)
             if first != line:
                 raise _RowError(f"{names.printable(record.file)} stands in line {first} already")
         except _RowError as error:

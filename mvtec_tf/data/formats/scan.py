@@ -13,7 +13,7 @@ import pathlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from mvtec_tf import files
-from mvtec_tf.data import words
+from mvtec_tf.data import masks, words
 from mvtec_tf.data.formats import division, folders, image_list
 from mvtec_tf.data.record import GOOD, IMAGE_SUFFIXES, Category, PathLike, Record
 from mvtec_tf.errors import UserError
@@ -67,7 +67,7 @@ def scan(
         words.refuse_twins(f"groups of category {name!r}", given)
         read, more = division.with_good_tests(name, read)
         records += read
-        for sentence in [*sentences, *more]:
+        for sentence in [*sentences, *more, *masks.shared_sentences(read)]:
             say(sentence)
     return tuple(records)
 
