@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from PIL import Image
 
-from mvtec_tf.data import leaks, masks, pillow_images
+from mvtec_tf.data import leaks, masks, pillow_images, walk
 from mvtec_tf.data.formats.scan import Record
 from mvtec_tf.data.masks import MaskError
 from mvtec_tf.data.pillow_images import UnreadableImageError
@@ -104,6 +104,16 @@ def with_masks(folder: PathLike, table: Predictions, files: Mapping[str, ImageFi
             f"would be {inside(root, first)} or the same with _mask.png instead of the suffix."
         )
     return result
+
+
+def unclaimed(folder: PathLike, table: Predictions) -> list[str]:
+    """A sentence on the files of a folder of masks, see `with_masks`, that are the mask of no image of `table`."""
+    root = pathlib.Path(folder)
+    claimed = {_mask_below(root, path) for path in table.path.tolist()}
+    suffixes = tuple(Image.registered_extensions())
+    found = [file for file in walk.walk(root).files if file.lower().endswith(suffixes) and file not in claimed]
+    named = walk.listing(os.path.relpath(file, root) for file in found)
+    return [f"`masks`={folder}: {len(found)} files are the mask of no image of the table: {named}."] if found else []
 
 
 def read_mask(files: ImageFiles) -> np.ndarray:

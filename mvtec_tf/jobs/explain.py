@@ -81,9 +81,10 @@ def explain(settings: ExplainSettings) -> dict[str, Any]:
     if record["binary"] != "fit_probe" or not set(settings.method) & set(grad_cam.NAMES):
         unread.refuse(settings, ["encoder"], "only Grad-CAM of a probe looks into its encoder")
     with Owned(run, "`run`"):
-        evaluate = again.predictions_of(run).part(leaks.EVALUATE)
+        table = again.predictions_of(run)
+        evaluate = table.part(leaks.EVALUATE)
         records = records_lib.scan(settings.data_dir, record["settings"].get("categories", []), say=print)
-        image_files, about_files = extras_lib.image_and_mask_files(settings, evaluate, (), records)
+        image_files, about_files = extras_lib.image_and_mask_files(settings, table, (), records)
         own = records_of(evaluate, records)
         methods = list(dict.fromkeys(settings.method))
         found = explain_run(run, record, evaluate, own, methods, settings.batch_size, settings.encoder)

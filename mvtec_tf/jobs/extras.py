@@ -3,7 +3,7 @@
 import pathlib
 from collections.abc import Sequence
 
-from mvtec_tf.data import masks
+from mvtec_tf.data import leaks, masks
 from mvtec_tf.data.formats import scan as records_lib
 from mvtec_tf.data.record import Record
 from mvtec_tf.errors import UsageError
@@ -16,12 +16,12 @@ from mvtec_tf.jobs import unread
 from mvtec_tf.jobs.settings import ExtraSettings, JudgeSettings
 
 
-def extras(settings: JudgeSettings, evaluate: Predictions) -> Extras:
+def extras(settings: JudgeSettings, table: Predictions) -> Extras:
     """What the settings name.
 
     Args:
       settings: see there.
-      evaluate: rows that will be judged.
+      table: of which the evaluate rows will be judged.
 
     Raises:
       UsageError: settings that miss each other.
@@ -33,10 +33,10 @@ def extras(settings: JudgeSettings, evaluate: Predictions) -> Extras:
         unread.refuse(settings, ["categories"], "they are those of `data_dir`, which is not given")
         if not settings.heatmaps:
             unread.refuse(settings, ["masks"], "neither images (`data_dir`) nor `heatmaps` are there to be shown with")
-    maps = heat_maps(settings.heatmaps)
+    maps, evaluate = heat_maps(settings.heatmaps), table.part(leaks.EVALUATE)
     files, about_files = {}, ()
     if settings.data_dir or settings.masks is not None:
-        files, about_files = image_and_mask_files(settings, evaluate, settings.categories)
+        files, about_files = image_and_mask_files(settings, table, settings.categories)
     features = None if settings.features is None else embedding.read(settings.features, evaluate)
     return Extras(
         files=files,
@@ -51,26 +51,27 @@ def extras(settings: JudgeSettings, evaluate: Predictions) -> Extras:
 
 
 def image_and_mask_files(
-    settings: ExtraSettings, evaluate: Predictions, categories: Sequence[str], records: Sequence[Record] | None = None
+    settings: ExtraSettings, table: Predictions, categories: Sequence[str], records: Sequence[Record] | None = None
 ) -> tuple[dict[str, ImageFiles], tuple[str, ...]]:
-    """The files of a table's rows, by path, and what must be known of the masks, a sentence each, also printed.
+    """The files of a table's evaluate rows, by path, and what must be known of the masks, in sentences, also printed.
 
     Args:
       settings: where images and masks are.
-      evaluate: the rows.
+      table: its other rows have masks of their own.
       categories: only these of the images; empty: all.
       records: the images, where they are known already.
 
     Raises:
       UserError: the folder of images or of masks holds other images or none.
     """
-    files, about = {}, ()
+    files, about, evaluate = {}, (), table.part(leaks.EVALUATE)
     if settings.data_dir:
         found = records_lib.scan(settings.data_dir, categories, say=print) if records is None else records
         files = image_files.from_records(found, evaluate, f"`data_dir`={','.join(settings.data_dir)}")
         about = tuple(masks.sentences(masks.unclaimed(found)))
     if settings.masks is not None:
-        files, about = image_files.with_masks(settings.masks, evaluate, files), ()
+        files = image_files.with_masks(settings.masks, evaluate, files)
+        about = tuple(image_files.unclaimed(settings.masks, table))
     for sentence in about:
         print(sentence)
     return files, about

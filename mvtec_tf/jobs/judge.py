@@ -5,7 +5,6 @@ import pathlib
 from typing import Any
 
 from mvtec_tf import files
-from mvtec_tf.data import leaks
 from mvtec_tf.errors import UsageError
 from mvtec_tf.evaluation import predicted, recorded
 from mvtec_tf.evaluation.intervals import Bootstrap
@@ -47,7 +46,7 @@ def judge_table(settings: JudgeSettings) -> dict[str, Any]:
     notes.append(("Threshold", words))
     print(words)
     with Owned(settings.out, "`out`"):
-        shown = extras.extras(settings, predictions.part(leaks.EVALUATE))
+        shown = extras.extras(settings, predictions)
         return judge.judge(
             predictions,
             settings.out,

@@ -13,9 +13,11 @@ from mvtec_tf.data.masks import MaskError
 from mvtec_tf.data.record import Record
 from mvtec_tf.errors import UserError
 from mvtec_tf.evaluation import image_files
-from mvtec_tf.evaluation.table import Predictions
+from mvtec_tf.evaluation.table import Predictions, Row
 from mvtec_tf.exploration.findings import findings
 from mvtec_tf.exploration.survey import explore
+from mvtec_tf.jobs import extras
+from mvtec_tf.jobs.settings import JudgeSettings
 from tests.support import image_samples
 
 HEIGHT, WIDTH = 60, 90
@@ -227,7 +229,10 @@ def test_the_size_of_an_image_is_that_of_its_decoded_pixels(tmp_path, name):
 def test_a_mask_that_two_images_claim_is_nobodys_and_both_are_named(tmp_path):
     found = _data(tmp_path, MASKS["0 and 255"])
     _put(tmp_path / "bolt/test/dent/000.jpg", _saved(_photo(), ".jpg"))
-    found = records.scan([tmp_path])
+    said = []
+    found = records.scan([tmp_path], say=said.append)
+    (shared,) = [sentence for sentence in said if "one mask for two" in sentence]
+    assert "bolt/test/dent/000.jpg and bolt/test/dent/000.png" in shared
     states = {mask.record.path: (mask.state, mask.reason) for mask in explore(found).masks}
     assert {path[-3:]: state for path, (state, _) in states.items()} == {"png": masks.SHARED, "jpg": masks.SHARED}
     assert "claimed by bolt/test/dent/000.jpg too" in states["bolt/test/dent/000.png"][1]
@@ -235,6 +240,27 @@ def test_a_mask_that_two_images_claim_is_nobodys_and_both_are_named(tmp_path):
         with pytest.raises(MaskError, match="claimed by") as caught:
             image_files.read_mask(files)
         assert str(caught.value) == states[path][1]
+
+
+def test_masks_of_a_folder_that_no_row_of_the_table_claims_are_named(tmp_path):
+    names = ["cap/test/chip/0.png", "cap/test/chip/1.png", "cap/test/good/0.png"]
+    table = Predictions.from_rows(
+        [
+            Row(names[0], "cap", "chip", 1, "evaluate", 0.5),
+            Row(names[1], "cap", "chip", 1, "calibrate", 0.5),
+            Row(names[2], "cap", "good", 0, "evaluate", 0.5),
+        ]
+    )
+    for name in (*names, "cap/test/chip/2_mask.png", "cap/test/chip/0_mask.png", "cap/notes.txt", "cap/._3.png"):
+        _put(tmp_path / name, _saved(_photo(), ".png"))
+    (sentence,) = image_files.unclaimed(tmp_path, table)
+    unclaimed = ("cap/test/chip/0_mask.png", "cap/test/chip/2_mask.png")
+    assert sentence.endswith(f"2 files are the mask of no image of the table: {', '.join(unclaimed)}.")
+    settings = JudgeSettings(predictions="", out="", masks=str(tmp_path), heatmaps=(str(tmp_path),))
+    assert extras.extras(settings, table).about_files == (sentence,)
+    for name in unclaimed:
+        (tmp_path / name).unlink()
+    assert image_files.unclaimed(tmp_path, table) == []
 
 
 def test_photographs_of_one_object_may_share_a_mask(tmp_path):

@@ -30,6 +30,18 @@ def cap(tmp_path):
     return _fill(tmp_path / "data" / "cap")
 
 
+def test_a_list_that_keeps_every_good_image_for_training_is_told_that_some_are_tested_with(tmp_path):
+    lines = ["path,label,split", *(f"{number}.png,0,train" for number in range(30)), "30.png,1,test"]
+    for number in range(31):
+        (tmp_path / f"{number}.png").touch()
+    (tmp_path / "cap.csv").write_text("\n".join(lines))
+    said = []
+    found = records.scan([tmp_path / "cap.csv"], say=said.append)
+    tests = sum(record.split == "test" and not record.label for record in found)
+    assert 0 < tests < 30
+    assert f"Against what their source says, {tests} of the 30 are kept for testing" in "\n".join(said)
+
+
 def _splits(found):
     return {record.path: record.split for record in found}
 

@@ -66,9 +66,9 @@ def with_good_tests(name: str, records: Sequence[Record]) -> tuple[list[Record],
     moved = [dataclasses.replace(one, split=TEST) if one.group in kept else one for one in records]
     tests, good = (sum(not one.label and one.split in splits for one in moved) for splits in ((TEST,), (TEST, TRAIN)))
     sentence = (
-        f"{name}: there is no good test image, so {tests} of its {good} good training images are kept for testing, "
-        f"chosen by their names (about {100 * TEST_SHARE:.0f} %, the same in every run): without any, nobody could say "
-        "how many good parts are falsely stopped."
+        f"{name}: all good images are for training, and none to test with. Against what their source says, {tests} of "
+        f"the {good} are kept for testing, chosen by their names (about {100 * TEST_SHARE:.0f} %, the same in every "
+        "run): without any, nobody could say how many good parts are falsely stopped."
     )
     return moved, [sentence]
 

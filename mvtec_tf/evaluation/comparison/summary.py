@@ -71,7 +71,8 @@ def text_table(compared: Comparison) -> str:
             spread = "" if deviation is None else f" seeds +-{deviation:.3f}"
             figure = summary.with_limits(each.figures[ALL][name])
             lines.append(f"  {each.method.name:{width}}  {labels(each):20}  {figure}{spread}  {difference}".rstrip())
-    return "\n".join(lines)
+    missing = summary.why_missing(each.figures[ALL][name].reason for name in names for each in compared.standings)
+    return "\n".join([*lines, *missing])
 
 
 def _images(compared: Comparison) -> str:

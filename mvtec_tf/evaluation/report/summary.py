@@ -1,6 +1,6 @@
 """The answer in plain words, and the figures as a small text table."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from mvtec_tf.data import leaks
@@ -108,7 +108,15 @@ def text_table(document: Mapping[str, Any]) -> str:
             for _, found in columns
         )
         lines.append(f"{name:26}" + "".join(f"  {cell:>28}" for cell in cells))
-    return "\n".join(lines)
+    # What calls everything defective has no figures for reasons of its own.
+    values = [found[name] for name in names_with_values(document["overall"]) for _, found in columns[::2]]
+    return "\n".join([*lines, *why_missing(value.get("reason", "") for value in values)])
+
+
+def why_missing(reasons: Iterable[str]) -> list[str]:
+    """A line on the dashes of a table, none where there are none: `reasons` of its figures, "" of one that is there."""
+    told = dict.fromkeys(filter(None, reasons))
+    return [f"-: there is no such figure: {'; '.join(told)}."] if told else []
 
 
 def _value(found: Metric | Mapping[str, Any]) -> float | None:
