@@ -1,9 +1,10 @@
 """Tables that `predict` wrote: rows of any images, of which only some can be judged, with their thresholds."""
 
 import collections
+import dataclasses
 import json
 import pathlib
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from mvtec_tf.data.csv_table import CsvTable
 from mvtec_tf.errors import UserError
@@ -82,14 +83,39 @@ def in_words(left_out: Iterable[tuple[str, str]]) -> str:
     return ", ".join(f"{count} ({kind})" for kind, count in kinds.items())
 
 
-def thresholds_of(rows: Iterable[tuple[str, str]]) -> dict[str, float]:
-    """category -> the threshold that most of its images were called by.
+@dataclasses.dataclass(frozen=True)
+class Called:
+    """How an image was called.
+
+    Attributes:
+      category: of the image.
+      threshold: None where the row does not say it.
+      model: that called it, "" where the row does not say it.
+    """
+
+    category: str
+    threshold: float | None
+    model: str
+
+
+def thresholds_of(rows: Sequence[Called], source: str) -> dict[str, float]:
+    """category -> the threshold that most of its images were called by: a model may take one for another category's.
 
     Args:
-      rows: (category, threshold as text) of each image that is judged.
+      rows: of each image that is judged.
+      source: the table, the beginning of the message.
+
+    Raises:
+      UserError: several models called them; their scores are not of one kind.
     """
+    models = sorted({row.model for row in rows})
+    if len(models) > 1:
+        raise UserError(
+            f"{source}: rows of several models, {', '.join(models)}, whose scores are not of one kind. Keep those of "
+            "one."
+        )
     found: dict[str, collections.Counter] = collections.defaultdict(collections.Counter)
-    for category, threshold in rows:
-        if threshold:
-            found[category][float(threshold)] += 1
+    for row in rows:
+        if row.threshold is not None:
+            found[row.category][row.threshold] += 1
     return {category: counter.most_common(1)[0][0] for category, counter in found.items()}

@@ -8,6 +8,7 @@ higher score means more defective.
 import csv
 import dataclasses
 import io
+import math
 import os
 import pathlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -19,6 +20,7 @@ from mvtec_tf.data import leaks, words
 from mvtec_tf.data.csv_table import CsvTable
 from mvtec_tf.errors import UserError
 from mvtec_tf.evaluation import predicted
+from mvtec_tf.evaluation.predicted import Called
 
 PathLike = str | os.PathLike[str]
 
@@ -165,7 +167,7 @@ def read_predictions(path: PathLike, allow_leak: bool = False) -> Predictions:
     table = predicted.JsonLines(file, REQUIRED) if is_json else CsvTable(file, REQUIRED, OPTIONAL, strip=False)
     by_predict = predicted.is_predicted(table)
     left_out: list[tuple[str, str]] = []
-    called: list[tuple[str, str]] = []
+    called: list[Called] = []
     columns: dict[str, list] = {name: [] for name in REQUIRED + OPTIONAL if name in table.columns}
     lines: list[int] = []
     for line, row in table:
@@ -173,7 +175,9 @@ def read_predictions(path: PathLike, allow_leak: bool = False) -> Predictions:
             if reason := predicted.why_not_judged(row):
                 left_out.append((row["path"], reason))
                 continue
-            called += [(row["category"], row["threshold"])] * (row["split"] == leaks.EVALUATE)
+            if row["split"] == leaks.EVALUATE:
+                threshold = _threshold(row["threshold"], f"{source}, line {line}") if row["threshold"] else None
+                called.append(Called(row["category"], threshold, row.get("model", "")))
         lines.append(line)
         for name, values in columns.items():
             values.append(_value(row[name], name, f"{source}, line {line}"))
@@ -185,7 +189,7 @@ def read_predictions(path: PathLike, allow_leak: bool = False) -> Predictions:
     predictions = dataclasses.replace(
         Predictions.from_columns(**columns, ignored_columns=() if by_predict else table.unused(REQUIRED + OPTIONAL)),
         left_out=tuple(left_out),
-        thresholds=predicted.thresholds_of(called),
+        thresholds=predicted.thresholds_of(called, source),
     )
     check(predictions, source, lambda row: f"line {lines[row]}", allow_leak)
     return predictions
@@ -275,6 +279,13 @@ def _label(text: str, where: str) -> int:
     if text.strip() not in ("0", "1"):
         raise UserError(f"{where}: label {text!r}. Expected 1 for a defective image or 0 for a good one.")
     return int(text)
+
+
+def _threshold(text: str, where: str) -> float:
+    value = _number(text, "threshold", where)
+    if not math.isfinite(value):
+        raise UserError(f"{where}: threshold {text}. Expected a finite number, as the model has.")
+    return value
 
 
 def _number(text: str, column: str, where: str) -> float:

@@ -173,6 +173,24 @@ def test_what_predict_wrote_is_judged_at_the_models_thresholds_without_the_rows_
     assert again.judge_again(tmp_path / "out", Extras(), "again")["confusion"] == document["confusion"]
 
 
+@pytest.mark.parametrize("threshold", ["nan", "inf", "0,5", "1_0"])
+def test_a_threshold_in_a_table_of_predict_that_is_no_number_is_named_with_its_line(threshold, tmp_path):
+    file = tmp_path / "judged.csv"
+    _predicted(file, {"cap": threshold, "washer": 0.4})
+    with pytest.raises(UserError, match=r"judged\.csv, line \d+: threshold"):
+        read_predictions(file)
+
+
+def test_a_table_with_rows_of_two_models_is_not_judged_as_one(tmp_path):
+    file = tmp_path / "judged.jsonl"
+    _predicted(file, {"cap": 0.4, "washer": 0.4})
+    lines = file.read_text(encoding="utf-8").splitlines()
+    lines[-1] = lines[-1].replace('"model": ""', '"model": "cap/2 0badcafe"')
+    file.write_text("\n".join(lines), encoding="utf-8")
+    with pytest.raises(UserError, match=r"rows of several models, .*cap/2 0badcafe"):
+        read_predictions(file)
+
+
 def test_a_table_of_predict_in_which_nothing_can_be_judged_says_why(tmp_path):
     file = tmp_path / "judged.csv"
     row = dict.fromkeys(batch.COLUMNS, "") | {"path": "a.png", "score": 0.5, "threshold": 0.5, "verdict": "defective"}
