@@ -5,7 +5,6 @@ has too, and calls the same job.
 """
 
 import dataclasses
-import difflib
 import os
 import pathlib
 import tempfile
@@ -47,7 +46,7 @@ def scan(data: PathLike | Sequence[PathLike], categories: Sequence[str] = ()) ->
     Example:
       images = mt.scan("DATA/bottle")
     """
-    return records_lib.scan(_paths(data), list(categories), say=print)
+    return records_lib.scan(settings_lib.texts(data), list(categories), say=print)
 
 
 def split(images: Sequence[Record], label_budget: float | str = 0.1, seed: int = 0) -> Cut:
@@ -84,7 +83,7 @@ def extract_features(images: Sequence[Record], *, cache: PathLike, **settings: A
     """
     from mvtec_tf.jobs.extract import extract_features as job
 
-    asked = _settings(ExtractSettings, settings | {"data_dir": (), "out": cache})
+    asked = settings_lib.of_keywords(ExtractSettings, settings | {"data_dir": (), "out": cache})
     return job(asked, tuple(images))
 
 
@@ -101,7 +100,7 @@ def fit(data: PathLike | Sequence[PathLike], *, run_dir: PathLike, **settings: A
     """
     from mvtec_tf.jobs.fit import fit as job
 
-    return Model(job(_settings(FitSettings, settings | {"data_dir": _paths(data), "run_dir": run_dir})).path)
+    return Model(job(settings_lib.of_keywords(FitSettings, settings | {"data_dir": data, "run_dir": run_dir})).path)
 
 
 def train_classifier(data: PathLike | Sequence[PathLike], *, run_dir: PathLike, **settings: Any) -> "Model":
@@ -116,7 +115,7 @@ def train_classifier(data: PathLike | Sequence[PathLike], *, run_dir: PathLike, 
     """
     from mvtec_tf.jobs.train_classifier import train_classifier as job
 
-    asked = _settings(TrainClassifierSettings, settings | {"data_dir": _paths(data), "run_dir": run_dir})
+    asked = settings_lib.of_keywords(TrainClassifierSettings, settings | {"data_dir": data, "run_dir": run_dir})
     return Model(job(asked).path)
 
 
@@ -135,7 +134,7 @@ def pretrain(data: PathLike | Sequence[PathLike], *, run_dir: PathLike, **settin
     """
     from mvtec_tf.jobs.pretrain import pretrain as job
 
-    return job(_settings(PretrainSettings, settings | {"data_dir": _paths(data), "run_dir": run_dir})).path
+    return job(settings_lib.of_keywords(PretrainSettings, settings | {"data_dir": data, "run_dir": run_dir})).path
 
 
 def judge(predictions: PathLike, *, out: PathLike | None = None, **settings: Any) -> "Report":
@@ -152,11 +151,9 @@ def judge(predictions: PathLike, *, out: PathLike | None = None, **settings: Any
     """
     from mvtec_tf.jobs.judge import judge_table
 
-    if "data_dir" in settings:
-        settings["data_dir"] = _paths(settings["data_dir"])
     folder = None if out is not None else tempfile.TemporaryDirectory(prefix="mvtec_tf_judged_")
     where = pathlib.Path(out if folder is None else folder.name)
-    asked = _settings(JudgeSettings, settings | {"predictions": predictions, "out": where})
+    asked = settings_lib.of_keywords(JudgeSettings, settings | {"predictions": predictions, "out": where})
     return Report(where, judge_table(asked), folder)
 
 
@@ -180,7 +177,7 @@ def compare(runs: Mapping[str, PathLike] | Sequence[PathLike], *, out: PathLike,
         texts = [f"{name}={os.fspath(path)}" for name, path in runs.items()]
     else:
         texts = [os.fspath(path) for path in runs]
-    job(_settings(CompareSettings, settings | {"runs": texts, "out": out}))
+    job(settings_lib.of_keywords(CompareSettings, settings | {"runs": texts, "out": out}))
     return read_json(pathlib.Path(out) / "comparison.json")
 
 
@@ -262,12 +259,12 @@ class Model:
 
     def __init__(self, path: PathLike) -> None:
         from mvtec_tf.graphs import saved_model
-        from mvtec_tf.run_directory import read_run
+        from mvtec_tf.run_directory import read_finished
 
         path = saved_model.newest(path)
         self.path, self._run = path, (path / "run.json").is_file()
-        if self._run and read_run(path)["status"] != "finished":
-            raise UserError(f"{path}: this run is not finished. Repeat the call that began it; it goes on there.")
+        if self._run:
+            read_finished(path)
         self.saved_model = path / "saved_model" if self._run else path
         self.card = saved_model.read_card(self.saved_model)
         self._signatures = saved_model.load(self.saved_model).signatures
@@ -340,7 +337,8 @@ class Model:
         """
         from mvtec_tf.serving.export import export_run
 
-        return Model(export_run(self._of_run("export"), name, saved_models, _settings(ExportOptions, options)))
+        asked = settings_lib.of_keywords(ExportOptions, options)
+        return Model(export_run(self._of_run("export"), name, saved_models, asked))
 
     def _of_run(self, what: str) -> pathlib.Path:
         if not self._run:
@@ -370,38 +368,3 @@ def _file_of(image: Image, place: pathlib.Path) -> str:
 
     Pillow.fromarray(image).save(place)
     return str(place)
-
-
-def _paths(data: Any) -> tuple[str, ...]:
-    return (os.fspath(data),) if isinstance(data, (str, os.PathLike)) else tuple(os.fspath(one) for one in data)
-
-
-def _settings(owner: type, given: Mapping[str, Any]) -> Any:
-    """An instance of settings from keyword arguments.
-
-    Raises:
-      TypeError: there is no such setting; the nearest is named.
-    """
-    known = {setting.name: setting for setting in settings_lib.settings_of(owner)}
-    for name in given:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, 1)
-            guess = f" Did you mean {near[0]!r}?" if near else ""
-            raise TypeError(f"no setting {name!r}.{guess} There are {', '.join(sorted(known))}.")
-    values = {name: _value(known[name], given[name]) for name in given}
-    missing = [name for name, one in known.items() if one.default is dataclasses.MISSING and name not in values]
-    if missing:
-        raise TypeError(f"{', '.join(missing)} must be given.")
-    return settings_lib.build(owner, {name: values.get(name, one.default) for name, one in known.items()})
-
-
-def _value(setting: settings_lib.Setting, value: Any) -> Any:
-    """A value as the setting has it: paths and numbers as texts where texts are wanted, one text as a list of one."""
-    if value is None:
-        return value
-    if setting.kind is str and not isinstance(value, str):
-        return os.fspath(value) if isinstance(value, os.PathLike) else str(value)
-    if setting.kind is tuple:
-        items = [value] if isinstance(value, (str, os.PathLike)) else value
-        return tuple(os.fspath(one) if isinstance(one, os.PathLike) else str(one) for one in items)
-    return float(value) if setting.kind is float else value

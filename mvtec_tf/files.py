@@ -1,15 +1,18 @@
 """Writes that are whole or not there at all, also when the process is killed in the middle."""
 
 import contextlib
+import csv
 import fcntl
 import hashlib
+import io
 import json
 import os
 import pathlib
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from mvtec_tf.errors import UserError
@@ -17,6 +20,7 @@ from mvtec_tf.errors import UserError
 # TensorFlow takes a checkpoint's path for a pattern: in a folder `a[1]` it is not found, nor in one with a backslash.
 PATTERN = re.compile(r"[][\\*?]")
 PathLike = str | os.PathLike[str]
+_SPEAK_EVERY_SECONDS = 10
 _DIGESTS: dict[tuple[str | int, ...], str] = {}
 
 
@@ -115,8 +119,13 @@ def versions(model: PathLike) -> list[int]:
     return sorted(int(child.name) for child in model.iterdir() if child.name.isdigit() and child.is_dir())
 
 
-def read_json(file: PathLike) -> dict[str, Any]:
+def read_json(file: PathLike, missing: str = "", advice: str = "") -> dict[str, Any]:
     """The JSON object in a file.
+
+    Args:
+      file: to read.
+      missing: what to say where there is no such file, if not that it cannot be read.
+      advice: what to do about a file that cannot be read, a sentence.
 
     Raises:
       UserError: it cannot be read, or is none.
@@ -124,10 +133,21 @@ def read_json(file: PathLike) -> dict[str, Any]:
     try:
         found = json.loads(pathlib.Path(file).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise UserError(f"{file}: not readable as JSON ({error}).") from error
+        if missing and isinstance(error, FileNotFoundError):
+            raise UserError(missing) from error
+        raise UserError(f"{file}: not readable as JSON ({error}). {advice}".rstrip()) from error
     if not isinstance(found, dict):
         raise UserError(f"{file}: expected a JSON object, found {type(found).__name__}.")
     return found
+
+
+def csv_text(columns: Sequence[str], rows: Iterable[Iterable[Any]]) -> str:
+    """The text of a CSV file: a header, and a line for each row."""
+    buffer = io.StringIO(newline="")
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+    return buffer.getvalue()
 
 
 def write_text(path: PathLike, text: str) -> None:
@@ -139,3 +159,16 @@ def write_text(path: PathLike, text: str) -> None:
 def write_json(path: PathLike, value: Any) -> None:
     """Writes `value` as indented JSON, all or nothing. NaN is an error: it is not JSON."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+
+
+def speaker() -> Callable[[str], None]:
+    """Prints what it is told of a long work's progress, but not more often than every ten seconds."""
+    spoke = time.monotonic()
+
+    def speak(text: str) -> None:
+        nonlocal spoke
+        if time.monotonic() - spoke > _SPEAK_EVERY_SECONDS:
+            print(text, flush=True)
+            spoke = time.monotonic()
+
+    return speak

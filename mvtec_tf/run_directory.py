@@ -1,6 +1,5 @@
 """One run, one directory, one form: what was asked, with what, on which data, how far it got."""
 
-import json
 import pathlib
 import platform
 import shutil
@@ -49,39 +48,28 @@ class RunDirectory:
         self.path = pathlib.Path(path)
         files.check_text(self.path, "`run_dir`=")
         self._owned = Owned(self.path, "`run_dir`")
+        asked = {
+            "binary": binary,
+            "status": "running",
+            "settings": dict(settings),
+            "data": dict(data),
+            "versions": _versions(),
+            "timings_seconds": {},
+        }
+        self.resumed, anew = self._record_file.exists(), True
         try:
-            self._open(binary, settings, data, flagfile, defaults or {}, of_features)
+            if self.resumed:
+                self.record = read_run(self.path)
+                anew = self._is_begun_anew(asked, defaults or {}, of_features)
+                self._remove_partial_writes()
+            else:
+                self._refuse_strangers()
+            if anew:
+                self.record = asked
+                self._make(flagfile)
         except BaseException:
             self.close()
             raise
-
-    def _open(
-        self,
-        binary: str,
-        settings: Mapping[str, Any],
-        data: Mapping[str, Any],
-        flagfile: str,
-        defaults: Mapping[str, Any],
-        of_features: Collection[str],
-    ) -> None:
-        self.resumed = self._record_file.exists()
-        begun = not self.resumed
-        if self.resumed:
-            self.record = read_run(self.path)
-            begun = self._check(binary, settings, data, defaults, of_features)
-            self._remove_partial_writes()
-        else:
-            self._refuse_strangers()
-        if begun:
-            self.record = {
-                "binary": binary,
-                "status": "running",
-                "settings": dict(settings),
-                "data": dict(data),
-                "versions": _versions(),
-                "timings_seconds": {},
-            }
-            self._make(flagfile)
 
     @property
     def finished(self) -> bool:
@@ -179,16 +167,11 @@ class RunDirectory:
         except OSError as error:
             raise UserError(f"`run_dir`={self.path}: cannot be written ({error}). Choose another directory.") from error
 
-    def _check(
-        self,
-        binary: str,
-        settings: Mapping[str, Any],
-        data: Mapping[str, Any],
-        defaults: Mapping[str, Any],
-        of_features: Collection[str],
+    def _is_begun_anew(
+        self, asked: Mapping[str, Any], defaults: Mapping[str, Any], of_features: Collection[str]
     ) -> bool:
         """Whether the run begins anew, with the features that are there. Raises UserError if it is another one."""
-        record = self.record
+        record, settings = self.record, asked["settings"]
         # A run that was begun before a setting existed has it at its default.
         there = {name: defaults.get(name) for name in settings} | record["settings"]
         changed = [name for name in sorted({*there, *settings}) if there.get(name) != settings.get(name)]
@@ -196,9 +179,9 @@ class RunDirectory:
         if begins:
             changed = [name for name in changed if name in of_features]
         differences = [f"`{name}`: {there.get(name)!r} there, {settings.get(name)!r} here" for name in changed]
-        if record["binary"] != binary:
-            differences.insert(0, f"program: {record['binary']} there, {binary} here")
-        if record["data"]["fingerprint"] != data["fingerprint"]:
+        if record["binary"] != asked["binary"]:
+            differences.insert(0, f"program: {record['binary']} there, {asked['binary']} here")
+        if record["data"]["fingerprint"] != asked["data"]["fingerprint"]:
             differences.append("the images or their labels are not the same")
         if differences:
             raise UserError(
@@ -225,13 +208,24 @@ def read_run(path: files.PathLike) -> dict[str, Any]:
     Raises:
       UserError: there is none, or it cannot be read.
     """
-    file = pathlib.Path(path) / "run.json"
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: no run directory (no run.json in it).") from error
-    except json.JSONDecodeError as error:
-        raise UserError(f"{file}: not readable as JSON ({error}). Remove the run directory and start again.") from error
+    missing = f"{path}: no run directory (no run.json in it)."
+    return files.read_json(pathlib.Path(path) / "run.json", missing, "Remove the run directory and start again.")
+
+
+def read_finished(path: files.PathLike, named: str = "") -> dict[str, Any]:
+    """The record of the finished run in `path`.
+
+    Args:
+      path: its directory.
+      named: what a message calls it, such as "`run`=PATH"; "": the path.
+
+    Raises:
+      UserError: there is no run, or it is not finished.
+    """
+    record = read_run(path)
+    if record["status"] != "finished":
+        raise UserError(f"{named or path}: that run is not finished. Repeat its command to finish it.")
+    return record
 
 
 def _is_empty(path: pathlib.Path) -> bool:
@@ -242,11 +236,8 @@ def _is_empty(path: pathlib.Path) -> bool:
 
 def _is_damaged_model(folder: pathlib.Path) -> bool:
     names = ("saved_model.pb", "variables/variables.index")
-    return folder.exists() and (any(_is_empty(folder / name) for name in names) or not _has_numbers(folder))
-
-
-def _has_numbers(model: pathlib.Path) -> bool:
-    return any((model / "variables").glob("variables.data-*"))
+    numbers = any((folder / "variables").glob("variables.data-*"))
+    return folder.exists() and (any(_is_empty(folder / name) for name in names) or not numbers)
 
 
 def _versions() -> dict[str, str]:

@@ -10,8 +10,10 @@ that a command line is shown and refused at once. The metadata of a field may sa
 
 import csv
 import dataclasses
+import difflib
 import inspect
 import io
+import os
 import re
 import types
 import typing
@@ -99,6 +101,41 @@ def build(owner: type, values: Mapping[str, Any]) -> Any:
     except UserError as error:
         raise UsageError(f"`augment_...`: {error}") from error
     return owner(**own, **inner)
+
+
+def of_keywords(owner: type, given: Mapping[str, Any]) -> Any:
+    """An instance from the arguments of a Python call, which may have paths and numbers where texts are wanted.
+
+    Raises:
+      TypeError: there is no such setting, and the nearest is named; or one is missing.
+      UsageError: a value is out of its bounds.
+    """
+    known = {setting.name: setting for setting in settings_of(owner)}
+    for name in given:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            guess = f" Did you mean {near[0]!r}?" if near else ""
+            raise TypeError(f"no setting {name!r}.{guess} There are {', '.join(sorted(known))}.")
+    missing = [name for name, one in known.items() if one.default is dataclasses.MISSING and name not in given]
+    if missing:
+        raise TypeError(f"{', '.join(missing)} must be given.")
+    return build(owner, {name: _of_kind(one, given.get(name, one.default)) for name, one in known.items()})
+
+
+def texts(items: Any) -> tuple[str, ...]:
+    """Paths, numbers and texts as texts; a single text or path as a list of one."""
+    return tuple(map(_text, [items] if isinstance(items, (str, os.PathLike)) else items))
+
+
+def _of_kind(setting: Setting, value: Any) -> Any:
+    """A value as the setting has it."""
+    if value is None or setting.kind in (bool, int):
+        return value
+    return {str: _text, tuple: texts, float: float}[setting.kind](value)
+
+
+def _text(value: Any) -> str:
+    return os.fspath(value) if isinstance(value, os.PathLike) else str(value)
 
 
 def check_all(settings: Any) -> None:

@@ -7,6 +7,7 @@ import re
 import pytest
 
 import mvtec_tf
+from tools import draw_rooms
 
 ROOT = pathlib.Path(mvtec_tf.__file__).parent
 # A room stands above all that it imports.
@@ -41,16 +42,6 @@ def _room(path):
     return path.relative_to(ROOT).parts[0].removesuffix(".py")
 
 
-def _imported_rooms(path):
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and node.module == "mvtec_tf":
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("mvtec_tf."):
-            yield node.module.split(".")[1]
-        elif isinstance(node, ast.Import):
-            yield from (alias.name.split(".")[1] for alias in node.names if alias.name.startswith("mvtec_tf."))
-
-
 def test_every_module_lies_in_a_room_of_the_house():
     assert {_room(path) for path in _modules()} == set(FLOOR)
 
@@ -61,8 +52,8 @@ def test_a_room_stands_above_all_that_it_imports(room):
         f"{path.relative_to(ROOT)} imports {other}"
         for path in _modules()
         if _room(path) == room
-        for other in _imported_rooms(path)
-        if other != room and FLOOR[other] >= FLOOR[room]
+        for other in draw_rooms.imported(path)
+        if other not in (room, "__init__") and FLOOR[other] >= FLOOR[room]
     ]
     assert upwards == []
 

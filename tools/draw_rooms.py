@@ -27,7 +27,8 @@ def imports(package: pathlib.Path = PACKAGE) -> dict[str, set[str]]:
     for path in sorted(package.rglob("*.py")):
         room = _room(path.relative_to(package).with_suffix("").parts[0], package)
         if room is not None:
-            found.setdefault(room, set()).update(_imported(path, package) - {room, None})
+            others = {_room(name, package) for name in imported(path)}
+            found.setdefault(room, set()).update(others - {room, None})
     return found
 
 
@@ -93,21 +94,18 @@ def _room(first: str, package: pathlib.Path) -> str | None:
     return first if (package / first).is_dir() else FOUNDATION
 
 
-def _imported(path: pathlib.Path, package: pathlib.Path) -> set[str | None]:
-    return {_room(name, package) for node in ast.walk(ast.parse(path.read_text("utf-8"))) for name in _names(node)}
-
-
-def _names(node: ast.AST) -> Iterator[str]:
-    """The first name below the package of everything of it that a statement imports."""
-    full: list[str] = []
-    if isinstance(node, ast.Import):
-        full = [one.name for one in node.names]
-    elif isinstance(node, ast.ImportFrom) and node.module:
-        full = [f"{node.module}.{one.name}" for one in node.names]
-    for name in full:
-        parts = name.split(".")
-        if parts[0] == mvtec_tf.__name__ and len(parts) > 1:
-            yield parts[1] if not parts[1].startswith("_") else "__init__"
+def imported(path: pathlib.Path) -> Iterator[str]:
+    """The first name below the package of everything of it that a module imports, wherever it does so."""
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        full: list[str] = []
+        if isinstance(node, ast.Import):
+            full = [one.name for one in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            full = [f"{node.module}.{one.name}" for one in node.names]
+        for name in full:
+            parts = name.split(".")
+            if parts[0] == mvtec_tf.__name__ and len(parts) > 1:
+                yield parts[1] if not parts[1].startswith("_") else "__init__"
 
 
 def _longest(rooms: Mapping[str, set[str]], room: str) -> list[str]:

@@ -5,7 +5,6 @@ import numpy as np
 from mvtec_tf.data import protocol
 from mvtec_tf.data.decoding.image_store import ImageStore
 from mvtec_tf.data.protocol import Cut
-from mvtec_tf.evaluation.rows import rows
 from mvtec_tf.features.baseline_graph import Baseline, write_baseline
 from mvtec_tf.graphs import scoring
 from mvtec_tf.heads import baselines
@@ -53,15 +52,8 @@ def _fit_and_judge(run: RunDirectory, settings: BaselineSettings, store: ImageSt
     with run.timed("score"):
         served = scoring.score_files(run.saved_model, [record.file for record in cut.evaluate])
     scores = fitted.head.decision_function(features)
-    probe.check_roads(served.score, scores[len(fit) :])
-    calibrate = [fit[i] for i in fitted.calibrate]
-    table = [
-        *probe.rows_of(fitted.head, fit, "fit", scores[: len(fit)]),
-        *probe.rows_of(fitted.head, calibrate, "calibrate", fitted.calibrate_scores),
-        *rows(cut.evaluate, "evaluate", served.score, served.probability),
-    ]
-    run.note(score_unit=SCORE_UNITS[name])
-    run.note(labels_used=len(cut.labelled), labelled_defects=sum(record.label for record in cut.labelled))
+    table = probe.table_of(fitted, cut, scores, served.score, served.probability)
+    judging.note_labels(run, cut.labelled, SCORE_UNITS[name])
     words = {"logistic": "Logistic regression on", "mahalanobis": "Mahalanobis distance of"}[name]
     title = f"{words} {settings.features.replace('_', ' ')}"
     judging.judge_run(run, settings, table, title, [("Labels", probe.labels_note(cut))], evaluated=cut.evaluate)

@@ -1,8 +1,9 @@
 """Finding an encoder, or writing one of a backbone as it is."""
 
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
+from mvtec_tf import files
 from mvtec_tf import settings as settings_lib
 from mvtec_tf.data import part_shape
 from mvtec_tf.data.decoding.pixels import Size
@@ -14,7 +15,7 @@ from mvtec_tf.jobs.fields import EncoderFields
 from mvtec_tf.jobs.settings import LabelEfficiencySettings
 from mvtec_tf.networks.backbone import build_backbone
 from mvtec_tf.networks.simclr import EMBEDDING
-from mvtec_tf.run_directory import read_run
+from mvtec_tf.run_directory import read_finished
 from mvtec_tf.training import loop
 
 
@@ -30,8 +31,7 @@ def resolve_encoder(name: str, setting: str = "encoder") -> pathlib.Path:
     """
     path = saved_model.newest(name)
     if (path / "run.json").is_file():
-        if read_run(path)["status"] != "finished":
-            raise UserError(f"`{setting}`={name}: that run is not finished. Repeat its command to finish it.")
+        read_finished(path, f"`{setting}`={name}")
         path = path / "saved_model"
     if not path.is_dir():
         raise UserError(f"`{setting}`={name}: no run directory and no SavedModel there.")
@@ -72,12 +72,9 @@ def size_of(side: int, shape: str, records: Sequence[Record]) -> Size:
     return size
 
 
-def max_pixels(settings: EncoderFields) -> int:
-    """The limit of the settings, or that in the graph of their encoder where that is lower."""
-    if settings.encoder is None:
-        return settings.max_pixels
-    card = saved_model.read_card(resolve_encoder(settings.encoder))
-    return min(settings.max_pixels, card.get("max_pixels", settings.max_pixels))
+def max_pixels(limit: int, encoders: Iterable[files.PathLike]) -> int:
+    """The limit of the settings, or the lowest in the graph of an encoder."""
+    return min([limit, *(saved_model.read_card(path).get("max_pixels", limit) for path in encoders)])
 
 
 def write_start(

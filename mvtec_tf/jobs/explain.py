@@ -1,7 +1,6 @@
 """The steps of explain: which network, its heat maps and embedding, and the run's report with them."""
 
 import dataclasses
-import json
 import pathlib
 import shutil
 from collections.abc import Mapping, Sequence
@@ -33,7 +32,7 @@ from mvtec_tf.jobs.probe_features import encoder_of
 from mvtec_tf.jobs.settings import ExplainSettings
 from mvtec_tf.keras_settings import keras
 from mvtec_tf.ownership import Owned
-from mvtec_tf.run_directory import read_run
+from mvtec_tf.run_directory import read_finished
 
 MAPS_DIR = "heatmaps"
 EXPORTED_METHOD = "exported"
@@ -43,7 +42,6 @@ _USE_EXPORTED = "Use `method`=exported."
 EMBEDDING_FILE = "embedding.npz"
 # What maps are of; maps of something else are not kept.
 _KEY_FILE = "maps.json"
-_SPEAK_EVERY = 64
 # float32 through one graph, by two roads: with the exported ops and with Keras'.
 _ROADS_AGREE = 1e-3
 
@@ -113,9 +111,7 @@ def read_explainable(run_dir: pathlib.Path) -> dict[str, Any]:
     Raises:
       UserError: it is not finished, or its model gives no scores.
     """
-    record = read_run(run_dir)
-    if record["status"] != "finished":
-        raise UserError(f"`run`={run_dir}: that run is not finished. Repeat its command to finish it.")
+    record = read_finished(run_dir, f"`run`={run_dir}")
     if record["binary"] not in _BINARIES:
         raise UserError(f"`run`={run_dir}: a run of {record['binary']}. Expected one of {', '.join(_BINARIES)}.")
     return record
@@ -211,7 +207,7 @@ def _gradcam(
         begin(folder, {"method": method, "layers": list(rebuilt.layers), "saved_model": digest})
     about = _about(rebuilt)
     print(about[0], flush=True)
-    found, spoken = [], 0
+    found, speak = [], files.speaker()
     for start in range(0, len(records), batch_size):
         part = records[start : start + batch_size]
         maps = rebuilt.run(input_pipeline.load_images(part, rebuilt.image_size))
@@ -219,9 +215,7 @@ def _gradcam(
         found.append(np.concatenate([one.mean(axis=(1, 2)) for one in maps], axis=1))
         for method, folder in folders.items():
             _write_missing(folder, part, maps, rebuilt.parts, method)
-        if start + len(part) - spoken >= _SPEAK_EVERY:
-            spoken = start + len(part)
-            print(f"explained {spoken:,} of {len(records):,} images", flush=True)
+        speak(f"explained {start + len(part):,} of {len(records):,} images")
     features = np.concatenate(found)
     embedding.write(run_dir / EMBEDDING_FILE, evaluate.path.tolist(), features)
     maps = tuple(HeatMaps(folder, grad_cam.NAMES[method]) for method, folder in folders.items())
@@ -247,7 +241,7 @@ def begin(folder: pathlib.Path, key: Mapping[str, Any]) -> None:
     """Keeps maps of the same network and method, so that a stopped call goes on; removes others."""
     file = folder / _KEY_FILE
     # Written first and whole, so maps without it are nobody's.
-    if file.is_file() and json.loads(file.read_text(encoding="utf-8")) == key:
+    if file.is_file() and files.read_json(file) == key:
         return
     if folder.exists():
         shutil.rmtree(folder)

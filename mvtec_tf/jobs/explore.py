@@ -5,10 +5,9 @@ import pathlib
 from mvtec_tf.data.formats import scan
 from mvtec_tf.exploration import report as exploration_report
 from mvtec_tf.exploration.survey import explore
+from mvtec_tf.files import speaker
 from mvtec_tf.jobs.settings import ExploreSettings
 from mvtec_tf.ownership import Owned
-
-_PROGRESS_STEP = 1000
 
 
 def explore_data(settings: ExploreSettings) -> None:
@@ -19,14 +18,10 @@ def explore_data(settings: ExploreSettings) -> None:
     """
     records = scan.scan(settings.data_dir, settings.categories, say=print)
     names = ", ".join(pathlib.Path(folder).resolve().name for folder in settings.data_dir)
-
-    def say(done: int) -> None:
-        if done % _PROGRESS_STEP == 0 and done < len(records):
-            print(f"{done:,} of {len(records):,}", flush=True)
-
     with Owned(settings.out, "`out`"):
         print(f"Looking at {len(records):,} images.", flush=True)
-        found = explore(records, say)
+        speak = speaker()
+        found = explore(records, lambda done: speak(f"{done:,} of {len(records):,}"))
         document = exploration_report.write_exploration(settings.out, found, f"Exploration of {names}")
     print(document["summary"])
     print(f"Page: {pathlib.Path(settings.out) / exploration_report.PAGE_FILE}")

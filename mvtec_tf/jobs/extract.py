@@ -31,11 +31,13 @@ def extract_features(said: ExtractSettings, records: tuple[Record, ...] | None =
         unread.refuse(said, ["neighbourhood"], "averages patch features, and no `maps` are kept")
     if settings.encoder is not None or settings.weights == "imagenet":
         unread.refuse(said, ["seed"], "of random weights, and there are none")
+    limit = settings.max_pixels
     if settings.encoder is not None:
-        card = saved_model.read_card(encoders.resolve_encoder(settings.encoder))
+        encoder = encoders.resolve_encoder(settings.encoder)
+        limit, card = encoders.max_pixels(limit, [encoder]), saved_model.read_card(encoder)
         settings = recipes.settled(settings, said, card, f"`encoder`={settings.encoder}")
     records = opening.scan(settings) if records is None else records
-    records, _ = opening.usable_by_file(settings, records, encoders.max_pixels(settings))
+    records, _ = opening.usable_by_file(settings, records, limit)
     out = pathlib.Path(settings.out)
     with Owned(settings.out, "`out`"):
         encoder, _ = encoders.encoder_of(settings, out / ENCODER, records)

@@ -33,7 +33,7 @@ class ImageSettings:
       data_dir: category folder (MVTec layout, or good/ and defective/), folder of such, or CSV file; several with
         commas.
       categories: only these categories; default: all that are found.
-      max_pixels: images of more pixels are refused before they are decoded, also by the exported model.
+      max_pixels: most pixels of an image; one of more is refused before it is decoded, also by the exported model.
       on_bad_image: what to do about an image that cannot be used: stop and name it (error), or leave it out, count it
         and list it (skip).
     """
@@ -65,9 +65,9 @@ class ThresholdSettings:
     """How the threshold is chosen.
 
     Attributes:
-      threshold_method: how the threshold is chosen on the calibrate rows; smooth_youden: the best balanced accuracy of
-        smoothed scores, for few labels. Unset: youden, or what target_recall or target_specificity says.
-      threshold_per: one threshold for the model, or one of each category. Unset: for the model.
+      threshold_method: method by which the threshold is chosen on the calibrate rows; smooth_youden: the best balanced
+        accuracy of smoothed scores, for few labels. Unset: youden, or what target_recall or target_specificity says.
+      threshold_per: what has a threshold of its own: the model, or each category. Unset: the model.
       target_recall: share of the defective images to find, e.g. 0.95.
       target_specificity: share of the good images to let pass, e.g. 0.95.
       cost_miss: what a defective image that is called good costs. Unset: 1.
@@ -132,7 +132,7 @@ class CleanSettings:
     """The only protocol of a job.
 
     Attributes:
-      protocol: who may see which image.
+      protocol: protocol that says who may see which image.
     """
 
     protocol: Literal["clean"] = CLEAN
@@ -143,7 +143,7 @@ class ProtocolSettings:
     """Who may see which image.
 
     Attributes:
-      protocol: who may see which image; study: as the original study did, which leaks.
+      protocol: protocol that says who may see which image; study: as the original study did, which leaks.
       allow_leak: with the protocol study only: evaluate images whose labels were used, as the study did.
     """
 
@@ -169,7 +169,7 @@ class WeightsSettings:
     """A backbone as it is.
 
     Attributes:
-      weights: instead of an encoder: a backbone as it is, with weights imagenet, none, or of a file.
+      weights: weights of a backbone as it is, instead of an encoder: imagenet, none, or a file.
       weights_partial: load what fits of a weights file that is another network's.
       backbone: backbone of the weights. Unset: resnet50.
       image_size: side in pixels for weights; an encoder has its own. Unset: 224, or the recipe's.
@@ -190,10 +190,11 @@ class FeatureFields:
 
     Attributes:
       feature_layers: the encoder's outputs that make the features; default: the two stages before the last.
-      pooling: how maps become global features: mean, gem8 (generalised mean of power 8: a small defect moves it), or
-        both. Unset: mean.
+      pooling: means by which maps become global features: mean, gem8 (generalised mean of power 8: a small defect moves
+        it), or both. Unset: mean.
       centre_brightness: shift every image to one mean brightness first: another exposure is no anomaly. Unset: no.
-      tiles: ROWSxCOLUMNS: cut each image into tiles that fill the encoder's input, for small defects. Unset: 1x1.
+      tiles: tiles, ROWSxCOLUMNS, that each image is cut into, each to fill the encoder's input, for small defects.
+        Unset: 1x1.
       neighbourhood: side of the neighbourhood over which patch features are averaged; odd, 1 is none. Unset: 3.
     """
 
@@ -226,16 +227,8 @@ class HeadNumbers:
 
     def head_settings(self, name: str, seed: int) -> HeadSettings:
         """The settings of the head `name`, with these numbers."""
-        return HeadSettings(
-            name=name,
-            c=self.head_c,
-            neighbours=self.neighbours,
-            memory_bank=self.memory_bank,
-            coreset_candidates=self.coreset_candidates,
-            padim_channels=self.padim_channels,
-            hybrid_of=self.hybrid_of,
-            seed=seed,
-        )
+        numbers = {field.name: getattr(self, field.name) for field in dataclasses.fields(HeadNumbers)}
+        return HeadSettings(name=name, c=numbers.pop("head_c"), seed=seed, **numbers)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -244,9 +237,9 @@ class EncoderFields(WeightsSettings, FeatureFields):
 
     Attributes:
       encoder: run directory of train_simclr, or a SavedModel of an encoder.
-      recipe: sets head, pooling, centre_brightness, maps, neighbourhood, tiles, image_size and image_shape together,
-        where the job has them. few_labels: one head for few labels or none, the same settings for every part; what a
-        user should run (auto is its former name). Unset: as these say.
+      recipe: recipe that sets head, pooling, centre_brightness, maps, neighbourhood, tiles, image_size and image_shape
+        together, where the job has them. few_labels: one head for few labels or none, the same settings for every part;
+        what a user should run (auto is its former name). Unset: as these say.
     """
 
     encoder: str | None = None

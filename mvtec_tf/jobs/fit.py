@@ -3,7 +3,7 @@
 from mvtec_tf.data import protocol
 from mvtec_tf.data.protocol import Cut
 from mvtec_tf.heads.settings import HeadSettings
-from mvtec_tf.jobs import checks, defect_types, encoders, judging, opening, probe, probe_features, recipes, study_head
+from mvtec_tf.jobs import checks, encoders, judging, opening, probe, probe_features, recipes, study_head
 from mvtec_tf.jobs.settings import FitSettings
 from mvtec_tf.run_directory import RunDirectory
 from mvtec_tf.study import protocol as study
@@ -24,7 +24,9 @@ def fit(said: FitSettings) -> RunDirectory:
     """
     settings, head, budget = checks.of_fit(said)
     maps = head.needs_maps
-    records, skipped = opening.usable_by_file(settings, opening.scan(settings), encoders.max_pixels(settings))
+    named = [] if settings.encoder is None else [encoders.resolve_encoder(settings.encoder)]
+    limit = encoders.max_pixels(settings.max_pixels, named)
+    records, skipped = opening.usable_by_file(settings, opening.scan(settings), limit)
     labels_used = None
     if settings.is_study:
         cut, labels_used = study.probe_cut(records, budget, settings.seed, settings.allow_leak)
@@ -69,9 +71,6 @@ def _fit_and_judge(
     if settings.is_study:
         run.note(labels_used=labels_used)
         study_head.fit_and_judge_by_the_study(run, settings, features, labels_used)
-        return
-    if settings.task == "defect_type":
-        defect_types.fit_and_judge_types(run, settings, features, head)
         return
     probe.fit_and_judge(run, settings, features, head)
     if settings.study_head and cut.labelled:

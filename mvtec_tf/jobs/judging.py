@@ -121,6 +121,11 @@ def _photographs(
     return Extras(shown, measured, explain=None if part or not evaluated else explain)
 
 
+def note_labels(run: RunDirectory, labelled: Sequence[Record], unit: str) -> None:
+    """Adds to the run's record what the score is measured in, and which labels were bought."""
+    run.note(score_unit=unit, labels_used=len(labelled), labelled_defects=sum(record.label for record in labelled))
+
+
 def finish(run: RunDirectory) -> None:
     """Marks the run as finished and prints where it is, last."""
     run.finish()

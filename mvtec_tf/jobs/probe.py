@@ -1,21 +1,24 @@
 """The steps of fit_probe after the features: a head on them, its export, its judgement."""
 
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from mvtec_tf.data.formats.scan import Record
 from mvtec_tf.data.protocol import Cut
-from mvtec_tf.evaluation import shift
+from mvtec_tf.evaluation import defect_types, shift
+from mvtec_tf.evaluation.defect_types import Call
 from mvtec_tf.evaluation.rows import rows
 from mvtec_tf.evaluation.shift import Shift
 from mvtec_tf.evaluation.table import Predictions, Row
-from mvtec_tf.features.probe_graph import Probe, write_probe
-from mvtec_tf.graphs import scoring
+from mvtec_tf.features.probe_graph import TYPE_SCORES, Probe, write_probe
+from mvtec_tf.graphs import saved_model, scoring
+from mvtec_tf.heads.defect_types import PerCategoryTypeHead, TypeHead
 from mvtec_tf.heads.file import save_head
-from mvtec_tf.heads.fitting import fit_probe
-from mvtec_tf.heads.make import PerCategoryHead, make_head
+from mvtec_tf.heads.fitting import FittedProbe, fit_probe
+from mvtec_tf.heads.make import make_head
 from mvtec_tf.heads.settings import SCORE_UNITS, HeadSettings
 from mvtec_tf.jobs import judging, probe_features
 from mvtec_tf.jobs.probe_features import Features
@@ -29,46 +32,64 @@ _ONE_CLASS = (
     "held-out good training images, while published figures at a threshold often choose it on the test images; ROC-AUC "
     "and the figures of heat maps need none and can be compared, at the same images, backbone and size."
 )
+_NAMES = (
+    f"{defect_types.REPORT_FILE} in this folder says how often the defect was named rightly. An image is named "
+    "after its highest score, and so may be called good there and still reach the threshold here."
+)
 
 
-def fit_and_judge(run: RunDirectory, settings: FitSettings, features: Features, head: HeadSettings) -> None:
-    """Fits the head on train_good and labelled, exports it, and judges the exported graph."""
-    cut, records = features.cut, features.fit_records
+def fit_and_judge(run: RunDirectory, settings: FitSettings, features: Features, kind: HeadSettings) -> None:
+    """Fits the head on train_good and labelled, exports it, and judges the exported graph.
+
+    A head that names defects is judged twice: once like every other one, by how well its score parts good from
+    defective; and by the names.
+    """
+    cut, of_types = features.cut, settings.task == "defect_type"
+
+    def make() -> Any:
+        return TypeHead(kind.name, kind.c, kind.seed) if of_types else make_head(kind, features.tiled)
+
     with run.timed("fit"):
-        probe = fit_probe(lambda: make_head(head, features.tiled), features.fit_rows, records, head.seed)
-    save_head(run.path / "head.npz", probe.head, head, features.key.as_json(), features.tiled)
-    for warning in probe.warnings:
+        fitted = fit_probe(make, features.fit_rows, cut.fit, kind.seed, of_types)
+    head = fitted.head
+    save_head(run.path / "head.npz", head, kind, features.key.as_json(), features.tiled)
+    for warning in fitted.warnings:
         print(f"Note: {warning}", flush=True)
     if not run.saved_model.exists():
-        graph = Probe(features.encoder, features.settings, probe.head)
-        write_probe(run.saved_model, graph, {"run": run.record["settings"], "head": head.name})
+        graph = Probe(features.encoder, features.settings, head)
+        write_probe(run.saved_model, graph, {"run": run.record["settings"], "head": kind.name})
     with run.timed("score"):
-        served = scoring.score_files(run.saved_model, [record.file for record in cut.evaluate])
-    scores = probe.head.decision_function(features.frozen)
-    check_roads(served.score, scores[len(records) :])
-    calibrate = [records[i] for i in probe.calibrate]
-    known = probe_features.pretrained_paths(features.encoder)
-    pretrained = [record for record in cut.train_good if record.path in known]
-    good_scores = dict(zip((record.path for record in cut.train_good), scores, strict=False))
-    seen = np.array([good_scores[record.path] for record in pretrained], np.float32)
-    table = [
-        *rows_of(probe.head, pretrained, "pretrain", seen),
-        *rows_of(probe.head, records, "fit", scores[: len(records)]),
-        *rows_of(probe.head, calibrate, "calibrate", probe.calibrate_scores),
-        *rows(cut.evaluate, "evaluate", served.score, served.probability),
-    ]
-    run.note(score_unit=SCORE_UNITS[head.name])
-    run.note(labels_used=len(cut.labelled), labelled_defects=sum(record.label for record in cut.labelled))
-    notes = [("Labels", " ".join([labels_note(cut), *probe.warnings]))]
+        signature = saved_model.load(run.saved_model).signatures["serving_default"]
+        served = scoring.run_signature(signature, [record.file for record in cut.evaluate], 32, "scored")
+    scores = head.decision_function(features.frozen)
+    known = () if of_types else probe_features.pretrained_paths(features.encoder)
+    table = table_of(fitted, cut, scores, served["anomaly_score"], served.get("probability"), known)
+    judging.note_labels(run, cut.labelled, SCORE_UNITS[kind.name])
+    notes = [("Labels", " ".join([labels_note(cut), *fitted.warnings]))]
+    title = f"Frozen encoder with a {kind.name} head"
     if settings.is_one_class:
         notes.insert(0, ("Protocol one_class", _ONE_CLASS))
-    if line := labelled_shifts(calibrate, probe.calibrate_scores):
+    if of_types:
+        title += " that names the defect"
+        notes.append(("Names of defects", _NAMES))
+    elif line := labelled_shifts([cut.fit[i] for i in fitted.calibrate], fitted.calibrate_scores):
         run.note(shift_of_labelled={name: one.as_json() for name, one in line.items()})
         notes.append(("Labelled good images beside good training images", shift_note(line)))
         print(notes[-1][1], flush=True)
     maps = _heat_maps(run, settings, cut)
-    title = f"Frozen encoder with a {head.name} head"
     judging.judge_run(run, settings, table, title, notes, evaluated=cut.evaluate, heat_maps=maps)
+    if of_types:
+        _judge_names(run, cut, head, served[TYPE_SCORES], title)
+
+
+def _judge_names(run: RunDirectory, cut: Cut, head: PerCategoryTypeHead, scores: np.ndarray, title: str) -> None:
+    called = [head.types[number] for number in scores.argmax(axis=1)]
+    calls = [
+        Call(record.path, record.category, record.group, record.defect, name)
+        for record, name in zip(cut.evaluate, called, strict=True)
+    ]
+    labelled = {category: own.classes_ for category, own in head.heads.items()}
+    print(defect_types.judge_types(calls, labelled, run.path, title)["summary"], flush=True)
 
 
 def _heat_maps(run: RunDirectory, settings: FitSettings, cut: Cut) -> pathlib.Path | None:
@@ -115,10 +136,42 @@ def sigmoid(values: np.ndarray) -> np.ndarray:
     return 1 / (1 + np.exp(-np.asarray(values, np.float64)))
 
 
-def rows_of(head: PerCategoryHead, records: Sequence[Record], split: str, scores: np.ndarray) -> list[Row]:
-    """Rows of the table, each with the probability that its own category's calibration gives the score."""
-    categories = np.array([record.category for record in records])
-    return rows(records, split, scores, head.probability_of(scores, categories))
+def table_of(
+    fitted: FittedProbe,
+    cut: Cut,
+    scores: np.ndarray,
+    served: np.ndarray,
+    probability: np.ndarray | None,
+    pretrained: Collection[str] = (),
+) -> list[Row]:
+    """The table of predictions of a fitted and exported head.
+
+    Args:
+      fitted: the head, with its out-of-fold scores of `cut.fit`.
+      cut: who is who.
+      scores: float [N], the head's scores of `cut.fit` and `cut.evaluate`.
+      served: float [M], the exported graph's scores of `cut.evaluate`; these are judged.
+      probability: float [M], the graph's, or None if it gives none.
+      pretrained: paths of the images that the encoder was pretrained on, which get a row of their own.
+
+    Raises:
+      RuntimeError: the graph's scores are not those of the head.
+    """
+    own = scores[: len(cut.fit)]
+    check_roads(served, scores[len(cut.fit) :])
+    seen = [i for i, record in enumerate(cut.train_good) if record.path in pretrained]
+    parts = [
+        ("pretrain", seen, own[seen]),
+        ("fit", range(len(cut.fit)), own),
+        ("calibrate", fitted.calibrate, fitted.calibrate_scores),
+    ]
+    table = []
+    for split, which, given in parts:
+        records = [cut.fit[i] for i in which]
+        # Each with the probability that its own category's calibration gives the score.
+        categories = np.array([record.category for record in records])
+        table += rows(records, split, given, fitted.head.probability_of(given, categories))
+    return table + rows(cut.evaluate, "evaluate", served, probability)
 
 
 def labels_note(cut: Cut) -> str:

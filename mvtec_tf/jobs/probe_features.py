@@ -47,7 +47,7 @@ class Features:
         settings = FeatureSettings(
             key.layers, key.maps, key.neighbourhood, key.tiles, key.pooling, key.centre_brightness
         )
-        records = (*cut.train_good, *cut.labelled, *cut.evaluate)
+        records = (*cut.fit, *cut.evaluate)
         return cls(encoder, settings, key, cut, store.of(records), store.embeddings_of(records))
 
     @property
@@ -56,14 +56,9 @@ class Features:
         return self.settings.tiles != (1, 1)
 
     @property
-    def fit_records(self) -> tuple[Record, ...]:
-        """train_good and labelled, the first rows of the features."""
-        return (*self.cut.train_good, *self.cut.labelled)
-
-    @property
     def fit_rows(self) -> FrozenFeatures:
-        """Their features."""
-        return self.frozen.select(np.arange(len(self.fit_records)))
+        """Those of `cut.fit`, the first rows."""
+        return self.frozen.select(np.arange(len(self.cut.fit)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,7 +99,7 @@ class Source:
         if store is None:
             settings = wanted(saved_model.read_card(self.encoder)["middle_stages"])
             # The study's cut evaluates images that it was also fitted on.
-            records = tuple(dict.fromkeys((*cut.train_good, *cut.labelled, *cut.evaluate)))
+            records = tuple(dict.fromkeys((*cut.fit, *cut.evaluate)))
             with run.timed("features"):
                 store = extract.extract(self.encoder, records, settings, run.path / "features")
         print(f"Features: {store.describe()}", flush=True)

@@ -15,8 +15,18 @@ from mvtec_tf.evaluation.table import Predictions, read_predictions
 from mvtec_tf.files import read_json
 from mvtec_tf.jobs.settings import QuickstartSettings
 from mvtec_tf.ownership import Owned
+from mvtec_tf.run_directory import read_run
 
 SUBTLE = "subtle"
+_COLUMNS = ("roc_auc", "balanced_accuracy", "f1", "recall", "specificity")
+# Method -> where its metrics.json and predictions.csv lie, in the run or in a folder of it.
+_METHODS = {
+    "mean brightness, logistic": "mean_brightness",
+    "16 x 16 pixels, logistic": "grey_pixels",
+    "supervised network": "cnn",
+    "SimCLR + logistic head": "probe",
+    "SimCLR + the study's head": "probe/study_head",
+}
 _WORDS = (
     "Quickstart on drawn images. To end in minutes on a CPU it uses a small backbone (resnet10) from random\n"
     "weights at a small image size; the real recipes are in flags/ and use ResNet-50 at 224 px."
@@ -36,21 +46,6 @@ class Step:
     title: str
     binary: str
     arguments: tuple[str, ...]
-
-
-@dataclasses.dataclass(frozen=True)
-class Judged:
-    """One row of the closing table.
-
-    Attributes:
-      name: of the method.
-      labels: labelled test images it used, as text.
-      directory: where its `metrics.json` and `predictions.csv` lie.
-    """
-
-    name: str
-    labels: str
-    directory: pathlib.Path
 
 
 def quickstart(settings: QuickstartSettings, more: Sequence[str] = ()) -> None:
@@ -137,38 +132,21 @@ def _status(command: list[str]) -> int:
             raise
 
 
-def judged(run_dir: pathlib.Path) -> list[Judged]:
-    """The methods of the closing table."""
-    probe = run_dir / "probe"
-    return [
-        Judged("mean brightness, logistic", _labels(run_dir / "mean_brightness"), run_dir / "mean_brightness"),
-        Judged("16 x 16 pixels, logistic", _labels(run_dir / "grey_pixels"), run_dir / "grey_pixels"),
-        Judged("supervised network", _labels(run_dir / "cnn"), run_dir / "cnn"),
-        Judged("SimCLR + logistic head", _labels(probe), probe),
-        Judged("SimCLR + the study's head", _labels(probe), probe / "study_head"),
-    ]
-
-
 def format_table(run_dir: pathlib.Path) -> str:
     """The closing table: every method on the same evaluation images, the trivial classifier first."""
-    columns = ("roc_auc", "balanced_accuracy", "f1", "recall", "specificity")
-    header = ["method", "labels", "ROC-AUC", "on subtle", "bal. acc.", "F1", "recall", "specificity"]
-    lines = [header]
-    for method in judged(run_dir):
-        metrics = read_json(method.directory / "metrics.json")
+    lines = [["method", "labels", "ROC-AUC", "on subtle", "bal. acc.", "F1", "recall", "specificity"]]
+    for name, folder in _METHODS.items():
+        metrics = read_json(run_dir / folder / "metrics.json")
         if len(lines) == 1:
             trivial = metrics["trivial"]["always_defective"]["overall"]
-            lines.append(["call everything defective", "0", *_values(trivial, columns, "0.500")])
-        predictions = read_predictions(method.directory / "predictions.csv").part("evaluate")
+            lines.append(["call everything defective", "0", *_values(trivial, "0.500")])
+        predictions = read_predictions(run_dir / folder / "predictions.csv").part("evaluate")
         subtle = f"{subtle_roc_auc(predictions, run_dir / 'data'):.3f}"
-        lines.append([method.name, method.labels, *_values(metrics["overall"], columns, subtle)])
-    widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
+        labels = read_run(run_dir / folder.split("/")[0])["labels_used"]
+        lines.append([name, str(labels), *_values(metrics["overall"], subtle)])
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
-        "  ".join(
-            text.ljust(width) if i == 0 else text.rjust(width)
-            for i, (text, width) in enumerate(zip(line, widths, strict=True))
-        )
-        for line in lines
+        "  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]) for line in lines
     )
 
 
@@ -190,10 +168,6 @@ def subtle_roc_auc(predictions: Predictions, data: pathlib.Path) -> float:
     return float(roc_auc_score(part.label, part.score))
 
 
-def _labels(run_dir: pathlib.Path) -> str:
-    return str(read_json(run_dir / "run.json")["labels_used"])
-
-
-def _values(metrics: dict, columns: tuple[str, ...], subtle: str) -> list[str]:
-    texts = ["-" if metrics[name]["value"] is None else f"{metrics[name]['value']:.3f}" for name in columns]
+def _values(metrics: dict, subtle: str) -> list[str]:
+    texts = ["-" if metrics[name]["value"] is None else f"{metrics[name]['value']:.3f}" for name in _COLUMNS]
     return [texts[0], subtle, *texts[1:]]

@@ -30,13 +30,14 @@ class FitSettings(RunSettings, ImageSettings, ProtocolSettings, ThresholdSetting
     """A head on frozen features.
 
     Attributes:
-      protocol: who may see which image; one_class: all good training images, all test images, no label, as the
-        literature compares; study: as the original study did, which leaks.
-      features: instead of weights: a folder of extract_features, or features/ of a run. Its encoder is used.
+      protocol: protocol that says who may see which image; one_class: all good training images, all test images, no
+        label, as the literature compares; study: as the original study did, which leaks.
+      features: stored features instead of weights: a folder of extract_features, or features/ of a run. Their encoder
+        is used.
       head: head that is fitted. Unset: the recipe's, or logistic.
       label_budget: share of all test images whose labels may be used; all; or 10d: ten defective objects. Unset: 0.1,
         or 0 with the protocol one_class.
-      task: defect_type: also name the defect, by linear heads of many classes.
+      task: what the head tells; defect_type: also the defect's name, by linear heads of many classes.
       heatmaps: write a heat map of every evaluated image to RUN_DIR/heatmaps, and measure them where there are masks;
         the report shows mistakes' in any case. The protocol one_class does both by itself where there are masks.
       study_head: also fit the original study's head (30 epochs of Adam) and report it as it is.
@@ -162,7 +163,7 @@ class ExplainSettings(ExtraSettings):
     Attributes:
       run: run directory of a finished run of train_cnn, fit_probe or fit_baseline.
       data_dir: the images of that run, as they were named for it.
-      method: which maps, out of exported, gradcam, gradcam++: those that the exported graph answers, which every run
+      method: kinds of maps, out of exported, gradcam, gradcam++: those that the exported graph answers, which every run
         has, or tf-keras-vis' of a network with a gradient. Unset: gradcam,gradcam++ of train_cnn, exported of the
         others.
       encoder: where the encoder of a probe lies, if it is no longer where it was.
@@ -199,7 +200,8 @@ class PretrainSettings(RunSettings, ImageSettings, ContrastiveSettings):
     """SimCLR: its training and its images.
 
     Attributes:
-      protocol: who may see which image; study: 85 % of the good training images, as in the original study.
+      protocol: protocol that says who may see which image; study: 85 % of the good training images, as in the
+        original study.
       cache: where decoded images are kept: memory, or a folder for large sets.
     """
 
@@ -214,14 +216,14 @@ class LabelEfficiencySettings(
     """A grid of encoders, heads, label budgets and draws.
 
     Attributes:
-      encoders: start: the backbone of weights as it is; and run directories of train_simclr, or SavedModels of
-        encoders.
+      encoders: encoders of the grid: start, the backbone of weights as it is; and run directories of train_simclr, or
+        SavedModels of encoders.
       heads: heads beside the recipe's, by the names that fit_probe knows; may be empty.
-      recipe: adds rows of its name as head, with features of its own; none: only heads.
+      recipe: recipe that adds rows of its name as head, with features of its own; none: only heads.
       recipe_image_size: side in pixels of the start encoder for the recipe. Unset: the recipe's own.
       budgets: label budgets: shares of all test images, all (the pool, half of them), or counts of labelled defective
         objects such as 10d. Unset: 0,0.01,0.02,0.05,0.1,0.25,all,1d,10d.
-      seeds: how many draws, each cuts the test images anew. Unset: 10.
+      seeds: number of draws, each of which cuts the test images anew. Unset: 10.
       first_seed: random seed of the first draw; the others follow.
       quick: a first look in minutes: 4 budgets, 3 draws, 224 px, where not given.
     """

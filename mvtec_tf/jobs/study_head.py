@@ -76,7 +76,7 @@ def fit_and_judge_by_the_study(
 
 
 def _fit(features: Features, seed: int) -> StudyHead:
-    first, last = len(features.cut.train_good), len(features.fit_records)
+    first, last = len(features.cut.train_good), len(features.cut.fit)
     labels = np.array([record.label for record in features.cut.labelled])
     return StudyHead(seed).fit(features.embedding[first:last], labels)
 

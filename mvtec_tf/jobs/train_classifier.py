@@ -1,16 +1,87 @@
 """Training the supervised network on labelled images, and judging it on images that nobody has seen."""
 
+import dataclasses
+from collections.abc import Sequence
+
 import numpy as np
 
 from mvtec_tf.data import protocol
 from mvtec_tf.data.decoding.image_store import ImageStore
+from mvtec_tf.data.formats.scan import Record
 from mvtec_tf.evaluation.rows import rows
 from mvtec_tf.graphs import saved_model, scoring
 from mvtec_tf.heads.settings import PLAIN_LOG_ODDS
-from mvtec_tf.jobs import checks, judging, opening, supervised_parts
+from mvtec_tf.jobs import checks, judging, opening
 from mvtec_tf.jobs.settings import TrainClassifierSettings
 from mvtec_tf.run_directory import RunDirectory
+from mvtec_tf.study import protocol as study
 from mvtec_tf.training import supervised
+
+
+@dataclasses.dataclass(frozen=True)
+class Parts:
+    """Images by use.
+
+    Attributes:
+      fit: the network is fitted on them.
+      calibrate: they stop the training and, where it is not fixed, set the threshold.
+      evaluate: they are judged.
+      labelled: all images whose labels had to be bought.
+      threshold: a fixed one, or None: chosen on `calibrate`.
+      note: for the report, what the figures rest on.
+    """
+
+    fit: list[Record]
+    calibrate: list[Record]
+    evaluate: list[Record]
+    labelled: list[Record]
+    threshold: float | None
+    note: str
+
+    @property
+    def by_split(self) -> dict[str, list[Record]]:
+        """As the table of predictions names them."""
+        return {"fit": self.fit, "calibrate": self.calibrate, "evaluate": self.evaluate}
+
+    @property
+    def words(self) -> str:
+        """A line for the person who waits."""
+        return (
+            f"{len(self.fit)} images to fit, {len(self.calibrate)} to stop early and set the threshold "
+            f"({len(self.labelled)} labelled images in all), {len(self.evaluate)} to evaluate."
+        )
+
+
+def clean_parts(records: Sequence[Record], budget: float | None, validation_share: float, seed: int) -> Parts:
+    """The protocol `clean`: early stopping and the threshold pay their labels from the budget.
+
+    Args:
+      records: images of one or more categories.
+      budget: see `protocol.clean`.
+      validation_share: of the labelled images and of train/good, kept for early stopping.
+      seed: of all draws.
+    """
+    cut = protocol.clean(records, budget, seed)
+    fit, calibrate = protocol.hold_out(cut.labelled + cut.train_good, validation_share, seed)
+    defects = sum(record.label for record in cut.labelled)
+    note = (
+        f"{len(cut.labelled)} test images were labelled, {defects} of them defective; with {len(cut.train_good)} good "
+        f"training images they were used for fitting, early stopping and the threshold. {len(cut.evaluate)} other "
+        "test images were evaluated."
+    )
+    return Parts(fit, calibrate, list(cut.evaluate), list(cut.labelled), None, note)
+
+
+def parts_of_the_study(records: Sequence[Record], seed: int, allow_leak: bool) -> Parts:
+    """The original study's split: see `study.supervised_parts`."""
+    fit, evaluate = study.supervised_parts(records, seed, allow_leak)
+    labelled = [record for record in records if record.split == "test"]
+    note = (
+        f"The protocol of the original study: {len(fit)} of all images, good training images among them, were fitted, "
+        f"and the training was stopped on the other {len(evaluate)}, which are the ones evaluated here. A defect is "
+        "called where it is the likelier class (a threshold of 0 on the log-odds)."
+    )
+    return Parts(fit, evaluate, evaluate, labelled, 0.0, note)
 
 
 def train_classifier(said: TrainClassifierSettings) -> RunDirectory:
@@ -28,9 +99,9 @@ def train_classifier(said: TrainClassifierSettings) -> RunDirectory:
     store = ImageStore(settings.image_size, settings.cache, settings.max_pixels)
     records, skipped = opening.usable(settings, opening.scan(settings), store.readable)
     if settings.is_study:
-        parts = supervised_parts.of_the_study(records, settings.seed, settings.allow_leak)
+        parts = parts_of_the_study(records, settings.seed, settings.allow_leak)
     else:
-        parts = supervised_parts.clean(records, budget, settings.validation_share, settings.seed)
+        parts = clean_parts(records, budget, settings.validation_share, settings.seed)
     with opening.opened("train_cnn", settings, records, skipped) as run:
         if not run.finished:
             _train_and_judge(run, settings, store, parts)
@@ -39,9 +110,9 @@ def train_classifier(said: TrainClassifierSettings) -> RunDirectory:
 
 
 def _train_and_judge(
-    run: RunDirectory, settings: TrainClassifierSettings, store: ImageStore, parts: supervised_parts.Parts
+    run: RunDirectory, settings: TrainClassifierSettings, store: ImageStore, parts: Parts
 ) -> None:
-    run.note(labels_used=len(parts.labelled), labelled_defects=sum(record.label for record in parts.labelled))
+    judging.note_labels(run, parts.labelled, PLAIN_LOG_ODDS)
     print(parts.words, flush=True)
 
     def pixels_and_labels(part: list) -> tuple[np.ndarray, np.ndarray]:
@@ -63,7 +134,6 @@ def _train_and_judge(
         which = slice(start, start + len(part))
         table += rows(part, split, scores.score[which], scores.probability[which])
         start += len(part)
-    run.note(score_unit=PLAIN_LOG_ODDS)
     judging.judge_run(
         run,
         settings,

@@ -93,7 +93,7 @@ def compute(
     Raises:
       UserError: the head cannot be fitted on these images.
     """
-    records = (*cut.train_good, *cut.labelled)
+    records = cut.fit
     memory = PeakMemory()
     start = time.monotonic()
     probe = fit_probe(make_head, features.select(np.arange(len(records))), records, cell.seed)

@@ -1,12 +1,10 @@
 """What the grid leaves on the disk: one file a cell, written as a whole or not at all, and the table of all."""
 
-import csv
-import io
 import json
 import pathlib
 import re
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 from mvtec_tf import files
@@ -63,25 +61,19 @@ def _plain(name: str) -> str:
 
 def write_table(path: pathlib.Path, results: Iterable[CellResult]) -> None:
     """`cells.csv`, sorted; a figure that does not exist is an empty field."""
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(map(_line, in_order(results)))
-    files.write_text(path, buffer.getvalue())
+    files.write_text(path, files.csv_text(COLUMNS, map(_line, in_order(results))))
 
 
 def in_order(results: Iterable[CellResult]) -> list[CellResult]:
     """By encoder, head, category, budget and seed."""
-    return sorted(results, key=lambda result: _place(result.cell))
+
+    def place(result: CellResult) -> tuple[Any, ...]:
+        cell = result.cell
+        return cell.encoder, cell.head, cell.category, order_of(cell.budget), cell.seed
+
+    return sorted(results, key=place)
 
 
-def _place(cell: Cell) -> Sequence[Any]:
-    return cell.encoder, cell.head, cell.category, order_of(cell.budget), cell.seed
-
-
-def _line(result: CellResult) -> dict[str, Any]:
-    cell = result.cell
-    names = {name: getattr(cell, name) for name in ("encoder", "head", "category", "budget", "seed")}
-    counts = {name: getattr(result, name) for name in ("labelled_images", "labelled_defects")}
-    costs = {name: getattr(result, name) for name in ("threshold", "fit_seconds", "peak_mb")}
-    return names | counts | result.metrics | costs
+def _line(result: CellResult) -> list[Any]:
+    values = vars(result) | vars(result.cell) | result.metrics
+    return [values[name] for name in COLUMNS]

@@ -1,14 +1,17 @@
 """Computes the cells of the grid that are missing, one by one, so that it can be stopped at any time."""
 
+import contextlib
 import dataclasses
 import pathlib
+import statistics
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from mvtec_tf.data import protocol
 from mvtec_tf.data.formats.scan import Record
 from mvtec_tf.data.protocol import Cut
 from mvtec_tf.errors import LeakError, UserError
@@ -124,15 +127,13 @@ class _Features:
     """Features by category, read from their store once: every file's digest is compared then."""
 
     def __init__(self, records: Sequence[Record]) -> None:
-        self._by_category: dict[str, list[Record]] = defaultdict(list)
-        for record in records:
-            self._by_category[record.category].append(record)
+        self._by_category = protocol.by_category(records)
         self._read: dict[tuple[pathlib.Path, str], FrozenFeatures] = {}
         self._rows = {record.path: row for own in self._by_category.values() for row, record in enumerate(own)}
 
     def of(self, store: FeatureStore, cut: Cut) -> FrozenFeatures:
-        """Of train_good, labelled and evaluate, in this order; all of one category."""
-        records = (*cut.train_good, *cut.labelled, *cut.evaluate)
+        """Of `cut.fit` and `cut.evaluate`, in this order; all of one category."""
+        records = (*cut.fit, *cut.evaluate)
         category = records[0].category
         key = store.path, category
         if key not in self._read:
@@ -144,47 +145,30 @@ class _Clock:
     """How long is left: cells of one method take about as long as each other, those of different ones do not."""
 
     def __init__(self, cells: Sequence[Cell]) -> None:
-        self._left: dict[tuple[str, ...], int] = defaultdict(int)
+        self._left = Counter(map(_kind, cells))
         self._spent: dict[tuple[str, ...], list[float]] = defaultdict(list)
-        for cell in cells:
-            self._left[_kind(cell)] += 1
 
-    def timing(self, cell: Cell) -> "_Timing":
+    @contextlib.contextmanager
+    def timing(self, cell: Cell) -> Iterator[None]:
         """Counts the block as this cell's work."""
-        return _Timing(self, cell)
-
-    def add(self, cell: Cell, seconds: float) -> None:
-        """A cell is done."""
-        self._spent[_kind(cell)].append(seconds)
+        start = time.monotonic()
+        yield
+        self._spent[_kind(cell)].append(time.monotonic() - start)
         self._left[_kind(cell)] -= 1
 
     def left(self) -> str:
         """In words."""
-        known = [seconds for spent in self._spent.values() for seconds in spent]
-        usual = sum(known) / len(known)
+        usual = statistics.fmean(seconds for spent in self._spent.values() for seconds in spent)
         seconds = 0.0
         for kind, count in self._left.items():
             spent = self._spent.get(kind)
-            seconds += count * (sum(spent) / len(spent) if spent else usual)
+            seconds += count * (statistics.fmean(spent) if spent else usual)
         return f"about {seconds / 60:.1f} minutes left"
-
-
-class _Timing:
-    def __init__(self, clock: _Clock, cell: Cell) -> None:
-        self._clock, self._cell = clock, cell
-
-    def __enter__(self) -> None:
-        self._start = time.monotonic()
-
-    def __exit__(self, *exception: object) -> None:
-        self._clock.add(self._cell, time.monotonic() - self._start)
 
 
 def _pools(grid: Grid, records: Sequence[Record]) -> dict[tuple[str, int], int]:
     """(category, seed) -> how many test images are in the pool: those that are not evaluated."""
-    tests: dict[str, int] = defaultdict(int)
-    for record in records:
-        tests[record.category] += record.split == "test"
+    tests = Counter(record.category for record in records if record.split == "test")
     return {(category, seed): tests[category] - len(cut.evaluate) for (category, _, seed), cut in grid.cuts.items()}
 
 

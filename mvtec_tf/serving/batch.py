@@ -20,7 +20,7 @@ import numpy as np
 from mvtec_tf.data import leaks
 from mvtec_tf.data.record import DEFECTIVE, GOOD
 from mvtec_tf.errors import UserError
-from mvtec_tf.files import replacing
+from mvtec_tf.files import replacing, speaker
 from mvtec_tf.serving import journal as journal_lib
 from mvtec_tf.serving.client import BadImageError, Model, UnavailableError
 from mvtec_tf.serving.journal import Journal
@@ -44,7 +44,6 @@ COLUMNS = (
 _NEEDED = ("anomaly_score", "threshold", "label")
 # No camera's encoded photograph is as large; a file that is would fill the memory before it is refused.
 _LARGEST_FILE = 512 * 2**20
-_SPEAK_EVERY_SECONDS = 10
 # 8 x 8 grey pixels, PNG: a server that answers them is there.
 _ANY_IMAGE = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAAAAADhZOFXAAAAEElEQVR42mNsYIAAJgaKGAAmCACQtTEKkQAAAABJRU5ErkJggg=="
@@ -225,17 +224,13 @@ def judge_files(
     if len(left) < len(once):
         print(f"{len(once) - len(left)} of {len(once)} images are in the table already.", flush=True)
     batches = [left[i : i + batch_size] for i in range(0, len(left), batch_size)]
-    tally = Tally()
-    start = spoke = time.monotonic()
+    tally, speak, start = Tally(), speaker(), time.monotonic()
     with ThreadPoolExecutor(concurrency) as workers:
         for rows in _in_order(workers, judge, batches, ahead=concurrency):
             journal.append(rows)
             tally.add(rows)
-            now = time.monotonic()
-            if now - spoke > _SPEAK_EVERY_SECONDS:
-                done = tally.verdicts.total()
-                print(f"judged {done} of {len(left)} images, {done / (now - start):.1f} images/s", flush=True)
-                spoke = now
+            done, seconds = tally.verdicts.total(), max(time.monotonic() - start, 1e-9)
+            speak(f"judged {done} of {len(left)} images, {done / seconds:.1f} images/s")
     return tally
 
 

@@ -33,8 +33,10 @@ def build(run_dir: pathlib.Path, card: Mapping[str, Any], options: ExportOptions
     metrics_file = run_dir / "metrics.json"
     metrics = files.read_json(metrics_file) if metrics_file.exists() else None
     weights = _weights(run.get("settings", {}), run, options)
+    # What the score is measured in, where the run says it.
+    unit = {"score": run["score_unit"]} if "score_unit" in run else {}
     return {
-        "model": {key: card[key] for key in _MODEL_KEYS if key in card} | _unit(run),
+        "model": {key: card[key] for key in _MODEL_KEYS if key in card} | unit,
         "data": _data(run, metrics, options),
         "metrics": _metrics(metrics),
         "threshold": card.get("thresholds"),
@@ -75,15 +77,6 @@ def render(card: Mapping[str, Any]) -> str:
         _list(card["versions"]),
     ]
     return "\n\n".join(parts) + "\n"
-
-
-def _unit(run: Mapping[str, Any]) -> dict[str, str]:
-    """What the score is measured in, where the run says it."""
-    return {"score": run["score_unit"]} if "score_unit" in run else {}
-
-
-def _in_unit(run: Mapping[str, Any]) -> str:
-    return f", it is {run['score_unit']}" if "score_unit" in run else ""
 
 
 _MODEL_KEYS = (
@@ -189,7 +182,8 @@ def _limits(
     if card["kind"] == "encoder":
         return [*limits, "It gives features, not verdicts: a head has to be fitted on them."]
     if not card.get("gives_probability", True):
-        limits.append(f"It answers no probability; its score is none{_in_unit(run)}.")
+        unit = f", it is {run['score_unit']}" if "score_unit" in run else ""
+        limits.append(f"It answers no probability; its score is none{unit}.")
     if "explain" in card.get("signatures", ()):
         limits.append("A heat map shows which parts of the image the score rests on, not the outline of a defect.")
     if "RANDOM" in loaded:

@@ -13,80 +13,76 @@ _OR_ZERO, _ABOVE_ZERO = {"least": 0}, {"above": 0}
 
 
 @dataclasses.dataclass(frozen=True)
-class SupervisedSettings:
-    """The supervised recipe; the defaults are those of the study where it said them.
+class TrainingSettings:
+    """What every recipe has.
 
     Attributes:
       backbone: resnet50, any other network of keras.applications by name, or resnet10.
       image_size: side in pixels of the square that images are resized to.
       weights: imagenet (downloaded by Keras), none (random), or a weights file of this backbone.
       weights_partial: load what fits of a weights file that is another network's.
-      backbone_stages: if positive, the backbone is cut off after that many stages (resolutions).
-      trainable_stages: the last so many stages of the backbone are trained, the rest is frozen.
       batch_size: images a step; all there are where that is more.
-      epochs: at most.
-      patience: epochs without a better validation F1 before the run stops.
-      learning_rate: peak of the one-cycle schedule, which starts at a 25th of it.
-      weight_decay: of AdamW.
-      balanced_sampling: draw good and defective equally often, with an unweighted loss.
+      epochs: epochs at most.
+      weight_decay: weight decay of AdamW.
       precision: auto, float32 or mixed_bfloat16; auto is bfloat16 where the processor has it.
       jit: auto, on or off: compile the step with XLA; auto is on where there is a GPU.
-      seed: of weights, order, augmentation and dropout.
+      seed: random seed of weights, order, augmentation and dropout.
       checkpoint_every: epochs between checkpoints.
-      augmentation: strengths.
     """
 
     backbone: str = "resnet50"
     image_size: int = dataclasses.field(default=224, metadata=_ABOVE_ZERO)
     weights: str = "imagenet"
     weights_partial: bool = False
-    backbone_stages: int = dataclasses.field(default=0, metadata=_OR_ZERO)
-    trainable_stages: int = dataclasses.field(default=2, metadata=_OR_ZERO)
     batch_size: int = dataclasses.field(default=64, metadata=_ABOVE_ZERO)
     epochs: int = dataclasses.field(default=50, metadata=_ABOVE_ZERO)
-    patience: int = dataclasses.field(default=5, metadata=_ABOVE_ZERO)
-    learning_rate: float = dataclasses.field(default=1e-3, metadata=_ABOVE_ZERO)
     weight_decay: float = dataclasses.field(default=1e-4, metadata=_OR_ZERO)
-    balanced_sampling: bool = False
     precision: Literal["auto", "float32", "mixed_bfloat16"] = "auto"
     jit: Literal["auto", "on", "off"] = "auto"
     seed: int = dataclasses.field(default=0, metadata=_OR_ZERO)
     checkpoint_every: int = dataclasses.field(default=1, metadata=_ABOVE_ZERO)
+
+
+@dataclasses.dataclass(frozen=True)
+class SupervisedSettings(TrainingSettings):
+    """The supervised recipe; the defaults are those of the study where it said them.
+
+    Attributes:
+      backbone_stages: if positive, the backbone is cut off after that many stages (resolutions).
+      trainable_stages: the last so many stages of the backbone are trained, the rest is frozen.
+      patience: epochs without a better validation F1 before the run stops.
+      learning_rate: peak of the one-cycle schedule, which starts at a 25th of it.
+      balanced_sampling: draw good and defective equally often, with an unweighted loss.
+      augmentation: strengths of the augmentations.
+    """
+
+    backbone_stages: int = dataclasses.field(default=0, metadata=_OR_ZERO)
+    trainable_stages: int = dataclasses.field(default=2, metadata=_OR_ZERO)
+    patience: int = dataclasses.field(default=5, metadata=_ABOVE_ZERO)
+    learning_rate: float = dataclasses.field(default=1e-3, metadata=_ABOVE_ZERO)
+    balanced_sampling: bool = False
     augmentation: ClassifierAugmentation = dataclasses.field(default_factory=ClassifierAugmentation)
 
 
 @dataclasses.dataclass(frozen=True)
-class ContrastiveSettings:
+class ContrastiveSettings(TrainingSettings):
     """The SimCLR recipe; the defaults are those of the study where it said them.
 
     Attributes:
-      backbone: resnet50, any other network of keras.applications by name, or resnet10.
-      image_size: side in pixels of the square that images are resized to.
-      weights: imagenet (downloaded by Keras), none (random), or a weights file of this backbone.
-      weights_partial: load what fits of a weights file that is another network's.
       projection_hidden: width of the projection head's hidden layer.
-      projection_dimensions: width of its output.
-      temperature: of NT-Xent.
+      projection_dimensions: width of the projection head's output.
+      temperature: temperature of NT-Xent.
       batch_size: pairs of views a step; one of each image where that is more.
-      epochs: of the run; 0 keeps the starting weights, the baseline without pretraining.
+      epochs: epochs of the run; 0 keeps the starting weights, the baseline without pretraining.
       passes_per_epoch: times that each image is drawn in one epoch.
       learning_rate: peak of the cosine schedule.
-      final_learning_rate: what the schedule falls to.
+      final_learning_rate: learning rate to which the schedule falls.
       schedule: cosine falls with every step; cosine_by_epoch in one stair an epoch, without warm-up.
       warmup_share: share of all steps in which the rate rises to its peak.
-      weight_decay: of AdamW.
       clip_norm: bound of the global norm of the gradients.
-      precision: auto, float32 or mixed_bfloat16; auto is bfloat16 where the processor has it.
-      jit: auto, on or off: compile the step with XLA; auto is on where there is a GPU.
-      seed: of weights, order and augmentation.
-      checkpoint_every: epochs between checkpoints.
-      augmentation: strengths.
+      augmentation: strengths of the augmentations.
     """
 
-    backbone: str = "resnet50"
-    image_size: int = dataclasses.field(default=224, metadata=_ABOVE_ZERO)
-    weights: str = "imagenet"
-    weights_partial: bool = False
     projection_hidden: int = dataclasses.field(default=1024, metadata=_ABOVE_ZERO)
     projection_dimensions: int = dataclasses.field(default=256, metadata=_ABOVE_ZERO)
     temperature: float = dataclasses.field(default=0.07, metadata=_ABOVE_ZERO)
@@ -97,10 +93,5 @@ class ContrastiveSettings:
     final_learning_rate: float = dataclasses.field(default=0.0, metadata=_OR_ZERO)
     schedule: Literal["cosine", "cosine_by_epoch"] = "cosine"
     warmup_share: float = dataclasses.field(default=0.1, metadata=_OR_ZERO)
-    weight_decay: float = dataclasses.field(default=1e-4, metadata=_OR_ZERO)
     clip_norm: float = dataclasses.field(default=1.0, metadata=_ABOVE_ZERO)
-    precision: Literal["auto", "float32", "mixed_bfloat16"] = "auto"
-    jit: Literal["auto", "on", "off"] = "auto"
-    seed: int = dataclasses.field(default=0, metadata=_OR_ZERO)
-    checkpoint_every: int = dataclasses.field(default=1, metadata=_ABOVE_ZERO)
     augmentation: ContrastiveAugmentation = dataclasses.field(default_factory=ContrastiveAugmentation)
