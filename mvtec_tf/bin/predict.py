@@ -15,4 +15,4 @@ from mvtec_tf.bin import entry
 from mvtec_tf.serving.settings import PredictSettings
 
 if __name__ == "__main__":
-    entry.run("mvtec_tf.serving.predict.predict", PredictSettings, PredictSettings.check)
+    entry.run("mvtec_tf.serving.predict.predict", PredictSettings)
