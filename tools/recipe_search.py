@@ -27,10 +27,10 @@ from mvtec_tf.errors import UsageError
 from mvtec_tf.features.store import FeatureStore
 from mvtec_tf.heads import join, residual
 from mvtec_tf.heads.distance import Mahalanobis
-from mvtec_tf.heads.evidence import Found, Unlike
+from mvtec_tf.heads.evidence import Found
 from mvtec_tf.heads.folds import inner_folds, objects_of
 from mvtec_tf.heads.frozen import FrozenFeatures
-from mvtec_tf.heads.fused import WEIGHT, Like
+from mvtec_tf.heads.fused import MOST, Like
 from mvtec_tf.heads.gaussian import GoodGaussian
 from mvtec_tf.heads.linear import Logistic
 from mvtec_tf.heads.patch import Padim, PatchCore
@@ -63,10 +63,20 @@ RULES: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
     "sum": lambda standard: standard.sum(axis=1),
     "max": lambda standard: standard.max(axis=1),
 }
-# Which evidences: the distance of the whole, the residuals of the finer layer and of the coarser one.
-EVIDENCES = {"distance": (0,), "coarse": (2,), "distance+coarse": (0, 2), "all": (0, 1, 2)}
+# Which evidences: the distance of the whole, the residuals of the finer layer and of the coarser one, the distances to
+# the memory of both.
+EVIDENCES = {
+    "distance": (0,),
+    "distance+residuals": (0, 1, 2),
+    "distance+memory": (0, 3, 4),
+    "residuals+memory": (1, 2, 3, 4),
+    "all": (0, 1, 2, 3, 4),
+}
+# Of the generalised mean that says what is usual at a place; 0 is the mean of logarithms.
+POWERS = (0.0, residual.POWER, 64.0)
 TRUST = ("as explained", "never", "always")
-WEIGHTS = (0.25, 0.5, 1.0)
+# Of the ridge; None: by what it says of held-out defects.
+WEIGHTS = (0.25, 0.5, None)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,14 +84,21 @@ class Choice:
     """One recipe out of those that are compared."""
 
     evidences: str
+    power: float
     rule: str
     trust: str
-    weight: float = 0.0
+    weight: float | None = 0.0
 
     def __str__(self) -> str:
         """In words."""
-        weight = f", weight {self.weight}" if self.weight else ""
-        return f"{self.evidences}, {self.rule}, main directions followed {self.trust}{weight}"
+        weight = "" if self.weight == 0 else ", weight by held-out defects"
+        weight = f", weight {self.weight}" if self.weight else weight
+        return f"{self.evidences}, power {self.power:g}, {self.rule}, main directions followed {self.trust}{weight}"
+
+
+NOW = Choice("all", residual.POWER, "fisher", "as explained", None)
+# The version before this one, and `before` was the one before that.
+LAST = Choice("distance+residuals", 0.0, "fisher", "as explained", 0.25)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,12 +132,13 @@ def read_set(data_dir: str, features: str, kept: pathlib.Path) -> Set:
     if not file.exists():
         train = np.array([record.split == "train" for record in records])
         found = _found(frozen, train)
-        layers = {f"residuals_{number}": value for number, value in enumerate(found.residuals)}
+        parts = {field.name: getattr(found, field.name) for field in dataclasses.fields(found)}
+        patches = {f"patches_{number}": value for number, value in enumerate(parts.pop("patches"))}
         with files.replacing(file) as temporary:
-            np.savez(temporary, distance=found.distance, places=found.places, objects=found.objects, **layers)
+            np.savez(temporary, **parts, **patches)
     with np.load(file) as there:
-        layers = [there[name] for name in sorted(there.files) if name.startswith("residuals_")]
-        found = Found(there["distance"], layers, there["places"], there["objects"])
+        patches = [there[name] for name in sorted(there.files) if name.startswith("patches_")]
+        found = Found(there["distance"], patches, there["places"], there["objects"], there["folds"])
     return Set(name, records, frozen, found)
 
 
@@ -133,6 +151,14 @@ def _found(frozen: FrozenFeatures, train: np.ndarray) -> Found:
     found = Found.held_out(frozen, train, folds, gaussian, subspaces)
     places = (pooled - gaussian.mean) @ gaussian.main_directions(join.directions(int(train.sum())))
     return dataclasses.replace(found, places=places, objects=objects_of(frozen))
+
+
+def evidence_of(one: Set, power: float) -> np.ndarray:
+    """All evidences, float64 [N, J]; of good training images against what is usual in those of other folds."""
+    good = one.found.select(one.train)
+    evidence = one.found.evidence(good.usual(power))
+    evidence[one.train] = good.held_out_evidence(power)
+    return evidence
 
 
 def unlike(one: Set, all_evidence: np.ndarray, choice: Choice) -> np.ndarray:
@@ -149,19 +175,40 @@ def unlike(one: Set, all_evidence: np.ndarray, choice: Choice) -> np.ndarray:
     return (joined - joined[good].mean()) / joined[good].std()
 
 
-def like(one: Set, fit: np.ndarray) -> np.ndarray:
-    """Scores of the ridge on the images `fit`, float64 [N], in standard deviations of held-out good images."""
+@dataclasses.dataclass(frozen=True)
+class Ridge:
+    """What the labels of the images `fit` say.
+
+    Attributes:
+      like: fitted on them.
+      scores: float64 [N], of all images.
+      fit: int [M].
+    """
+
+    like: Like
+    scores: np.ndarray
+    fit: np.ndarray
+
+    def added(self, unlike: np.ndarray, weight: float | None) -> np.ndarray:
+        """Scores with the ridge's at this weight, float64 [N]; None: by what it says of held-out defects."""
+        mean, factor = self.like.scale(unlike[self.fit], MOST)
+        if weight is not None:
+            factor = weight / float(np.nanstd(self.like.held_out[self.like.labels == 0]))
+        return unlike + factor * (self.scores - mean)
+
+
+def ridge_of(one: Set, fit: np.ndarray) -> Ridge:
+    """The ridge on the images `fit`, int [M], of both classes."""
     labels = np.array([one.records[row].label for row in fit])
     pooled = np.asarray(one.features.pooled, np.float64)
     gaussian = GoodGaussian(pooled[fit][labels == 0])
     folds = inner_folds(labels, one.features.groups[fit], 0, 5)
-    ridge = Like.fit(pooled[fit], labels, folds, gaussian)
-    mean, spread = ridge.scale()
-    return ((pooled - gaussian.mean) @ ridge.direction + ridge.offset - mean) / spread
+    like = Like.fit(pooled[fit], labels, folds, gaussian, one.found.objects[fit])
+    return Ridge(like, (pooled - gaussian.mean) @ like.direction + like.offset, fit)
 
 
 def before(one: Set, fit: np.ndarray) -> np.ndarray:
-    """Scores of the recipe that this one replaced, float64 [N]: the distance alone, less what is usual along two main
+    """Scores of the recipe as it was at first, float64 [N]: the distance alone, less what is usual along two main
     directions whatever that explains, and half the ridge."""
     labels = np.array([one.records[row].label for row in fit])
     pooled = np.asarray(one.features.pooled, np.float64)
@@ -177,14 +224,14 @@ def before(one: Set, fit: np.ndarray) -> np.ndarray:
     usual = np.linalg.lstsq(design[fit][good], held[good], rcond=None)[0]
     left = held[good] - design[fit][good] @ usual
     scores = (np.log(np.maximum(gaussian.distances(pooled), 1e-6)) - design @ usual - left.mean()) / left.std()
-    return scores + 0.5 * like(one, fit) if labels.any() else scores
+    return ridge_of(one, fit).added(scores, 0.5) if labels.any() else scores
 
 
 def choices(with_labels: bool) -> list[Choice]:
     """All that are compared."""
-    parts = itertools.product(EVIDENCES, RULES, TRUST, WEIGHTS if with_labels else (0.0,))
-    # A single evidence is joined with nothing.
-    return [Choice(*part) for part in parts if len(EVIDENCES[part[0]]) > 1 or part[1] == "sum"]
+    parts = itertools.product(EVIDENCES, POWERS, RULES, TRUST, WEIGHTS if with_labels else (0.0,))
+    # A single evidence is joined with nothing, and the distance of the whole has no place.
+    return [Choice(*part) for part in parts if len(EVIDENCES[part[0]]) > 1 or part[1:3] == (POWERS[0], "sum")]
 
 
 def chosen_on_the_others(values: np.ndarray) -> np.ndarray:
@@ -200,8 +247,8 @@ def chosen_on_the_others(values: np.ndarray) -> np.ndarray:
 def measure(one: Set, budget: protocol.Budget, draws: int, others: Sequence[str]) -> Iterator[tuple[str, float]]:
     """(method or choice, ROC-AUC on the evaluated images), draw by draw."""
     labels = np.array([record.label for record in one.records])
-    evidence = one.found.evidence(Unlike.fit(one.found.select(one.train)).usual)
-    alone = {choice: unlike(one, evidence, choice) for choice in choices(False)}
+    evidence = {power: evidence_of(one, power) for power in POWERS}
+    alone = {choice: unlike(one, evidence[choice.power], choice) for choice in choices(False)}
     train = np.flatnonzero(one.train)
     once = {}
     for name in [name for name in others if name in _ONCE]:
@@ -216,11 +263,11 @@ def measure(one: Set, budget: protocol.Budget, draws: int, others: Sequence[str]
         def area(scores: np.ndarray, rows: np.ndarray = evaluate) -> float:
             return float(roc_auc_score(labels[rows], scores[rows]))
 
-        ridge = like(one, fit) if labels[fit].any() else None
+        ridge = ridge_of(one, fit) if labels[fit].any() else None
         for choice in choices(ridge is not None):
             plain = alone[dataclasses.replace(choice, weight=0.0)]
-            yield str(choice), area(plain if ridge is None else plain + choice.weight * ridge)
-        yield "recipe before", area(before(one, fit))
+            yield str(choice), area(plain if ridge is None else ridge.added(plain, choice.weight))
+        yield "recipe at first", area(before(one, fit))
         for name, scores in once.items():
             yield name, area(scores)
         if "logistic" in others and ridge is not None:
@@ -229,17 +276,17 @@ def measure(one: Set, budget: protocol.Budget, draws: int, others: Sequence[str]
 
 
 def table(sets: Sequence[str], figures: Sequence[Mapping[str, float]], others: Sequence[str], labelled: bool) -> str:
-    """Markdown: the recipe before and now, what would have been chosen on the other sets, and other methods."""
+    """Markdown: the recipe at first, before and now, what would have been chosen on the other sets, other methods."""
     names = [str(choice) for choice in choices(labelled)]
-    now = str(Choice("all", "fisher", "as explained", WEIGHT if labelled else 0.0))
+    last, now = (str(one if labelled else dataclasses.replace(one, weight=0.0)) for one in (LAST, NOW))
     picked = chosen_on_the_others(np.array([[own[name] for name in names] for own in figures]))
     shown = [name for name in others if name in figures[0]]
     lines = [
-        "| set | recipe before | recipe now | chosen on the other sets | " + " | ".join(shown) + " |",
-        "|" + "---|" * (4 + len(shown)),
+        "| set | recipe at first | recipe before | recipe now | chosen on the other sets | " + " | ".join(shown) + " |",
+        "|" + "---|" * (5 + len(shown)),
     ]
     rows = [
-        [own["recipe before"], own[now], own[names[pick]], *(own[name] for name in shown)]
+        [own["recipe at first"], own[last], own[now], own[names[pick]], *(own[name] for name in shown)]
         for own, pick in zip(figures, picked, strict=True)
     ]
     for name, row in zip([*sets, "mean"], [*rows, np.mean(rows, axis=0)], strict=True):

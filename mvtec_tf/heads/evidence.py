@@ -1,4 +1,5 @@
-"""What speaks for a defect without labels: of N images, distance and residuals by parts that never saw them."""
+"""What speaks for a defect without labels: of N images, the distance of the whole and the deviations of its patches, by
+parts that never saw them."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -22,15 +23,17 @@ class Found:
 
     Attributes:
       distance: float64 [N], logarithm of the Mahalanobis distance.
-      residuals: float32 [N, h, w] a layer, logarithms of the patches' residuals.
+      patches: float32 [N, h, w] each, see `residual.log_deviations`.
       places: float64 [N, K], along the main directions of the good images.
       objects: int [N], equal for images of one object.
+      folds: int [N], in which images were held out together.
     """
 
     distance: np.ndarray
-    residuals: Sequence[np.ndarray]
+    patches: Sequence[np.ndarray]
     places: np.ndarray
     objects: np.ndarray
+    folds: np.ndarray
 
     @classmethod
     def held_out(
@@ -50,7 +53,7 @@ class Found:
           gaussian: of all good images.
           subspaces: of all good images, and without each fold that has one.
         """
-        shapes = [tuple(value.shape[1:3]) for value in features.maps.values()]
+        shapes = 2 * [tuple(value.shape[1:3]) for value in features.maps.values()]
         distance = np.empty(len(folds))
         flat = np.empty((len(folds), sum(rows * columns for rows, columns in shapes)), np.float32)
         for fold in np.unique(folds):
@@ -60,25 +63,36 @@ class Found:
             distance[held] = np.log(np.maximum(one.distances(features.pooled[held]), TINY))
             flat[held] = by_ops(_all_patches, features.select(held), subspaces[fold + 1 if seen else 0])
         parts = np.split(flat, np.cumsum([rows * columns for rows, columns in shapes])[:-1], axis=1)
-        residuals = [part.reshape(-1, *shape) for part, shape in zip(parts, shapes, strict=True)]
-        return cls(distance, residuals, np.empty((len(folds), 0)), np.arange(len(folds)))
+        patches = [part.reshape(-1, *shape) for part, shape in zip(parts, shapes, strict=True)]
+        return cls(distance, patches, np.empty((len(folds), 0)), np.arange(len(folds)), folds)
 
     def select(self, rows: np.ndarray) -> "Found":
         """The images of a boolean mask."""
-        residuals = [value[rows] for value in self.residuals]
-        return Found(self.distance[rows], residuals, self.places[rows], self.objects[rows])
+        patches = [value[rows] for value in self.patches]
+        return Found(self.distance[rows], patches, self.places[rows], self.objects[rows], self.folds[rows])
+
+    def usual(self, power: float = residual.POWER) -> list[np.ndarray]:
+        """What is usual at each place, float32 [h, w] each, if all these images are good."""
+        return [residual.usual_at_place(value, power) for value in self.patches]
 
     def evidence(self, usual: Sequence[np.ndarray]) -> np.ndarray:
-        """float64 [N, 1 + layers]: the distance, and the worst patches of each layer."""
-        worst = [
-            residual.worst_patches(found - here).numpy() for found, here in zip(self.residuals, usual, strict=True)
-        ]
+        """float64 [N, J]: the distance, and the worst patches of each kind of deviation."""
+        worst = [residual.worst_patches(found - here).numpy() for found, here in zip(self.patches, usual, strict=True)]
         return np.stack([self.distance, *worst], axis=1).astype(np.float64)
+
+    def held_out_evidence(self, power: float = residual.POWER) -> np.ndarray:
+        """float64 [N, J] of good images, each set against what is usual in those of other folds."""
+        evidence = np.empty((len(self.folds), 1 + len(self.patches)))
+        for fold in np.unique(self.folds):
+            held = self.folds == fold
+            others = self if held.all() else self.select(~held)
+            evidence[held] = self.select(held).evidence(others.usual(power))
+        return evidence
 
 
 @dataclasses.dataclass(frozen=True)
 class Unlike:
-    """What held-out good images say is usual: at each place [h, w] a layer, and of the evidences."""
+    """What held-out good images say is usual: at each place [h, w] of each kind of deviation, and of the evidences."""
 
     usual: Sequence[np.ndarray]
     join: Join
@@ -86,8 +100,7 @@ class Unlike:
     @classmethod
     def fit(cls, good: Found) -> "Unlike":
         """From good images that were held out."""
-        usual = [residual.usual_at_place(found) for found in good.residuals]
-        return cls(usual, Join.fit(good.evidence(usual), good.places, good.objects))
+        return cls(good.usual(), Join.fit(good.held_out_evidence(), good.places, good.objects))
 
     def scores(self, found: Found) -> np.ndarray:
         """float64 [N]."""
@@ -95,6 +108,6 @@ class Unlike:
 
 
 def _all_patches(features: FrozenFeatures, arrays: Arrays) -> tf.Tensor:
-    """float32 [B, P], the logarithms of all layers side by side."""
-    found = residual.log_residuals(features, arrays)
-    return tf.concat([tf.reshape(value, [len(value), -1]) for value in found], axis=1)
+    """float32 [B, P], the logarithms of all kinds side by side."""
+    found = residual.log_deviations(features, arrays)
+    return tf.concat([tf.reshape(value, [-1, value.shape[1] * value.shape[2]]) for value in found], axis=1)

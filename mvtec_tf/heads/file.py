@@ -90,9 +90,9 @@ def load_head(path: files.PathLike, key: Mapping[str, Any]) -> PerCategoryHead:
             "were for the fit, or fit a head on these."
         )
     settings = settings_of(header)
-    if settings.name == "fused" and "0/join/mean" not in arrays:
+    if settings.name == "fused" and "0/0/bank" not in arrays:
         raise UserError(
-            f"{path}: a head of an older version, which looked at no patches. Repeat the run that wrote it, into a "
+            f"{path}: a head of an older version, which remembered no patches. Repeat the run that wrote it, into a "
             "new directory."
         )
     if "types" in header:

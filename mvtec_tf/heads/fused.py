@@ -15,10 +15,14 @@ from mvtec_tf.heads.frozen import FrozenFeatures
 from mvtec_tf.heads.gaussian import GoodGaussian, distances_by_ops
 from mvtec_tf.networks import patch_maps
 
-# Of the ridge's score beside that of the evidences, both in standard deviations of held-out good images. Chosen with
-# tools/recipe_search.py, on other sets than those it is reported of.
-WEIGHT = 0.25
+# What the ridge's score counts beside that of the evidences, both in standard deviations of held-out good images: at
+# most, and before any held-out defect says so, which is believed like so many defective objects. Compared by
+# tools/recipe_search.py.
+MOST = 1.0
+_BEFORE, _BELIEVED = 0.1, 10
 PENALTY = 0.3
+# Of the evidences' mean over labelled defects: less is as good as nothing, and nothing cannot be divided by.
+_LEAST = 0.5
 # With few folds, held-out images look worse than new ones will: more is left out of the fit.
 _FOLDS = 5
 # One is held out, and two tell what varies.
@@ -26,28 +30,29 @@ _LEAST_OBJECTS = 3
 
 
 class Fused(Head):
-    """Distance of the whole image and residuals of its patches, joined; plus a ridge regression on the labels.
+    """Distance of the whole image and deviations of its patches, joined; plus a ridge regression on the labels.
 
     The evidences are the Mahalanobis distance of the global features (`gaussian`) and, of each layer's map, the
-    residuals of the patches that are farthest from what is usual at their place (`residual`). No single one is best
-    everywhere: the distance finds what is wrong with the whole, the residuals what is wrong at one place. `join` puts
-    them on the scale of good images that they were not fitted on. Without a labelled defect the score is that alone;
-    with some, a ridge regression on the global features is added, at a weight that few labels cannot spoil.
+    residuals and the distances of the patches that are farthest from what is usual at their place (`residual`). No
+    single one is best everywhere: the distance of the whole finds what is wrong with all of it, the others what is
+    wrong at one place. `join` puts them on the scale of good images that they were not fitted on. Without a labelled
+    defect the score is that alone; with some, a ridge regression on the global features is added, at a weight that
+    grows with what it says of held-out defects and with their number.
 
     Attributes:
       held_out_: float64 [N], scores of the images that it was fitted on, each without its own object: neither the
         evidences nor their scale saw it. NaN for the only object of its class.
 
     Args:
-      weight: of the ridge's score.
-      seed: random seed of the folds.
+      most: that the ridge's score counts beside the evidences.
+      seed: random seed of the folds and of the patches that are remembered.
     """
 
     needs_maps = True
     gives_heat_maps = True
 
-    def __init__(self, weight: float = WEIGHT, seed: int = 0) -> None:
-        self.weight = weight
+    def __init__(self, most: float = MOST, seed: int = 0) -> None:
+        self.most = most
         self.seed = seed
 
     def _learn(self, features: FrozenFeatures, labels: np.ndarray) -> None:
@@ -65,25 +70,26 @@ class Fused(Head):
         pooled = np.asarray(features.pooled, np.float64)
         self.gaussian_ = GoodGaussian(pooled[good])
         self.main_ = self.gaussian_.main_directions(join.directions(int(good.sum())))
-        self.subspaces_, *without = residual.subspaces(features.select(good), folds[good])
+        self.subspaces_, *without = residual.subspaces(features.select(good), folds[good], self.seed)
         found = Found.held_out(features, good, folds, self.gaussian_, [self.subspaces_, *without])
         found = dataclasses.replace(found, places=(pooled - self.gaussian_.mean) @ self.main_, objects=objects)
         self.unlike_ = Unlike.fit(found.select(good))
-        self.like_ = Like.fit(pooled, labels, folds, self.gaussian_) if labels.any() else None
-        self.held_out_ = self._held_out(found, good, folds)
+        self.like_ = Like.fit(pooled, labels, folds, self.gaussian_, objects) if labels.any() else None
+        self.scale_ = None if self.like_ is None else self.like_.scale(self.unlike_.scores(found), self.most)
+        self.held_out_ = self._held_out(found, good)
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """Those of the Gaussian, of each layer's subspace with what is usual at each place [h, w], and of the join;
-        main [D, K], the directions; direction [D] and offset [] of the ridge, weighed."""
+        """Those of the Gaussian, of each layer's subspace and memory, and of the join; usual/NUMBER [h, w], what is
+        usual at each place of each kind of deviation; main [D, K], the directions; direction [D] and offset [] of the
+        ridge, weighed."""
         state = dict(self.subspaces_)
-        state |= {f"{number}/usual": usual for number, usual in enumerate(self.unlike_.usual)}
+        state |= {f"usual/{number}": usual for number, usual in enumerate(self.unlike_.usual)}
         state |= {f"gaussian/{name}": value for name, value in self.gaussian_.arrays().items()}
         state |= {f"join/{name}": value for name, value in self.unlike_.join.arrays().items()}
         direction, offset = np.zeros(len(self.gaussian_.mean)), 0.0
-        if self.like_ is not None:
-            mean, spread = self.like_.scale()
-            direction = self.weight / spread * self.like_.direction
-            offset = self.weight / spread * (self.like_.offset - mean)
+        if self.scale_ is not None:
+            mean, factor = self.scale_
+            direction, offset = factor * self.like_.direction, factor * (self.like_.offset - mean)
         ridge = {"main": self.main_, "direction": direction, "offset": offset}
         return state | {name: np.asarray(value, np.float32) for name, value in ridge.items()}
 
@@ -99,24 +105,24 @@ class Fused(Head):
         return unlike + tf.linalg.matvec(centred, arrays["direction"]) + arrays["offset"]
 
     def heat_map_ops(self, features: FrozenFeatures, arrays: Arrays) -> tf.Tensor:
-        """float32 [N, height, width]: how many times the usual residual at its place a patch has, the mean of the
-        layers; 1 is usual."""
+        """float32 [N, height, width]: how many times as far as is usual at its place a patch deviates, the mean of the
+        kinds of deviation; up to 1 is usual."""
         maps = [
             patch_maps.heat_map_ops(tf.exp(deviations), features.image_size)
             for deviations in _deviations(features, arrays)
         ]
         return tf.add_n(maps) / len(maps)
 
-    def _held_out(self, found: "Found", good: np.ndarray, folds: np.ndarray) -> np.ndarray:
+    def _held_out(self, found: Found, good: np.ndarray) -> np.ndarray:
         """float64 [N]; the evidences are held out already, so only their scale is set anew without each fold."""
-        scores = np.full(len(folds), np.nan)
-        for fold in np.unique(folds):
-            held = folds == fold
-            unlike = Unlike.fit(found.select(good & ~held))
-            scores[held] = unlike.scores(found.select(held))
+        scores = np.full(len(good), np.nan)
+        for fold in np.unique(found.folds):
+            held = found.folds == fold
+            unlike = Unlike.fit(found.select(good & ~held)).scores(found)
+            scores[held] = unlike[held]
             if self.like_ is not None:
-                mean, spread = self.like_.scale(~held)
-                scores[held] += self.weight / spread * (self.like_.held_out[held] - mean)
+                mean, factor = self.like_.scale(unlike, self.most, ~held)
+                scores[held] += factor * (self.like_.held_out[held] - mean)
         return scores
 
 
@@ -129,29 +135,52 @@ class Like:
     Attributes:
       direction, offset: score = (features - mean of the good images) @ direction + offset.
       held_out: float64 [N], each image's score by a fit without its fold, NaN for the only object of a class.
-      good: bool [N], the good images that were held out.
+      labels, objects: int [N].
     """
 
     direction: np.ndarray
     offset: float
     held_out: np.ndarray
-    good: np.ndarray
+    labels: np.ndarray
+    objects: np.ndarray
 
     @classmethod
-    def fit(cls, pooled: np.ndarray, labels: np.ndarray, folds: np.ndarray, gaussian: GoodGaussian) -> "Like":
-        """From float64 [N, D], int [N] labels of both classes, and int [N] folds."""
+    def fit(
+        cls, pooled: np.ndarray, labels: np.ndarray, folds: np.ndarray, gaussian: GoodGaussian, objects: np.ndarray
+    ) -> "Like":
+        """From float64 [N, D], int [N] labels of both classes, and int [N] folds and objects."""
         standard = (pooled - gaussian.mean) / gaussian.scale
         held_out = np.full(len(labels), np.nan)
         for fold in np.unique(folds[folds >= 0]):
             held = folds == fold
             held_out[held] = balanced_ridge(standard[~held], labels[~held]).predict(standard[held])
         model = balanced_ridge(standard, labels)
-        return cls(model.coef_ / gaussian.scale, float(model.intercept_), held_out, (labels == 0) & (folds >= 0))
+        return cls(model.coef_ / gaussian.scale, float(model.intercept_), held_out, labels, objects)
 
-    def scale(self, rows: np.ndarray | bool = True) -> tuple[float, float]:
-        """Mean and deviation of held-out good images, of those of `rows`, a boolean mask."""
-        known = self.held_out[self.good & rows]
-        return float(known.mean()), float(known.std()) or 1.0
+    def scale(self, unlike: np.ndarray, most: float, rows: np.ndarray | bool = True) -> tuple[float, float]:
+        """Mean score of held-out good images, and the factor at which what lies above it is added to the evidences.
+
+        Independent scores of unit variance are best added in proportion to how far each lifts defects (Fisher's
+        discriminant). So the ridge weighs what it lifts held-out defects by, beside what the evidences lift them by,
+        and less the fewer defective objects say so.
+
+        Args:
+          unlike: float64 [N], the evidences' scores.
+          most: the largest weight.
+          rows: boolean mask of the images that are looked at.
+        """
+        known = np.isfinite(self.held_out) & rows
+        good = self.held_out[known & (self.labels == 0)]
+        mean, spread = float(good.mean()), float(good.std()) or 1.0
+        defective = (self.labels == 1) & rows
+        count = len(np.unique(self.objects[defective]))
+        # An only defective object can be held out by nobody.
+        weight = _BEFORE
+        if (known & defective).any():
+            by_evidence = max(float(unlike[defective].mean()), _LEAST)
+            lift = (float(self.held_out[known & defective].mean()) - mean) / spread / by_evidence
+            weight = (count * lift + _BELIEVED * _BEFORE) / (count + _BELIEVED)
+        return mean, float(np.clip(weight, 0.0, most)) / spread
 
 
 def balanced_ridge(features: np.ndarray, labels: np.ndarray) -> Ridge:
@@ -169,9 +198,9 @@ def balanced_ridge(features: np.ndarray, labels: np.ndarray) -> Ridge:
 
 
 def _deviations(features: FrozenFeatures, arrays: Arrays) -> list[tf.Tensor]:
-    """Logarithms of how many times the usual residual at its place each patch has, float32 [B, h, w] a layer."""
-    logarithms = residual.log_residuals(features, arrays)
-    return [value - arrays[f"{number}/usual"] for number, value in enumerate(logarithms)]
+    """Logarithms of how many times as far as is usual at its place each patch deviates, float32 [B, h, w] each."""
+    logarithms = residual.log_deviations(features, arrays)
+    return [value - arrays[f"usual/{number}"] for number, value in enumerate(logarithms)]
 
 
 def _part(arrays: Arrays, name: str) -> dict[str, tf.Tensor]:

@@ -1,10 +1,10 @@
-"""What the good images' patches cannot explain: residuals outside their principal subspace, set against what is usual
-at each place.
+"""How a patch deviates from good ones: by its residual outside their principal subspace, and within it by the distance
+to the nearest of a small memory; each set against what is usual at its place.
 
-The subspace is SubspaceAD's (CVPR 2026): no memory, one matrix product in the graph. Its residuals are large wherever
-good parts differ from each other, and at the border of every map, where a network sees zeros beside the photograph.
-So the logarithm of a residual is set against the mean that held-out good images have at its place. (A woven texture,
-448 px, no labels: the best hundredth of patches of conv3 has a ROC-AUC of 0.63 as it is and of 1.00 against its
+The subspace is SubspaceAD's (CVPR 2026): one matrix product in the graph. Both lengths are large wherever good parts
+differ from each other, and at the border of every map, where a network sees zeros beside the photograph. So the
+logarithm of a length is set against the largest that held-out good images have at its place. (A woven texture, 448 px,
+no labels: the worst hundredth of residuals of conv3 has a ROC-AUC of 0.63 as it is and of 1.00 against the mean at its
 place; reflecting the photograph beyond its border instead reached 0.87.)
 """
 
@@ -16,17 +16,24 @@ from collections.abc import Mapping
 import numpy as np
 import tensorflow as tf
 from scipy.ndimage import gaussian_filter
+from scipy.special import logsumexp
 
+from mvtec_tf.heads import memory
 from mvtec_tf.heads.frozen import FrozenFeatures
 
 # Of the patches' variance; 0.9 to 0.99 were measured to be alike.
 VARIANCE = 0.95
+# Of the generalised mean over good images that says what is usual at a place: near the maximum, but of many images.
+POWER = 16.0
 # Share of an image's patches that its score looks at, the farthest from usual: a maximum is at the mercy of one.
 WORST = 0.01
 # Patches of an image that enter the covariance: neighbours say the same twice.
 _PATCHES = 1000
-# Smallest residual whose logarithm is taken: of a copy of what the subspace was fitted on.
+# Smallest length whose logarithm is taken: of a copy of what the subspace was fitted on.
 _TINY = 1e-6
+# No place is taken to be more regular than this share of what is usual in the middle of all places: a background
+# without any noise would make a defect of the first grain.
+_REGULAR = 0.5
 # How many images what is usual at a distance from the border counts for beside what is usual at the very place.
 _PRIOR_IMAGES = 10
 # Cells over which what is usual at a place is smoothed.
@@ -70,79 +77,103 @@ class Moments:
         return (mean + shift).astype(np.float32), np.ascontiguousarray(axes[:, :kept], np.float32)
 
 
-def subspaces(features: FrozenFeatures, folds: np.ndarray) -> list[dict[str, np.ndarray]]:
-    """Subspaces of good images: of all of them, and of all but each fold; the maps are read once.
+def subspaces(features: FrozenFeatures, folds: np.ndarray, seed: int = 0) -> list[dict[str, np.ndarray]]:
+    """Subspaces and memories of good images: of all of them, and of all but each fold; the maps are read once.
 
     Args:
       features: of N good images, with maps.
       folds: int [N], from 0 on.
+      seed: random seed of the patches that are remembered.
 
     Returns:
-      The state for `log_residuals`: first of all images, then without fold 0, without fold 1, ...; without a fold that
+      The state for `log_deviations`: first of all images, then without fold 0, without fold 1, ...; without a fold that
       has no image, that is of all.
     """
     shifts: dict[str, np.ndarray] = {}
     parts: dict[str, dict[int, Moments]] = {name: {} for name in features.maps}
-    for fold in np.unique(folds):
-        for batch in features.select(folds == fold).batches():
+    drawn: dict[str, dict[int, list[np.ndarray]]] = {name: {} for name in features.maps}
+    present, rng = np.unique(folds), np.random.default_rng(seed)
+    for fold in present:
+        inside = features.select(folds == fold)
+        for batch in inside.batches():
             for name, values in batch.maps.items():
                 patches = _some_patches(values)
                 # Sums of squares far from zero would cost the covariance its digits.
-                patches -= shifts.setdefault(name, patches.mean(axis=0))
+                shift = shifts.setdefault(name, patches.mean(axis=0))
+                patches -= shift
                 total, products = patches.sum(axis=0, dtype=np.float64), (patches.T @ patches).astype(np.float64)
                 found, own = Moments(len(patches), total, products), parts[name]
                 own[fold] = own[fold].plus(found) if fold in own else found
+                few = memory.candidates(np.asarray(values, np.float32), len(inside), len(present), rng)
+                drawn[name].setdefault(fold, []).append(few)
     states: list[dict[str, np.ndarray]] = [{} for _ in range(folds.max() + 2)]
     for number, (name, own) in enumerate(parts.items()):
         whole = functools.reduce(Moments.plus, own.values())
+        mean, basis = whole.subspace(shifts[name])
+        banks = {}
+        for fold, several in drawn[name].items():
+            few = np.concatenate(several)
+            banks[fold] = few[memory.kept((few - mean) @ basis, len(present), seed)]
         for fold, state in enumerate(states, -1):
-            moments = whole.plus(own[fold], -1) if fold in own else whole
-            state[f"{number}/mean"], state[f"{number}/basis"] = moments.subspace(shifts[name])
+            if fold in own and len(own) > 1:
+                mean, basis = whole.plus(own[fold], -1).subspace(shifts[name])
+                bank = np.concatenate([few for other, few in banks.items() if other != fold])
+            else:
+                (mean, basis), bank = whole.subspace(shifts[name]), np.concatenate(list(banks.values()))
+            state[f"{number}/mean"], state[f"{number}/basis"] = mean, basis
+            state[f"{number}/bank"] = (bank - mean) @ basis
     return states
 
 
-def log_residuals(features: FrozenFeatures, arrays: Mapping[str, tf.Tensor]) -> list[tf.Tensor]:
-    """Logarithms of what is left of each patch outside the subspace, float32 [B, h, w] a layer.
+def log_deviations(features: FrozenFeatures, arrays: Mapping[str, tf.Tensor]) -> list[tf.Tensor]:
+    """Logarithms of what is left of each patch outside the subspace, and of its distance within to the nearest of the
+    memory: float32 [B, h, w] a layer, first the residuals of all layers, then the distances.
 
     Args:
       features: tensors of B images.
-      arrays: `NUMBER/mean` [D] and `NUMBER/basis` [D, k] of each layer.
+      arrays: `NUMBER/mean` [D], `NUMBER/basis` [D, k] and `NUMBER/bank` [M, k] of each layer.
     """
-    found = []
+    residuals, distances = [], []
     for number, values in enumerate(features.maps.values()):
         _, rows, columns, depth = values.shape
         basis = arrays[f"{number}/basis"]
         centred = tf.reshape(values, [-1, depth]) - arrays[f"{number}/mean"]
+        along = tf.matmul(centred, basis)
         # Subtracted as a vector: a difference of squares would round away what is left.
-        left = centred - tf.matmul(tf.matmul(centred, basis), basis, transpose_b=True)
-        length = tf.sqrt(tf.reduce_sum(tf.square(left), axis=1))
-        found.append(tf.reshape(tf.math.log(tf.maximum(length, _TINY)), [-1, rows, columns]))
-    return found
+        left = tf.norm(centred - tf.matmul(along, basis, transpose_b=True), axis=1)
+        patches = tf.reshape(along, [-1, rows * columns, basis.shape[1]])
+        for found, lengths in ((residuals, left), (distances, memory.nearest_ops(patches, arrays[f"{number}/bank"]))):
+            found.append(tf.reshape(tf.math.log(tf.maximum(lengths, _TINY)), [-1, rows, columns]))
+    return residuals + distances
 
 
-def usual_at_place(logarithms: np.ndarray) -> np.ndarray:
-    """What logarithm of a residual is usual at each place, float32 [h, w].
+def usual_at_place(logarithms: np.ndarray, power: float = POWER) -> np.ndarray:
+    """What logarithm of a length is the most that is usual at each place, float32 [h, w].
 
-    The mean of held-out good images at its distance from the borders, and what the very place adds to that, smoothed,
-    and less of it where images are few.
+    A generalised mean over held-out good images: that at its distance from the borders, and what the very place adds to
+    it, smoothed, and less of it where images are few.
 
     Args:
       logarithms: float [N, h, w] of held-out good images.
+      power: of the mean; 0 is the mean of the logarithms.
     """
     count, rows, columns = logarithms.shape
-    mean = logarithms.mean(axis=0, dtype=np.float64)
+    at_place = logarithms.mean(axis=0, dtype=np.float64)
+    if power:
+        at_place += (logsumexp(power * (logarithms - at_place), axis=0) - math.log(count)) / power
     kind = _distances_from_borders(rows, columns)
-    by_border = (np.bincount(kind.ravel(), mean.ravel()) / np.maximum(np.bincount(kind.ravel()), 1))[kind]
-    # What is left of the mean is smoothed, not the step at the border.
-    left = gaussian_filter(mean - by_border, _SMOOTHING, mode="nearest")
-    return (by_border + count / (count + _PRIOR_IMAGES) * left).astype(np.float32)
+    by_border = (np.bincount(kind.ravel(), at_place.ravel()) / np.maximum(np.bincount(kind.ravel()), 1))[kind]
+    # What is left is smoothed, not the step at the border.
+    left = gaussian_filter(at_place - by_border, _SMOOTHING, mode="nearest")
+    usual = by_border + count / (count + _PRIOR_IMAGES) * left
+    return np.maximum(usual, np.median(usual) + math.log(_REGULAR)).astype(np.float32)
 
 
 def worst_patches(deviations: np.ndarray | tf.Tensor) -> tf.Tensor:
-    """Logarithm of the mean residual of the patches farthest from usual, WORST of them: float32 [B].
+    """Logarithm of the mean length of the patches farthest from usual, WORST of them: float32 [B].
 
     Args:
-      deviations: [B, h, w], logarithms of residuals, less what is usual at their place.
+      deviations: [B, h, w], logarithms of lengths, less what is usual at their place.
     """
     patches = deviations.shape[1] * deviations.shape[2]
     largest = tf.math.top_k(tf.reshape(deviations, [-1, patches]), max(1, int(patches * WORST)), sorted=False).values

@@ -15,8 +15,8 @@ HEADS = {
     "nearest_neighbours": "distance of the global features to the nearest good images; needs no labels",
     "padim": "distance of each patch to a Gaussian of its position in the good images; needs no labels",
     "patchcore": "distance of each patch to the nearest in a memory of good patches; needs no labels",
-    "fused": "distance to the good images and residuals of patches that they do not explain, joined, plus ridge "
-    "regression on the labels; also without labels; the head of the recipe few_labels",
+    "fused": "distance to the good images and deviations of patches from good ones, joined, plus ridge regression on "
+    "the labels; also without labels; the head of the recipe few_labels",
     "hybrid": "the heads of `hybrid_of` weighed by a logistic regression",
 }
 LOG_ODDS = "log-odds of defective, both classes weighted alike"
