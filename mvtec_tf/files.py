@@ -156,6 +156,21 @@ def write_text(path: PathLike, text: str) -> None:
         temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
+def write_csv(path: PathLike, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Writes a table in CSV, all or nothing.
+
+    Args:
+      path: of the file.
+      columns: titles.
+      rows: a value of each column; None is an empty cell.
+    """
+    buffer = io.StringIO(newline="")
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+    write_text(path, buffer.getvalue())
+
+
 def write_json(path: PathLike, value: Any) -> None:
     """Writes `value` as indented JSON, all or nothing. NaN is an error: it is not JSON."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n")

@@ -4,30 +4,26 @@ Apart from the two-class judgement, whose table knows scores and no names. A typ
 category: a "scratch" on a bottle and one on a screw are two types.
 """
 
-import csv
 import dataclasses
-import io
 import pathlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from html import escape
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 
 from mvtec_tf import files
 from mvtec_tf.evaluation.intervals import Bootstrap, Resampling, mean_of, share, with_interval
 from mvtec_tf.evaluation.metrics import Metric
 from mvtec_tf.evaluation.report import canvas, page
 from mvtec_tf.evaluation.report.canvas import Picture
+from mvtec_tf.evaluation.report.page import Column, Pictures, Section, Table
 
 GOOD = "good"
 JSON_FILE = "defect_types.json"
 CSV_FILE = "defect_types.csv"
 REPORT_FILE = "defect_types.html"
 _KIND = "defect_types"
-_COLUMNS = ("path", "category", "group", "defect", "called")
 _READING = (
     "A row holds the images of one type, a column what they were called; the darker a field, the larger its share of "
     "the row. A model that knows the types is dark from the upper left to the lower right."
@@ -49,6 +45,9 @@ class Call:
     group: str
     defect: str
     called: str
+
+
+_COLUMNS = tuple(field.name for field in dataclasses.fields(Call))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -118,7 +117,7 @@ def judge_types(
     for picture in pictures:
         with files.replacing(out_dir / "figures" / picture.file_name) as temporary:
             temporary.write_bytes(picture.png)
-    files.write_text(out_dir / CSV_FILE, _csv(calls))
+    files.write_csv(out_dir / CSV_FILE, _COLUMNS, map(dataclasses.astuple, calls))
     files.write_json(out_dir / JSON_FILE, document)
     files.write_text(out_dir / REPORT_FILE, _page(title, categories, sentences, pictures))
     return document
@@ -190,66 +189,42 @@ def _sentences(categories: Mapping[str, CategoryTypes], macro: Metric) -> Iterat
             )
 
 
-def _csv(calls: Iterable[Call]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(_COLUMNS)
-    writer.writerows([getattr(call, name) for name in _COLUMNS] for call in calls)
-    return text.getvalue()
-
-
 def _picture(category: str, number: int, found: CategoryTypes) -> Picture:
     figure = canvas.empty(1.2 + 0.34 * len(found.types))
     _draw(figure, found)
     wrong = int(found.matrix.sum() - np.trace(found.matrix))
     caption = f"{category}: macro F1 {found.macro_f1.value:.3f}; {wrong} of {found.matrix.sum()} images named wrongly."
     file_name = f"{_KIND}_{number:02d}.png"
-    return Picture(_KIND, category, file_name, canvas.png(figure), f"Confusion matrix. {caption}", caption)
+    alt = f"Confusion matrix. {caption}"
+    return Picture(_KIND, category, file_name, canvas.png(figure), alt, caption, category, _READING)
 
 
 def _draw(figure: Figure, found: CategoryTypes) -> None:
     """Counts, tinted by their share of the row."""
-    axes = figure.add_subplot()
     count = len(found.types)
+    axes = canvas.confusion_axes(figure, count)
     rows = found.matrix.sum(axis=1)
     for y, x in np.ndindex(count, count):
-        part = found.matrix[y, x] / rows[y] if rows[y] else 0.0
-        colour = np.array([0, 114, 178] if y == x else [213, 94, 0]) / 255
-        # At most a light tint, so that dark letters can be read on each of them.
-        tint = 1 - 0.45 * part * (1 - colour)
-        axes.add_patch(Rectangle((x - 0.49, y - 0.49), 0.98, 0.98, facecolor=tint, edgecolor="#bdbdbd", linewidth=0.6))
+        share = found.matrix[y, x] / rows[y] if rows[y] else 0.0
+        canvas.field(axes, x, y, share, canvas.GOOD_COLOUR if y == x else canvas.DEFECTIVE_COLOUR, 0.6)
         axes.text(x, y, f"{found.matrix[y, x]}", ha="center", va="center", fontsize=canvas.FONT, color=canvas.INK)
     names = [canvas.shortened(name, 18) for name in found.types]
-    axes.set_xlim(-0.5, count - 0.5)
-    axes.set_ylim(count - 0.5, -0.5)
     axes.set_xticks(range(count), names, fontsize=canvas.SMALL, color=canvas.INK, rotation=40, ha="right")
     axes.set_yticks(range(count), names, fontsize=canvas.SMALL, color=canvas.INK)
     axes.set_xlabel("called", fontsize=canvas.FONT, color=canvas.INK)
     axes.set_ylabel("is", fontsize=canvas.FONT, color=canvas.INK)
-    axes.tick_params(length=0)
-    axes.spines[:].set_visible(False)
 
 
 def _page(
     title: str, categories: Mapping[str, CategoryTypes], sentences: Sequence[str], pictures: Sequence[Picture]
 ) -> str:
-    footnotes = page.Footnotes()
     rows = []
     for category, found in categories.items():
-        whole = f'<tr><th scope="row">{escape(category)}</th><td>all types</td>'
-        rows.append(f"{whole}<td>{found.matrix.sum()}</td><td>{footnotes.cell(found.macro_f1)}</td></tr>")
-        for name, metric in found.f1.items():
-            images = found.matrix[found.types.index(name)].sum()
-            whole = f'<tr><th scope="row"></th><td>{escape(name)}</td>'
-            rows.append(f"{whole}<td>{images}</td><td>{footnotes.cell(metric)}</td></tr>")
-    table = page.table(f"<tr>{page.heads(('Category', 'Type', 'Images', 'F1'))}</tr>", rows)
-    panels = "".join(page.panel(picture, picture.scope, _READING) for picture in pictures)
-    return page.html(
-        title,
-        [
-            f"<h1>{escape(title)}</h1>",
-            page.answer(sentences),
-            f'<h2>Confusion matrices</h2><div class="panels large">{panels}</div>',
-            f"<h2>F1 by type</h2>{table}{footnotes.html()}",
-        ],
-    )
+        rows.append((category, "all types", str(found.matrix.sum()), found.macro_f1))
+        shown = dict(zip(found.types, found.matrix.sum(axis=1), strict=True))
+        rows += [("", name, str(shown[name]), metric) for name, metric in found.f1.items()]
+    sections = [
+        Section("Confusion matrices", [Pictures(pictures, large=True)]),
+        Section("F1 by type", [Table(("Category", Column("Type", "left"), "Images", "F1"), rows)]),
+    ]
+    return page.html(title, sentences, sections)

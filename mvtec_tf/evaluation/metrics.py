@@ -122,6 +122,15 @@ class Curve:
     fp: np.ndarray
     tp: np.ndarray
 
+    def roc(self) -> tuple[np.ndarray, np.ndarray]:
+        """FPR and recall, float64 [T + 1] each, from above all scores downwards; of both classes."""
+        return np.append(0, self.fp) / self.fp[-1], np.append(0, self.tp) / self.tp[-1]
+
+    def precision_recall(self) -> tuple[np.ndarray, np.ndarray]:
+        """Recall and precision, float64 [T + 1] each; the first precision stands for a recall of 0 too."""
+        precision = self.tp / (self.tp + self.fp)
+        return np.append(0, self.tp / self.tp[-1]), np.append(precision[0], precision)
+
 
 def confusion(labels: np.ndarray, scores: np.ndarray, threshold: float | np.ndarray) -> Confusion:
     """Counts at a threshold; `score >= threshold` is called defective.

@@ -5,18 +5,19 @@ reads them one at a time.
 """
 
 import collections
+import dataclasses
 import os
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
-from html import escape
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
+from markupsafe import Markup
 
 from mvtec_tf import files
-from mvtec_tf.data.formats.scan import Record
 from mvtec_tf.evaluation.report import page
 from mvtec_tf.evaluation.report.canvas import DEFECTIVE_COLOUR, GOOD_COLOUR
+from mvtec_tf.evaluation.report.page import Cell, Column, Listing, Section, Table
 from mvtec_tf.exploration import duplicates
 from mvtec_tf.exploration import findings as explore_findings
 from mvtec_tf.exploration import masks as explore_masks
@@ -36,33 +37,12 @@ SUMMARY_FILE = "summary.json"
 _THUMBNAIL_BUDGET = 6_000_000
 _MOST_PAIRS_SHOWN = 24
 _MOST_NAMED = 30
+_MOST_IN_SIGHT = 5
 _MOST_ROWS = 400
 _MOST_THUMBNAILS = 500
 _MOST_OF_A_CLASS = 6
 _MOST_SIZES_NAMED = 3
 _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
-
-_STYLE = """
-.attention h3 { margin-bottom: 0; }
-.attention ul { margin: 2px 0 0; padding-left: 1.2em; font-size: 0.9rem; color: #333333; }
-.attention summary { cursor: pointer; font-size: 0.9rem; color: #0b5c8f; }
-.sheet { display: flex; flex-wrap: wrap; gap: 8px; margin: 4px 0 10px; }
-.sheet img, .pair img { display: block; width: auto; height: auto; max-width: 150px; max-height: 150px; }
-.pairs { display: grid; gap: 20px 16px; grid-template-columns: repeat(auto-fill, minmax(min(100%, 340px), 1fr)); }
-.pair { border-top: 1px solid #d0d0d0; padding-top: 6px; font-size: 0.88rem; overflow-wrap: anywhere; }
-.pair b { display: block; }
-.pair .both { display: flex; gap: 8px; margin-bottom: 4px; }
-.pair .both > div { flex: 1 1 0; min-width: 0; }
-.pair .both img { max-width: 100%; }
-.grave { color: #a33f00; }
-svg.spread { display: block; width: 160px; height: 16px; background: #f3f3f3; }
-th.left, td.left { text-align: left; }
-thead th { white-space: nowrap; }
-@media (max-width: 600px) {
-  .sheet img { max-width: 104px; max-height: 104px; }
-  svg.spread { width: 110px; }
-}
-"""
 
 
 def write_exploration(out_dir: PathLike, found: Exploration, title: str) -> dict[str, Any]:
@@ -109,9 +89,7 @@ def sentences(found: Exploration, attention: Sequence[Finding]) -> list[str]:
 def render(found: Exploration, attention: Sequence[Finding], said: Sequence[str], title: str) -> str:
     """The whole page as HTML, at most 8 MB."""
     thumbnails = Thumbnails(_THUMBNAIL_BUDGET)
-    body = [
-        f"<style>{_STYLE}</style><h1>{escape(title)}</h1>",
-        page.answer(said, "no_better" if attention else ""),
+    sections = [
         _attention(attention),
         _duplicates(found, thumbnails),
         _counts(found),
@@ -120,26 +98,41 @@ def render(found: Exploration, attention: Sequence[Finding], said: Sequence[str]
         _areas(found),
         _sheets(found, thumbnails),
     ]
-    return page.html(title, body)
+    return page.html(title, said, sections, "no_better" if attention else "")
 
 
-def _attention(attention: Sequence[Finding]) -> str:
-    if not attention:
-        return ""
-    parts = ['<section class="attention"><h2>What needs attention</h2>']
+@dataclasses.dataclass(frozen=True)
+class _Sheet:
+    """Thumbnails side by side, as HTML each."""
+
+    images: Sequence[Markup]
+    template: ClassVar[str] = "sheet.html"
+
+
+@dataclasses.dataclass(frozen=True)
+class _Pairs:
+    """Pairs of photographs.
+
+    Attributes:
+      pairs: of each its title, relation, whether it is grave, (name, thumbnail) of both images, and what else is said.
+    """
+
+    pairs: Sequence[Mapping[str, Any]]
+    template: ClassVar[str] = "pairs.html"
+
+
+def _attention(attention: Sequence[Finding]) -> Section | None:
+    blocks = []
     for one in attention:
-        items = "".join(f"<li>{escape(item)}</li>" for item in one.items[:_MOST_NAMED])
         rest = len(one.items) - _MOST_NAMED
-        more = f"<li>... and {rest:,} more, in {SUMMARY_FILE}.</li>" if rest > 0 else ""
-        listed = f"<ul>{items}{more}</ul>"
-        if len(one.items) > 5:
-            listed = f"<details><summary>Show {min(len(one.items), _MOST_NAMED):,} by name</summary>{listed}</details>"
-        title = escape(one.title[0].upper() + one.title[1:])
-        parts.append(f"<h3>{title}</h3><p>{escape(one.text)}</p>{listed}")
-    return "".join(parts) + "</section>"
+        more = [f"... and {rest:,} more, in {SUMMARY_FILE}."] if rest > 0 else []
+        hidden = f"Show {min(len(one.items), _MOST_NAMED):,} by name" if len(one.items) > _MOST_IN_SIGHT else ""
+        listed = Listing([*one.items[:_MOST_NAMED], *more], "items", hidden)
+        blocks.append(Section(one.title[0].upper() + one.title[1:], [one.text, listed]))
+    return Section("What needs attention", blocks) if blocks else None
 
 
-def _duplicates(found: Exploration, thumbnails: Thumbnails) -> str:
+def _duplicates(found: Exploration, thumbnails: Thumbnails) -> Section:
     pairs = found.duplicates
     text = (
         "The same photograph twice: the same file, the same pixels, or a changed copy, that is one re-encoded (JPEG of "
@@ -149,17 +142,16 @@ def _duplicates(found: Exploration, thumbnails: Thumbnails) -> str:
         "mirrored, turned or made brighter are not found. Of aligned parts whose noise does not show, as drawn ones, "
         "only copies with equal pixels are listed: changed ones cannot be told from other parts there."
     )
-    parts = [f"<section><h2>Duplicates</h2><p>{escape(text)}</p>"]
     if not pairs:
-        return "".join(parts) + "<p><b>None were found.</b></p></section>"
+        return Section("Duplicates", [text, "None were found."])
     number = f"{counted(len(pairs), 'pair')}, the gravest first."
     if len(pairs) > _MOST_PAIRS_SHOWN:
         number = f"The first {_MOST_PAIRS_SHOWN} of {number} All are in duplicates.csv."
     declared = sum(not pair.leaks for pair in pairs)
     if declared:
         number += f" {counted(declared, 'pair lies', 'pairs lie')} within one declared group: no harm."
-    shown = "".join(_pair(pair, thumbnails) for pair in pairs[:_MOST_PAIRS_SHOWN])
-    return "".join(parts) + f'<p>{escape(number)}</p><div class="pairs">{shown}</div></section>'
+    shown = _Pairs([_pair(pair, thumbnails) for pair in pairs[:_MOST_PAIRS_SHOWN]])
+    return Section("Duplicates", [text, number, shown])
 
 
 _RELATIONS: Mapping[str, str] = {
@@ -169,10 +161,7 @@ _RELATIONS: Mapping[str, str] = {
 }
 
 
-def _pair(pair: Pair, thumbnails: Thumbnails) -> str:
-    images = "".join(
-        f"<div>{thumbnails.html(one.file, one.path)}{_breakable(one.path)}</div>" for one in (pair.first, pair.second)
-    )
+def _pair(pair: Pair, thumbnails: Thumbnails) -> dict[str, Any]:
     agree = ""
     if pair.kind == duplicates.CHANGED:
         agree = (
@@ -180,15 +169,16 @@ def _pair(pair: Pair, thumbnails: Thumbnails) -> str:
             f"{pair.noise_correlation:.2f}."
         )
     labels = " Good in one place, defective in the other." if pair.contradicts else ""
-    kind = "grave" if pair.leaks else ""
-    return (
-        f'<div class="pair"><b>{escape(pair.kind[0].upper() + pair.kind[1:])}, '
-        f'<span class="{kind}">{escape(_RELATIONS[pair.relation])}</span></b>'
-        f'<div class="both">{images}</div>{agree}{labels}</div>'
-    )
+    return {
+        "title": pair.kind[0].upper() + pair.kind[1:],
+        "relation": _RELATIONS[pair.relation],
+        "grave": pair.leaks,
+        "images": [(one.path, thumbnails.html(one.file, one.path)) for one in (pair.first, pair.second)],
+        "text": agree + labels,
+    }
 
 
-def _counts(found: Exploration) -> str:
+def _counts(found: Exploration) -> Section:
     readable = explore_findings.counts(one.record for one in found.looks)
     objects: dict[tuple[str, str, str], set[str]] = collections.defaultdict(set)
     for one in found.looks:
@@ -199,31 +189,30 @@ def _counts(found: Exploration) -> str:
         usable, shown = readable.get(names, 0), len(objects[names])
         rate = f"{100 * explore_findings.highest_rate(shown):.0f} %" if names[1] == "test" and shown else ""
         unreadable = f"{images - usable:,}" if images > usable else ""
-        rows.append((names, (f"{images:,}", unreadable, f"{shown:,}" if shown < usable else "", rate)))
+        rows.append((*names, f"{images:,}", unreadable, f"{shown:,}" if shown < usable else "", rate))
     text = (
         "The last column: even if a model makes no error on these test images, its true error rate may be as high as "
         "that (upper 95 % limit). Images of one object, as groups.csv has it, count once. Only more objects help."
     )
     figures = ("Images", "Unreadable", "Objects, if fewer", "Error rate still possible")
-    table = _table(("Category", "Split", "Class"), figures, rows)
-    return f"<section><h2>How many images</h2><p>{escape(text)}</p>{table}</section>"
+    return Section("How many images", [text, *_table(("Category", "Split", "Class"), figures, rows)])
 
 
-def _storage(found: Exploration) -> str:
+def _storage(found: Exploration) -> Section:
     rows = []
     for category, looks in _by_category(found.looks).items():
         size = f"{sum(one.file_bytes for one in looks) / 1e6:,.1f} MB"
         modes, formats = (_values(looks, name) for name in ("mode", "format"))
-        rows.append(((category,), (_sizes(looks), modes, formats, size)))
+        rows.append((category, _sizes(looks), modes, formats, size))
     text = (
         "Mode is how pixels are stored: L grey, RGB colour, P palette, I;16 grey of 16 bit. Training sees all of them "
         "as RGB of 8 bit, upright as Exif says, without transparency. Sizes are those of the upright image."
     )
     table = _table(("Category",), ("Width x height", "Mode", "Format", "Files"), rows)
-    return f"<section><h2>How they are stored</h2><p>{escape(text)}</p>{table}</section>"
+    return Section("How they are stored", [text, *table])
 
 
-def _light(found: Exploration) -> str:
+def _light(found: Exploration) -> Section:
     rows = []
     for category, looks in _by_category(found.looks).items():
         classes: dict[tuple[bool, int], list[Look]] = collections.defaultdict(list)
@@ -233,7 +222,7 @@ def _light(found: Exploration) -> str:
             names = (category, "test" if test else "train", "defective" if label else "good")
             good = classes.get((test, 0), ()) if label else ()
             cells = [cell for name in ("brightness", "contrast") for cell in _light_cells(name, looks, ones, good)]
-            rows.append((names, (f"{len(ones):,}", *cells)))
+            rows.append((*names, f"{len(ones):,}", *cells))
     text = (
         "Brightness is the mean grey value of an image, contrast its standard deviation, both of 255. The bars of one "
         "category share a scale, from its lowest to its highest value: the thin line holds 90 % of the images, the "
@@ -242,23 +231,21 @@ def _light(found: Exploration) -> str:
         "that the light alone gives the label away."
     )
     figures = ("Images", "Brightness", "", "AUC", "Contrast", "", "AUC")
-    table = _table(("Category", "Split", "Class"), figures, rows)
-    return f"<section><h2>Brightness and contrast</h2><p>{escape(text)}</p>{table}</section>"
+    return Section("Brightness and contrast", [text, *_table(("Category", "Split", "Class"), figures, rows)])
 
 
-def _light_cells(name: str, category: Sequence[Look], ones: Sequence[Look], good: Sequence[Look]) -> list[str]:
+def _light_cells(name: str, category: Sequence[Look], ones: Sequence[Look], good: Sequence[Look]) -> list[str | Cell]:
     """Bar, figures and AUC of one class; no AUC without good images to compare with."""
     scale, values, reference = ([getattr(one, name) for one in some] for some in (category, ones, good))
     auc = explore_findings.telling(reference, values)
     low, _, middle, _, high = np.quantile(values, _QUANTILES)
     bar = _spread(values, (min(scale), max(scale)), ones[0].record.label)
-    figures = f'{middle:.0f}<span class="limits">{low:.0f} to {high:.0f}</span>'
-    return [bar, figures, "" if auc is None else f"{auc:.2f}"]
+    return [bar, Cell(f"{middle:.0f}", f"{low:.0f} to {high:.0f}"), "" if auc is None else f"{auc:.2f}"]
 
 
-def _areas(found: Exploration) -> str:
+def _areas(found: Exploration) -> Section:
     if not found.masks:
-        return "<section><h2>Defect area</h2><p>No category has masks.</p></section>"
+        return Section("Defect area", ["No category has masks."])
     classes: dict[tuple[str, str], list[MaskLook]] = collections.defaultdict(list)
     for mask in found.masks:
         classes[mask.record.category, mask.record.defect].append(mask)
@@ -270,14 +257,13 @@ def _areas(found: Exploration) -> str:
     for names, masks in sorted(classes.items()):
         states = collections.Counter(mask.state for mask in masks if mask.state != explore_masks.OK)
         wrong = ", ".join(f"{count:,} {state}" for state, count in sorted(states.items()))
-        rows.append((names, (f"{len(masks):,}", *_area_cells(usable[names], lowest), wrong)))
+        rows.append((*names, f"{len(masks):,}", *_area_cells(usable[names], lowest), wrong))
     text = (
         "Share of the image that the mask covers. The bars are logarithmic, from the smallest defect of all "
         f"({_percent(lowest)}) to the whole image."
     )
     figures = ("Images", "Area", "Smallest", "Median", "Largest", "Masks not usable")
-    table = _table(("Category", "Defect"), figures, rows)
-    return f"<section><h2>Defect area</h2><p>{escape(text)}</p>{table}</section>"
+    return Section("Defect area", [text, *_table(("Category", "Defect"), figures, rows)])
 
 
 def _area_cells(areas: Sequence[float], lowest: float) -> list[str]:
@@ -288,35 +274,27 @@ def _area_cells(areas: Sequence[float], lowest: float) -> list[str]:
     return [bar, *(_percent(value) for value in (min(areas), float(np.median(areas)), max(areas)))]
 
 
-def _sheets(found: Exploration, thumbnails: Thumbnails) -> str:
+def _sheets(found: Exploration, thumbnails: Thumbnails) -> Section:
     classes: dict[tuple[str, str, str], list[Look]] = collections.defaultdict(list)
     for one in found.looks:
         classes[one.record.category, one.record.split, one.record.defect].append(one)
     masks = {mask.record.path: mask.record.mask for mask in found.masks if mask.state == explore_masks.OK}
     each = min(max(_MOST_THUMBNAILS // max(len(classes), 1), 1), _MOST_OF_A_CLASS)
     legend = " The line in magenta surrounds the mask." if masks else ""
-    parts = [
-        f"<section><h2>Contact sheets</h2><p>Up to {counted(each, 'image')} of each class, evenly picked.{legend}</p>"
-    ]
-    last = None
+    blocks: list[Any] = [f"Up to {counted(each, 'image')} of each class, evenly picked.{legend}"]
+    categories: dict[str, list[Any]] = {}
     for category, split, defect in explore_findings.counts(one.record for one in found.looks):
         looks = classes[category, split, defect]
-        images = "".join(_thumbnail(one.record, masks, thumbnails) for one in _evenly(looks, each))
-        if not images:
-            continue
-        if category != last:
-            parts.append(f"<h3>{escape(category)}</h3>")
-            last = category
-        parts.append(f'<p>{escape(split)}, {escape(defect)} ({len(looks):,})</p><div class="sheet">{images}</div>')
+        records = [one.record for one in _evenly(looks, each)]
+        images = [thumbnails.html(record.file, record.path, masks.get(record.path, "")) for record in records]
+        if any(images):
+            categories.setdefault(category, []).extend([f"{split}, {defect} ({len(looks):,})", _Sheet(images)])
+    blocks += [Section(category, sheets) for category, sheets in categories.items()]
     if thumbnails.left_out:
-        parts.append(f"<p>{counted(thumbnails.left_out, 'thumbnail')} left out, to keep this page small.</p>")
+        blocks.append(f"{counted(thumbnails.left_out, 'thumbnail')} left out, to keep this page small.")
     if thumbnails.failed:
-        parts.append(f"<p>Not shown: {escape('; '.join(thumbnails.failed[:_MOST_NAMED]))}.</p>")
-    return "".join(parts) + "</section>"
-
-
-def _thumbnail(record: Record, masks: Mapping[str, str], thumbnails: Thumbnails) -> str:
-    return thumbnails.html(record.file, record.path, masks.get(record.path, ""))
+        blocks.append(f"Not shown: {'; '.join(thumbnails.failed[:_MOST_NAMED])}.")
+    return Section("Contact sheets", blocks)
 
 
 def _evenly(looks: Sequence[Look], count: int) -> list[Look]:
@@ -324,18 +302,19 @@ def _evenly(looks: Sequence[Look], count: int) -> list[Look]:
     return [looks[i] for i in places]
 
 
-def _spread(values: Sequence[float], limits: tuple[float, float], label: int) -> str:
+def _spread(values: Sequence[float], limits: tuple[float, float], label: int) -> Markup:
     """A box plot without letters, as wide as its cell."""
     low, high = limits
     scaled = 100.0 * (np.quantile(values, _QUANTILES) - low) / max(high - low, 1e-9)
     far_left, left, middle, right, far_right = np.clip(scaled, 0.0, 100.0)
     colour = DEFECTIVE_COLOUR if label else GOOD_COLOUR
-    return (
-        '<svg class="spread" viewBox="0 0 100 16" preserveAspectRatio="none" aria-hidden="true">'
-        f'<rect x="{far_left:.2f}" y="7" width="{max(far_right - far_left, 0.5):.2f}" height="2" fill="{colour}"/>'
-        f'<rect x="{left:.2f}" y="3" width="{max(right - left, 0.8):.2f}" height="10" fill="{colour}"/>'
-        f'<rect x="{min(max(middle - 0.5, 0.0), 99.0):.2f}" y="1" width="1" height="14" fill="#000000"/></svg>'
+    # Left, top, width, height and colour each, of 100 x 16.
+    rectangles = (
+        (far_left, 7, max(far_right - far_left, 0.5), 2, colour),
+        (left, 3, max(right - left, 0.8), 10, colour),
+        (min(max(middle - 0.5, 0.0), 99.0), 1, 1, 14, "#000000"),
     )
+    return page.render("spread.html", rectangles=rectangles)
 
 
 def _sizes(looks: Sequence[Look]) -> str:
@@ -348,7 +327,7 @@ def _sizes(looks: Sequence[Look]) -> str:
 
 def _values(looks: Sequence[Look], name: str) -> str:
     found = collections.Counter(getattr(one, name) for one in looks)
-    return ", ".join(f"{escape(name)} ({count:,})" for name, count in found.most_common())
+    return ", ".join(f"{name} ({count:,})" for name, count in found.most_common())
 
 
 def _by_category(looks: Iterable[Look]) -> Mapping[str, list[Look]]:
@@ -358,31 +337,21 @@ def _by_category(looks: Iterable[Look]) -> Mapping[str, list[Look]]:
     return dict(sorted(found.items()))
 
 
-def _breakable(path: str) -> str:
-    """A path that is broken after a slash, not in the middle of a name."""
-    return escape(path).replace("/", "/<wbr>")
-
-
 def _percent(share: float) -> str:
     return f"{100 * share:.3g} %"
 
 
-def _table(names: Sequence[str], figures: Sequence[str], rows: Sequence[tuple[Sequence[str], Sequence[str]]]) -> str:
-    """A table; a column of figures that no row fills is left out.
+def _table(names: Sequence[str], figures: Sequence[str], rows: Sequence[Sequence[str | Cell]]) -> list[Table | str]:
+    """A table; a column of figures that no row fills is left out, and so are rows that are too many.
 
     Args:
       names: titles of the columns of names, the first of which stays in sight.
       figures: titles of the columns of figures.
-      rows: (names, figures); names are escaped here, figures are HTML.
+      rows: a cell of each column.
     """
-    filled = [i for i in range(len(figures)) if any(cells[i] for _, cells in rows)]
-    titles = [*(f'<th scope="col" class="left">{name}</th>' for name in names)]
-    titles += [f'<th scope="col">{figures[i]}</th>' for i in filled]
-    lines = []
-    for (first, *others), cells in rows[:_MOST_ROWS]:
-        named = "".join(f'<td class="left">{escape(name)}</td>' for name in others)
-        numbers = "".join(f"<td>{cells[i]}</td>" for i in filled)
-        lines.append(f'<tr><th scope="row"><span class="name">{escape(first)}</span></th>{named}{numbers}</tr>')
+    columns = [*(Column(name, "left") for name in names), *map(Column, figures)]
+    filled = [i for i in range(len(columns)) if i < len(names) or any(row[i] for row in rows)]
+    shown = Table([columns[i] for i in filled], [[row[i] for i in filled] for row in rows[:_MOST_ROWS]])
     rest = len(rows) - _MOST_ROWS
-    more = f"<p>{rest:,} more rows are left out here; the CSV tables have every image.</p>" if rest > 0 else ""
-    return page.table(f"<tr>{''.join(titles)}</tr>", lines) + more
+    more = f"{rest:,} more rows are left out here; the CSV tables have every image." if rest > 0 else ""
+    return [shown, more]

@@ -1,7 +1,5 @@
 """An exploration as CSV tables and JSON, for programs and spreadsheets."""
 
-import csv
-import io
 import os
 import pathlib
 from collections.abc import Iterable, Sequence
@@ -33,11 +31,11 @@ def write_tables(out_dir: PathLike, found: Exploration) -> None:
     Areas are shares of the image, 0 to 1; brightness and contrast are grey values, 0 to 255.
     """
     out_dir = pathlib.Path(out_dir)
-    _write(out_dir / "images.csv", _IMAGE_COLUMNS, _images(found))
-    _write(out_dir / "duplicates.csv", _PAIR_COLUMNS, _pairs(found))
+    files.write_csv(out_dir / "images.csv", _IMAGE_COLUMNS, _images(found))
+    files.write_csv(out_dir / "duplicates.csv", _PAIR_COLUMNS, _pairs(found))
     unreadable = ((one.record.path, one.reason) for one in found.unreadable)
-    _write(out_dir / "unreadable.csv", ("path", "reason"), unreadable)
-    _write(out_dir / "defect_area.csv", _MASK_COLUMNS, _masks(found))
+    files.write_csv(out_dir / "unreadable.csv", ("path", "reason"), unreadable)
+    files.write_csv(out_dir / "defect_area.csv", _MASK_COLUMNS, _masks(found))
 
 
 def document(found: Exploration, attention: Sequence[Finding], sentences: Sequence[str]) -> dict[str, Any]:
@@ -86,11 +84,3 @@ def _masks(found: Exploration) -> Iterable[Sequence[Any]]:
         area = "" if mask.area is None else f"{mask.area:.6f}"
         record = mask.record
         yield record.path, record.category, record.defect, mask.state, area, mask.width, mask.height, mask.reason
-
-
-def _write(path: pathlib.Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    table = io.StringIO(newline="")
-    writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(rows)
-    files.write_text(path, table.getvalue())

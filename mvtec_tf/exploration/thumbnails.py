@@ -2,8 +2,8 @@
 
 import base64
 import io
-from html import escape
 
+from markupsafe import Markup
 from PIL import Image
 
 from mvtec_tf.data import masks
@@ -14,6 +14,7 @@ from mvtec_tf.evaluation.report import photographs
 # Shown at most 150 CSS pixels wide or high.
 _SIDE = 180
 _QUALITY = 75
+_IMAGE = Markup('<img width="{}" height="{}" alt="{}" src="data:image/jpeg;base64,{}">')
 
 
 class Thumbnails:
@@ -30,7 +31,7 @@ class Thumbnails:
         self.left_out = 0
         self.failed: list[str] = []
 
-    def html(self, file: str, name: str, mask: str = "") -> str:
+    def html(self, file: str, name: str, mask: str = "") -> Markup:
         """An `img` element, "" if the page is full or the file cannot be read.
 
         Args:
@@ -40,21 +41,19 @@ class Thumbnails:
         """
         if not self._budget:
             self.left_out += 1
-            return ""
+            return Markup()
         try:
             content, size = _jpeg(file, mask)
         except (UnreadableImageError, MaskError) as error:
             self.failed.append(f"{name}: {error}")
-            return ""
-        text = (
-            f'<img width="{size[0]}" height="{size[1]}" alt="{escape(name)}" '
-            f'src="data:image/jpeg;base64,{base64.b64encode(content).decode("ascii")}">'
-        )
+            return Markup()
+        data = base64.b64encode(content).decode("ascii")
+        text = _IMAGE.format(*size, name, data)
         if len(text) > self._budget:
             # The next, smaller one might fit, but pictures missing here and there would look like an error.
             self._budget = 0
             self.left_out += 1
-            return ""
+            return Markup()
         self._budget -= len(text)
         return text
 

@@ -44,7 +44,7 @@ def _picture(found: Findings, category: str, name: str, file_name: str) -> Pictu
     canvas.legend(figure, axes, columns=1)
     caption = _caption(found, places, name)
     alt = f"{CURVES[name]} over the label budget, category {category}. {caption}"
-    return Picture(name, category, file_name, canvas.png(figure), alt, caption)
+    return Picture(name, category, file_name, canvas.png(figure), alt, caption, f"{category}: {CURVES[name]}")
 
 
 def _positions(budgets: Sequence[str]) -> dict[str, float]:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Sequence
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -27,7 +26,7 @@ def pictures(compared: Comparison) -> Iterator[Picture]:
         drawn = draw(compared, shown)
         if drawn:
             figure, caption = drawn
-            yield Picture(kind, "", f"{kind}.png", canvas.png(figure), f"{title}. {caption}", caption)
+            yield Picture(kind, "", f"{kind}.png", canvas.png(figure), f"{title}. {caption}", caption, title)
 
 
 def _draw_differences(compared: Comparison, shown: Sequence[Standing]) -> tuple[Figure, str] | None:
@@ -58,14 +57,11 @@ def _draw_roc(compared: Comparison, shown: Sequence[Standing]) -> tuple[Figure, 
     if shown[0].scopes[0].metrics["roc_auc"].value is None:
         return None
     figure = canvas.empty(_with_legend(len(shown) + 1))
-    axes = canvas.axes_of(figure, "good images falsely stopped", "defective images found")
-    axes.plot([0, 1], [0, 1], "--", color=canvas.TRIVIAL_COLOUR, linewidth=1.2, label="chance")
+    axes = canvas.roc_axes(figure)
     for each in shown:
         for run, scope in enumerate(each.scopes):
-            points = metrics.curve(scope.labels, scope.scores)
-            x, y = np.append(0, points.fp) / scope.good, np.append(0, points.tp) / scope.defective
-            axes.plot(x, y, label="" if run else _label(each), **_line(each, shown))
-    canvas.unit_square(axes)
+            points = metrics.curve(scope.labels, scope.scores).roc()
+            axes.plot(*points, label="" if run else _label(each), **_line(each, shown))
     canvas.legend(figure, axes, columns=1)
     areas = ", ".join(f"{each.method.name} {summary.figure(each.figures[ALL]['roc_auc'])}" for each in shown)
     text = f"ROC-AUC: {areas}; chance is 0.500. The nearer to the upper left corner, the better."
@@ -77,16 +73,12 @@ def _draw_precision_recall(compared: Comparison, shown: Sequence[Standing]) -> t
     if whole.metrics["pr_auc"].value is None:
         return None
     figure = canvas.empty(_with_legend(len(shown) + 1))
-    axes = canvas.axes_of(figure, "recall: defective images found", "precision: defective of the stopped")
     share = whole.defective / whole.images
-    axes.plot([0, 1], [share] * 2, "--", color=canvas.TRIVIAL_COLOUR, linewidth=1.2, label="always defective")
+    axes = canvas.precision_recall_axes(figure, share)
     for each in shown:
         for run, scope in enumerate(each.scopes):
-            points = metrics.curve(scope.labels, scope.scores)
-            precision = points.tp / (points.tp + points.fp)
-            x, y = np.append(0, points.tp / scope.defective), np.append(precision[0], precision)
-            axes.plot(x, y, drawstyle="steps-pre", label="" if run else _label(each), **_line(each, shown))
-    canvas.unit_square(axes)
+            points = metrics.curve(scope.labels, scope.scores).precision_recall()
+            axes.plot(*points, drawstyle="steps-pre", label="" if run else _label(each), **_line(each, shown))
     canvas.legend(figure, axes, columns=1)
     areas = ", ".join(f"{each.method.name} {summary.figure(each.figures[ALL]['pr_auc'])}" for each in shown)
     text = f"PR-AUC: {areas}; always-defective, the dashed line, gets {share:.3f}."

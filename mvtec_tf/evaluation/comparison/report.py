@@ -1,15 +1,12 @@
 """The report on a comparison, and the one call that makes it."""
 
-import csv
-import io
 import os
 import pathlib
 from collections.abc import Sequence
-from html import escape
 from typing import Any
 
 from mvtec_tf import files
-from mvtec_tf.evaluation import intervals, scope, thresholds, trivial
+from mvtec_tf.evaluation import scope, thresholds, trivial
 from mvtec_tf.evaluation.comparison import compare as comparison
 from mvtec_tf.evaluation.comparison import pictures as comparison_figures
 from mvtec_tf.evaluation.comparison import summary as comparison_summary
@@ -19,7 +16,8 @@ from mvtec_tf.evaluation.intervals import Bootstrap
 from mvtec_tf.evaluation.metrics import Costs
 from mvtec_tf.evaluation.report import judge, page, summary
 from mvtec_tf.evaluation.report.canvas import Picture
-from mvtec_tf.evaluation.report.page import METRIC_TEXTS, Footnotes
+from mvtec_tf.evaluation.report.page import Cell, Column, Pictures, Section, Table
+from mvtec_tf.evaluation.report.summary import METRIC_TEXTS
 
 JSON_FILE, CSV_FILE = "comparison.json", "comparison.csv"
 
@@ -46,7 +44,8 @@ def write(
     judge.write_pictures(out_dir / judge.FIGURES_DIR, pictures, comparison_figures.KINDS)
     document: dict[str, Any] = compared.as_json() | {"summary": " ".join(sentences)}
     files.write_json(out_dir / JSON_FILE, document)
-    files.write_text(out_dir / CSV_FILE, _csv(compared))
+    rows = compared.rows()
+    files.write_csv(out_dir / CSV_FILE, list(rows[0]), (row.values() for row in rows))
     files.write_text(out_dir / judge.REPORT_FILE, render(compared, sentences, pictures, title))
     return compared
 
@@ -58,153 +57,137 @@ def render(compared: Comparison, sentences: Sequence[str], pictures: Sequence[Pi
       compared: the figures.
       sentences: the answer in plain words, first on the page.
       pictures: see `comparison_figures.pictures`.
-      title: of the page, not escaped yet.
+      title: of the page.
     """
-    body = [
-        f"<h1>{escape(title)}</h1>",
-        page.answer(sentences, scope.LEAK if any(each.method.leak for each in compared.standings) else ""),
-        _figures_table(compared),
-        _differences_table(compared),
-        _category_table(compared),
-        _pictures(compared, pictures),
+    most, count = comparison_figures.MOST_METHODS, len(compared.standings)
+    cut = f"The first {most} of {count} methods are drawn." if count > most else ""
+    sections = [
+        _figures(compared),
+        _differences(compared),
+        _by_category(compared) if len(compared.categories) > 1 else None,
+        Section("Pictures", [cut, Pictures(pictures, large=True)]),
         _contenders(compared),
-        _how_sure(compared),
+        page.how_sure(
+            compared.bootstrap,
+            compared.groups,
+            ", the same draws for all methods. They take each model and its threshold as they are: how far another "
+            "training run would move a figure, only several seeds show.",
+            compared.costs,
+        ),
     ]
-    return page.html(title, body)
+    leak = any(each.method.leak for each in compared.standings)
+    return page.html(title, sentences, sections, scope.LEAK if leak else "")
 
 
-def _csv(compared: Comparison) -> str:
-    rows = compared.rows()
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return buffer.getvalue()
+def _names(compared: Comparison) -> list[str]:
+    return summary.names_with_values(*(each.figures[ALL] for each in compared.standings))
 
 
-def _figures_table(compared: Comparison) -> str:
-    whole = compared.standings[0].scopes[0]
-    footnotes = Footnotes()
-    names = summary.names_with_values(*(each.figures[ALL] for each in compared.standings))
-    rows = []
-    for name in names:
-        label, says = METRIC_TEXTS[name]
-        cells = "".join(
-            f'<td class="model">{footnotes.cell(each.figures[ALL][name])}{_deviation(each, name)}</td>'
-            for each in compared.standings
-        )
-        idle = f'<td class="trivial">{footnotes.cell(whole.trivial[trivial.ALWAYS_DEFECTIVE][name])}</td>'
-        rows.append(f'<tr><th scope="row">{label}<span class="says">{says}</span></th>{cells}{idle}</tr>')
-    head = "<th></th>" + "".join(map(_head, compared.standings)) + page.heads(["always defective"])
+def _figures(compared: Comparison) -> Section:
+    idle = compared.standings[0].scopes[0].trivial[trivial.ALWAYS_DEFECTIVE]
+    rows = [
+        [Cell(*METRIC_TEXTS[name]), *(_with_deviation(each, name) for each in compared.standings), idle[name]]
+        for name in _names(compared)
+    ]
     several = any(len(each.scopes) > 1 for each in compared.standings)
-    seeds = " &plusmn;: standard deviation over the seeds of a method." if several else ""
-    return (
-        "<section><h2>Side by side</h2><p>All images; below each figure its interval. Always-defective needs neither "
-        f"a model nor a label: what does not beat it is no achievement.{seeds}</p>"
-        + page.table(f"<tr>{head}</tr>", rows)
-        + f"{footnotes.html()}</section>"
+    seeds = " ±: standard deviation over the seeds of a method." if several else ""
+    text = (
+        "All images; below each figure its interval. Always-defective needs neither a model nor a label: what does not "
+        f"beat it is no achievement.{seeds}"
     )
+    columns = [Column(), *map(_column, compared.standings), Column("always defective", "trivial")]
+    return Section("Side by side", [text, Table(columns, rows)])
 
 
-def _deviation(each: Standing, name: str) -> str:
+def _column(each: Standing) -> Column:
+    runs = len(each.method.runs)
+    seeds = f", {runs} seeds" if runs > 1 else ""
+    return Column(each.method.name, "model", f"{comparison_summary.labels(each)}{seeds}")
+
+
+def _with_deviation(each: Standing, name: str) -> Cell:
     found = each.deviations[ALL][name]
-    return "" if found is None else f'<span class="limits">&plusmn; {found:.3f}</span>'
+    return Cell(each.figures[ALL][name], below="" if found is None else f"± {found:.3f}")
 
 
-def _differences_table(compared: Comparison) -> str:
-    first, *others = compared.standings
-    footnotes = Footnotes()
-    names = summary.names_with_values(*(each.figures[ALL] for each in compared.standings))
-    rows = []
-    for name in names:
-        cells = []
-        for each in others:
-            difference = each.differences[ALL][name]
-            proves = not (each.method.leak or first.method.leak)
-            shown = comparison_summary.direction(difference, name) if proves else ""
-            mark = f"<b>{shown}</b>" if shown else ""
-            cells.append(f'<td class="model">{footnotes.cell(difference, "+")}{mark}</td>')
-        rows.append(f'<tr><th scope="row">{METRIC_TEXTS[name][0]}</th>{"".join(cells)}</tr>')
-    head = page.heads(["", *(each.method.name for each in others)])
-    return (
-        f"<section><h2>Differences from {escape(first.method.name)}</h2><p>Computed on the same images in every "
-        "resample, which tells more than two intervals side by side. &ldquo;better&rdquo; or &ldquo;worse&rdquo; "
-        "stands where the whole interval is on one side of 0.</p>"
-        + page.table(f"<tr>{head}</tr>", rows)
-        + footnotes.html()
-        + _mcnemar_table(compared)
-        + "</section>"
-    )
-
-
-def _mcnemar_table(compared: Comparison) -> str:
+def _differences(compared: Comparison) -> Section:
     first, *others = compared.standings
     rows = [
-        f'<tr><th scope="row"><span class="name">{escape(each.method.name)}</span></th>'
-        f"<td>{escape(each.method.runs[index].source)}</td><td>{result.only_first:,}</td><td>{result.only_second:,}</td>"
-        f"<td>{result.p_value:.3g}</td><td>{'exact' if result.exact else 'chi-squared'}</td></tr>"
+        [METRIC_TEXTS[name][0], *(_difference(first, each, name) for each in others)] for name in _names(compared)
+    ]
+    text = (
+        "Computed on the same images in every resample, which tells more than two intervals side by side. “better” or "
+        "“worse” stands where the whole interval is on one side of 0."
+    )
+    table = Table([Column(), *(Column(each.method.name, "model") for each in others)], rows)
+    return Section(f"Differences from {first.method.name}", [text, table, _mcnemar(compared)])
+
+
+def _difference(first: Standing, each: Standing, name: str) -> Cell:
+    difference = each.differences[ALL][name]
+    proves = not (each.method.leak or first.method.leak)
+    return Cell(difference, mark=comparison_summary.direction(difference, name) if proves else "", sign="+")
+
+
+def _mcnemar(compared: Comparison) -> str | Section:
+    first, *others = compared.standings
+    rows = [
+        (
+            each.method.name,
+            each.method.runs[index].source,
+            f"{result.only_first:,}",
+            f"{result.only_second:,}",
+            f"{result.p_value:.3g}",
+            "exact" if result.exact else "chi-squared",
+        )
         for each in others
         for index, result in enumerate(each.calls)
     ]
     if not rows:
         return (
-            "<p>McNemar's test needs calls of both, and as many runs of one as of the other; no two methods here have "
-            "them.</p>"
+            "McNemar's test needs calls of both, and as many runs of one as of the other; no two methods here have "
+            "them."
         )
-    head = page.heads(["Method", "Run", "Only it is right", f"Only {first.method.name} is right", "p", "Test"])
-    return (
-        "<h3>McNemar's test of the calls</h3><p>Images that only one of the two called rightly. A small p says that so "
-        "uneven a split would be rare between equally good models. Each image counts as independent: with several "
-        "images of one object the intervals above are to be trusted instead.</p>"
-        + page.table(f"<tr>{head}</tr>", rows)
+    text = (
+        "Images that only one of the two called rightly. A small p says that so uneven a split would be rare between "
+        "equally good models. Each image counts as independent: with several images of one object the intervals above "
+        "are to be trusted instead."
     )
+    titles = ("Method", "Run", "Only it is right", f"Only {first.method.name} is right", "p", "Test")
+    return Section("McNemar's test of the calls", [text, Table(titles, rows)])
 
 
-def _category_table(compared: Comparison) -> str:
-    if len(compared.categories) < 2:
-        return ""
-    footnotes = Footnotes()
+def _by_category(compared: Comparison) -> Section:
     first, *others = compared.standings
-    names = ("roc_auc", comparison_figures.leading(compared))
+    columns = [Column("Category"), Column(first.method.name, "model")]
+    for each in others:
+        columns += [Column(each.method.name, "model"), Column("difference")]
     parts = []
-    for name in dict.fromkeys(names):
+    for name in dict.fromkeys(("roc_auc", comparison_figures.leading(compared))):
         rows = []
         for category in compared.categories:
             place = (CATEGORY, category)
-            cells = f'<td class="model">{footnotes.cell(first.figures[place][name])}</td>'
+            rows.append([category, first.figures[place][name]])
             for each in others:
-                cells += f'<td class="model">{footnotes.cell(each.figures[place][name])}</td>'
-                cells += f"<td>{footnotes.cell(each.differences[place][name], '+')}</td>"
-            rows.append(f'<tr><th scope="row"><span class="name">{escape(category)}</span></th>{cells}</tr>')
-        titles = [first.method.name]
-        for each in others:
-            titles += [each.method.name, "difference"]
-        table = page.table(f"<tr>{page.heads(['Category', *titles])}</tr>", rows)
-        parts.append(f"<h3>{METRIC_TEXTS[name][0]}</h3>{table}")
-    return f"<section><h2>By category</h2>{''.join(parts)}{footnotes.html()}</section>"
+                rows[-1] += [each.figures[place][name], Cell(each.differences[place][name], sign="+")]
+        parts.append(Section(METRIC_TEXTS[name][0], [Table(columns, rows)]))
+    return Section("By category", parts)
 
 
-def _pictures(compared: Comparison, pictures: Sequence[Picture]) -> str:
-    panels = "".join(page.panel(picture, comparison_figures.KINDS[picture.kind][0]) for picture in pictures)
-    most, count = comparison_figures.MOST_METHODS, len(compared.standings)
-    cut = f"<p>The first {most} of {count} methods are drawn.</p>" if count > most else ""
-    return f'<section><h2>Pictures</h2>{cut}<div class="panels large">{panels}</div></section>'
-
-
-def _contenders(compared: Comparison) -> str:
-    rows = "".join(
-        f'<tr><th scope="row"><span class="name">{escape(each.method.name)}</span></th>'
-        f'<td class="words">{escape(run.source)}</td>'
-        f"<td>{'not recorded' if run.labels_used is None else run.labels_used}</td>"
-        f'<td class="words">{escape(_threshold(run))}</td></tr>'
+def _contenders(compared: Comparison) -> Section:
+    rows = [
+        (
+            each.method.name,
+            run.source,
+            "not recorded" if run.labels_used is None else str(run.labels_used),
+            _threshold(run),
+        )
         for each in compared.standings
         for run in each.method.runs
-    )
-    head = page.heads(["Method", "Run or table", "Labels used", "Threshold"])
-    return (
-        "<section><h2>What was compared</h2><p>Labels: labelled test images that the run learned or chose anything "
-        "from, as it recorded.</p>" + page.table(f"<tr>{head}</tr>", [rows], "told") + "</section>"
-    )
+    ]
+    text = "Labels: labelled test images that the run learned or chose anything from, as it recorded."
+    columns = ("Method", Column("Run or table", "words"), "Labels used", Column("Threshold", "words"))
+    return Section("What was compared", [text, Table(columns, rows)])
 
 
 def _threshold(run: Contender) -> str:
@@ -212,24 +195,3 @@ def _threshold(run: Contender) -> str:
         return "one of each category"
     whole = run.threshold.whole
     return f"none: {whole.reason}" if whole.value is None else f"{summary.number(whole.value)}: {whole.reason}"
-
-
-def _how_sure(compared: Comparison) -> str:
-    bootstrap, costs = compared.bootstrap, compared.costs
-    text = (
-        f"Intervals: {100 * intervals.LEVEL:g} %, from {bootstrap.resamples:,} resamples (seed {bootstrap.seed}) of "
-        f"{compared.groups:,} groups of images, the same draws for all methods, whole groups within each category and "
-        "label. They take each model and its threshold as they are: how far another training run would move a figure, "
-        "only several seeds show."
-        if bootstrap.resamples
-        else "No intervals were asked for: small differences mean nothing here."
-    )
-    prices = f"Cost of an image: a miss counts {costs.miss:g}, a false alarm {costs.false_alarm:g}."
-    return f"<section><h2>How sure the figures are</h2><p>{text}</p><p>{prices}</p></section>"
-
-
-def _head(each: Standing) -> str:
-    runs = len(each.method.runs)
-    seeds = f", {runs} seeds" if runs > 1 else ""
-    says = f'<span class="says">{comparison_summary.labels(each)}{seeds}</span>'
-    return f'<th scope="col">{escape(each.method.name)}{says}</th>'

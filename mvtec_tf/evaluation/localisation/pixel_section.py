@@ -1,8 +1,6 @@
 """The part of a report about heat maps: how well they find the defect, and what they look like."""
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
-from html import escape
 
 import numpy as np
 
@@ -10,12 +8,11 @@ from mvtec_tf.evaluation.assessment import Assessment
 from mvtec_tf.evaluation.image_files import ImageFiles
 from mvtec_tf.evaluation.localisation import pixel_metrics
 from mvtec_tf.evaluation.localisation.heatmaps import HeatMaps
-from mvtec_tf.evaluation.localisation.pixel_metrics import PixelFigures, PixelScope
+from mvtec_tf.evaluation.localisation.pixel_metrics import PixelFigures
 from mvtec_tf.evaluation.metrics import Metric
-from mvtec_tf.evaluation.report import page, photographs, summary
+from mvtec_tf.evaluation.report import canvas, photographs, summary
 from mvtec_tf.evaluation.report.canvas import Picture
-from mvtec_tf.evaluation.report.page import Footnotes
-from mvtec_tf.evaluation.report.section import Group, Panel, Section
+from mvtec_tf.evaluation.report.page import Cell, Column, Pictures, Section, Table
 from mvtec_tf.evaluation.table import Predictions
 
 KEY = "pixels"
@@ -57,16 +54,16 @@ def section(
       maps: the heat maps.
       about: what must be known to read them, a sentence each.
     """
-    lead = "".join(f"<p>{escape(sentence)}</p>" for sentence in map(sentence_of, figures))
-    lead += _overall_table(figures) + _category_tables(figures) + _how(figures)
-    lead += f"<p>{escape(' '.join(about))}</p>" if about else ""
-    groups = tuple(_groups(judged, evaluate, files, maps)) if any(one.image for one in files.values()) else ()
+    blocks = [*map(sentence_of, figures), _overall_table(figures)]
+    blocks += [_category_table(one) for one in figures if len(one.categories) > 1]
+    blocks += [_how(figures[0]), " ".join(about)]
+    groups = list(_groups(judged, evaluate, files, maps)) if any(one.image for one in files.values()) else []
     notes = [] if groups else ["There are no photographs under heat maps, because the images are not known."]
     for one in figures:
         notes += _notes(one)
     document = {one.name: {"summary": sentence_of(one)} | one.as_json() for one in figures}
-    title = "Where the heat maps point"
-    return Section(KEY, title, document, lead, groups, tuple(dict.fromkeys(notes)))
+    title, notes = "Where the heat maps point", list(dict.fromkeys(notes))
+    return Section(title, [*blocks, *groups], notes, KEY, document, spare=True)
 
 
 def sentence_of(figures: PixelFigures) -> str:
@@ -94,19 +91,20 @@ def _percent(metric: Metric) -> str:
     return f"{100 * metric.value:.1f} %{limits}"
 
 
-def _overall_table(figures: Sequence[PixelFigures]) -> str:
-    several = any(len(one.categories) > 1 for one in figures)
-    footnotes, rows = Footnotes(), []
-    for name, (label, says) in _TEXTS.items():
-        cells = [f'<td class="model">{footnotes.cell(one.overall.metrics[name])}</td>' for one in figures]
-        cells += [f'<td class="model">{footnotes.cell(one.mean[name])}</td>' for one in figures if several]
-        cells.append(f'<td class="trivial">{footnotes.cell(_of_no_map(name, figures))}</td>')
-        rows.append(f'<tr><th scope="row">{label}<span class="says">{says}</span></th>{"".join(cells)}</tr>')
-    titles = [one.name for one in figures]
-    titles += [f"{one.name}, mean over categories" for one in figures if several]
-    head = "".join(f'<th scope="col" class="model">{escape(title)}</th>' for title in titles)
-    head += '<th scope="col" class="trivial">a map that says nothing</th>'
-    return page.table(f"<tr><th></th>{head}</tr>", rows) + footnotes.html()
+def _overall_table(figures: Sequence[PixelFigures]) -> Table:
+    several = [one for one in figures if any(len(each.categories) > 1 for each in figures)]
+    rows = [
+        [
+            Cell(*_TEXTS[name]),
+            *(one.overall.metrics[name] for one in figures),
+            *(one.mean[name] for one in several),
+            _of_no_map(name, figures),
+        ]
+        for name in _TEXTS
+    ]
+    titles = [*(one.name for one in figures), *(f"{one.name}, mean over categories" for one in several)]
+    columns = [Column(), *(Column(title, "model") for title in titles), Column("a map that says nothing", "trivial")]
+    return Table(columns, rows)
 
 
 def _of_no_map(name: str, figures: Sequence[PixelFigures]) -> Metric:
@@ -115,28 +113,17 @@ def _of_no_map(name: str, figures: Sequence[PixelFigures]) -> Metric:
     return Metric(pixel_metrics.OF_NO_MAP.get(name, 0.0))
 
 
-def _category_tables(figures: Sequence[PixelFigures]) -> str:
-    parts = []
-    for one in figures:
-        if len(one.categories) < 2:
-            continue
-        footnotes = Footnotes()
-        rows = [_category_row(name, scope, footnotes) for name, scope in one.categories.items()]
-        titles = ["Category", "Masks", "Regions", *(label for label, _ in _TEXTS.values()), "Random point"]
-        parts.append(f"<h3>{escape(one.name)}, by category</h3>")
-        parts.append(page.table(f"<tr>{page.heads(titles)}</tr>", rows) + footnotes.html())
-    return "".join(parts)
+def _category_table(one: PixelFigures) -> Section:
+    names = (*_TEXTS, pixel_metrics.RANDOM)
+    rows = [
+        (category, f"{scope.masks:,}", f"{scope.regions:,}", *(scope.metrics[name] for name in names))
+        for category, scope in one.categories.items()
+    ]
+    titles = ["Category", "Masks", "Regions", *(label for label, _ in _TEXTS.values()), "Random point"]
+    return Section(f"{one.name}, by category", [Table(titles, rows)])
 
 
-def _category_row(name: str, scope: PixelScope, footnotes: Footnotes) -> str:
-    names = [*_TEXTS, pixel_metrics.RANDOM]
-    cells = "".join(f"<td>{footnotes.cell(scope.metrics[figure])}</td>" for figure in names)
-    head = f'<th scope="row"><span class="name">{escape(name)}</span></th>'
-    return f"<tr>{head}<td>{scope.masks:,}</td><td>{scope.regions:,}</td>{cells}</tr>"
-
-
-def _how(figures: Sequence[PixelFigures]) -> str:
-    one = figures[0]
+def _how(one: PixelFigures) -> str:
     text = (
         f"Measured at the size of the masks on {one.overall.masks:,} defective and {one.overall.good:,} good images "
         f"with {one.overall.regions:,} regions of defect; pixels that touch at a corner are one region. A map "
@@ -149,7 +136,7 @@ def _how(figures: Sequence[PixelFigures]) -> str:
             " Over all images the maps of different categories must have one scale to be good; the mean over "
             "categories asks nothing of the kind."
         )
-    return f"<p>{text}</p>"
+    return text
 
 
 def _notes(figures: PixelFigures) -> list[str]:
@@ -166,7 +153,7 @@ def _notes(figures: PixelFigures) -> list[str]:
 
 def _groups(
     judged: Assessment, evaluate: Predictions, files: Mapping[str, ImageFiles], maps: Sequence[HeatMaps]
-) -> Iterable[Group]:
+) -> Iterable[Section]:
     limits = judged.threshold.each(evaluate.category)
     if limits is None:
         # Nothing was called: shown by label alone.
@@ -177,13 +164,13 @@ def _groups(
     number = 0
     for (defective, label), (title, meaning) in outcomes.items():
         rows = np.flatnonzero((called == defective) & (evaluate.label == label))
-        panels = []
+        found = []
         for row in spread(evaluate, rows, _MOST_OF_AN_OUTCOME):
             number += 1
-            panels.append(_panel(evaluate, row, number, meaning, files, maps))
-        if panels:
-            shown = f" {len(panels)} of {len(rows):,} are shown." if len(panels) < len(rows) else ""
-            yield Group(title, _reading(maps) + shown, tuple(panels), large=True)
+            found.append(_picture(evaluate, row, number, meaning, files, maps))
+        if found:
+            shown = f" {len(found)} of {len(rows):,} are shown." if len(found) < len(rows) else ""
+            yield Section(title, [_reading(maps) + shown, Pictures(found, large=True)])
 
 
 def spread(evaluate: Predictions, rows: np.ndarray, most: int) -> list[int]:
@@ -213,17 +200,16 @@ def _reading(maps: Sequence[HeatMaps]) -> str:
     )
 
 
-def _panel(
+def _picture(
     evaluate: Predictions,
     row: int,
     number: int,
     meaning: str,
     files: Mapping[str, ImageFiles],
     maps: Sequence[HeatMaps],
-) -> Panel:
+) -> Picture:
     path, category, defect = evaluate.path[row], evaluate.category[row], evaluate.defect[row]
     text = f"{path}: score {summary.number(evaluate.score[row])}{', ' if meaning else ''}{meaning}."
-    name = f"{KIND}_{number:02d}_{re.sub('[^A-Za-z0-9-]+', '_', path)}.jpg"
-    content = photographs.panes(path, files[path], maps)
-    alt = f"Photograph and heat maps of {text}"
-    return Panel(Picture(KIND, category, name, content, alt, text), f"{category}, {defect}")
+    file_name = canvas.file_name(KIND, number, path, ".jpg")
+    content, alt = photographs.panes(path, files[path], maps), f"Photograph and heat maps of {text}"
+    return Picture(KIND, category, file_name, content, alt, text, f"{category}, {defect}")

@@ -5,13 +5,18 @@ plots). Good is blue and defective is orange in all of them, from the palette of
 which colour-blind readers can tell apart; grey dashes are what no look at the image would give.
 """
 
+import base64
 import dataclasses
+import functools
 import io
+import re
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from PIL import Image
 
 GOOD_COLOUR = "#0072B2"
@@ -41,6 +46,8 @@ class Picture:
       png: the image file's content; a photograph's is a JPEG, and its name says so.
       alt: what it shows, for those who cannot see it.
       caption: what to see in it, with its numbers.
+      heading: above the caption on a page.
+      reading: what to look at in pictures of its kind, where nothing around it says so.
     """
 
     kind: str
@@ -49,11 +56,23 @@ class Picture:
     png: bytes
     alt: str
     caption: str
+    heading: str = ""
+    reading: str = ""
 
     @property
     def media_type(self) -> str:
         """Of the content, for the page."""
         return "image/jpeg" if self.file_name.endswith(".jpg") else "image/png"
+
+    @functools.cached_property
+    def base64(self) -> str:
+        """Its content, for the page."""
+        return base64.b64encode(self.png).decode("ascii")
+
+
+def file_name(kind: str, number: int, name: str, suffix: str = ".png") -> str:
+    """Of a picture of one kind of many; the number keeps two names apart that are alike but for letters no file has."""
+    return f"{kind}_{number:02d}_{re.sub('[^A-Za-z0-9-]+', '_', name)}{suffix}"
 
 
 def empty(height: float = HEIGHT) -> Figure:
@@ -101,6 +120,40 @@ def unit_square(axes: Axes) -> None:
     axes.set_xticks(ticks, ["0", "0.25", "0.5", "0.75", "1"])
     axes.set_yticks(ticks, ["0", "0.25", "0.5", "0.75", "1"])
     grid(axes)
+
+
+def roc_axes(figure: Figure) -> Axes:
+    """The unit square of ROC curves, with chance as its diagonal."""
+    axes = axes_of(figure, "good images falsely stopped", "defective images found")
+    axes.plot([0, 1], [0, 1], "--", color=TRIVIAL_COLOUR, linewidth=1.2, label="chance")
+    unit_square(axes)
+    return axes
+
+
+def precision_recall_axes(figure: Figure, prevalence: float) -> Axes:
+    """The unit square of precision over recall, with always-defective's precision, the prevalence, as a line."""
+    axes = axes_of(figure, "recall: defective images found", "precision: defective of the stopped")
+    axes.plot([0, 1], [prevalence] * 2, "--", color=TRIVIAL_COLOUR, linewidth=1.2, label="always defective")
+    unit_square(axes)
+    return axes
+
+
+def field(axes: Axes, x: int, y: int, share: float, colour: str, linewidth: float) -> None:
+    """A field of a confusion matrix, tinted by its share of the row."""
+    # At most a light tint, so that dark letters can be read on each of them.
+    tint = 1 - 0.45 * share * (1 - np.array(to_rgb(colour)))
+    edge = {"edgecolor": "#bdbdbd", "linewidth": linewidth}
+    axes.add_patch(Rectangle((x - 0.49, y - 0.49), 0.98, 0.98, facecolor=tint, **edge))
+
+
+def confusion_axes(figure: Figure, columns: int) -> Axes:
+    """Axes of a confusion matrix of so many classes, without ticks or frame."""
+    axes = figure.add_subplot()
+    axes.set_xlim(-0.5, columns - 0.5)
+    axes.set_ylim(columns - 0.5, -0.5)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    return axes
 
 
 def grid(axes: Axes, which: str = "both") -> None:

@@ -18,7 +18,7 @@ Record = Mapping[str, Any]
 # (images, defective images) of each split of the table of predictions.
 Splits = Mapping[str, tuple[int, int]]
 
-SUPERVISED, PROBE, BASELINE, PRETRAINING = "train_cnn", "fit_probe", "fit_baseline", "train_simclr"
+SUPERVISED, PROBE, BASELINE = "train_cnn", "fit_probe", "fit_baseline"
 # A head's layers that only matter while it is trained, or do no more than bend a number.
 _MINOR = ("Dropout", "ReLU")
 # Heads that look at each position of the maps, not at their average.
@@ -38,8 +38,8 @@ def pictures(record: Record | None, splits: Splits, threshold: Chosen) -> Iterat
         return
     for kind, (title, boxes_of) in KINDS.items():
         if boxes := boxes_of(record, splits, threshold):
-            content = canvas.png(flow_chart.draw(boxes))
-            yield Picture(kind, "", f"{kind}.png", content, f"{title}: {flow_chart.in_words(boxes)}", CAPTIONS[kind])
+            content, alt = canvas.png(flow_chart.draw(boxes)), f"{title}: {flow_chart.in_words(boxes)}"
+            yield Picture(kind, "", f"{kind}.png", content, alt, CAPTIONS[kind], title)
 
 
 def workflow(record: Record, splits: Splits, threshold: Chosen) -> list[Box]:

@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-from html import escape
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -10,9 +9,10 @@ from matplotlib.figure import Figure
 from mvtec_tf.evaluation.embedding import Points
 from mvtec_tf.evaluation.report import canvas
 from mvtec_tf.evaluation.report.canvas import Picture
-from mvtec_tf.evaluation.report.section import Group, Panel, Section
+from mvtec_tf.evaluation.report.page import Pictures, Section
 
 KEY = "embedding"
+_TITLE = "What the network sees alike"
 TSNE, PCA = "tsne", "pca"
 _NAMES = {TSNE: "t-SNE", PCA: "PCA"}
 _READING = {
@@ -33,13 +33,11 @@ class _Colouring:
 
     Attributes:
       name: "label", "category" or "defect".
-      title: in words.
       kinds: object [N] of str, the kind of each point.
       styles: kind -> (colour, marker), in the order of the legend.
     """
 
     name: str
-    title: str
     kinds: np.ndarray
     styles: dict[str, tuple[str, str]]
 
@@ -52,8 +50,8 @@ def section(points: Points, projector: bool = False) -> Section:
       projector: whether TensorBoard's projector shows the same points.
     """
     colourings = _colourings(points)
-    panels = {method: tuple(_panels(points, method, colourings)) for method in _NAMES}
-    groups = tuple(Group(_NAMES[method], _READING[method], found) for method, found in panels.items() if found)
+    drawn = {method: list(_pictures(points, method, colourings)) for method in _NAMES}
+    methods = [Section(_NAMES[name], [_READING[name], Pictures(found)]) for name, found in drawn.items() if found]
     notes = [] if points.tsne is not None else ["There is no t-SNE, because it was not asked for (`tsne`)."]
     if len({colouring.name for colouring in colourings}) < 3:
         notes.append("Not coloured by category, because there is only one.")
@@ -67,7 +65,13 @@ def section(points: Points, projector: bool = False) -> Section:
         "dimensions": points.dimensions,
         "nearest_neighbour_agrees": {name: {"value": a, "at_random": b} for name, (a, b) in agreement.items()},
     }
-    return Section(KEY, "What the network sees alike", document, _lead(points, agreement), groups, tuple(notes))
+    blocks = [_lead(points, agreement), *methods]
+    return Section(_TITLE, blocks, notes, KEY, document, spare=True)
+
+
+def without(reason: str) -> Section:
+    """The section where there is no picture."""
+    return Section(_TITLE, notes=[f"No picture of the embedding: {reason}."], key=KEY)
 
 
 def caption_of_sample(points: Points) -> str:
@@ -82,12 +86,11 @@ def _lead(points: Points, agreement: dict[str, tuple[float, float]]) -> str:
         f"the same {name} in {100 * share:.1f} % (of a random other image: {100 * chance:.1f} %)"
         for name, (share, chance) in agreement.items()
     )
-    text = (
+    return (
         f"Each dot is one of {caption_of_sample(points)}, placed by its embedding of {points.dimensions:,} numbers, "
         "each standardised. The image nearest to an image, in the first "
         f"{points.components.shape[1]} principal components, has {told}."
     )
-    return f"<p>{escape(text)}</p>"
 
 
 def _agreement(points: Points, kinds: np.ndarray) -> tuple[float, float]:
@@ -100,17 +103,11 @@ def _agreement(points: Points, kinds: np.ndarray) -> tuple[float, float]:
 def _colourings(points: Points) -> list[_Colouring]:
     table = points.table
     labels = np.array(["defective" if label else "good" for label in table.label], object)
-    found = [
-        _Colouring(
-            "label",
-            "label",
-            labels,
-            {"good": (canvas.GOOD_COLOUR, "o"), "defective": (canvas.DEFECTIVE_COLOUR, "s")},
-        )
-    ]
+    styles = {"good": (canvas.GOOD_COLOUR, "o"), "defective": (canvas.DEFECTIVE_COLOUR, "s")}
+    found = [_Colouring("label", labels, styles)]
     several = len(table.categories()) > 1
     if several:
-        found.append(_Colouring("category", "category", table.category, _styles(table.category)))
+        found.append(_Colouring("category", table.category, _styles(table.category)))
     defects = np.array(
         [
             "good" if not label else f"{category}: {defect}" if several else defect or "(not named)"
@@ -119,7 +116,7 @@ def _colourings(points: Points) -> list[_Colouring]:
         object,
     )
     styles = {"good": (canvas.TRIVIAL_COLOUR, ".")} | _styles(defects[table.label == 1])
-    found.append(_Colouring("defect", "defect", defects, styles))
+    found.append(_Colouring("defect", defects, styles))
     return found
 
 
@@ -136,7 +133,7 @@ def _styles(kinds: np.ndarray) -> dict[str, tuple[str, str]]:
     }
 
 
-def _panels(points: Points, method: str, colourings: Sequence[_Colouring]) -> Iterator[Panel]:
+def _pictures(points: Points, method: str, colourings: Sequence[_Colouring]) -> Iterator[Picture]:
     places = points.tsne if method == TSNE else points.components[:, :2]
     if places is None:
         return
@@ -147,9 +144,9 @@ def _panels(points: Points, method: str, colourings: Sequence[_Colouring]) -> It
             caption += f" The two axes hold {100 * points.explained[:2].sum():.1f} % of the variance."
         if left := _left_out(colouring):
             caption += f" {left}"
-        alt = f"{_NAMES[method]} of the embedding, coloured by {colouring.title}. {caption}"
-        picture = Picture(name, "", f"{name}.png", canvas.png(_draw(places, colouring, method)), alt, caption)
-        yield Panel(picture, f"{_NAMES[method]}, coloured by {colouring.title}")
+        alt = f"{_NAMES[method]} of the embedding, coloured by {colouring.name}. {caption}"
+        heading = f"{_NAMES[method]}, coloured by {colouring.name}"
+        yield Picture(name, "", f"{name}.png", canvas.png(_draw(places, colouring, method)), alt, caption, heading)
 
 
 def _left_out(colouring: _Colouring) -> str:

@@ -11,7 +11,7 @@ from mvtec_tf.evaluation.image_files import ImageFiles
 from mvtec_tf.evaluation.localisation import pixel_metrics, pixel_section
 from mvtec_tf.evaluation.localisation.heatmaps import GivenMaps, HeatMaps
 from mvtec_tf.evaluation.report import gallery
-from mvtec_tf.evaluation.report.section import Section
+from mvtec_tf.evaluation.report.page import Section
 from mvtec_tf.evaluation.table import Predictions
 
 # Kinds of pictures that these sections draw.
@@ -63,7 +63,7 @@ class Extras:
                 for maps in self.maps
             ]
             made = pixel_section.section(judged, evaluate, figures, self.files, self.maps, self.about_maps)
-            found.append(dataclasses.replace(made, notes=(*made.notes, *self.about_files)))
+            found.append(dataclasses.replace(made, notes=[*made.notes, *self.about_files]))
         found.append(gallery.section(judged, evaluate, self.files, self.maps, self.explain))
         if self.features is not None:
             found.append(self._embedding(evaluate))
@@ -77,8 +77,7 @@ class Extras:
         try:
             points = embedding.reduce(evaluate, self.features, self.tsne, self.seed, self.say)
         except embedding.TooFewPointsError as error:
-            title = "What the network sees alike"
-            return Section(embedding_pictures.KEY, title, notes=(f"No picture of the embedding: {error}.",))
+            return embedding_pictures.without(str(error))
         if self.projector is not None:
             # Not above: who wants no projector need not load TensorBoard.
             from mvtec_tf.evaluation.report import embedding_projector

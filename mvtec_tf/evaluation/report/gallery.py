@@ -1,8 +1,6 @@
 """The most confident mistakes: what was missed or stopped although the score was far on the other side."""
 
-import re
 from collections.abc import Callable, Mapping, Sequence
-from html import escape
 from typing import Any
 
 import numpy as np
@@ -10,9 +8,9 @@ import numpy as np
 from mvtec_tf.evaluation.assessment import Assessment
 from mvtec_tf.evaluation.image_files import ImageFiles
 from mvtec_tf.evaluation.localisation.heatmaps import GivenMaps, HeatMaps
-from mvtec_tf.evaluation.report import page, photographs, summary
+from mvtec_tf.evaluation.report import canvas, photographs, summary
 from mvtec_tf.evaluation.report.canvas import Picture
-from mvtec_tf.evaluation.report.section import Group, Panel, Section
+from mvtec_tf.evaluation.report.page import Column, Pictures, Section, Table
 from mvtec_tf.evaluation.table import Predictions
 
 KEY = "mistakes"
@@ -43,30 +41,30 @@ def section(
     title = "The most confident mistakes"
     limits = judged.threshold.each(evaluate.category)
     if limits is None:
-        return Section(KEY, title, notes=(f"None can be named, because {judged.threshold.whole.reason}.",))
+        return Section(title, notes=[f"None can be named, because {judged.threshold.whole.reason}."], key=KEY)
     limits = np.broadcast_to(limits, len(evaluate))
     found = {name: _worst(evaluate, limits, label) for name, _, label in _KINDS}
     document = {name: _document(evaluate, limits, rows) for name, rows in found.items()}
     if not any(len(rows) for rows in found.values()):
-        return Section(KEY, title, document, notes=("There are none: every evaluated image was called rightly.",))
-    lead = (
-        "<p>Farthest on the wrong side of the threshold, in the unit of the score: a slightly other threshold would "
-        "not have mended these.</p>"
-    )
-    if explain is not None and not maps and any(one.image for one in files.values()):
+        return Section(title, [], ["There are none: every evaluated image was called rightly."], KEY, document)
+    blocks: list[str | Section] = [
+        "Farthest on the wrong side of the threshold, in the unit of the score: a slightly other threshold would not "
+        "have mended these."
+    ]
+    known, notes = any(one.image for one in files.values()), []
+    if explain is not None and not maps and known:
         maps = (explain([evaluate.path[row] for rows in found.values() for row in rows[:MOST]]),)
-    groups, notes = [], []
     for name, heading, _ in _KINDS:
         rows, count = found[name][:MOST], len(found[name])
         if not count:
             notes.append(f"{heading}: none.")
-        elif any(one.image for one in files.values()):
+        elif known:
             reading = f"{min(count, MOST)} of {count:,}, the most confident first. {_reading(maps[:1])}"
-            panels = tuple(_panel(evaluate, limits, row, i, name, files, maps[:1]) for i, row in enumerate(rows, 1))
-            groups.append(Group(heading, reading, panels))
+            shown = [_picture(evaluate, limits, row, i, name, files, maps[:1]) for i, row in enumerate(rows, 1)]
+            blocks.append(Section(heading, [reading, Pictures(shown)]))
         else:
-            lead += f"<h3>{heading}: {min(count, MOST)} of {count:,}</h3>{_table(evaluate, limits, rows)}"
-    return Section(KEY, title, document, lead, tuple(groups), tuple(notes))
+            blocks.append(Section(f"{heading}: {min(count, MOST)} of {count:,}", [_table(evaluate, limits, rows)]))
+    return Section(title, blocks, notes, KEY, document, spare=True)
 
 
 def _worst(evaluate: Predictions, limits: np.ndarray, label: int) -> np.ndarray:
@@ -90,14 +88,15 @@ def _document(evaluate: Predictions, limits: np.ndarray, rows: np.ndarray) -> di
     return {"count": len(rows), "most_confident": listed}
 
 
-def _table(evaluate: Predictions, limits: np.ndarray, rows: np.ndarray) -> str:
-    lines = [
-        f'<tr><th scope="row"><span class="name">{escape(evaluate.path[row])}</span></th>'
-        f"<td>{escape(evaluate.category[row])}</td><td>{escape(evaluate.defect[row])}</td>"
-        f"<td>{summary.number(evaluate.score[row])}</td><td>{summary.number(limits[row])}</td></tr>"
+def _table(evaluate: Predictions, limits: np.ndarray, rows: np.ndarray) -> Table:
+    cells = [
+        (
+            *(column[row] for column in (evaluate.path, evaluate.category, evaluate.defect)),
+            *(summary.number(column[row]) for column in (evaluate.score, limits)),
+        )
         for row in rows
     ]
-    return page.table(f"<tr>{page.heads(['Image', 'Category', 'Defect', 'Score', 'Threshold'])}</tr>", lines)
+    return Table(("Image", Column("Category", "left"), Column("Defect", "left"), "Score", "Threshold"), cells)
 
 
 def _reading(maps: Sequence[HeatMaps | GivenMaps]) -> str:
@@ -110,7 +109,7 @@ def _reading(maps: Sequence[HeatMaps | GivenMaps]) -> str:
     )
 
 
-def _panel(
+def _picture(
     evaluate: Predictions,
     limits: np.ndarray,
     row: int,
@@ -118,12 +117,11 @@ def _panel(
     name: str,
     files: Mapping[str, ImageFiles],
     maps: Sequence[HeatMaps | GivenMaps],
-) -> Panel:
+) -> Picture:
     path, category, defect = evaluate.path[row], evaluate.category[row], evaluate.defect[row]
     score, limit = summary.number(evaluate.score[row]), summary.number(limits[row])
     text = f"{path}: score {score}, threshold {limit}."
     kind = f"{KIND}_{name}"
-    file_name = f"{kind}_{number:02d}_{re.sub('[^A-Za-z0-9-]+', '_', path)}.jpg"
-    alt = f"Photograph of a mistake, {text}"
-    content = photographs.panes(path, files[path], maps)
-    return Panel(Picture(kind, category, file_name, content, alt, text), f"{category}, {defect}")
+    file_name = canvas.file_name(kind, number, path, ".jpg")
+    content, alt = photographs.panes(path, files[path], maps), f"Photograph of a mistake, {text}"
+    return Picture(kind, category, file_name, content, alt, text, f"{category}, {defect}")

@@ -12,7 +12,7 @@ from mvtec_tf.evaluation import recorded, table
 from mvtec_tf.evaluation.assessment import Assessment, assess
 from mvtec_tf.evaluation.intervals import Bootstrap
 from mvtec_tf.evaluation.metrics import Costs
-from mvtec_tf.evaluation.report import diagrams, metrics_csv, section, summary
+from mvtec_tf.evaluation.report import diagrams, metrics_csv, summary
 from mvtec_tf.evaluation.report import extras as extras_lib
 from mvtec_tf.evaluation.report import pictures as figures
 from mvtec_tf.evaluation.report import run_report as report
@@ -80,7 +80,8 @@ def judge(
     asked = {"title": title, "heading": heading, "notes": [list(note) for note in notes]}
     asked["threshold"] = recorded.asked(threshold)
     asked["rule"] = dataclasses.asdict(rule)
-    document = judged.as_json() | {"summary": " ".join(sentences)} | section.documents(more) | {"asked": asked}
+    document = judged.as_json() | {"summary": " ".join(sentences)} | {one.key: one.document for one in more}
+    document["asked"] = asked
     pictures = list(figures.pictures(judged))
     drawn = list(diagrams.pictures(provenance, judged.splits, judged.threshold))
     out_dir = pathlib.Path(out_dir)

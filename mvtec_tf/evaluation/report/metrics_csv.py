@@ -1,8 +1,5 @@
 """The figures of `metrics.json` as a table for a spreadsheet, one row a figure."""
 
-import csv
-import io
-import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -11,30 +8,15 @@ from mvtec_tf.evaluation import trivial
 from mvtec_tf.evaluation.assessment import Assessment
 from mvtec_tf.evaluation.metrics import Metric
 
-COLUMNS = (
-    "scope",
-    "category",
-    "defect",
-    "metric",
-    "value",
-    "low",
-    "high",
-    *trivial.CLASSIFIERS,
-    "images",
-    "note",
-)
+COLUMNS = ("scope", "category", "defect", "metric", "value", "low", "high", *trivial.CLASSIFIERS, "images", "note")
 
 
-def write(path: str | os.PathLike[str], judged: Assessment) -> None:
+def write(path: files.PathLike, judged: Assessment) -> None:
     """Writes the table: overall, the mean over categories, each category, each defect type; empty where unknown."""
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, COLUMNS, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows(judged))
-    files.write_text(path, buffer.getvalue())
+    files.write_csv(path, COLUMNS, rows(judged))
 
 
-def rows(judged: Assessment) -> Iterator[dict[str, Any]]:
+def rows(judged: Assessment) -> Iterator[list[Any]]:
     """The rows of the table."""
     overall = judged.overall
     yield from _figures("overall", "", overall.metrics, overall.trivial, overall.images)
@@ -42,29 +24,17 @@ def rows(judged: Assessment) -> Iterator[dict[str, Any]]:
     for name, scope in judged.categories.items():
         yield from _figures("category", name, scope.metrics, scope.trivial, scope.images)
         for part in scope.parts:
-            yield _row("defect", name, "recall", part.recall, part.images) | {"defect": part.name}
+            unknown = [None] * len(trivial.CLASSIFIERS)
+            yield _row(("defect", name, part.name, "recall"), part.recall, unknown, part.images)
 
 
 def _figures(
-    scope: str,
-    category: str,
-    found: Mapping[str, Metric],
-    idle: Mapping[str, Mapping[str, Metric]],
-    images: int,
-) -> Iterator[dict[str, Any]]:
+    scope: str, category: str, found: Mapping[str, Metric], idle: Mapping[str, Mapping[str, Metric]], images: int
+) -> Iterator[list[Any]]:
     for name, metric in found.items():
-        others = {classifier: each[name].value for classifier, each in idle.items()}
-        yield _row(scope, category, name, metric, images) | others
+        others = [idle[classifier][name].value for classifier in trivial.CLASSIFIERS]
+        yield _row((scope, category, "", name), metric, others, images)
 
 
-def _row(scope: str, category: str, name: str, metric: Metric, images: int) -> dict[str, Any]:
-    return {
-        "scope": scope,
-        "category": category,
-        "metric": name,
-        "value": metric.value,
-        "low": metric.low,
-        "high": metric.high,
-        "images": images,
-        "note": metric.reason or metric.note,
-    }
+def _row(names: tuple[str, ...], metric: Metric, idle: list[float | None], images: int) -> list[Any]:
+    return [*names, metric.value, metric.low, metric.high, *idle, images, metric.reason or metric.note]

@@ -1,186 +1,227 @@
-"""What all reports have in common: one HTML file that holds everything, opens from disk and reads on a phone.
+"""The one writer of all reports: one HTML file that holds everything, opens from disk and reads on a phone.
 
-Everything that comes from data or from the caller is escaped; there is no script, no clock and no
-link to anywhere, so the same figures give the same bytes.
+A page is its title, the answer in plain words, and sections; a section is blocks, one below the other. Whoever makes a
+report says what is in them; how it looks is in `templates/`, which escape everything that comes from data or from the
+caller. There is no script, no clock and no link to anywhere, so the same figures give the same bytes.
 """
 
-import base64
+import dataclasses
+import functools
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from html import escape
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar
 
-from mvtec_tf.evaluation.metrics import Metric
+import jinja2
+from markupsafe import Markup, escape
+
+from mvtec_tf.evaluation.intervals import LEVEL, Bootstrap
+from mvtec_tf.evaluation.metrics import Costs, Metric
 from mvtec_tf.evaluation.report.canvas import Picture
 
-# What each figure is called and says, for a reader who runs a line and not a laboratory.
-METRIC_TEXTS: Mapping[str, tuple[str, str]] = {
-    "roc_auc": ("ROC-AUC", "chance that a defective image scores higher than a good one"),
-    "pr_auc": ("PR-AUC", "average precision over all thresholds"),
-    "balanced_accuracy": ("Balanced accuracy", "mean of recall and specificity"),
-    "f1": ("F1", "harmonic mean of precision and recall"),
-    "recall": ("Recall", "defective images that were found"),
-    "specificity": ("Specificity", "good images that passed"),
-    "precision": ("Precision", "stopped images that were defective"),
-    "npv": ("NPV", "passed images that were good"),
-    "accuracy": ("Accuracy", "images called rightly"),
-    "fpr": ("FPR", "good images falsely stopped"),
-    "fnr": ("FNR", "defective images missed"),
-    "mcc": ("MCC", "correlation of calls and labels; 0 is chance"),
-    "cost": ("Cost of an image", "mean, at the costs given below"),
-    "recall_at_95_specificity": ("Recall at 95 % specificity", "at the best threshold for these very images"),
-    "recall_at_99_specificity": ("Recall at 99 % specificity", "likewise"),
-    "specificity_at_95_recall": ("Specificity at 95 % recall", "likewise"),
-    "specificity_at_99_recall": ("Specificity at 99 % recall", "likewise"),
-    "brier": ("Brier score", "squared error of the probability; 0 is perfect"),
-    "expected_calibration_error": ("Calibration error", "expected gap of probability and share of defects"),
-}
-
-_STYLE = """
-:root { color-scheme: light; }
-* { box-sizing: border-box; }
-body { margin: 0; background: #ffffff; color: #1a1a1a; font: 16px/1.5 system-ui, "DejaVu Sans", Arial, sans-serif; }
-main { max-width: 1200px; margin: 0 auto; padding: 16px; }
-h1, h2, h3, p, li, figcaption, pre { overflow-wrap: anywhere; }
-h1 { font-size: 1.6rem; line-height: 1.25; margin: 8px 0 16px; }
-h2 { font-size: 1.25rem; margin: 36px 0 8px; border-bottom: 1px solid #d0d0d0; padding-bottom: 4px; }
-h3 { font-size: 1.05rem; margin: 24px 0 4px; }
-p { margin: 4px 0 8px; max-width: 75ch; }
-.answer { border-left: 6px solid #0072B2; background: #f2f7fb; padding: 10px 16px; font-size: 1.08rem; }
-.answer.no_better, .answer.unproven, .answer.leak { border-left-color: #D55E00; background: #fdf3ec; }
-.answer + p { margin-top: 14px; }
-.answer p:first-child { font-weight: 600; }
-.scroll { overflow-x: auto; max-width: 100%; margin: 8px 0; /* a shadow where there is more to the right */
-  background: linear-gradient(to left, #ffffff 40%, #ffffff00) right / 40px 100% no-repeat local,
-    linear-gradient(to left, #00000040, #00000000) right / 14px 100% no-repeat scroll; }
-table { border-collapse: collapse; font-size: 0.92rem; font-variant-numeric: tabular-nums; }
-th, td { padding: 5px 8px; text-align: right; border-bottom: 1px solid #e3e3e3; vertical-align: top; }
-td { white-space: nowrap; }
-thead th { border-bottom: 2px solid #9a9a9a; vertical-align: bottom; }
-th[colspan] { text-align: center; }
-.model, th[colspan] { border-left: 1px solid #d0d0d0; }
-th:first-child, td:first-child { text-align: left; position: sticky; left: 0; background: #ffffff; }
-tbody th { font-weight: 600; }
-.told thead th { text-align: left; }
-.name { display: block; width: max-content; max-width: 220px; overflow-wrap: break-word; }
-.text td, td.words { text-align: left; white-space: normal; min-width: 260px; max-width: 75ch; }
-.says { display: block; min-width: 120px; font-weight: 400; color: #555555; font-size: 0.85em; }
-.trivial { color: #555555; }
-td .trivial, .limits { display: block; font-size: 0.85em; }
-.limits { color: #555555; }
-.swatch { display: inline-block; width: 0.8em; height: 0.8em; margin-right: 0.4em; }
-sup { line-height: 0; }
-.plain { padding-left: 1.2em; max-width: 75ch; }
-.notes { font-size: 0.88rem; color: #444444; padding-left: 0; list-style: none; margin: 4px 0; max-width: 90ch; }
-.panels { display: grid; gap: 20px; grid-template-columns: repeat(auto-fill, minmax(min(100%, 300px), 1fr)); }
-.panels.large { grid-template-columns: repeat(auto-fill, minmax(min(100%, 420px), 1fr)); max-width: 1000px; }
-figure { margin: 0; min-width: 0; }
-figure img { display: block; width: 100%; height: auto; }
-figcaption { font-size: 0.9rem; color: #333333; }
-figcaption b { display: block; color: #1a1a1a; }
-pre { font: inherit; white-space: pre-wrap; overflow-wrap: anywhere; margin: 0; }
-@media (max-width: 600px) {
-  main { padding: 10px; }
-  th, td { padding: 4px 5px; }
-  table { font-size: 0.85rem; }
-  .name { max-width: 110px; }
-}
-"""
+# A page of this size still opens at once and goes through a mail.
+MOST_BYTES = 8_000_000
+# What says that pictures were left out.
+_RESERVE = 2_000
 
 
-def html(title: str, body: Iterable[str]) -> str:
-    """The whole page.
+@dataclasses.dataclass(frozen=True)
+class Column:
+    """A column of a table.
 
-    Args:
-      title: of the page, not escaped yet.
-      body: pieces of HTML; empty ones are left out.
+    Attributes:
+      title: of the column.
+      kind: its class: "model", "trivial", "words" or "left"; "" for figures.
+      below: in small letters below the title.
     """
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<main>\n"
-        + "\n".join(part for part in body if part)
-        + "\n</main>\n</body>\n</html>\n"
-    )
+
+    title: str = ""
+    kind: str = ""
+    below: str = ""
 
 
-def answer(sentences: Iterable[str], kind: str = "") -> str:
-    """The sentences that a page begins with: the first three are set off as the answer, the rest follows.
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """A cell that holds more than one text or metric.
 
-    Of kind "no_better", "unproven" or "leak" the answer looks like a warning.
+    Attributes:
+      text: text, or a metric: the figure above its interval, with a footnote for its reason or note.
+      below: in small letters below it.
+      beside: a metric to be set beside it, in grey behind a slash.
+      mark: in bold at its end.
+      sign: "+" for differences.
+      digits: decimals of metrics.
     """
-    lines = [f"<p>{escape(sentence)}</p>" for sentence in sentences]
-    return f'<section class="answer {kind}">{"".join(lines[:3])}</section>{"".join(lines[3:])}'
+
+    text: str | Metric = ""
+    below: str = ""
+    beside: Metric | None = None
+    mark: str = ""
+    sign: str = ""
+    digits: int = 3
+
+    def printed(self, value: float) -> str:
+        """A figure as it is printed in this cell."""
+        return f"{value:{self.sign}.{self.digits}f}"
 
 
-def heads(titles: Iterable[str]) -> str:
-    """Cells of a table's head."""
-    return "".join(f'<th scope="col">{escape(title)}</th>' for title in titles)
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """A table with its footnotes; on a narrow screen it scrolls within itself.
 
-
-def table(head: str, rows: Iterable[str], kind: str = "") -> str:
-    """A table that scrolls within itself on a narrow screen.
-
-    Args:
-      head: the rows of its head, as HTML.
-      rows: of its body, as HTML.
+    Attributes:
+      columns: from left to right; a title alone is that of a column of figures.
+      rows: a cell of each column; the first is the row's name and stays in sight.
       kind: its class.
+      groups: (title, number of columns) in a line above the titles; the first column has none.
     """
-    return (
-        f'<div class="scroll"><table class="{kind}"><thead>{head}</thead><tbody>{"".join(rows)}</tbody></table></div>'
-    )
+
+    columns: Sequence[str | Column]
+    rows: Sequence[Sequence[str | Metric | Cell]]
+    kind: str = ""
+    groups: Sequence[tuple[str, int]] = ()
+    template: ClassVar[str] = "table.html"
+
+    @property
+    def titled(self) -> list[Column]:
+        """The columns, if any of them has a title."""
+        columns = [column if isinstance(column, Column) else Column(column) for column in self.columns]
+        return columns if any(column.title for column in columns) else []
+
+    @property
+    def cells(self) -> Iterator[list[tuple[Cell, Column]]]:
+        """The rows, with the column of each cell."""
+        columns = [column if isinstance(column, Column) else Column() for column in self.columns]
+        for row in self.rows:
+            cells = [cell if isinstance(cell, Cell) else Cell(cell) for cell in row]
+            yield list(zip(cells, columns, strict=True))
 
 
-class Footnotes:
-    """Why a cell has no figure, or what must be known to read it; equal texts share a number."""
+@dataclasses.dataclass(frozen=True)
+class Pictures:
+    """Pictures side by side, as many as the page is wide; `large`: larger ones."""
 
-    def __init__(self) -> None:
-        self._numbers: dict[str, int] = {}
-
-    def cell(self, metric: Metric, sign: str = "", digits: int = 3) -> str:
-        """The figure above its interval, with a reference to its footnote; `sign` "+" for differences."""
-        # "n/a", because a dash before the number of a footnote reads as minus one.
-        figure = "n/a" if metric.value is None else f"{metric.value:{sign}.{digits}f}"
-        limits = ""
-        if metric.low is not None and metric.high is not None:
-            limits = f'<span class="limits">{metric.low:{sign}.{digits}f} to {metric.high:{sign}.{digits}f}</span>'
-        text = metric.reason or metric.note
-        if not text:
-            return figure + limits
-        number = self._numbers.setdefault(text, len(self._numbers) + 1)
-        return f"{figure}<sup>{number}</sup>{limits}"
-
-    def html(self) -> str:
-        """The list of footnotes, "" if there are none."""
-        items = (f"<li><sup>{number}</sup> {escape(text)}</li>" for text, number in self._numbers.items())
-        return f'<ul class="notes">{"".join(items)}</ul>' if self._numbers else ""
+    pictures: Sequence[Picture]
+    large: bool = False
+    template: ClassVar[str] = "pictures.html"
 
 
-def panel(picture: Picture, heading: str, reading: str = "") -> str:
-    """A picture with its caption."""
-    data = base64.b64encode(picture.png).decode("ascii")
-    caption = " ".join(text for text in (picture.caption, reading) if text)
-    return (
-        f'<figure><img src="data:{picture.media_type};base64,{data}" alt="{escape(picture.alt)}">'
-        f"<figcaption><b>{escape(heading)}</b>{escape(caption)}</figcaption></figure>"
-    )
+@dataclasses.dataclass(frozen=True)
+class Listing:
+    """A list of texts.
+
+    Attributes:
+      texts: one a line.
+      kind: its class: "notes" (small, without dots), "plain" or "items".
+      summary: shown in its place until somebody clicks on it; "": nothing is hidden.
+    """
+
+    texts: Sequence[str]
+    kind: str = "notes"
+    summary: str = ""
+    template: ClassVar[str] = "listing.html"
 
 
-def diagrams(pictures: Sequence[Picture], heading: str = "How it was made") -> str:
-    """A section of pictures that say what a run did, "" if there are none."""
-    if not pictures:
-        return ""
-    panels = "".join(panel(picture, picture.alt.partition(":")[0]) for picture in pictures)
-    return f'<section><h2>{escape(heading)}</h2><div class="panels">{panels}</div></section>'
+@dataclasses.dataclass(frozen=True)
+class Section:
+    """A part of a page.
+
+    Attributes:
+      title: heading.
+      blocks: a paragraph each, a table, pictures, a list, or sections in it; any object with a `template` that shows it
+        as `block`. Empty ones are left out.
+      notes: what could not be shown, a sentence each.
+      key: under which it stands in `metrics.json`, "" if it has no figures.
+      document: its figures, values JSON can hold.
+      spare: whether its pictures are left out where the page has no room for them.
+    """
+
+    title: str
+    blocks: Sequence[Any] = ()
+    notes: Sequence[str] = ()
+    key: str = ""
+    document: Any = None
+    spare: bool = False
+
+    @property
+    def pictures(self) -> tuple[Picture, ...]:
+        """All of them, also those for which the page has no room."""
+        found = [block.pictures for block in self.blocks if isinstance(block, (Pictures, Section))]
+        return tuple(picture for pictures in found for picture in pictures)
 
 
-def record(provenance: Mapping[str, Any]) -> str:
+def html(
+    title: str, answer: Sequence[str], sections: Sequence[Section | None], kind: str = "", most: int = MOST_BYTES
+) -> str:
+    """The whole page; photographs and the like for which there is no room are left out, which is said.
+
+    Args:
+      title: of the page.
+      answer: the sentences that it begins with; the first three are set off.
+      sections: in the order of the page; None is left out.
+      kind: "no_better", "unproven" or "leak": the answer looks like a warning.
+      most: how many bytes it may take.
+    """
+    sections = [section for section in sections if section]
+    told = {"title": title, "answer": list(answer), "kind": kind, "sections": sections, "most": most}
+    spare = [picture for section in sections if section.spare for picture in section.pictures]
+    # Words first: a table is never left out for a picture.
+    room = most - _RESERVE - len(render("page.html", hidden={one.file_name for one in spare}, **told).encode())
+    hidden = set()
+    for picture in spare:
+        room -= _size(picture)
+        # From the first one without room on: gaps in the middle would look like an error.
+        if hidden or room < 0:
+            hidden.add(picture.file_name)
+    return render("page.html", hidden=hidden, **told)
+
+
+def render(template: str, **values: Any) -> Markup:
+    """A template with these values as HTML."""
+    return Markup(_environment().get_template(template).render(**values))
+
+
+def record(provenance: Mapping[str, Any]) -> Table:
     """A run's record of itself as a table."""
-    rows = "".join(
-        f'<tr><th scope="row">{escape(str(name))}</th><td><pre>{escape(_value(value))}</pre></td></tr>'
-        for name, value in provenance.items()
+    return Table(("", ""), [(str(name), _value(value)) for name, value in provenance.items()], "text")
+
+
+def diagrams(pictures: Sequence[Picture], heading: str = "How it was made") -> Section | None:
+    """A section of pictures that say what a run did, None if there are none."""
+    return Section(heading, [Pictures(pictures)]) if pictures else None
+
+
+def resampled(bootstrap: Bootstrap, groups: int) -> str:
+    """The beginning of a sentence on what intervals are of."""
+    return (
+        f"Intervals: {100 * LEVEL:g} %, from {bootstrap.resamples:,} resamples (seed {bootstrap.seed}) of {groups:,} "
+        "groups of images, whole groups within each category and label"
     )
-    return f'<div class="scroll"><table class="text"><tbody>{rows}</tbody></table></div>'
+
+
+def how_sure(bootstrap: Bootstrap, groups: int, more: str, costs: Costs, share: str = ".") -> Section:
+    """The section on intervals and costs; `more` and `share` are what else is said of either."""
+    intervals = f"{resampled(bootstrap, groups)}{more}"
+    if not bootstrap.resamples:
+        intervals = "No intervals were asked for: small differences between figures mean nothing here."
+    prices = f"Cost of an image: a miss counts {costs.miss:g}, a false alarm {costs.false_alarm:g}{share}"
+    return Section("How sure the figures are", [intervals, prices])
+
+
+@functools.cache
+def _environment() -> jinja2.Environment:
+    return jinja2.Environment(
+        loader=jinja2.PackageLoader("mvtec_tf.evaluation.report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def _size(picture: Picture) -> int:
+    """Bytes that a picture takes on the page, or a little more."""
+    words = (picture.alt, picture.heading, picture.caption, picture.reading)
+    return len(picture.base64) + sum(len(escape(text).encode()) for text in words) + 200
 
 
 def _value(value: Any) -> str:

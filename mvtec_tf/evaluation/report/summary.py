@@ -11,6 +11,29 @@ from mvtec_tf.evaluation.scope import Scope
 from mvtec_tf.evaluation.shift import Shift
 from mvtec_tf.evaluation.thresholds import Chosen
 
+# What each figure is called and says, for a reader who runs a line and not a laboratory.
+METRIC_TEXTS: Mapping[str, tuple[str, str]] = {
+    "roc_auc": ("ROC-AUC", "chance that a defective image scores higher than a good one"),
+    "pr_auc": ("PR-AUC", "average precision over all thresholds"),
+    "balanced_accuracy": ("Balanced accuracy", "mean of recall and specificity"),
+    "f1": ("F1", "harmonic mean of precision and recall"),
+    "recall": ("Recall", "defective images that were found"),
+    "specificity": ("Specificity", "good images that passed"),
+    "precision": ("Precision", "stopped images that were defective"),
+    "npv": ("NPV", "passed images that were good"),
+    "accuracy": ("Accuracy", "images called rightly"),
+    "fpr": ("FPR", "good images falsely stopped"),
+    "fnr": ("FNR", "defective images missed"),
+    "mcc": ("MCC", "correlation of calls and labels; 0 is chance"),
+    "cost": ("Cost of an image", "mean, at the costs given below"),
+    "recall_at_95_specificity": ("Recall at 95 % specificity", "at the best threshold for these very images"),
+    "recall_at_99_specificity": ("Recall at 99 % specificity", "likewise"),
+    "specificity_at_95_recall": ("Specificity at 95 % recall", "likewise"),
+    "specificity_at_99_recall": ("Specificity at 99 % recall", "likewise"),
+    "brier": ("Brier score", "squared error of the probability; 0 is perfect"),
+    "expected_calibration_error": ("Calibration error", "expected gap of probability and share of defects"),
+}
+
 # Of the table of all figures: published figures have four digits, and are to be found again in it.
 TABLE_DIGITS = 4
 _HELD_OUT = "the held-out good ones that the threshold rests on"

@@ -11,7 +11,6 @@ import re
 
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
 from PIL import Image
 from sklearn import metrics as sklearn_metrics
 
@@ -389,8 +388,7 @@ def test_categories_whose_names_look_alike_get_files_of_their_own(monkeypatch):
 
 
 def _line(kind, judged, label):
-    figure = Figure()
-    figures.KINDS[kind].draw(figure, judged.overall)
+    figure, _ = figures.KINDS[kind].draw(judged.overall)
     return next(line.get_xydata() for line in figure.axes[0].get_lines() if line.get_label() == label)
 
 

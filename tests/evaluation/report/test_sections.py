@@ -19,11 +19,11 @@ from mvtec_tf.evaluation.intervals import Bootstrap
 from mvtec_tf.evaluation.localisation import heatmaps, pixel_section
 from mvtec_tf.evaluation.localisation.heatmaps import HeatMaps
 from mvtec_tf.evaluation.metrics import Costs
-from mvtec_tf.evaluation.report import again, gallery, page, photographs, section
+from mvtec_tf.evaluation.report import again, gallery, page, photographs
 from mvtec_tf.evaluation.report.canvas import Picture
 from mvtec_tf.evaluation.report.extras import Extras
 from mvtec_tf.evaluation.report.judge import judge
-from mvtec_tf.evaluation.report.section import Group, Panel, Section
+from mvtec_tf.evaluation.report.page import Pictures, Section
 from mvtec_tf.evaluation.table import Predictions, Row, write_predictions
 from mvtec_tf.evaluation.thresholds import Rule
 from mvtec_tf.jobs import extras
@@ -35,24 +35,25 @@ def _picture(index, size):
 
 
 def _section(sizes, title="A title"):
-    panels = tuple(Panel(_picture(i, size), f"heading {i}") for i, size in enumerate(sizes))
-    return Section("key", title, {"a": 1}, "<p>lead</p>", (Group("group", "reading", panels),))
+    shown = [_picture(i, size) for i, size in enumerate(sizes)]
+    return Section(title, ["lead", Section("group", ["reading", Pictures(shown)])], spare=True)
 
 
 def test_pictures_without_room_are_left_out_from_the_end_and_that_is_said():
     one = _section([30_000] * 5)
-    each = len(page.panel(one.pictures[0], "heading 0"))
-    text = section.render([one], 3 * each + 5_000)
+    words = len(page.html("title", [], [Section("A title")]))
+    text = page.html("title", [], [one], most=words + 3 * len(one.pictures[0].base64) + 5_000)
     assert "caption 2" in text
     assert "caption 3" not in text
     assert "2 pictures of this section are left out here" in text
-    whole = section.render([one], section.MOST_BYTES)
+    whole = page.html("title", [], [one])
     assert "caption 4" in whole
     assert "left out" not in whole
 
 
 def test_words_are_never_left_out_and_a_later_section_gets_no_room_that_an_earlier_one_lacked():
-    text = section.render([_section([30_000] * 5), _section([10], "Another title")], 1)
+    later = Section("Another title", ["lead", Pictures([_picture(9, 10)])], spare=True)
+    text = page.html("title", [], [_section([30_000] * 5), later], most=1)
     assert text.count("lead") == 2
     assert "<img" not in text
     assert "Another title" in text
@@ -103,7 +104,8 @@ def test_the_most_confident_mistakes_come_first_by_their_distance_from_the_thres
     assert one.document["misses"]["most_confident"][0] == {
         **{"path": "b.png", "category": "bottle", "defect": "crack", "score": -2.0, "threshold": 0.0}
     }
-    assert one.lead.index("b.png") < one.lead.index("a.png") < one.lead.index("e.png")
+    text = page.html("title", [], [one])
+    assert text.index("b.png") < text.index("a.png") < text.index("e.png")
 
 
 def test_mistakes_are_measured_from_each_categorys_own_threshold():
