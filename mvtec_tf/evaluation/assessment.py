@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 from mvtec_tf.data import leaks
-from mvtec_tf.evaluation import intervals, metrics, sample, scope, shift, thresholds, trivial
+from mvtec_tf.evaluation import intervals, metrics, scope, shift, thresholds, trivial
 from mvtec_tf.evaluation.intervals import Bootstrap, Resampling
 from mvtec_tf.evaluation.metrics import Costs, Metric
 from mvtec_tf.evaluation.sample import Replicates
-from mvtec_tf.evaluation.scope import Images, Scope
+from mvtec_tf.evaluation.scope import Scope
 from mvtec_tf.evaluation.seen import Seen, seen_before
 from mvtec_tf.evaluation.shift import Shift
 from mvtec_tf.evaluation.table import Predictions
@@ -153,38 +153,20 @@ def _scopes(
     evaluate: Predictions, resampling: Resampling, chosen: Chosen, costs: Costs
 ) -> tuple[Scope, dict[str, Scope], dict[str, Metric]]:
     """All images, each category, and the means over the categories."""
-    names = evaluate.categories()
-    if len(names) == 1:
-        # All images are the category: the same figures, computed once.
-        places = {names[0]: np.arange(len(evaluate))}
-    else:
-        places = {"": np.arange(len(evaluate))} | {name: np.flatnonzero(evaluate.category == name) for name in names}
-    limits = chosen.each(evaluate.category)
-    # Probabilities of some images only would be judged on other images than the scores.
-    has_probabilities = not np.isnan(evaluate.probability).any()
-    calls_only = len(np.unique(evaluate.score)) <= 2
-    images = [
-        Images(
-            name=name,
-            table=evaluate.select(where),
-            units=resampling.units[where],
-            limits=limits[where] if isinstance(limits, np.ndarray) else limits,
-            threshold=chosen.of(name) if name else chosen.together,
-            has_probabilities=has_probabilities,
-            calls_only=calls_only,
-            costs=costs,
-        )
-        for name, where in places.items()
-    ]
-    samples = [(where, each.sample()) for where, each in zip(places.values(), images, strict=True)]
-    replicates = sample.replicate(resampling, samples, details=True)
-    scopes = {each.name: each.judged(found) for each, found in zip(images, replicates, strict=True)}
-    if len(names) == 1:
-        overall = dataclasses.replace(scopes[names[0]], name="")
-    else:
+    every = np.arange(len(evaluate))
+    places = {name: np.flatnonzero(evaluate.category == name) for name in evaluate.categories()}
+    several = len(places) > 1
+    if several:
+        places = {"": every} | places
+    scopes, replicates = scope.judge(evaluate, places, resampling, every, chosen, costs, details=True)
+    if several:
         overall = scopes.pop("")
         overall = dataclasses.replace(overall, categories=tuple(scopes.values()))
-    return overall, scopes, _mean(scopes, replicates[-len(names) :])
+    else:
+        # All images are the category: the same figures, computed once.
+        (only,) = scopes.values()
+        overall = dataclasses.replace(only, name="")
+    return overall, scopes, _mean(scopes, [replicates[name] for name in scopes])
 
 
 def _mean(categories: Mapping[str, Scope], replicates: Sequence[Replicates]) -> dict[str, Metric]:

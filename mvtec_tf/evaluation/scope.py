@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 
 from mvtec_tf.evaluation import intervals, metrics, sample, trivial
+from mvtec_tf.evaluation.intervals import Resampling
 from mvtec_tf.evaluation.metrics import Confusion, Costs, Metric
 from mvtec_tf.evaluation.sample import Replicates, Sample
 from mvtec_tf.evaluation.table import Predictions
-from mvtec_tf.evaluation.thresholds import Threshold
+from mvtec_tf.evaluation.thresholds import Chosen, Threshold
 
 BETTER = "better"
 MIXED = "mixed"
@@ -124,18 +125,56 @@ class Scope:
         return _nearly_none_passes(self.metrics["specificity"])
 
 
+def judge(
+    table: Predictions,
+    places: Mapping[str, np.ndarray],
+    resampling: Resampling,
+    images: np.ndarray,
+    chosen: Chosen,
+    costs: Costs,
+    details: bool = False,
+) -> tuple[dict[str, Scope], dict[str, Replicates]]:
+    """The scopes of a table, and their figures in the same resamples.
+
+    Args:
+      table: evaluate rows, N.
+      places: name of a category, "" of all images -> indices of its rows, one or more.
+      resampling: of the images of this table, and perhaps of more.
+      images: int [N], which of the resampled images each row is.
+      chosen: the thresholds.
+      costs: of wrong calls.
+      details: whether what pictures need is wanted too.
+    """
+    limits = chosen.each(table.category)
+    parts = {
+        name: _Images(
+            name=name,
+            table=table.select(rows),
+            units=resampling.units[images[rows]],
+            limits=limits[rows] if isinstance(limits, np.ndarray) else limits,
+            threshold=chosen.of(name) if name else chosen.together,
+            # Probabilities of some images only would be judged on other images than the scores.
+            probabilities=None if np.isnan(table.probability).any() else table.probability[rows],
+            calls_only=len(np.unique(table.score)) <= 2,
+            costs=costs,
+        )
+        for name, rows in places.items()
+    }
+    samples = [(images[rows], parts[name].sample()) for name, rows in places.items()]
+    replicates = dict(zip(parts, sample.replicate(resampling, samples, details), strict=True))
+    return {name: part.judged(replicates[name]) for name, part in parts.items()}, replicates
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
-class Images:
+class _Images:
     """The images of a scope before they are judged.
 
     Attributes:
-      name: see `Scope`.
+      name, threshold, probabilities: see `Scope`.
       table: their rows.
       units: int [N], the group of each.
       limits: the threshold, one or [N]; None if there is none.
-      threshold: see `Scope`.
-      has_probabilities: whether every evaluated image of the table has one.
-      calls_only: whether the scores of the table have only two values.
+      calls_only: whether the scores of the whole table have only two values.
       costs: of wrong calls.
     """
 
@@ -144,14 +183,9 @@ class Images:
     units: np.ndarray
     limits: float | np.ndarray | None
     threshold: Threshold
-    has_probabilities: bool
+    probabilities: np.ndarray | None
     calls_only: bool
     costs: Costs
-
-    @property
-    def probabilities(self) -> np.ndarray | None:
-        """float [N], or None."""
-        return self.table.probability if self.has_probabilities else None
 
     @property
     def defects(self) -> tuple[str, ...]:

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from mvtec_tf import conformal
-from mvtec_tf.evaluation import metrics
 from mvtec_tf.evaluation.held_out import HeldOut, held_out
 from mvtec_tf.evaluation.intervals import LEVEL, Bootstrap, Resampling
 from mvtec_tf.evaluation.metrics import Costs
@@ -239,23 +238,19 @@ def choose_threshold(
     if defects == images:
         return Threshold(None, NONE, "all calibrate rows are defective, so no threshold can be chosen", images, defects)
     objects = np.arange(images) if objects is None else np.asarray(objects)
-    if not defects or rule.target is not None:
-        promise = _promise(rule, bool(defects))
-        of_it = (labels == 1) == promise.of_defective
-        value = promise.cut(scores[of_it], conformal.masses(objects[of_it]))
-        count = len(np.unique(objects[of_it]))
-        reason = promise.in_words(int(of_it.sum()), count)
-        if not defects and rule.method not in (YOUDEN, SMOOTH_YOUDEN, TARGET_SPECIFICITY):
-            reason += f"; without a defective one {rule.method} cannot be had"
-        method = rule.method if defects or rule.method == TARGET_SPECIFICITY else CONFORMAL
-        stops = None if promise.of_defective else conformal.promised(count, promise.share)
-        return Threshold(value, method, reason, images, defects, promised=stops)
-    points = metrics.curve(labels, scores)
-    value = smooth_cut(scores, labels == 1) if rule.method == SMOOTH_YOUDEN else None
-    if value is None:
-        value = _cut(points.thresholds, np.append(0, points.tp), np.append(0, points.fp), rule, costs or Costs())
-    reason = f"it has {_in_words(rule, costs or Costs())} on {images} calibrate images, {defects} of them defective"
-    return Threshold(value, rule.method, reason, images, defects)
+    promise = _promise(rule, bool(defects))
+    order, mass = _ranked(labels, scores, objects, promise)
+    value = _value(scores[order], labels[order] == 1, mass, promise, rule, costs or Costs())
+    if promise is None:
+        reason = f"it has {_in_words(rule, costs or Costs())} on {images} calibrate images, {defects} of them defective"
+        return Threshold(value, rule.method, reason, images, defects)
+    count = len(np.unique(objects[order]))
+    reason = promise.in_words(len(order), count)
+    if not defects and rule.method not in (YOUDEN, SMOOTH_YOUDEN, TARGET_SPECIFICITY):
+        reason += f"; without a defective one {rule.method} cannot be had"
+    method = rule.method if defects or rule.method == TARGET_SPECIFICITY else CONFORMAL
+    stops = None if promise.of_defective else conformal.promised(count, promise.share)
+    return Threshold(value, method, reason, images, defects, promised=stops)
 
 
 def _with_interval(calibrate: Predictions, rule: Rule, costs: Costs, bootstrap: Bootstrap) -> Threshold:
@@ -264,23 +259,16 @@ def _with_interval(calibrate: Predictions, rule: Rule, costs: Costs, bootstrap: 
     if found.value is None:
         return found
     defective = calibrate.label == 1
-    promise = _promise(rule, bool(defective.any())) if rule.target is not None or not defective.any() else None
-    good_objects, defective_objects = resampling.distinct(~defective), resampling.distinct(defective)
-    if promise is None:
-        warning = _warning(good_objects, defective_objects)
-    else:
-        warning = promise.warning(defective_objects if promise.of_defective else good_objects)
+    promise = _promise(rule, bool(defective.any()))
+    objects = [resampling.distinct(of_it) for of_it in (~defective, defective)]
+    warning = promise.warning(objects[promise.of_defective]) if promise else _warning(*objects)
     found = dataclasses.replace(found, warning=warning)
     if not len(resampling):
         return found
-    order = np.argsort(-calibrate.score, kind="stable")
-    scores, defective, weighed = calibrate.score[order], defective[order], np.ones(len(order))
-    if promise is not None:
-        of_it = defective == promise.of_defective
-        scores, defective, order = scores[of_it], defective[of_it], order[of_it]
-        weighed = conformal.masses(resampling.units[order])
+    order, mass = _ranked(calibrate.label, calibrate.score, resampling.units, promise)
+    scores, defective = calibrate.score[order], defective[order]
     resampled = [
-        _resampled(scores, defective, row[order] * weighed, promise, rule, costs)
+        _value(scores, defective, row[order] * mass, promise, rule, costs)
         for weights in resampling.chunks()
         for row in weights
     ]
@@ -288,20 +276,31 @@ def _with_interval(calibrate: Predictions, rule: Rule, costs: Costs, bootstrap: 
     return dataclasses.replace(found, low=min(low, found.value), high=max(high, found.value))
 
 
-def _resampled(
-    scores: np.ndarray, defective: np.ndarray, weights: np.ndarray, promise: Promise | None, rule: Rule, costs: Costs
+def _ranked(
+    labels: np.ndarray, scores: np.ndarray, objects: np.ndarray, promise: Promise | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """The images that a threshold hangs on, from the highest score downwards, and what each of them counts."""
+    order = np.argsort(-scores, kind="stable")
+    if promise is None:
+        return order, np.ones(len(order))
+    order = order[(labels[order] == 1) == promise.of_defective]
+    return order, conformal.masses(objects[order])
+
+
+def _value(
+    scores: np.ndarray, defective: np.ndarray, mass: np.ndarray, promise: Promise | None, rule: Rule, costs: Costs
 ) -> float:
-    """The threshold of one resample; scores descending."""
-    drawn = weights > 0
-    scores, defective, weights = scores[drawn], defective[drawn], weights[drawn]
+    """The threshold of images in descending order that count `mass` each; those that count nothing are not there."""
+    there = mass > 0
+    scores, defective, mass = scores[there], defective[there], mass[there]
     if promise is not None:
-        return promise.cut(scores, weights)
+        return promise.cut(scores, mass)
     if rule.method == SMOOTH_YOUDEN and 0 < np.sum(defective) < len(defective):
-        smooth = smooth_cut(scores, defective, weights)
+        smooth = smooth_cut(scores, defective, mass)
         if smooth is not None:
             return smooth
     last = np.append(np.flatnonzero(np.diff(scores)), len(scores) - 1)
-    tp, both = np.cumsum(weights * defective)[last], np.cumsum(weights)[last]
+    tp, both = np.cumsum(mass * defective)[last], np.cumsum(mass)[last]
     return _cut(scores[last], np.append(0, tp), np.append(0, both - tp), rule, costs)
 
 
@@ -331,9 +330,11 @@ def _gain(tp: np.ndarray, fp: np.ndarray, method: str, costs: Costs) -> np.ndarr
     return costs.miss * tp - costs.false_alarm * fp
 
 
-def _promise(rule: Rule, labelled: bool) -> Promise:
-    """What the rule promises; of good images alone something always is."""
-    if rule.method == TARGET_RECALL and labelled:
+def _promise(rule: Rule, labelled: bool) -> Promise | None:
+    """What the rule promises, None if nothing; of good images alone something always is."""
+    if labelled and rule.target is None:
+        return None
+    if labelled and rule.method == TARGET_RECALL:
         return Promise(1 - rule.target, of_defective=True)
     return Promise(1 - rule.target if rule.method == TARGET_SPECIFICITY else conformal.FALSE_ALARMS)
 

@@ -16,8 +16,7 @@ from mvtec_tf.evaluation.comparison.contenders import Contender, Method
 from mvtec_tf.evaluation.comparison.mcnemar import McNemar, mcnemar_test
 from mvtec_tf.evaluation.intervals import LEVEL, Bootstrap, Resampling
 from mvtec_tf.evaluation.metrics import Costs, Metric
-from mvtec_tf.evaluation.sample import Replicates
-from mvtec_tf.evaluation.scope import Images, Scope
+from mvtec_tf.evaluation.scope import Scope
 
 # Where figures are of: all images, the mean over categories, or a category.
 OVERALL, MEAN, CATEGORY = "overall", "mean_over_categories", "category"
@@ -202,38 +201,22 @@ def _measured(
 ) -> _Run:
     table = run.evaluate
     where = np.array([index[key] for key in run.keys])
-    limits = run.threshold.each(table.category)
-    inside = {ALL: np.arange(len(table))}
+    inside = {"": np.arange(len(table))}
     if len(categories) > 1:
-        inside |= {(CATEGORY, name): np.flatnonzero(table.category == name) for name in categories}
-    images = {
-        place: Images(
-            name=place[1],
-            table=table.select(which),
-            units=resampling.units[where[which]],
-            limits=limits[which] if isinstance(limits, np.ndarray) else limits,
-            threshold=run.threshold.of(place[1]) if place[1] else run.threshold.together,
-            has_probabilities=not np.isnan(table.probability).any(),
-            calls_only=len(np.unique(table.score)) <= 2,
-            costs=costs,
-        )
-        for place, which in inside.items()
-        if len(which)
-    }
-    samples = [(where[inside[place]], each.sample()) for place, each in images.items()]
-    found = dict(zip(images, sample.replicate(resampling, samples), strict=True))
-    scopes = {place: each.judged(found[place]) for place, each in images.items()}
-    figures = {place: each.metrics for place, each in scopes.items()}
-    replicates: dict[Place, Mapping[str, np.ndarray]] = {place: each.figures for place, each in found.items()}
-    own = [place for place in images if place[0] == CATEGORY]
+        inside |= {name: np.flatnonzero(table.category == name) for name in categories}
+    inside = {name: rows for name, rows in inside.items() if len(rows)}
+    scopes, found = scope.judge(table, inside, resampling, where, run.threshold, costs)
+    place_of = {name: (CATEGORY, name) if name else ALL for name in inside}
+    figures = {place_of[name]: each.metrics for name, each in scopes.items()}
+    replicates: dict[Place, Mapping[str, np.ndarray]] = {place_of[name]: each.figures for name, each in found.items()}
+    own = [name for name in inside if name]
     if own:
-        figures[MEANS] = metrics.mean_over({place[1]: figures[place] for place in own})
-        replicates[MEANS] = _mean_replicates([found[place] for place in own])
-    return _Run(scopes[ALL], figures, replicates)
-
-
-def _mean_replicates(found: Sequence[Replicates]) -> dict[str, np.ndarray]:
-    return {name: intervals.mean_of([each.figures[name] for each in found]) for name in found[0].figures}
+        figures[MEANS] = metrics.mean_over({name: scopes[name].metrics for name in own})
+        replicates[MEANS] = {
+            name: intervals.mean_of([found[category].figures[name] for category in own])
+            for name in found[own[0]].figures
+        }
+    return _Run(scopes[""], figures, replicates)
 
 
 def _standing(method: Method, runs: Sequence[_Run], first: Method, first_runs: Sequence[_Run]) -> Standing:
