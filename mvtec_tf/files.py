@@ -164,11 +164,7 @@ def write_csv(path: PathLike, columns: Sequence[str], rows: Iterable[Sequence[An
       columns: titles.
       rows: a value of each column; None is an empty cell.
     """
-    buffer = io.StringIO(newline="")
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(rows)
-    write_text(path, buffer.getvalue())
+    write_text(path, csv_text(columns, rows))
 
 
 def write_json(path: PathLike, value: Any) -> None:

@@ -12,10 +12,53 @@ from mvtec_tf.evaluation.intervals import Bootstrap, Resampling
 from mvtec_tf.evaluation.metrics import Costs, Metric
 from mvtec_tf.evaluation.sample import Replicates
 from mvtec_tf.evaluation.scope import Scope
-from mvtec_tf.evaluation.seen import Seen, seen_before
 from mvtec_tf.evaluation.shift import Shift
 from mvtec_tf.evaluation.table import Predictions
 from mvtec_tf.evaluation.thresholds import Chosen, Rule
+
+# So many images are named; the table of predictions has all of them.
+_NAMED = 10
+_USED_TO = {
+    leaks.PRETRAIN: "to pretrain it",
+    leaks.FIT: "to fit it",
+    leaks.CALIBRATE: "to stop its training or to choose its threshold",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Seen:
+    """Evaluated images that were used before.
+
+    Attributes:
+      images: how many, or of which another image of the same object was.
+      evaluated: number of all evaluated images.
+      splits: split -> how many of `images` are in it too; only splits with any.
+      same_object: how many of `images` are in no other split, but another image of their object is.
+      names: paths of the first ten of `images`.
+    """
+
+    images: int
+    evaluated: int
+    splits: Mapping[str, int]
+    same_object: int
+    names: tuple[str, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """The form in `metrics.json`."""
+        return dataclasses.asdict(self) | {"names": list(self.names)}
+
+    def sentence(self, subject: str = "These figures") -> str:
+        """That the figures are no evidence, and why: the first sentence of a report."""
+        uses = [f"{count:,} {_USED_TO[split]}" for split, count in self.splits.items()]
+        if self.same_object:
+            uses.append(f"{self.same_object:,} by another image of the same object")
+        labelled = {leaks.FIT, leaks.CALIBRATE} & set(self.splits)
+        what = "labelled images" if labelled else "images that were seen before"
+        share = 100 * self.images / self.evaluated
+        return (
+            f"{subject} are no evidence: {what} are among the evaluated ones, {self.images:,} of the "
+            f"{self.evaluated:,} ({share:.1f} %) had been used to make the model ({', '.join(uses)})."
+        )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -124,7 +167,6 @@ def assess(
     overall, categories, mean = _scopes(evaluate, resampling, chosen, costs)
     # Images that were used to fit say nothing of new ones.
     limits = {} if leak else {name: chosen.of(name).value for name in categories}
-    splits = {split: predictions.label[predictions.split == split] for split in leaks.SPLITS}
     return Assessment(
         overall=overall,
         categories=categories,
@@ -134,7 +176,7 @@ def assess(
             for name in trivial.CLASSIFIERS
         },
         threshold=chosen,
-        splits={split: (len(labels), int(labels.sum())) for split, labels in splits.items()},
+        splits=predictions.splits,
         groups=resampling.distinct(np.ones(len(evaluate), bool)),
         bootstrap=bootstrap,
         costs=costs,
@@ -188,3 +230,18 @@ def _mean(categories: Mapping[str, Scope], replicates: Sequence[Replicates]) -> 
 
 def _counts(judged: Scope) -> dict[str, int] | None:
     return None if judged.counts is None else dataclasses.asdict(judged.counts)
+
+
+def seen_before(predictions: Predictions) -> Seen | None:
+    """What of a table's evaluated images was seen before; None if nothing was."""
+    found = leaks.find_leaks(predictions.rows())
+    if not found:
+        return None
+    counts = {split: sum(split in leak.splits for leak in found) for split in leaks.SPLITS}
+    return Seen(
+        images=len(found),
+        evaluated=int((predictions.split == leaks.EVALUATE).sum()),
+        splits={split: count for split, count in counts.items() if count},
+        same_object=sum(not leak.splits for leak in found),
+        names=tuple(leak.path for leak in found[:_NAMED]),
+    )

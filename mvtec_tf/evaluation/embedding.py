@@ -1,7 +1,6 @@
 """An embedding made flat enough to look at: PCA and t-SNE of what a network sees in each image."""
 
 import dataclasses
-import os
 import pathlib
 import zipfile
 from collections.abc import Callable, Sequence
@@ -13,8 +12,6 @@ from mvtec_tf import files
 from mvtec_tf.data import leaks
 from mvtec_tf.errors import UserError
 from mvtec_tf.evaluation.table import Predictions
-
-PathLike = str | os.PathLike[str]
 
 # t-SNE of so many takes half a minute, and more dots than this are a carpet.
 MOST_POINTS = 5000
@@ -56,13 +53,13 @@ class TooFewPointsError(Exception):
     """There are too few different images for a picture; the text says so."""
 
 
-def write(file: PathLike, paths: Sequence[str], features: np.ndarray) -> None:
+def write(file: files.PathLike, paths: Sequence[str], features: np.ndarray) -> None:
     """Writes an embedding: an `.npz` with `paths`, str [N], and `features`, float32 [N, D]."""
     with files.replacing(file) as temporary:
         np.savez(temporary, paths=np.array(list(paths), np.str_), features=np.asarray(features, np.float32))
 
 
-def read(file: PathLike, table: Predictions) -> np.ndarray:
+def read(file: files.PathLike, table: Predictions) -> np.ndarray:
     """The embedding of every row of a table, float32 [N, D], in its order.
 
     Args:

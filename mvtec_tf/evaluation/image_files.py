@@ -1,7 +1,6 @@
 """Where the images and masks of a table's rows lie, and what a mask says of its image."""
 
 import dataclasses
-import os
 import pathlib
 from collections.abc import Mapping, Sequence
 
@@ -14,8 +13,7 @@ from mvtec_tf.data.masks import MaskError
 from mvtec_tf.data.pillow_images import UnreadableImageError
 from mvtec_tf.errors import UserError
 from mvtec_tf.evaluation.table import Predictions
-
-PathLike = str | os.PathLike[str]
+from mvtec_tf.files import PathLike
 
 NO_MASKS = "the category has no masks"
 # How many names a message holds.

@@ -9,13 +9,15 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from mvtec_tf.evaluation import calibration, metrics
+from mvtec_tf.evaluation import metrics
 from mvtec_tf.evaluation.intervals import Resampling
 from mvtec_tf.evaluation.metrics import Confusion, Costs, Metric, share
 
 # Where the bands of curves are computed: fine enough for a picture 300 pixels wide.
 GRID = np.linspace(0, 1, 101)
 GAIN = "f1_gain"
+# Guo et al., On Calibration of Modern Neural Networks, ICML 2017: fifteen bins of equal width.
+BINS = 15
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -33,6 +35,21 @@ class Replicates:
 
     figures: Mapping[str, np.ndarray]
     details: Mapping[str, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Reliability:
+    """Images gathered by their probability, in bins of equal width; empty bins are left out.
+
+    Attributes:
+      predicted: float [B], mean probability in the bin.
+      observed: float [B], share of the bin's images that are defective.
+      images: int [B].
+    """
+
+    predicted: np.ndarray
+    observed: np.ndarray
+    images: np.ndarray
 
 
 class Sample:
@@ -72,7 +89,7 @@ class Sample:
         self._errors = self._bins = None
         if probabilities is not None:
             gap = probabilities - defective
-            inside = np.eye(calibration.BINS)[calibration.bin_of(probabilities)]
+            inside = np.eye(BINS)[bin_of(probabilities)]
             self._errors = np.hstack([gap[:, None] ** 2, inside * gap[:, None]])
             self._bins = np.hstack([inside * defective[:, None], inside])
 
@@ -117,7 +134,7 @@ class Sample:
             found["parts"] = self._parts.of(weights)
         if self._bins is not None:
             bins = weights @ self._bins
-            found["reliability"] = share(bins[:, : calibration.BINS], bins[:, calibration.BINS :])
+            found["reliability"] = share(bins[:, : BINS], bins[:, BINS :])
         return found
 
 
@@ -216,3 +233,24 @@ def _precision_recall(tp: np.ndarray, fp: np.ndarray) -> np.ndarray:
         where = np.minimum(np.searchsorted(found, wanted), len(found) - 1)
         rows.append(share(found[where], found[where] + stopped[where]))
     return np.array(rows, np.float32)
+
+
+def bin_of(probabilities: np.ndarray) -> np.ndarray:
+    """Index of each probability's bin, int [N] in 0..BINS-1; a bin holds its upper end, the first one 0 too."""
+    return np.clip(np.ceil(np.asarray(probabilities) * BINS).astype(int) - 1, 0, BINS - 1)
+
+
+def reliability(labels: np.ndarray, probabilities: np.ndarray) -> Reliability:
+    """The bins of a reliability diagram.
+
+    Args:
+      labels: [N] of 0 and 1, N > 0.
+      probabilities: float [N] in 0..1.
+    """
+    bins = bin_of(probabilities)
+    images = np.bincount(bins, minlength=BINS)
+    filled = images > 0
+    images = images[filled]
+    predicted = np.bincount(bins, probabilities, BINS)[filled] / images
+    observed = np.bincount(bins, np.asarray(labels, float), BINS)[filled] / images
+    return Reliability(predicted, observed, images)

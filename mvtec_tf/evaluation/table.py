@@ -5,9 +5,7 @@ columns are ignored and named in `Predictions.ignored_columns`. Label 1 means de
 higher score means more defective.
 """
 
-import csv
 import dataclasses
-import io
 import math
 import os
 import pathlib
@@ -18,11 +16,10 @@ import numpy as np
 from mvtec_tf import files
 from mvtec_tf.data import leaks, words
 from mvtec_tf.data.csv_table import CsvTable
+from mvtec_tf.data.record import Record
 from mvtec_tf.errors import UserError
 from mvtec_tf.evaluation import predicted
 from mvtec_tf.evaluation.predicted import Called
-
-PathLike = str | os.PathLike[str]
 
 REQUIRED = ("path", "category", "defect", "label", "split", "score")
 OPTIONAL = ("group", "probability")
@@ -133,6 +130,12 @@ class Predictions:
         rows = zip(self.category, self.group, self.path, strict=True)
         return _strings([f"{category}\n{leaks.same_file_key(group or path)}" for category, group, path in rows])
 
+    @property
+    def splits(self) -> dict[str, tuple[int, int]]:
+        """(images, defective images) of each split."""
+        labels = {split: self.label[self.split == split] for split in leaks.SPLITS}
+        return {split: (len(own), int(own.sum())) for split, own in labels.items()}
+
     def select(self, which: np.ndarray) -> "Predictions":
         """The rows where `which` (bool [N], or indices) says so."""
         return dataclasses.replace(self, **{name: getattr(self, name)[which] for name in REQUIRED + OPTIONAL})
@@ -146,7 +149,7 @@ class Predictions:
         return tuple(sorted(set(self.category.tolist())))
 
 
-def read_predictions(path: PathLike, allow_leak: bool = False) -> Predictions:
+def read_predictions(path: files.PathLike, allow_leak: bool = False) -> Predictions:
     """Reads and checks a table of predictions.
 
     Of a table that `predict` wrote, in CSV or JSON lines, the rows without a score, a label or a split are left out.
@@ -195,7 +198,7 @@ def read_predictions(path: PathLike, allow_leak: bool = False) -> Predictions:
     return predictions
 
 
-def write_predictions(path: PathLike, predictions: Predictions, allow_leak: bool = False) -> None:
+def write_predictions(path: files.PathLike, predictions: Predictions, allow_leak: bool = False) -> None:
     """Checks the table and writes it, all or nothing, the same bytes for the same table.
 
     Numbers are written with the fewest digits that read back as exactly the same float64, and so
@@ -216,14 +219,10 @@ def write_predictions(path: PathLike, predictions: Predictions, allow_leak: bool
         names.append("group")
     if not np.isnan(predictions.probability).all():
         names.append("probability")
-    buffer = io.StringIO(newline="")
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(names)
     texts = {name: getattr(predictions, name).tolist() for name in names}
     for name in {"score", "probability"} & set(names):
         texts[name] = ["" if np.isnan(value) else repr(value) for value in texts[name]]
-    writer.writerows(zip(*(texts[name] for name in names), strict=True))
-    files.write_text(path, buffer.getvalue())
+    files.write_csv(path, names, zip(*(texts[name] for name in names), strict=True))
 
 
 def check(
@@ -379,3 +378,21 @@ def _check_images(predictions: Predictions, source: str, place: Callable[[int], 
                     f"{source}, {place(row)}: {path!r} has the {name} {values[row]!r}, but {values[before]!r} in "
                     f"{place(before)}. Give one image one {name}."
                 )
+
+
+def rows(
+    records: Sequence[Record], split: str, scores: np.ndarray, probabilities: np.ndarray | None = None
+) -> list[Row]:
+    """One row a record.
+
+    Args:
+      records: N images.
+      split: how they were used: pretrain, fit, calibrate or evaluate.
+      scores: float [N].
+      probabilities: float [N], or None.
+    """
+    given = [None] * len(records) if probabilities is None else [float(value) for value in probabilities]
+    return [
+        Row(record.path, record.category, record.defect, record.label, split, float(score), record.group, probability)
+        for record, score, probability in zip(records, scores, given, strict=True)
+    ]

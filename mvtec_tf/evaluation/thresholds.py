@@ -93,6 +93,12 @@ class Threshold:
         """The form in `metrics.json`."""
         return dataclasses.asdict(self)
 
+    @classmethod
+    def from_json(cls, form: Mapping[str, Any]) -> "Threshold":
+        """The threshold of this form. Raises KeyError: it is none."""
+        names = [field.name for field in dataclasses.fields(cls)]
+        return cls(*(form[name] for name in names[:3]), **{name: form[name] for name in names[3:] if name in form})
+
 
 @dataclasses.dataclass(frozen=True)
 class Chosen:

@@ -6,7 +6,6 @@ reads them one at a time.
 
 import collections
 import dataclasses
-import os
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
@@ -29,8 +28,6 @@ from mvtec_tf.exploration.masks import MaskLook
 from mvtec_tf.exploration.survey import Exploration
 from mvtec_tf.exploration.thumbnails import Thumbnails
 
-PathLike = str | os.PathLike[str]
-
 PAGE_FILE = "exploration.html"
 SUMMARY_FILE = "summary.json"
 # Of the page's 8 MB; the rest is for tables, which are cut below.
@@ -45,7 +42,7 @@ _MOST_SIZES_NAMED = 3
 _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
-def write_exploration(out_dir: PathLike, found: Exploration, title: str) -> dict[str, Any]:
+def write_exploration(out_dir: files.PathLike, found: Exploration, title: str) -> dict[str, Any]:
     """Writes the page, `summary.json` and the CSV tables; the page last: where it lies, the rest is whole.
 
     Args:

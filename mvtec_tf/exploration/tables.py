@@ -1,6 +1,5 @@
 """An exploration as CSV tables and JSON, for programs and spreadsheets."""
 
-import os
 import pathlib
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -9,8 +8,6 @@ from mvtec_tf import files
 from mvtec_tf.exploration import findings as explore_findings
 from mvtec_tf.exploration.findings import Finding
 from mvtec_tf.exploration.survey import Exploration
-
-PathLike = str | os.PathLike[str]
 
 _IMAGE_COLUMNS = (
     *("path", "category", "split", "defect", "label", "group"),
@@ -25,7 +22,7 @@ _PAIR_COLUMNS = (
 _MASK_COLUMNS = ("path", "category", "defect", "state", "area", "mask_width", "mask_height", "reason")
 
 
-def write_tables(out_dir: PathLike, found: Exploration) -> None:
+def write_tables(out_dir: files.PathLike, found: Exploration) -> None:
     """Writes `images.csv`, `duplicates.csv`, `unreadable.csv` and `defect_area.csv`; each is there, if empty.
 
     Areas are shares of the image, 0 to 1; brightness and contrast are grey values, 0 to 255.

@@ -4,7 +4,6 @@ import dataclasses
 
 from mvtec_tf.errors import UsageError
 from mvtec_tf.evaluation.comparison import report as comparison_report
-from mvtec_tf.evaluation.comparison import summary
 from mvtec_tf.evaluation.comparison.contenders import common_costs, read_methods
 from mvtec_tf.evaluation.intervals import Bootstrap
 from mvtec_tf.evaluation.metrics import Costs
@@ -38,4 +37,4 @@ def compare(settings: CompareSettings) -> list[str]:
             # First: it refuses bare tables, and nothing half-written should stay behind.
             found += study_report.sentences(study_report.write(methods, *how))
         compared = comparison_report.write(methods, *how)
-    return [*found, *summary.sentences(compared), summary.text_table(compared)]
+    return [*found, *comparison_report.sentences(compared), comparison_report.text_table(compared)]

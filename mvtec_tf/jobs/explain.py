@@ -16,8 +16,8 @@ from mvtec_tf.errors import UsageError, UserError
 from mvtec_tf.evaluation import embedding
 from mvtec_tf.evaluation.localisation import heatmaps
 from mvtec_tf.evaluation.localisation.heatmaps import EXPORTED, HeatMaps
-from mvtec_tf.evaluation.report import again
-from mvtec_tf.evaluation.report.extras import Extras
+from mvtec_tf.evaluation.report import judge
+from mvtec_tf.evaluation.report.judge import Extras
 from mvtec_tf.evaluation.table import Predictions
 from mvtec_tf.features.store import FeatureStore, encoder_digest
 from mvtec_tf.graphs import grad_cam, rebuild, saved_model, scoring
@@ -79,7 +79,7 @@ def explain(settings: ExplainSettings) -> dict[str, Any]:
     if record["binary"] != "fit_probe" or not set(settings.method) & set(grad_cam.NAMES):
         unread.refuse(settings, ["encoder"], "only Grad-CAM of a probe looks into its encoder")
     with Owned(run, "`run`"):
-        table = again.predictions_of(run)
+        table = judge.predictions_of(run)
         evaluate = table.part(leaks.EVALUATE)
         records = records_lib.scan(settings.data_dir, record["settings"].get("categories", []), say=print)
         image_files, about_files = extras_lib.image_and_mask_files(settings, table, (), records)
@@ -97,7 +97,7 @@ def explain(settings: ExplainSettings) -> dict[str, Any]:
             projector=run / "tensorboard",
             say=lambda text: print(text, flush=True),
         )
-        document = again.judge_again(run, extras, f"Run of {record['binary']}", record)
+        document = judge.judge_again(run, extras, f"Run of {record['binary']}", record)
     for figures in document["pixels"].values():
         print(figures["summary"])
     print(f"Report: {run / 'report.html'}")

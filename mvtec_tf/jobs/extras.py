@@ -10,7 +10,7 @@ from mvtec_tf.errors import UsageError
 from mvtec_tf.evaluation import embedding, image_files
 from mvtec_tf.evaluation.image_files import ImageFiles
 from mvtec_tf.evaluation.localisation.heatmaps import HeatMaps
-from mvtec_tf.evaluation.report.extras import Extras
+from mvtec_tf.evaluation.report.judge import Extras
 from mvtec_tf.evaluation.table import Predictions
 from mvtec_tf.jobs import unread
 from mvtec_tf.jobs.settings import ExtraSettings, JudgeSettings

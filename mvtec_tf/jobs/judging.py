@@ -11,8 +11,7 @@ from mvtec_tf.evaluation import table
 from mvtec_tf.evaluation.image_files import ImageFiles
 from mvtec_tf.evaluation.localisation import heatmaps, pixel_metrics
 from mvtec_tf.evaluation.localisation.heatmaps import EXPORTED, GivenMaps, HeatMaps
-from mvtec_tf.evaluation.report.extras import Extras
-from mvtec_tf.evaluation.report.judge import judge
+from mvtec_tf.evaluation.report.judge import Extras, judge
 from mvtec_tf.evaluation.table import Row
 from mvtec_tf.graphs import scoring
 from mvtec_tf.graphs.signatures import HEAT_MAP

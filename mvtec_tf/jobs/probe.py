@@ -10,9 +10,8 @@ from mvtec_tf.data.formats.scan import Record
 from mvtec_tf.data.protocol import Cut
 from mvtec_tf.evaluation import defect_types, shift
 from mvtec_tf.evaluation.defect_types import Call
-from mvtec_tf.evaluation.rows import rows
 from mvtec_tf.evaluation.shift import Shift
-from mvtec_tf.evaluation.table import Predictions, Row
+from mvtec_tf.evaluation.table import Predictions, Row, rows
 from mvtec_tf.features.probe_graph import TYPE_SCORES, Probe, write_probe
 from mvtec_tf.graphs import saved_model, scoring
 from mvtec_tf.heads.defect_types import PerCategoryTypeHead, TypeHead

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from mvtec_tf.evaluation.rows import rows
+from mvtec_tf.evaluation.table import rows
 from mvtec_tf.features.probe_graph import Probe, write_probe
 from mvtec_tf.graphs import scoring
 from mvtec_tf.heads.make import PerCategoryHead, StudyHead

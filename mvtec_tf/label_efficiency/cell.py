@@ -12,8 +12,7 @@ from mvtec_tf.evaluation import trivial
 from mvtec_tf.evaluation.assessment import assess
 from mvtec_tf.evaluation.intervals import Bootstrap
 from mvtec_tf.evaluation.metrics import Costs
-from mvtec_tf.evaluation.rows import rows
-from mvtec_tf.evaluation.table import Predictions
+from mvtec_tf.evaluation.table import Predictions, rows
 from mvtec_tf.evaluation.thresholds import Rule
 from mvtec_tf.heads.fitting import fit_probe
 from mvtec_tf.heads.frozen import FrozenFeatures

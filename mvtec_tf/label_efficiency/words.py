@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from mvtec_tf.data import protocol
 from mvtec_tf.data.protocol import DefectCount
+from mvtec_tf.evaluation.report import summary
 from mvtec_tf.label_efficiency.findings import COMPARED, GAIN, Findings, Place
 from mvtec_tf.label_efficiency.statistics import Estimate
 
@@ -47,12 +48,9 @@ def signed(each: Estimate) -> str:
 
 
 def _with_limits(each: Estimate, sign: str = "") -> str:
-    metric = each.metric
-    if metric.value is None:
+    if each.metric.value is None:
         return "n/a"
-    limits = "" if metric.low is None else f" [{metric.low:{sign}.3f} to {metric.high:{sign}.3f}]"
-    same = " in every draw" if each.deviation == 0 else ""
-    return f"{metric.value:{sign}.3f}{limits}{same}"
+    return summary.with_limits(each.metric, sign=sign) + (" in every draw" if each.deviation == 0 else "")
 
 
 def clear(each: Estimate) -> bool:

@@ -8,7 +8,7 @@ from mvtec_tf.evaluation import scope
 from mvtec_tf.evaluation.comparison import compare as comparison
 from mvtec_tf.evaluation.comparison.compare import ALL, Comparison, Standing
 from mvtec_tf.evaluation.comparison.contenders import Method
-from mvtec_tf.evaluation.comparison.summary import direction, labels, signed
+from mvtec_tf.evaluation.comparison.report import direction, labels, signed
 from mvtec_tf.evaluation.metrics import Metric
 from mvtec_tf.evaluation.report import summary
 from mvtec_tf.study.roles import SELF_SUPERVISED, STARTING, SUPERVISED, head, label_share, role

@@ -1,13 +1,12 @@
 """The page of methodology and findings, written from the records of runs."""
 
-import os
 import pathlib
 from collections.abc import Sequence
 
 from mvtec_tf import files
 from mvtec_tf.errors import UserError
 from mvtec_tf.evaluation.comparison import pictures as comparison_figures
-from mvtec_tf.evaluation.comparison import summary as comparison_summary
+from mvtec_tf.evaluation.comparison import report
 from mvtec_tf.evaluation.comparison.compare import ALL, Standing
 from mvtec_tf.evaluation.comparison.contenders import Method
 from mvtec_tf.evaluation.intervals import Bootstrap
@@ -43,7 +42,7 @@ _PROTOCOLS = {
 
 def write(
     methods: Sequence[Method],
-    out_dir: str | os.PathLike[str],
+    out_dir: files.PathLike,
     title: str = "Comparison",
     costs: Costs | None = None,
     bootstrap: Bootstrap | None = None,
@@ -147,7 +146,7 @@ def _method_row(each: Standing) -> tuple[str, ...]:
     share = label_share(each.method)
     allowed = "" if share is None else f" (at most {100 * share:g} %)"
     figures = (summary.with_limits(each.figures[ALL][name]) for name in ("f1", "balanced_accuracy"))
-    return each.method.name, role(each.method), comparison_summary.labels(each) + allowed, seeds, *figures, told
+    return each.method.name, role(each.method), report.labels(each) + allowed, seeds, *figures, told
 
 
 def _short(value: object) -> str:

@@ -12,9 +12,8 @@ from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig
 from mvtec_tf.errors import UserError
 from mvtec_tf.evaluation import embedding
 from mvtec_tf.evaluation.image_files import ImageFiles
-from mvtec_tf.evaluation.report import embedding_pictures, embedding_projector
-from mvtec_tf.evaluation.report.extras import Extras
-from mvtec_tf.evaluation.report.judge import judge
+from mvtec_tf.evaluation.report import embedding_pictures
+from mvtec_tf.evaluation.report.judge import Extras, judge
 from mvtec_tf.evaluation.table import Predictions, Row
 
 
@@ -177,7 +176,7 @@ def test_the_projector_gets_tensors_metadata_and_thumbnails_in_one_order(tmp_pat
     table, files = images
     points = embedding.reduce(table, _features(table))
     folder = tmp_path / "tensorboard"
-    embedding_projector.write(folder, points, files)
+    embedding_pictures.write_projector(folder, points, files)
     config = text_format.Parse((folder / "projector_config.pbtxt").read_text(), ProjectorConfig())
     assert [one.tensor_name for one in config.embeddings] == ["embedding", "t-SNE"]
     for one, values in zip(config.embeddings, (points.components, points.tsne), strict=True):
@@ -199,7 +198,7 @@ def test_without_images_the_projector_has_no_thumbnails(tmp_path, images):
     table, files = images
     points = embedding.reduce(table, _features(table), tsne=False)
     for given in (files, {}):
-        embedding_projector.write(tmp_path, points, given)
+        embedding_pictures.write_projector(tmp_path, points, given)
     config = text_format.Parse((tmp_path / "projector_config.pbtxt").read_text(), ProjectorConfig())
     assert not config.embeddings[0].sprite.image_path
     assert not (tmp_path / "projector" / "sprite.jpg").exists()
@@ -209,14 +208,14 @@ def test_without_images_the_projector_has_no_thumbnails(tmp_path, images):
 def test_names_with_tabulators_do_not_shift_the_metadata(tmp_path):
     table = _table(10, categories=("a\tb",))
     points = embedding.reduce(table, _features(table), tsne=False)
-    embedding_projector.write(tmp_path, points, {})
+    embedding_pictures.write_projector(tmp_path, points, {})
     assert {line.count("\t") for line in (tmp_path / "projector" / "metadata.tsv").read_text().splitlines()} == {4}
 
 
 def test_the_thumbnails_of_the_most_points_fit_into_one_texture(monkeypatch, tmp_path, images):
     table, files = images
-    monkeypatch.setattr(embedding_projector, "_MOST_SPRITE_PIXELS", 100)
-    embedding_projector.write(tmp_path / "p", embedding.reduce(table, _features(table), tsne=False), files)
+    monkeypatch.setattr(embedding_pictures, "_MOST_SPRITE_PIXELS", 100)
+    embedding_pictures.write_projector(tmp_path / "p", embedding.reduce(table, _features(table), tsne=False), files)
     assert Image.open(tmp_path / "p" / "projector" / "sprite.jpg").size == (100, 100)
 
 

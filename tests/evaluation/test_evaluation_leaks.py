@@ -10,7 +10,6 @@ from sklearn.linear_model import LogisticRegression
 from mvtec_tf.errors import LeakError
 from mvtec_tf.evaluation.assessment import assess
 from mvtec_tf.evaluation.comparison import report as comparison_report
-from mvtec_tf.evaluation.comparison import summary as comparison_summary
 from mvtec_tf.evaluation.comparison.compare import compare
 from mvtec_tf.evaluation.comparison.contenders import read_methods
 from mvtec_tf.evaluation.intervals import Bootstrap
@@ -100,7 +99,7 @@ def test_a_comparison_says_first_whose_figures_are_no_evidence_and_calls_nobody_
     # A run says itself that it was judged so; a bare table needs the word of whoever compares it.
     methods = read_methods([str(tmp_path / "honest.csv"), str(run)])
     compared = comparison_report.write(methods, tmp_path / "out", bootstrap=Bootstrap(50))
-    sentences = comparison_summary.sentences(compared)
+    sentences = comparison_report.sentences(compared)
     assert sentences[0].startswith("The figures of study are no evidence: labelled images are among")
     difference = compared.standings[1].differences["overall", ""]["roc_auc"]
     assert difference.low > 0  # and yet:

@@ -14,9 +14,7 @@ from mvtec_tf.evaluation.assessment import assess
 from mvtec_tf.evaluation.comparison import contenders
 from mvtec_tf.evaluation.intervals import Bootstrap
 from mvtec_tf.evaluation.metrics import Costs
-from mvtec_tf.evaluation.report import again
-from mvtec_tf.evaluation.report.extras import Extras
-from mvtec_tf.evaluation.report.judge import judge
+from mvtec_tf.evaluation.report.judge import Extras, judge, judge_again
 from mvtec_tf.evaluation.table import Predictions, read_predictions, write_predictions
 from mvtec_tf.evaluation.thresholds import Rule
 from mvtec_tf.serving import batch
@@ -170,7 +168,7 @@ def test_what_predict_wrote_is_judged_at_the_models_thresholds_without_the_rows_
     assert (counts["tp"], counts["fp"]) == (sum(called & (expected.label == 1)), sum(called & (expected.label == 0)))
     # Judged once more with more to show, it is judged at the same thresholds.
     write_predictions(tmp_path / "out" / "predictions.csv", table)
-    assert again.judge_again(tmp_path / "out", Extras(), "again")["confusion"] == document["confusion"]
+    assert judge_again(tmp_path / "out", Extras(), "again")["confusion"] == document["confusion"]
 
 
 @pytest.mark.parametrize("threshold", ["nan", "inf", "0,5", "1_0"])

@@ -17,11 +17,8 @@ from mvtec_tf.errors import UserError
 from mvtec_tf.evaluation import image_files
 from mvtec_tf.evaluation.intervals import Bootstrap
 from mvtec_tf.evaluation.localisation import heatmaps
-from mvtec_tf.evaluation.report import again
-from mvtec_tf.evaluation.report.extras import Extras
-from mvtec_tf.evaluation.report.judge import judge
-from mvtec_tf.evaluation.rows import rows
-from mvtec_tf.evaluation.table import Predictions, write_predictions
+from mvtec_tf.evaluation.report.judge import Extras, judge, judge_again, predictions_of
+from mvtec_tf.evaluation.table import Predictions, read_predictions, rows, write_predictions
 from mvtec_tf.features.store import encoder_digest
 from mvtec_tf.graphs import grad_cam, rebuild, saved_model, scoring
 from mvtec_tf.heads.by_category import PerCategoryHead
@@ -55,7 +52,7 @@ def _finish(run_dir, binary, settings, model, records):
     record = {"binary": binary, "status": "finished", "settings": settings, "data": data, "labels_used": 8}
     record |= {"network": {"weights": "weights: none."}, "versions": {"mvtec_tf": "0"}}
     (run_dir / "run.json").write_text(json.dumps(record))
-    predictions = again.table.read_predictions(run_dir / "predictions.csv")
+    predictions = read_predictions(run_dir / "predictions.csv")
     judge(predictions, run_dir, title="A run", notes=[("Labels", "None.")], bootstrap=Bootstrap(50))
     return run_dir
 
@@ -214,13 +211,13 @@ def explained(cnn, probe, toy_records):
     for name, run_dir in (("cnn", cnn), ("probe", probe)):
         before = json.loads((run_dir / "metrics.json").read_text())
         record = explain_steps.read_explainable(run_dir)
-        evaluate = again.predictions_of(run_dir).part("evaluate")
+        evaluate = predictions_of(run_dir).part("evaluate")
         records = explain_steps.records_of(evaluate, toy_records)
         made = explain_steps.explain_run(run_dir, record, evaluate, records, list(grad_cam.NAMES), 10)
         files = image_files.from_records(toy_records, evaluate, "toy")
         projector = run_dir / "tensorboard"
         extras = Extras(files, made.maps, made.about, made.features, tsne=False, projector=projector)
-        found[name] = (run_dir, before, again.judge_again(run_dir, extras, "untitled"))
+        found[name] = (run_dir, before, judge_again(run_dir, extras, "untitled"))
     return found
 
 
@@ -246,7 +243,7 @@ def test_an_explained_run_keeps_its_figures_and_gains_those_of_its_maps(explaine
 def test_a_stopped_explanation_goes_on_with_the_missing_maps_and_gives_the_same(explained, toy_records, monkeypatch):
     run_dir, _, _ = explained["probe"]
     record = explain_steps.read_explainable(run_dir)
-    evaluate = again.predictions_of(run_dir).part("evaluate")
+    evaluate = predictions_of(run_dir).part("evaluate")
     records = explain_steps.records_of(evaluate, toy_records)
     folder = run_dir / "heatmaps" / "gradcam"
     files = sorted(folder.rglob("*.npy"))
@@ -274,7 +271,7 @@ def test_maps_of_another_network_are_not_kept(tmp_path):
 
 
 def test_other_images_than_those_that_were_judged_are_refused_by_their_score(cnn, toy_records, tmp_path):
-    evaluate = again.predictions_of(cnn).part("evaluate")
+    evaluate = predictions_of(cnn).part("evaluate")
     records = explain_steps.records_of(evaluate, toy_records)[::-1]
     record = explain_steps.read_explainable(cnn)
     copy = tmp_path / "cnn"
@@ -286,7 +283,7 @@ def test_other_images_than_those_that_were_judged_are_refused_by_their_score(cnn
 def test_another_encoder_than_that_of_the_head_is_refused(probe, cnn, toy_records, tmp_path):
     backbone = build_backbone("resnet10", SIZE)
     saved_model.write_encoder(tmp_path / "encoder", backbone, {"run": SETTINGS, "pretrain_images": []})
-    evaluate = again.predictions_of(probe).part("evaluate")
+    evaluate = predictions_of(probe).part("evaluate")
     record = explain_steps.read_explainable(probe)
     with pytest.raises(UserError, match="not the encoder that the head"):
         explain_steps.explain_run(probe, record, evaluate, [], ["gradcam"], 5, encoder=str(tmp_path / "encoder"))

@@ -10,8 +10,7 @@ from keras import layers
 
 from mvtec_tf.data import known_images
 from mvtec_tf.evaluation.report.judge import judge
-from mvtec_tf.evaluation.rows import rows
-from mvtec_tf.evaluation.table import Predictions, write_predictions
+from mvtec_tf.evaluation.table import Predictions, rows, write_predictions
 from mvtec_tf.graphs import saved_model, scoring
 from mvtec_tf.networks.classifier import POOLED
 

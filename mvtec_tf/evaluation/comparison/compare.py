@@ -6,6 +6,7 @@ runs of a method are averaged; their standard deviation is how far another seed 
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,7 +14,6 @@ import numpy as np
 
 from mvtec_tf.evaluation import intervals, metrics, sample, scope, trivial
 from mvtec_tf.evaluation.comparison.contenders import Contender, Method
-from mvtec_tf.evaluation.comparison.mcnemar import McNemar, mcnemar_test
 from mvtec_tf.evaluation.intervals import LEVEL, Bootstrap, Resampling
 from mvtec_tf.evaluation.metrics import Costs, Metric
 from mvtec_tf.evaluation.scope import Scope
@@ -24,6 +24,26 @@ Place = tuple[str, str]
 ALL: Place = (OVERALL, "")
 MEANS: Place = (MEAN, "")
 LOWER_IS_BETTER = ("fpr", "fnr", "cost", "brier", "expected_calibration_error")
+# Below this many discordant images the chi-squared approximation is poor (McNemar, Psychometrika
+# 1947, as usually taught; e.g. Fleiss, Statistical Methods for Rates and Proportions, chapter 8).
+FEW = 25
+
+
+@dataclasses.dataclass(frozen=True)
+class McNemar:
+    """Result of the test.
+
+    Attributes:
+      only_first: images that only the first model called rightly.
+      only_second: images that only the second did.
+      p_value: chance of a split at least as uneven if the two were equally good.
+      exact: whether it is from the binomial distribution, not from chi-squared.
+    """
+
+    only_first: int
+    only_second: int
+    p_value: float
+    exact: bool
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -74,6 +94,12 @@ class Comparison:
         if len(self.categories) == 1:
             return [ALL]
         return [ALL, MEANS, *((CATEGORY, name) for name in self.categories)]
+
+    @property
+    def leading(self) -> str:
+        """The metric that it begins with: of calls if all methods make them, else of the ranking."""
+        has_calls = all(each.figures[ALL]["balanced_accuracy"].value is not None for each in self.standings)
+        return "balanced_accuracy" if has_calls else "roc_auc"
 
     def as_json(self) -> dict[str, Any]:
         """The content of `comparison.json` but for the summary."""
@@ -293,3 +319,19 @@ def _verdict(runs: Sequence[_Run], figures: Mapping[str, Metric]) -> str:
     low = None if balanced.low is None else balanced.low - 0.5
     above = Metric(balanced.value - 0.5, low=low, high=balanced.high)
     return scope.verdict({"balanced_accuracy": above, "f1": f1}, figures["specificity"])
+
+
+def mcnemar_test(only_first: int, only_second: int) -> McNemar:
+    """The two-sided test: exact for fewer than 25 discordant images, else chi-squared with Edwards' correction.
+
+    It takes images as independent: with several images of one object the p-value is too small.
+    """
+    count = only_first + only_second
+    exact = count < FEW
+    if exact:
+        tail = sum(math.comb(count, k) for k in range(min(only_first, only_second) + 1))
+        p_value = min(1.0, 2 * tail / 2**count)
+    else:
+        statistic = max(0, abs(only_first - only_second) - 1) ** 2 / count
+        p_value = math.erfc(math.sqrt(statistic / 2))
+    return McNemar(only_first, only_second, p_value, exact)

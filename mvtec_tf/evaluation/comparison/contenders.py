@@ -11,9 +11,10 @@ from mvtec_tf import files
 from mvtec_tf.data import leaks
 from mvtec_tf.errors import UsageError, UserError
 from mvtec_tf.evaluation import recorded, thresholds
+from mvtec_tf.evaluation.assessment import Seen, seen_before
 from mvtec_tf.evaluation.intervals import Bootstrap
 from mvtec_tf.evaluation.metrics import Costs
-from mvtec_tf.evaluation.seen import Seen, seen_before
+from mvtec_tf.evaluation.recorded import METRICS_FILE, TABLE_FILE
 from mvtec_tf.evaluation.table import Predictions, read_predictions
 from mvtec_tf.evaluation.thresholds import Chosen, Threshold
 
@@ -128,16 +129,16 @@ def _split(text: str) -> tuple[str, list[str]]:
 def _read(text: str, allow_leak: bool) -> Contender:
     path = pathlib.Path(text)
     if path.is_dir():
-        missing = [name for name in ("predictions.csv", "metrics.json") if not (path / name).is_file()]
+        missing = [name for name in (TABLE_FILE, METRICS_FILE) if not (path / name).is_file()]
         if missing:
             raise UserError(
                 f"`runs`: {path} has no {' and no '.join(missing)}, so it is no finished run. "
                 "Finish it, or name a CSV file of predictions."
             )
-        document = files.read_json(path / "metrics.json")
-        table = read_predictions(path / "predictions.csv", allow_leak or document.get("leak") is not None)
-        threshold = _recorded_threshold(document, path / "metrics.json")
-        judging = recorded.of_document(document, str(path / "metrics.json"))
+        document = files.read_json(path / METRICS_FILE)
+        table = read_predictions(path / TABLE_FILE, allow_leak or document.get("leak") is not None)
+        threshold = _recorded_threshold(document, path / METRICS_FILE)
+        judging = recorded.of_document(document, str(path / METRICS_FILE))
     else:
         table = read_predictions(path, allow_leak)
         judging = recorded.of_table(path, table)
@@ -146,7 +147,6 @@ def _read(text: str, allow_leak: bool) -> Contender:
     keys = [leaks.same_file_key(name) for name in evaluate.path]
     order = sorted(range(len(keys)), key=keys.__getitem__)
     record = _record(path) if path.is_dir() else None
-    labels = {split: table.label[table.split == split] for split in leaks.SPLITS}
     return Contender(
         text,
         evaluate.select(np.array(order)),
@@ -155,7 +155,7 @@ def _read(text: str, allow_leak: bool) -> Contender:
         record.get("labels_used") if record else None,
         seen_before(table),
         record,
-        {split: (len(each), int(each.sum())) for split, each in labels.items()},
+        table.splits,
         judging.costs if judging else None,
     )
 
@@ -180,19 +180,12 @@ def _recorded_threshold(document: Mapping[str, Any], file: pathlib.Path) -> Chos
     """The threshold that the run was judged with."""
     found = document.get("threshold")
     try:
-        own = {name: _threshold(each) for name, each in found.get("categories", {}).items()}
-        return Chosen(_threshold(found), own)
+        own = {name: Threshold.from_json(each) for name, each in found.get("categories", {}).items()}
+        return Chosen(Threshold.from_json(found), own)
     except (AttributeError, KeyError, TypeError) as error:
         raise UserError(
             f"{file}: no threshold in it as `evaluate` writes one. Judge its predictions.csv again."
         ) from error
-
-
-def _threshold(recorded: Mapping[str, Any]) -> Threshold:
-    value = recorded["value"]
-    names = ("images", "defects", "low", "high", "warning", "promised")
-    more = {name: recorded[name] for name in names if name in recorded}
-    return Threshold(None if value is None else float(value), recorded["method"], recorded["reason"], **more)
 
 
 def _record(path: pathlib.Path) -> dict[str, Any] | None:

@@ -1,6 +1,6 @@
 """Pictures of a comparison: each method has one colour and one marker in all of them."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -35,17 +35,10 @@ def _draw_differences(compared: Comparison, shown: Sequence[Standing]) -> tuple[
     if not names:
         return None
     figure = canvas.empty(max(2.4, 1.2 + 0.2 * len(names) * max(len(others), 2)))
-    axes = figure.add_subplot()
-    canvas.style(axes)
-    axes.axvline(0, color=canvas.TRIVIAL_COLOUR, linestyle="--", linewidth=1.2)
-    _rows(axes, [_SHOWN[name] for name in names])
-    for position, each in enumerate(others):
-        found = [each.differences[ALL][name] for name in names]
-        _dots(axes, found, _offset(position, len(others)), each, shown)
+    found = {each: [each.differences[ALL][name] for name in names] for each in others}
+    axes = _dot_plot(figure, [_SHOWN[name] for name in names], found, 0, shown)
     axes.set_xlabel(f"difference from {canvas.shortened(shown[0].method.name)}", fontsize=canvas.FONT, color=canvas.INK)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
-    canvas.grid(axes, "x")
-    canvas.legend(figure, axes, columns=1)
     caption = (
         f"How far each method is above (right) or below (left) {shown[0].method.name} on the same images, with the "
         "95 % interval of the difference. Where the line crosses the dashed zero, neither is shown to be better."
@@ -88,20 +81,13 @@ def _draw_precision_recall(compared: Comparison, shown: Sequence[Standing]) -> t
 def _draw_categories(compared: Comparison, shown: Sequence[Standing]) -> tuple[Figure, str] | None:
     if len(compared.categories) < 2:
         return None
-    name = leading(compared)
+    name = compared.leading
     categories = compared.categories[:_MOST_CATEGORIES]
     figure = canvas.empty(1.2 + 0.16 * len(categories) * max(len(shown), 2) + 0.17 * len(shown))
-    axes = figure.add_subplot()
-    canvas.style(axes)
-    axes.axvline(0.5, color=canvas.TRIVIAL_COLOUR, linestyle="--", linewidth=1.2)
-    _rows(axes, [canvas.shortened(category) for category in categories])
-    for position, each in enumerate(shown):
-        found = [each.figures[CATEGORY, category][name] for category in categories]
-        _dots(axes, found, _offset(position, len(shown)), each, shown)
+    found = {each: [each.figures[CATEGORY, category][name] for category in categories] for each in shown}
+    axes = _dot_plot(figure, [canvas.shortened(category) for category in categories], found, 0.5, shown)
     axes.set_xlim(right=1.02)
     axes.set_xlabel(_SHOWN[name], fontsize=canvas.FONT, color=canvas.INK)
-    canvas.grid(axes, "x")
-    canvas.legend(figure, axes, columns=1)
     text = f"{_SHOWN[name]} of each method by category, with 95 % intervals; on the dashed line nothing is told apart."
     if len(compared.categories) > _MOST_CATEGORIES:
         text += f" The first {_MOST_CATEGORIES} of {len(compared.categories)} categories are drawn."
@@ -110,7 +96,7 @@ def _draw_categories(compared: Comparison, shown: Sequence[Standing]) -> tuple[F
 
 def _draw_labels(compared: Comparison, shown: Sequence[Standing]) -> tuple[Figure, str] | None:
     """The label-efficiency curve: one line a series, one point a method; all methods, however many."""
-    name = leading(compared)
+    name = compared.leading
     known = [
         each
         for each in compared.standings
@@ -149,37 +135,39 @@ def _draw_labels(compared: Comparison, shown: Sequence[Standing]) -> tuple[Figur
     return figure, text
 
 
-def leading(compared: Comparison) -> str:
-    """The metric that a comparison begins with: of calls if all methods make them, else of the ranking."""
-    has_calls = all(each.figures[ALL]["balanced_accuracy"].value is not None for each in compared.standings)
-    return "balanced_accuracy" if has_calls else "roc_auc"
-
-
 def colour_of(each: Standing, shown: Sequence[Standing]) -> str:
     """The colour of a method in all pictures."""
     return canvas.SERIES_COLOURS[list(shown).index(each)]
 
 
-def _rows(axes: Axes, names: Sequence[str]) -> None:
+def _dot_plot(
+    figure: Figure,
+    names: Sequence[str],
+    found: Mapping[Standing, Sequence[Metric]],
+    trivial: float,
+    shown: Sequence[Standing],
+) -> Axes:
+    """A row of each name, in it a dot with its interval of each method; a dashed line where nothing is told apart."""
+    axes = figure.add_subplot()
+    canvas.style(axes)
+    axes.axvline(trivial, color=canvas.TRIVIAL_COLOUR, linestyle="--", linewidth=1.2)
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.5, -0.5)
     for edge in range(1, len(names)):
         axes.axhline(edge - 0.5, color="#e6e6e6", linewidth=0.6)
-
-
-def _offset(position: int, count: int) -> float:
-    """Where in its row a method's dot lies: evenly, with as much room to the next row as between two dots."""
-    return ((position + 0.5) / count - 0.5) * 0.84
-
-
-def _dots(axes: Axes, found: Sequence[Metric], offset: float, each: Standing, shown: Sequence[Standing]) -> None:
-    colour, marker = colour_of(each, shown), canvas.SERIES_MARKERS[list(shown).index(each)]
-    there = [(row + offset, metric) for row, metric in enumerate(found) if metric.value is not None]
-    for place, metric in there:
-        if metric.low is not None:
-            axes.hlines(place, metric.low, metric.high, color=colour, linewidth=1.5)
-    values, places = [metric.value for _, metric in there], [place for place, _ in there]
-    axes.plot(values, places, marker, color=colour, markersize=5, label=_label(each))
+    for position, (each, figures) in enumerate(found.items()):
+        # Evenly over the row, with as much room to the next row as between two dots.
+        offset = ((position + 0.5) / len(found) - 0.5) * 0.84
+        colour, marker = colour_of(each, shown), canvas.SERIES_MARKERS[list(shown).index(each)]
+        there = [(row + offset, metric) for row, metric in enumerate(figures) if metric.value is not None]
+        for place, metric in there:
+            if metric.low is not None:
+                axes.hlines(place, metric.low, metric.high, color=colour, linewidth=1.5)
+        values, places = [metric.value for _, metric in there], [place for place, _ in there]
+        axes.plot(values, places, marker, color=colour, markersize=5, label=_label(each))
+    canvas.grid(axes, "x")
+    canvas.legend(figure, axes, columns=1)
+    return axes
 
 
 def _line(each: Standing, shown: Sequence[Standing]) -> dict[str, object]:

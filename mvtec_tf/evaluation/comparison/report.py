@@ -1,6 +1,5 @@
-"""The report on a comparison, and the one call that makes it."""
+"""The report on a comparison, what it says in plain words, and the one call that makes it."""
 
-import os
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -9,22 +8,30 @@ from mvtec_tf import files
 from mvtec_tf.evaluation import scope, thresholds, trivial
 from mvtec_tf.evaluation.comparison import compare as comparison
 from mvtec_tf.evaluation.comparison import pictures as comparison_figures
-from mvtec_tf.evaluation.comparison import summary as comparison_summary
-from mvtec_tf.evaluation.comparison.compare import ALL, CATEGORY, Comparison, Standing
+from mvtec_tf.evaluation.comparison.compare import ALL, CATEGORY, LOWER_IS_BETTER, Comparison, Standing
 from mvtec_tf.evaluation.comparison.contenders import Contender, Method
 from mvtec_tf.evaluation.intervals import Bootstrap
-from mvtec_tf.evaluation.metrics import Costs
+from mvtec_tf.evaluation.metrics import Costs, Metric
 from mvtec_tf.evaluation.report import judge, page, summary
 from mvtec_tf.evaluation.report.canvas import Picture
 from mvtec_tf.evaluation.report.page import Cell, Column, Pictures, Section, Table
 from mvtec_tf.evaluation.report.summary import METRIC_TEXTS
 
 JSON_FILE, CSV_FILE = "comparison.json", "comparison.csv"
+_TITLES = {"balanced_accuracy": "balanced accuracy", "roc_auc": "ROC-AUC"}
+_VERDICTS = {
+    scope.BETTER: "beats it",
+    scope.MIXED: "tells good from defective better, but is not shown to beat its F1",
+    scope.UNPROVEN: "is not shown to be better",
+    scope.NO_BETTER: "is no better",
+    scope.UNKNOWN: "cannot be told",
+    scope.LEAK: "cannot be told, because it had seen images it was judged on",
+}
 
 
 def write(
     methods: Sequence[Method],
-    out_dir: str | os.PathLike[str],
+    out_dir: files.PathLike,
     title: str = "Comparison",
     costs: Costs | None = None,
     bootstrap: Bootstrap | None = None,
@@ -38,15 +45,15 @@ def write(
       costs, bootstrap: see `comparison.compare`.
     """
     compared = comparison.compare(methods, costs, bootstrap)
-    sentences = comparison_summary.sentences(compared)
+    said = sentences(compared)
     pictures = list(comparison_figures.pictures(compared))
     out_dir = pathlib.Path(out_dir)
     judge.write_pictures(out_dir / judge.FIGURES_DIR, pictures, comparison_figures.KINDS)
-    document: dict[str, Any] = compared.as_json() | {"summary": " ".join(sentences)}
+    document: dict[str, Any] = compared.as_json() | {"summary": " ".join(said)}
     files.write_json(out_dir / JSON_FILE, document)
     rows = compared.rows()
     files.write_csv(out_dir / CSV_FILE, list(rows[0]), (row.values() for row in rows))
-    files.write_text(out_dir / judge.REPORT_FILE, render(compared, sentences, pictures, title))
+    files.write_text(out_dir / judge.REPORT_FILE, render(compared, said, pictures, title))
     return compared
 
 
@@ -102,7 +109,7 @@ def _figures(compared: Comparison) -> Section:
 def _column(each: Standing) -> Column:
     runs = len(each.method.runs)
     seeds = f", {runs} seeds" if runs > 1 else ""
-    return Column(each.method.name, "model", f"{comparison_summary.labels(each)}{seeds}")
+    return Column(each.method.name, "model", f"{labels(each)}{seeds}")
 
 
 def _with_deviation(each: Standing, name: str) -> Cell:
@@ -126,7 +133,7 @@ def _differences(compared: Comparison) -> Section:
 def _difference(first: Standing, each: Standing, name: str) -> Cell:
     difference = each.differences[ALL][name]
     proves = not (each.method.leak or first.method.leak)
-    return Cell(difference, mark=comparison_summary.direction(difference, name) if proves else "", sign="+")
+    return Cell(difference, mark=direction(difference, name) if proves else "", sign="+")
 
 
 def _mcnemar(compared: Comparison) -> str | Section:
@@ -163,7 +170,7 @@ def _by_category(compared: Comparison) -> Section:
     for each in others:
         columns += [Column(each.method.name, "model"), Column("difference")]
     parts = []
-    for name in dict.fromkeys(("roc_auc", comparison_figures.leading(compared))):
+    for name in dict.fromkeys(("roc_auc", compared.leading)):
         rows = []
         for category in compared.categories:
             place = (CATEGORY, category)
@@ -195,3 +202,107 @@ def _threshold(run: Contender) -> str:
         return "one of each category"
     whole = run.threshold.whole
     return f"none: {whole.reason}" if whole.value is None else f"{summary.number(whole.value)}: {whole.reason}"
+
+
+def sentences(compared: Comparison) -> list[str]:
+    """The answer: who is better, by how much, with how many labels, and whether anyone beats the trivial classifier.
+
+    Before all that: whose figures are no evidence, because evaluated images had been seen.
+    """
+    first, *others = compared.standings
+    name = compared.leading
+    methods = [each.method for each in compared.standings]
+    found = [method.leak.sentence(f"The figures of {method.name}") for method in methods if method.leak]
+    found += [_against(each, first, name) for each in others]
+    found += [_trivial(compared), _images_in_words(compared)]
+    if len(others) > 2:
+        found.append(
+            f"These are {len(others)} comparisons at 95 % each: of twenty between equal methods, one seems to differ."
+        )
+    return found
+
+
+def direction(difference: Metric, name: str) -> str:
+    """"better", "worse", or "" where the interval of the difference holds 0 or there is none."""
+    if difference.value is None or difference.low is None or difference.low <= 0 <= difference.high:
+        return ""
+    higher = difference.low > 0
+    return "better" if higher != (name in LOWER_IS_BETTER) else "worse"
+
+
+def signed(difference: Metric) -> str:
+    """A difference with its interval as it is printed: `-0.047 [-0.097 to +0.004]`."""
+    return summary.with_limits(difference, sign="+")
+
+
+def labels(each: Standing) -> str:
+    """How many labels a method used, as it is printed."""
+    used = each.method.labels_used
+    text = "labels not recorded" if used is None else f"{used:g} labels"
+    return f"{text}, no evidence" if each.method.leak else text
+
+
+def text_table(compared: Comparison) -> str:
+    """The main figures of each method, and their differences from the first."""
+    names = ("roc_auc", "balanced_accuracy", "f1", "recall", "specificity")
+    width = max(20, *(len(each.method.name) for each in compared.standings))
+    lines = []
+    for name in names:
+        lines.append(f"{name}  (difference from {compared.standings[0].method.name})")
+        for each in compared.standings:
+            difference = signed(each.differences[ALL][name]) if each.differences else ""
+            deviation = each.deviations[ALL][name]
+            spread = "" if deviation is None else f" seeds +-{deviation:.3f}"
+            figure = summary.with_limits(each.figures[ALL][name])
+            lines.append(f"  {each.method.name:{width}}  {labels(each):20}  {figure}{spread}  {difference}".rstrip())
+    missing = summary.why_missing(each.figures[ALL][name].reason for name in names for each in compared.standings)
+    return "\n".join([*lines, *missing])
+
+
+def _images_in_words(compared: Comparison) -> str:
+    whole = compared.standings[0].scopes[0]
+    runs = max(len(each.scopes) for each in compared.standings)
+    categories = len(compared.categories)
+    where = f" of {categories} categories" if categories > 1 else ""
+    seeds = f" for each of up to {runs} seeds" if runs > 1 else ""
+    return (
+        f"All methods were judged on the same {whole.images:,} evaluation images{where}{seeds}, "
+        f"{whole.defective:,} of them defective."
+    )
+
+
+def _against(each: Standing, first: Standing, name: str) -> str:
+    title = _TITLES[name]
+    one, other = each.figures[ALL][name], first.figures[ALL][name]
+    difference = each.differences[ALL][name]
+    if difference.value is None:
+        return f"{each.method.name} and {first.method.name} cannot be compared: {difference.reason}."
+    text = (
+        f"{each.method.name} ({labels(each)}) has a {title} of {summary.with_limits(one)}, {first.method.name} "
+        f"({labels(first)}) of {summary.with_limits(other)}: a difference of {signed(difference)}"
+    )
+    shown = direction(difference, name)
+    if each.method.leak or first.method.leak:
+        text += ", which proves nothing"
+    elif shown:
+        text += f", so {each.method.name} is {shown}"
+    elif difference.low is not None:
+        text += ", an interval that holds 0, so neither is shown to be better; that does not make them equal"
+    if name != "roc_auc":
+        text += f". In ROC-AUC the difference is {signed(each.differences[ALL]['roc_auc'])}"
+    return f"{text}.{_mcnemar_in_words(each, first)}"
+
+
+def _mcnemar_in_words(each: Standing, first: Standing) -> str:
+    if len(each.calls) != 1:
+        return ""
+    (result,) = each.calls
+    return (
+        f" {result.only_first:,} images were called rightly by {each.method.name} alone, {result.only_second:,} by "
+        f"{first.method.name} alone (McNemar's test: p = {result.p_value:.2g})."
+    )
+
+
+def _trivial(compared: Comparison) -> str:
+    parts = [f"{each.method.name} {_VERDICTS[each.verdict]}" for each in compared.standings]
+    return f"Against calling every image defective: {'; '.join(parts)}."

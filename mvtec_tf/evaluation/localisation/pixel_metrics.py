@@ -14,8 +14,7 @@ from mvtec_tf.evaluation import intervals, metrics
 from mvtec_tf.evaluation.image_files import ImageFiles
 from mvtec_tf.evaluation.intervals import Bootstrap, Resampling
 from mvtec_tf.evaluation.localisation import pixel_ranking
-from mvtec_tf.evaluation.localisation.heatmaps import HeatMaps
-from mvtec_tf.evaluation.localisation.masked_images import MaskedImages
+from mvtec_tf.evaluation.localisation.heatmaps import HeatMaps, MaskedImages
 from mvtec_tf.evaluation.localisation.pixel_ranking import BinnedRanking, ExactRanking
 from mvtec_tf.evaluation.metrics import Metric
 from mvtec_tf.evaluation.table import Predictions

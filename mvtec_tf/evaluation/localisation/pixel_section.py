@@ -10,8 +10,7 @@ from mvtec_tf.evaluation.localisation import pixel_metrics
 from mvtec_tf.evaluation.localisation.heatmaps import HeatMaps
 from mvtec_tf.evaluation.localisation.pixel_metrics import PixelFigures
 from mvtec_tf.evaluation.metrics import Metric
-from mvtec_tf.evaluation.report import canvas, photographs, summary
-from mvtec_tf.evaluation.report.canvas import Picture
+from mvtec_tf.evaluation.report import photographs
 from mvtec_tf.evaluation.report.page import Cell, Column, Pictures, Section, Table
 from mvtec_tf.evaluation.table import Predictions
 
@@ -167,7 +166,7 @@ def _groups(
         found = []
         for row in spread(evaluate, rows, _MOST_OF_AN_OUTCOME):
             number += 1
-            found.append(_picture(evaluate, row, number, meaning, files, maps))
+            found.append(photographs.picture(evaluate, row, files, maps, KIND, number, meaning))
         if found:
             shown = f" {len(found)} of {len(rows):,} are shown." if len(found) < len(rows) else ""
             yield Section(title, [_reading(maps) + shown, Pictures(found, large=True)])
@@ -195,21 +194,5 @@ def _reading(maps: Sequence[HeatMaps]) -> str:
     places = "the second" if len(names) == 1 else "the others"
     return (
         f"First the photograph, with its true mask outlined in pink where it has one; on {places} "
-        f"{' and '.join(names)}, from uncoloured (the lowest value of this image) through blue and green to yellow "
-        "(its highest)."
+        f"{' and '.join(names)}, {photographs.COLOURS_IN_WORDS}."
     )
-
-
-def _picture(
-    evaluate: Predictions,
-    row: int,
-    number: int,
-    meaning: str,
-    files: Mapping[str, ImageFiles],
-    maps: Sequence[HeatMaps],
-) -> Picture:
-    path, category, defect = evaluate.path[row], evaluate.category[row], evaluate.defect[row]
-    text = f"{path}: score {summary.number(evaluate.score[row])}{', ' if meaning else ''}{meaning}."
-    file_name = canvas.file_name(KIND, number, path, ".jpg")
-    content, alt = photographs.panes(path, files[path], maps), f"Photograph and heat maps of {text}"
-    return Picture(KIND, category, file_name, content, alt, text, f"{category}, {defect}")

@@ -8,8 +8,7 @@ import numpy as np
 from mvtec_tf.evaluation.assessment import Assessment
 from mvtec_tf.evaluation.image_files import ImageFiles
 from mvtec_tf.evaluation.localisation.heatmaps import GivenMaps, HeatMaps
-from mvtec_tf.evaluation.report import canvas, photographs, summary
-from mvtec_tf.evaluation.report.canvas import Picture
+from mvtec_tf.evaluation.report import photographs, summary
 from mvtec_tf.evaluation.report.page import Column, Pictures, Section, Table
 from mvtec_tf.evaluation.table import Predictions
 
@@ -59,8 +58,18 @@ def section(
         if not count:
             notes.append(f"{heading}: none.")
         elif known:
-            reading = f"{min(count, MOST)} of {count:,}, the most confident first. {_reading(maps[:1])}"
-            shown = [_picture(evaluate, limits, row, i, name, files, maps[:1]) for i, row in enumerate(rows, 1)]
+            reading = (
+                f"{min(count, MOST)} of {count:,}, the most confident first. The true mask, where there is one, is "
+                "outlined in pink."
+            )
+            if maps:
+                reading += f" Beside it {maps[0].name}, {photographs.COLOURS_IN_WORDS}."
+            shown = [
+                photographs.picture(
+                    evaluate, row, files, maps[:1], f"{KIND}_{name}", i, f"threshold {summary.number(limits[row])}"
+                )
+                for i, row in enumerate(rows, 1)
+            ]
             blocks.append(Section(heading, [reading, Pictures(shown)]))
         else:
             blocks.append(Section(f"{heading}: {min(count, MOST)} of {count:,}", [_table(evaluate, limits, rows)]))
@@ -97,31 +106,3 @@ def _table(evaluate: Predictions, limits: np.ndarray, rows: np.ndarray) -> Table
         for row in rows
     ]
     return Table(("Image", Column("Category", "left"), Column("Defect", "left"), "Score", "Threshold"), cells)
-
-
-def _reading(maps: Sequence[HeatMaps | GivenMaps]) -> str:
-    text = "The true mask, where there is one, is outlined in pink."
-    if not maps:
-        return text
-    return (
-        f"{text} Beside it {maps[0].name}, from uncoloured (the lowest value of this image) through blue and green to "
-        "yellow (its highest)."
-    )
-
-
-def _picture(
-    evaluate: Predictions,
-    limits: np.ndarray,
-    row: int,
-    number: int,
-    name: str,
-    files: Mapping[str, ImageFiles],
-    maps: Sequence[HeatMaps | GivenMaps],
-) -> Picture:
-    path, category, defect = evaluate.path[row], evaluate.category[row], evaluate.defect[row]
-    score, limit = summary.number(evaluate.score[row]), summary.number(limits[row])
-    text = f"{path}: score {score}, threshold {limit}."
-    kind = f"{KIND}_{name}"
-    file_name = canvas.file_name(kind, number, path, ".jpg")
-    content, alt = photographs.panes(path, files[path], maps), f"Photograph of a mistake, {text}"
-    return Picture(kind, category, file_name, content, alt, text, f"{category}, {defect}")

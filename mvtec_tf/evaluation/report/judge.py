@@ -1,37 +1,113 @@
 """The whole judgement in one call: a table of predictions in, figures and a report out."""
 
 import dataclasses
-import os
 import pathlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from mvtec_tf import files
 from mvtec_tf.data import leaks
-from mvtec_tf.evaluation import recorded, table
+from mvtec_tf.evaluation import recorded, table, trivial
 from mvtec_tf.evaluation.assessment import Assessment, assess
+from mvtec_tf.evaluation.image_files import ImageFiles
 from mvtec_tf.evaluation.intervals import Bootstrap
-from mvtec_tf.evaluation.metrics import Costs
-from mvtec_tf.evaluation.report import diagrams, metrics_csv, summary
-from mvtec_tf.evaluation.report import extras as extras_lib
+from mvtec_tf.evaluation.localisation import pixel_metrics, pixel_section
+from mvtec_tf.evaluation.localisation.heatmaps import GivenMaps, HeatMaps
+from mvtec_tf.evaluation.metrics import Costs, Metric
+from mvtec_tf.evaluation.recorded import METRICS_FILE, TABLE_FILE
+from mvtec_tf.evaluation.report import diagrams, gallery, summary
 from mvtec_tf.evaluation.report import pictures as figures
 from mvtec_tf.evaluation.report import run_report as report
 from mvtec_tf.evaluation.report.canvas import Picture
-from mvtec_tf.evaluation.report.extras import Extras
+from mvtec_tf.evaluation.report.page import Section
 from mvtec_tf.evaluation.table import Predictions
 from mvtec_tf.evaluation.thresholds import Chosen, Rule
 
-PathLike = str | os.PathLike[str]
-
-METRICS_FILE = "metrics.json"
 CSV_FILE = "metrics.csv"
 REPORT_FILE = "report.html"
 FIGURES_DIR = "figures"
+_CSV_COLUMNS = ("scope", "category", "defect", "metric", "value", "low", "high", *trivial.CLASSIFIERS, "images", "note")
+# Kinds of pictures that `Extras` draws.
+_MORE_KINDS = (
+    pixel_section.KIND,
+    *(f"{gallery.KIND}_{name}" for name in ("misses", "false_alarms")),
+    *(f"{method}_{colouring}" for method in ("tsne", "pca") for colouring in ("label", "category", "defect")),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Extras:
+    """Sources of further sections; each may be missing.
+
+    Attributes:
+      files: image and mask of every evaluate row, by path; empty if unknown.
+      maps: folders of heat maps.
+      about_maps: what must be known to read the maps, a sentence each.
+      features: float32 [N, D], of the evaluate rows in their order; None if there is no embedding.
+      tsne: whether t-SNE of the features is wanted.
+      seed: of t-SNE and of the sample.
+      projector: folder for TensorBoard's projector; None: none is written.
+      say: is told what takes a while.
+      about_files: what must be known to read the masks, a sentence each.
+      explain: paths of a few images -> their heat maps, made when they are to be shown; None: nothing can make them.
+    """
+
+    files: Mapping[str, ImageFiles] = dataclasses.field(default_factory=dict)
+    maps: tuple[HeatMaps, ...] = ()
+    about_maps: tuple[str, ...] = ()
+    features: np.ndarray | None = None
+    tsne: bool = True
+    seed: int = 0
+    projector: pathlib.Path | None = None
+    say: Callable[[str], None] = lambda text: None
+    about_files: tuple[str, ...] = ()
+    explain: Callable[[Sequence[str]], GivenMaps] | None = None
+
+    def sections(self, judged: Assessment, evaluate: Predictions) -> list[Section]:
+        """The sections, in the order of the page.
+
+        Raises:
+          UserError: an image or a heat map is missing or cannot be used.
+        """
+        found = []
+        if self.maps:
+            figures = [
+                pixel_metrics.measure(evaluate, self.files, maps, judged.bootstrap, self._progress(maps.name))
+                for maps in self.maps
+            ]
+            made = pixel_section.section(judged, evaluate, figures, self.files, self.maps, self.about_maps)
+            found.append(dataclasses.replace(made, notes=[*made.notes, *self.about_files]))
+        found.append(gallery.section(judged, evaluate, self.files, self.maps, self.explain))
+        if self.features is not None:
+            found.append(self._embedding(evaluate))
+        return found
+
+    def _embedding(self, evaluate: Predictions) -> Section:
+        # Not above: scikit-learn takes a second to import, and most tables come without an embedding.
+        from mvtec_tf.evaluation import embedding
+        from mvtec_tf.evaluation.report import embedding_pictures
+
+        try:
+            points = embedding.reduce(evaluate, self.features, self.tsne, self.seed, self.say)
+        except embedding.TooFewPointsError as error:
+            return embedding_pictures.without(str(error))
+        if self.projector is not None:
+            embedding_pictures.write_projector(self.projector, points, self.files)
+        return embedding_pictures.section(points, self.projector is not None)
+
+    def _progress(self, name: str) -> Callable[[int, int], None]:
+        def tell(done: int, of: int) -> None:
+            if done % 1000 == 0 and done < of:
+                self.say(f"pixels of {name}: {done:,} of {of:,} steps")
+
+        return tell
 
 
 def judge(
     predictions: Predictions,
-    out_dir: PathLike,
+    out_dir: files.PathLike,
     threshold: float | Chosen | None = None,
     title: str = "Defect detection report",
     notes: Iterable[tuple[str, str]] = (),
@@ -40,7 +116,7 @@ def judge(
     costs: Costs | None = None,
     bootstrap: Bootstrap | None = None,
     allow_leak: bool = False,
-    tensorboard: PathLike | None = None,
+    tensorboard: files.PathLike | None = None,
     extras: Extras | None = None,
     heading: str = "",
 ) -> dict[str, Any]:
@@ -86,10 +162,10 @@ def judge(
     drawn = list(diagrams.pictures(provenance, judged.splits, judged.threshold))
     out_dir = pathlib.Path(out_dir)
     others = [picture for one in more for picture in one.pictures]
-    kinds = [*figures.KINDS, *diagrams.KINDS, *extras_lib.KINDS]
+    kinds = [*figures.KINDS, *diagrams.KINDS, *_MORE_KINDS]
     write_pictures(out_dir / FIGURES_DIR, [*pictures, *drawn, *others], kinds)
     files.write_json(out_dir / METRICS_FILE, document)
-    metrics_csv.write(out_dir / CSV_FILE, judged)
+    files.write_csv(out_dir / CSV_FILE, _CSV_COLUMNS, _rows(judged))
     if tensorboard is not None:
         _log(tensorboard, judged, sentences, [*pictures, *drawn, *others], provenance)
     page = report.render(judged, sentences, pictures, heading, notes, provenance, more=more, drawn=drawn)
@@ -98,7 +174,7 @@ def judge(
 
 
 def _log(
-    folder: PathLike,
+    folder: files.PathLike,
     judged: Assessment,
     sentences: Sequence[str],
     pictures: Sequence[Picture],
@@ -122,3 +198,78 @@ def write_pictures(folder: pathlib.Path, pictures: Sequence[Picture], kinds: Ite
         for old in [*folder.glob(f"{kind}.png"), *folder.glob(f"{kind}_[0-9][0-9]_*.[pj][np]g")]:
             if old.name not in current:
                 old.unlink()
+
+
+def predictions_of(folder: files.PathLike) -> Predictions:
+    """The checked table of a judged folder. Raises UserError where there is none."""
+    return table.read_predictions(pathlib.Path(folder) / TABLE_FILE, allow_leak=_leaks(_document(folder)))
+
+
+def judge_again(
+    folder: files.PathLike, extras: Extras, title: str, provenance: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Writes the folder's metrics, figures and report anew: same threshold, costs and resamples, more sections.
+
+    Args:
+      folder: with `predictions.csv` and `metrics.json`.
+      extras: what to show now.
+      title: of the report, where the old judgement did not keep its own.
+      provenance: the run's record of itself.
+
+    Returns:
+      The content of the new `metrics.json`.
+
+    Raises:
+      UserError: the folder holds no judgement, or `extras` cannot be used.
+    """
+    document = _document(folder)
+    judging = recorded.of_document(document, str(folder))
+    asked, drawn = document.get("asked") or {}, document["intervals"]
+    return judge(
+        predictions_of(folder),
+        folder,
+        judging.threshold,
+        asked.get("title", title),
+        [(heading, text) for heading, text in asked.get("notes", [])],
+        provenance,
+        judging.rule,
+        judging.costs,
+        Bootstrap(drawn["resamples"], drawn["seed"]),
+        allow_leak=_leaks(document),
+        extras=extras,
+        heading=asked.get("heading", ""),
+    )
+
+
+def _document(folder: files.PathLike) -> dict[str, Any]:
+    file = pathlib.Path(folder) / METRICS_FILE
+    missing = f"{folder}: not judged yet (no {file.name} in it). Finish the run first."
+    return files.read_json(file, missing, "Judge the table again with evaluate.")
+
+
+def _leaks(document: Mapping[str, Any]) -> bool:
+    return bool(document.get("leak"))
+
+
+def _rows(judged: Assessment) -> Iterator[list[Any]]:
+    """The rows of `metrics.csv`: overall, the mean over categories, each category, each defect type."""
+    overall = judged.overall
+    yield from _figures("overall", "", overall.metrics, overall.trivial, overall.images)
+    yield from _figures("mean_over_categories", "", judged.mean, judged.mean_trivial, overall.images)
+    for name, scope in judged.categories.items():
+        yield from _figures("category", name, scope.metrics, scope.trivial, scope.images)
+        for part in scope.parts:
+            unknown = [None] * len(trivial.CLASSIFIERS)
+            yield _row(("defect", name, part.name, "recall"), part.recall, unknown, part.images)
+
+
+def _figures(
+    scope: str, category: str, found: Mapping[str, Metric], idle: Mapping[str, Mapping[str, Metric]], images: int
+) -> Iterator[list[Any]]:
+    for name, metric in found.items():
+        others = [idle[classifier][name].value for classifier in trivial.CLASSIFIERS]
+        yield _row((scope, category, "", name), metric, others, images)
+
+
+def _row(names: tuple[str, ...], metric: Metric, idle: list[float | None], images: int) -> list[Any]:
+    return [*names, metric.value, metric.low, metric.high, *idle, images, metric.reason or metric.note]

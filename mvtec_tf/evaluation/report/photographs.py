@@ -1,7 +1,7 @@
 """Photographs for a page: small JPEGs with the true mask outlined and a heat map laid over them."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib import colormaps
@@ -12,7 +12,10 @@ from mvtec_tf.data.pillow_images import UnreadableImageError, read_rgb
 from mvtec_tf.errors import UserError
 from mvtec_tf.evaluation import image_files
 from mvtec_tf.evaluation.image_files import ImageFiles, MaskError
-from mvtec_tf.evaluation.localisation.heatmaps import HeatMaps
+from mvtec_tf.evaluation.localisation.heatmaps import GivenMaps, HeatMaps
+from mvtec_tf.evaluation.report import canvas, summary
+from mvtec_tf.evaluation.report.canvas import Picture
+from mvtec_tf.evaluation.table import Predictions
 
 # Two panes side by side are shown some 190 CSS pixels wide each; drawn larger for fine screens.
 PANE = 300
@@ -24,11 +27,32 @@ _OUTLINE = (255, 0, 200)
 _OUTLINE_WIDTH = 2
 # From blue through green to yellow, told apart by lightness alone; overlays of exported models have it too.
 COLOURS = "viridis"
+COLOURS_IN_WORDS = "from uncoloured (the lowest value of this image) through blue and green to yellow (its highest)"
 # The coldest place shows the photograph as it is; the hottest hides most of it, but it stands beside.
 _OPACITY = (0.0, 0.75)
 
 
-def panes(path: str, files: ImageFiles, maps: Sequence[HeatMaps]) -> bytes:
+def picture(
+    evaluate: Predictions,
+    row: int,
+    files: Mapping[str, ImageFiles],
+    maps: Sequence[HeatMaps | GivenMaps],
+    kind: str,
+    number: int,
+    said: str = "",
+) -> Picture:
+    """The photograph of a row of a table with its heat maps, captioned by path, score and what else is `said`.
+
+    Args and errors as in `panes`; `kind` and `number` name its file.
+    """
+    path, category, defect = evaluate.path[row], evaluate.category[row], evaluate.defect[row]
+    text = f"{path}: score {summary.number(evaluate.score[row])}{', ' if said else ''}{said}."
+    alt = f"Photograph{' and heat maps' if maps else ''} of {text}"
+    content, file_name = panes(path, files[path], maps), canvas.file_name(kind, number, path, ".jpg")
+    return Picture(kind, category, file_name, content, alt, text, f"{category}, {defect}")
+
+
+def panes(path: str, files: ImageFiles, maps: Sequence[HeatMaps | GivenMaps]) -> bytes:
     """The photograph with its true mask outlined, and once more under each heat map, as a JPEG file.
 
     Args:

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from mvtec_tf.evaluation import calibration, metrics, sample, thresholds
+from mvtec_tf.evaluation import metrics, sample, thresholds
 from mvtec_tf.evaluation.assessment import Assessment
 from mvtec_tf.evaluation.metrics import Metric
 from mvtec_tf.evaluation.report import canvas, summary
@@ -263,16 +263,16 @@ def _draw_reliability(scope: Scope) -> tuple[Figure, str]:
     """Share of defects over the probability said, and below it how many images each point stands for."""
     figure = canvas.empty()
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-    found = calibration.reliability(scope.labels, scope.probabilities)
+    found = sample.reliability(scope.labels, scope.probabilities)
     upper.plot([0, 1], [0, 1], "--", color=TRIVIAL_COLOUR, linewidth=1.2, label="means what it says")
     if "reliability" in scope.bands:
-        bins = np.unique(calibration.bin_of(scope.probabilities))
+        bins = np.unique(sample.bin_of(scope.probabilities))
         upper.vlines(found.predicted, *scope.bands["reliability"][:, bins], color=GOOD_COLOUR, linewidth=1.4)
     upper.plot(found.predicted, found.observed, "o", color=GOOD_COLOUR, markersize=5, label="model", zorder=3)
     upper.set_ylim(-0.04, 1.04)
     upper.set_ylabel("share defective", fontsize=canvas.FONT, color=INK)
     canvas.grid(upper)
-    lower.bar(found.predicted, found.images, 0.8 / calibration.BINS, color=GOOD_COLOUR)
+    lower.bar(found.predicted, found.images, 0.8 / sample.BINS, color=GOOD_COLOUR)
     lower.set_xlim(-0.05, 1.05)
     lower.set_ylabel("images", fontsize=canvas.FONT, color=INK)
     lower.yaxis.set_major_locator(MaxNLocator(nbins=2, integer=True, min_n_ticks=1))

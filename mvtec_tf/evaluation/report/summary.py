@@ -69,16 +69,16 @@ def sentences(judged: Assessment, name: str = "") -> list[str]:
     return [sentence for sentence in [*answer, _categories(judged), _ranking(judged), _not_judged(judged)] if sentence]
 
 
-def figure(metric: Metric, digits: int = 3) -> str:
-    """A figure as it is printed, with so many decimals; a dash if there is none."""
-    return "-" if metric.value is None else f"{metric.value:.{digits}f}"
+def figure(metric: Metric, digits: int = 3, sign: str = "") -> str:
+    """A figure as it is printed, with so many decimals; a dash if there is none. `sign` is "+" for differences."""
+    return "-" if metric.value is None else f"{metric.value:{sign}.{digits}f}"
 
 
-def with_limits(metric: Metric, digits: int = 3) -> str:
-    """A figure with its interval as it is printed: `0.913 [0.850 to 0.960]`."""
-    if metric.low is None or metric.high is None:
-        return figure(metric, digits)
-    return f"{figure(metric, digits)} [{metric.low:.{digits}f} to {metric.high:.{digits}f}]"
+def with_limits(metric: Metric, digits: int = 3, sign: str = "") -> str:
+    """A figure with its interval as it is printed: `0.913 [0.850 to 0.960]`, or `-0.047 [-0.097 to +0.004]`."""
+    if metric.value is None or metric.low is None or metric.high is None:
+        return figure(metric, digits, sign)
+    return f"{figure(metric, digits, sign)} [{metric.low:{sign}.{digits}f} to {metric.high:{sign}.{digits}f}]"
 
 
 def number(value: float) -> str:
@@ -100,16 +100,12 @@ def part(count: int, whole: int, what: str, share: Metric | None = None) -> str:
     return f"{text} ({100 * count / whole:.1f} %{limits})"
 
 
-def names_with_values(*columns: Mapping[str, Any]) -> list[str]:
-    """Metrics that one of the columns has a value of; probabilities are rare, and empty rows say nothing.
-
-    Args:
-      columns: metric name -> `Metric` or its form in `metrics.json`.
-    """
+def names_with_values(*columns: Mapping[str, Metric]) -> list[str]:
+    """Metrics that one of the columns has a value of; probabilities are rare, and empty rows say nothing."""
     return [
         name
         for name in metrics.NAMES
-        if name not in metrics.OF_PROBABILITY or any(_value(column[name]) is not None for column in columns)
+        if name not in metrics.OF_PROBABILITY or any(column[name].value is not None for column in columns)
     ]
 
 
@@ -124,26 +120,20 @@ def text_table(document: Mapping[str, Any]) -> str:
     if len(document["categories"]) > 1:
         columns.append(("mean over categories", document["mean_over_categories"]))
         columns.append(("always defective", idle["mean_over_categories"]))
+    found = [{name: Metric(**form) for name, form in forms.items()} for _, forms in columns]
     lines = [f"{'':26}" + "".join(f"  {title:>28}" for title, _ in columns)]
-    for name in names_with_values(document["overall"]):
-        cells = (
-            with_limits(Metric(found[name]["value"], low=found[name]["low"], high=found[name]["high"]), TABLE_DIGITS)
-            for _, found in columns
-        )
+    for name in names_with_values(found[0]):
+        cells = (with_limits(each[name], TABLE_DIGITS) for each in found)
         lines.append(f"{name:26}" + "".join(f"  {cell:>28}" for cell in cells))
     # What calls everything defective has no figures for reasons of its own.
-    values = [found[name] for name in names_with_values(document["overall"]) for _, found in columns[::2]]
-    return "\n".join([*lines, *why_missing(value.get("reason", "") for value in values)])
+    missing = why_missing(each[name].reason for name in names_with_values(found[0]) for each in found[::2])
+    return "\n".join([*lines, *missing])
 
 
 def why_missing(reasons: Iterable[str]) -> list[str]:
     """A line on the dashes of a table, none where there are none: `reasons` of its figures, "" of one that is there."""
     told = dict.fromkeys(filter(None, reasons))
     return [f"-: there is no such figure: {'; '.join(told)}."] if told else []
-
-
-def _value(found: Metric | Mapping[str, Any]) -> float | None:
-    return found.value if isinstance(found, Metric) else found["value"]
 
 
 def _at(judged: Assessment) -> str:

@@ -9,7 +9,6 @@ records: TensorFlow is not needed for it and not imported.
 import hashlib
 import io
 import json
-import os
 import pathlib
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -48,7 +47,7 @@ _STEPS = (0, 1)
 
 
 def write(
-    folder: str | os.PathLike[str],
+    folder: files.PathLike,
     judged: Assessment,
     sentences: Sequence[str],
     pictures: Iterable[Picture],

@@ -13,10 +13,8 @@ from mvtec_tf.evaluation import metrics
 from mvtec_tf.evaluation.assessment import assess
 from mvtec_tf.evaluation.comparison import pictures as comparison_figures
 from mvtec_tf.evaluation.comparison import report as comparison_report
-from mvtec_tf.evaluation.comparison import summary as comparison_summary
-from mvtec_tf.evaluation.comparison.compare import ALL, CATEGORY, MEANS, compare
+from mvtec_tf.evaluation.comparison.compare import ALL, CATEGORY, MEANS, compare, mcnemar_test
 from mvtec_tf.evaluation.comparison.contenders import read_methods
-from mvtec_tf.evaluation.comparison.mcnemar import mcnemar_test
 from mvtec_tf.evaluation.intervals import Bootstrap, Resampling
 from mvtec_tf.evaluation.table import Predictions, Row, write_predictions
 from mvtec_tf.evaluation.thresholds import Rule
@@ -127,16 +125,16 @@ def test_a_method_compared_with_itself_differs_in_nothing_and_is_not_said_to_be_
     differences = compared.standings[1].differences[ALL]
     assert {metric.value for metric in differences.values()} <= {0.0, None}
     assert compared.standings[1].calls[0] == mcnemar_test(0, 0)
-    assert comparison_summary.direction(differences["roc_auc"], "roc_auc") == ""
-    assert "neither is shown to be better" in comparison_summary.sentences(compared)[0]
+    assert comparison_report.direction(differences["roc_auc"], "roc_auc") == ""
+    assert "neither is shown to be better" in comparison_report.sentences(compared)[0]
 
 
 def test_a_clearly_worse_method_is_said_to_be_worse_whichever_way_a_metric_points(tmp_path, pair):
     compared = _compared([pair[0], _csv(tmp_path / "c.csv", _rows(3, 0.0))])
     worse = compared.standings[1]
     for name in ("roc_auc", "balanced_accuracy", "mcc", "cost"):
-        assert comparison_summary.direction(worse.differences[ALL][name], name) == "worse", name
-    sentences = comparison_summary.sentences(compared)
+        assert comparison_report.direction(worse.differences[ALL][name], name) == "worse", name
+    sentences = comparison_report.sentences(compared)
     assert "so c.csv is worse" in sentences[0]
     assert "c.csv is no better" in sentences[1]
 
@@ -190,7 +188,7 @@ def test_without_calibrate_rows_rankings_are_compared_and_the_rest_says_why(tmp_
     assert differences["roc_auc"].low is not None
     assert "no calibrate rows" in differences["f1"].reason
     assert compared.standings[1].calls == ()
-    assert "ROC-AUC" in comparison_summary.sentences(compared)[0]
+    assert "ROC-AUC" in comparison_report.sentences(compared)[0]
     comparison_report.write(read_methods([pair[0], str(tmp_path / "c.csv")]), tmp_path / "out", bootstrap=Bootstrap(9))
 
 

@@ -5,8 +5,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.patches import FancyBboxPatch
 
 from mvtec_tf.evaluation.intervals import Bootstrap
-from mvtec_tf.evaluation.report import canvas, diagrams, flow_chart
-from mvtec_tf.evaluation.report.flow_chart import TRAINED, Box
+from mvtec_tf.evaluation.report import canvas, diagrams
+from mvtec_tf.evaluation.report.diagrams import TRAINED, Box
 from mvtec_tf.evaluation.report.judge import judge
 from mvtec_tf.evaluation.table import Predictions, Row
 from mvtec_tf.evaluation.thresholds import Chosen, Threshold, given
@@ -59,7 +59,7 @@ BASELINE = {
 
 
 def _words(record, kind, threshold=CHOSEN):
-    return flow_chart.in_words(diagrams.KINDS[kind][1](record, SPLITS, threshold))
+    return diagrams.in_words(diagrams.KINDS[kind][1](record, SPLITS, threshold))
 
 
 def test_the_workflow_says_which_images_were_used_for_what():
@@ -98,7 +98,7 @@ def test_the_pipeline_has_the_size_and_the_strengths_of_the_settings():
 def test_the_architecture_marks_the_blocks_that_were_trained():
     boxes = diagrams.architecture(CNN, SPLITS, CHOSEN)
     assert [box.title for box in boxes if box.kind == TRAINED] == ["Dense (logits)"]
-    words = flow_chart.in_words(boxes)
+    words = diagrams.in_words(boxes)
     assert "Stage to conv4_block6_out: 14 x 14 x 1024; 8,589,184 weights, frozen" in words
     assert "Dropout" not in words
     assert "conv3_block4_out, conv4_block6_out" in _words(PROBE, "diagram_architecture")
@@ -131,7 +131,7 @@ def test_every_word_lies_inside_its_box(record):
 def _check_words(boxes):
     if not boxes:
         return
-    figure = flow_chart.draw(boxes)
+    figure = diagrams.draw(boxes)
     renderer = FigureCanvasAgg(figure).get_renderer()
     (axes,) = figure.axes
     patches = [patch.get_window_extent(renderer) for patch in axes.patches if isinstance(patch, FancyBboxPatch)]

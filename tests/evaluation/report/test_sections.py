@@ -19,10 +19,9 @@ from mvtec_tf.evaluation.intervals import Bootstrap
 from mvtec_tf.evaluation.localisation import heatmaps, pixel_section
 from mvtec_tf.evaluation.localisation.heatmaps import HeatMaps
 from mvtec_tf.evaluation.metrics import Costs
-from mvtec_tf.evaluation.report import again, gallery, page, photographs
+from mvtec_tf.evaluation.report import gallery, page, photographs
 from mvtec_tf.evaluation.report.canvas import Picture
-from mvtec_tf.evaluation.report.extras import Extras
-from mvtec_tf.evaluation.report.judge import judge
+from mvtec_tf.evaluation.report.judge import Extras, judge, judge_again, predictions_of
 from mvtec_tf.evaluation.report.page import Pictures, Section
 from mvtec_tf.evaluation.table import Predictions, Row, write_predictions
 from mvtec_tf.evaluation.thresholds import Rule
@@ -174,7 +173,7 @@ def test_judging_again_with_nothing_more_to_show_gives_the_same_figures_and_no_p
     out, document, _ = shown
     copy = tmp_path / "copy"
     shutil.copytree(out, copy)
-    again_document = again.judge_again(copy, Extras(), "unused")
+    again_document = judge_again(copy, Extras(), "unused")
     assert {k: v for k, v in document.items() if k != "pixels"} == again_document
     assert not list((copy / "figures").glob("*.jpg"))
     assert "<h1>T</h1>" in (copy / "report.html").read_text()
@@ -184,17 +183,17 @@ def test_a_judgement_of_an_older_version_is_repeated_by_what_it_says(shown, tmp_
     _, document, table = shown
     write_predictions(tmp_path / "predictions.csv", table)
     (tmp_path / "metrics.json").write_text(json.dumps({k: v for k, v in document.items() if k != "asked"}))
-    again_document = again.judge_again(tmp_path, Extras(), "A title")
+    again_document = judge_again(tmp_path, Extras(), "A title")
     assert again_document["overall"] == document["overall"]
     assert again_document["asked"]["title"] == "A title"
 
 
 def test_a_folder_without_a_judgement_is_refused(tmp_path):
     with pytest.raises(UserError, match="not judged yet"):
-        again.judge_again(tmp_path, Extras(), "A title")
+        judge_again(tmp_path, Extras(), "A title")
     (tmp_path / "metrics.json").write_text("{")
     with pytest.raises(UserError, match="not readable as JSON"):
-        again.predictions_of(tmp_path)
+        predictions_of(tmp_path)
 
 
 def test_examples_are_spread_over_defects_and_scores_and_do_not_depend_on_the_order_of_rows():
