@@ -97,6 +97,13 @@ class Assessment:
         """Whether the model beats calling every image defective, see `Scope.verdict`; "leak" proves nothing."""
         return scope.LEAK if self.leak else self.overall.verdict
 
+    @property
+    def places(self) -> dict[tuple[str, str], tuple[Mapping[str, Metric], Mapping[str, Mapping[str, Metric]]]]:
+        """("overall", ""), ("mean_over_categories", ""), ("category", name) -> the figures, and the trivial ones."""
+        found = {("overall", ""): (self.overall.metrics, self.overall.trivial)}
+        found["mean_over_categories", ""] = (self.mean, self.mean_trivial)
+        return found | {("category", name): (each.metrics, each.trivial) for name, each in self.categories.items()}
+
     def as_json(self) -> dict[str, Any]:
         """The content of `metrics.json` but for the summary."""
         scopes = self.categories.items()

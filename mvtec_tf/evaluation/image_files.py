@@ -15,7 +15,6 @@ from mvtec_tf.errors import UserError
 from mvtec_tf.evaluation.table import Predictions
 from mvtec_tf.files import PathLike
 
-NO_MASKS = "the category has no masks"
 # How many names a message holds.
 _NAMED = 3
 

@@ -83,7 +83,6 @@ class Predictions:
         score: Sequence[float],
         group: Sequence[str] | None = None,
         probability: Sequence[float | None] | None = None,
-        ignored_columns: Sequence[str] = (),
     ) -> "Predictions":
         """The table of these columns; scores may be float32, they keep their exact value.
 
@@ -100,7 +99,6 @@ class Predictions:
             score=np.asarray(score, np.float64),
             group=_strings([""] * count if group is None else group),
             probability=np.array([np.nan] * count if probability is None else probability, np.float64),
-            ignored_columns=tuple(ignored_columns),
         )
         shapes = {name: getattr(columns, name).shape for name in REQUIRED + OPTIONAL}
         if set(shapes.values()) != {(count,)}:
@@ -190,7 +188,8 @@ def read_predictions(path: files.PathLike, allow_leak: bool = False) -> Predicti
             "come from `data_dir` of predict, or from the layout of the folders; splits from an export, not a server."
         )
     predictions = dataclasses.replace(
-        Predictions.from_columns(**columns, ignored_columns=() if by_predict else table.unused(REQUIRED + OPTIONAL)),
+        Predictions.from_columns(**columns),
+        ignored_columns=() if by_predict else tuple(table.unused(REQUIRED + OPTIONAL)),
         left_out=tuple(left_out),
         thresholds=predicted.thresholds_of(called, source),
     )

@@ -117,8 +117,9 @@ def _best(found: Findings) -> Section:
     text = (
         "Means over the draws; below each its 95 % interval. A recipe in the last column may be as good as the first."
     )
-    titles = ["Category and labels", "Highest mean ROC-AUC", *(_NAMES[name] for name in (*COMPARED, GAIN))]
-    columns = [*titles, Column("Not shown to have another ROC-AUC", "words")]
+    names = ["Category and labels", Column("Highest mean ROC-AUC", "left")]
+    figures = [_NAMES[name] for name in (*COMPARED, GAIN)]
+    columns = [*names, *figures, Column("Not shown to have another ROC-AUC", "words")]
     return Section("The best at each budget", [text, Table(columns, rows)])
 
 
@@ -140,9 +141,9 @@ def _curves(found: Findings, pictures: Sequence[Picture]) -> Section:
 
 
 def _ranking(found: Findings, places: Sequence[Place]) -> Section | None:
-    titles = ("Pair", "Figure", "Difference", "p, corrected", "Verdict")
+    columns = ("Pair", Column("Figure", "left"), "Difference", "p, corrected", "Verdict")
     parts = [
-        Section(place.category, [Table(titles, [_pair_row(found, pair) for pair in place.pairs])])
+        Section(place.category, [Table(columns, [_pair_row(found, pair) for pair in place.pairs])])
         for place in places
         if len(place.standings) > 1
     ]
@@ -208,7 +209,7 @@ def _costs(found: Findings) -> Section:
         "time is in the run's record below). Memory is that of the whole process, the libraries and all features "
         "included."
     )
-    columns = ("Head", "Category", "Cells", "Median fit, s", "Longest fit, s", "Peak memory, MB")
+    columns = ("Head", Column("Category", "left"), "Cells", "Median fit, s", "Longest fit, s", "Peak memory, MB")
     return Section("Time and memory", [text, Table(columns, rows)])
 
 

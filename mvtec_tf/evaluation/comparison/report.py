@@ -160,8 +160,9 @@ def _mcnemar(compared: Comparison) -> str | Section:
         "equally good models. Each image counts as independent: with several images of one object the intervals above "
         "are to be trusted instead."
     )
-    titles = ("Method", "Run", "Only it is right", f"Only {first.method.name} is right", "p", "Test")
-    return Section("McNemar's test of the calls", [text, Table(titles, rows)])
+    only = ("Only it is right", f"Only {first.method.name} is right")
+    columns = ("Method", Column("Run", "left"), *only, "p", Column("Test", "left"))
+    return Section("McNemar's test of the calls", [text, Table(columns, rows)])
 
 
 def _by_category(compared: Comparison) -> Section:

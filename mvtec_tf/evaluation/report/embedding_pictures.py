@@ -24,6 +24,7 @@ from mvtec_tf.files import PathLike, replacing, write_text
 KEY = "embedding"
 _TITLE = "What the network sees alike"
 TSNE, PCA = "tsne", "pca"
+KINDS = tuple(f"{method}_{colouring}" for method in (TSNE, PCA) for colouring in ("label", "category", "defect"))
 _NAMES = {TSNE: "t-SNE", PCA: "PCA"}
 _READING = {
     TSNE: "t-SNE puts images that the network sees alike next to each other. Only who is whose neighbour means "

@@ -9,7 +9,7 @@ import numpy as np
 
 from mvtec_tf import files
 from mvtec_tf.data import leaks
-from mvtec_tf.evaluation import recorded, table, trivial
+from mvtec_tf.evaluation import embedding, recorded, table, trivial
 from mvtec_tf.evaluation.assessment import Assessment, assess
 from mvtec_tf.evaluation.image_files import ImageFiles
 from mvtec_tf.evaluation.intervals import Bootstrap
@@ -17,7 +17,7 @@ from mvtec_tf.evaluation.localisation import pixel_metrics, pixel_section
 from mvtec_tf.evaluation.localisation.heatmaps import GivenMaps, HeatMaps
 from mvtec_tf.evaluation.metrics import Costs, Metric
 from mvtec_tf.evaluation.recorded import METRICS_FILE, TABLE_FILE
-from mvtec_tf.evaluation.report import diagrams, gallery, summary
+from mvtec_tf.evaluation.report import diagrams, embedding_pictures, gallery, summary
 from mvtec_tf.evaluation.report import pictures as figures
 from mvtec_tf.evaluation.report import run_report as report
 from mvtec_tf.evaluation.report.canvas import Picture
@@ -33,7 +33,7 @@ _CSV_COLUMNS = ("scope", "category", "defect", "metric", "value", "low", "high",
 _MORE_KINDS = (
     pixel_section.KIND,
     *(f"{gallery.KIND}_{name}" for name in ("misses", "false_alarms")),
-    *(f"{method}_{colouring}" for method in ("tsne", "pca") for colouring in ("label", "category", "defect")),
+    *embedding_pictures.KINDS,
 )
 
 
@@ -85,10 +85,6 @@ class Extras:
         return found
 
     def _embedding(self, evaluate: Predictions) -> Section:
-        # Not above: scikit-learn takes a second to import, and most tables come without an embedding.
-        from mvtec_tf.evaluation import embedding
-        from mvtec_tf.evaluation.report import embedding_pictures
-
         try:
             points = embedding.reduce(evaluate, self.features, self.tsne, self.seed, self.say)
         except embedding.TooFewPointsError as error:
@@ -253,22 +249,14 @@ def _leaks(document: Mapping[str, Any]) -> bool:
 
 def _rows(judged: Assessment) -> Iterator[list[Any]]:
     """The rows of `metrics.csv`: overall, the mean over categories, each category, each defect type."""
-    overall = judged.overall
-    yield from _figures("overall", "", overall.metrics, overall.trivial, overall.images)
-    yield from _figures("mean_over_categories", "", judged.mean, judged.mean_trivial, overall.images)
-    for name, scope in judged.categories.items():
-        yield from _figures("category", name, scope.metrics, scope.trivial, scope.images)
-        for part in scope.parts:
+    for (place, category), (found, idle) in judged.places.items():
+        scope = judged.categories.get(category, judged.overall)
+        for name, metric in found.items():
+            others = [idle[classifier][name].value for classifier in trivial.CLASSIFIERS]
+            yield _row((place, category, "", name), metric, others, scope.images)
+        for part in scope.parts if category else ():
             unknown = [None] * len(trivial.CLASSIFIERS)
-            yield _row(("defect", name, part.name, "recall"), part.recall, unknown, part.images)
-
-
-def _figures(
-    scope: str, category: str, found: Mapping[str, Metric], idle: Mapping[str, Mapping[str, Metric]], images: int
-) -> Iterator[list[Any]]:
-    for name, metric in found.items():
-        others = [idle[classifier][name].value for classifier in trivial.CLASSIFIERS]
-        yield _row((scope, category, "", name), metric, others, images)
+            yield _row(("defect", category, part.name, "recall"), part.recall, unknown, part.images)
 
 
 def _row(names: tuple[str, ...], metric: Metric, idle: list[float | None], images: int) -> list[Any]:

@@ -64,11 +64,13 @@ def write(
       settings: hyperparameters; None: none are logged.
       part: name of a second model that was judged in the same run; its tags begin with it.
     """
-    values = [*_scalars(_places(judged), "value", OWN), *_counts(judged)]
+    both = {f"categories/{name}" if name else place: found for (place, name), found in judged.places.items()}
+    own = {place: figures for place, (figures, _) in both.items()}
+    values = [*_scalars(own, "value", OWN), *_counts(judged)]
     for side in LIMITS:
-        values += _scalars(_places(judged), side, f"{LIMIT}/{side}")
+        values += _scalars(own, side, f"{LIMIT}/{side}")
     for name in trivial.CLASSIFIERS:
-        values += _scalars(_trivial_places(judged, name), "value", f"{TRIVIAL}/{name}")
+        values += _scalars({place: idle[name] for place, (_, idle) in both.items()}, "value", f"{TRIVIAL}/{name}")
     values += [_pr_curve(scope) for scope in (judged.overall, *judged.categories.values()) if _has_both(scope)]
     values += [_image(picture) for picture in pictures]
     values.append(_text("summary", "\n\n".join(sentences)))
@@ -79,17 +81,6 @@ def write(
         values.append(_layout())
         values += _hparams(settings) if settings else ()
     _write_events(pathlib.Path(folder) / f"{EVENTS}_{part}".rstrip("_"), values)
-
-
-def _places(judged: Assessment) -> dict[str, Mapping[str, Metric]]:
-    own = {f"categories/{name}": scope.metrics for name, scope in judged.categories.items()}
-    return {"overall": judged.overall.metrics, "mean_over_categories": judged.mean} | own
-
-
-def _trivial_places(judged: Assessment, classifier: str) -> dict[str, Mapping[str, Metric]]:
-    own = {f"categories/{name}": scope.trivial[classifier] for name, scope in judged.categories.items()}
-    mean = judged.mean_trivial[classifier]
-    return {"overall": judged.overall.trivial[classifier], "mean_over_categories": mean} | own
 
 
 def _scalars(places: Mapping[str, Mapping[str, Metric]], which: str, tag: str) -> Iterator[Summary.Value]:
