@@ -3,8 +3,6 @@
 A folder's name alone says nothing: `test/monday/` may be a day as well as a defect.
 """
 
-import csv
-import io
 import os
 import pathlib
 from collections.abc import Iterable
@@ -26,11 +24,8 @@ _STEPS_OF_MVTEC = 3
 
 def write(path: files.PathLike, records: Iterable[Record]) -> None:
     """Writes the list of a run's images, each with the SHA-256 of its file."""
-    buffer = io.StringIO(newline="")
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(_COLUMNS)
-    writer.writerows([files.sha256(record.file), *(getattr(record, name) for name in _FACTS)] for record in records)
-    files.write_text(path, buffer.getvalue())
+    rows = ([files.sha256(record.file), *(getattr(record, name) for name in _FACTS)] for record in records)
+    files.write_csv(path, _COLUMNS, rows)
 
 
 def read(path: files.PathLike) -> dict[str, list[Record]]:

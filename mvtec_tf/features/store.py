@@ -24,7 +24,7 @@ import numpy as np
 
 from mvtec_tf.data.formats.scan import Record
 from mvtec_tf.errors import UserError
-from mvtec_tf.files import PathLike, sha256, write_json, write_text
+from mvtec_tf.files import PathLike, read_json, sha256, write_json, write_text
 from mvtec_tf.heads.frozen import FrozenFeatures
 
 DESCRIPTION = "features.json"
@@ -232,14 +232,8 @@ def _refuse_others(path: pathlib.Path, description: Mapping[str, Any], records: 
 
 def _describe(path: pathlib.Path) -> dict[str, Any]:
     file = path / DESCRIPTION
-    try:
-        description = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UserError(
-            f"{path}: no features there ({DESCRIPTION} is missing). Write them with extract_features."
-        ) from error
-    except json.JSONDecodeError as error:
-        raise UserError(f"{file}: not readable as JSON ({error}). Remove the folder and extract again.") from error
+    missing = f"{path}: no features there ({DESCRIPTION} is missing). Write them with extract_features."
+    description = read_json(file, missing, "Remove the folder and extract again.")
     if description.get("format") != _FORMAT:
         raise UserError(
             f"{file}: features of format {description.get('format')}, expected {_FORMAT}. Extract them again."

@@ -5,7 +5,6 @@ served later is that same graph with a threshold beside it.
 """
 
 import functools
-import json
 import os
 import pathlib
 import tempfile
@@ -154,11 +153,8 @@ def read_card(path: files.PathLike) -> dict[str, Any]:
     Raises:
       UserError: it was not written by this program.
     """
-    file = pathlib.Path(path) / EXTRA / CARD
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: not a SavedModel written by this program ({EXTRA}/{CARD} is missing).") from error
+    missing = f"{path}: not a SavedModel written by this program ({EXTRA}/{CARD} is missing)."
+    return files.read_json(pathlib.Path(path) / EXTRA / CARD, missing=missing)
 
 
 def _load(path: str) -> Any:

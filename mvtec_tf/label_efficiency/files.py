@@ -61,7 +61,7 @@ def _plain(name: str) -> str:
 
 def write_table(path: pathlib.Path, results: Iterable[CellResult]) -> None:
     """`cells.csv`, sorted; a figure that does not exist is an empty field."""
-    files.write_text(path, files.csv_text(COLUMNS, map(_line, in_order(results))))
+    files.write_csv(path, COLUMNS, map(_line, in_order(results)))
 
 
 def in_order(results: Iterable[CellResult]) -> list[CellResult]:

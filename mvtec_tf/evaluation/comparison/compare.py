@@ -264,26 +264,27 @@ def _standing(method: Method, runs: Sequence[_Run], first: Method, first_runs: S
 
 def _averaged(runs: Sequence[_Run], place: Place, name: str) -> Metric:
     """The mean over the runs with its interval over images."""
-    found = [run.figures[place][name] for run in runs]
-    rows = [run.replicates[place].get(name) for run in runs]
     if len(runs) == 1 and place != MEANS:
-        return found[0]
-    without = next((metric for metric in found if metric.value is None), None)
-    if without:
-        return Metric(None, without.reason)
-    mean = Metric(float(np.mean([metric.value for metric in found])), note=found[0].note if place == MEANS else "")
-    return intervals.with_interval(mean, _mean_of_runs(rows))
+        return runs[0].figures[place][name]
+    return intervals.with_interval(*_mean(runs, place, name))
 
 
 def _difference(runs: Sequence[_Run], first: Sequence[_Run], place: Place, name: str) -> Metric:
     """The means' difference, with the interval of the differences in each resample."""
-    one, other = ([run.figures[place][name] for run in of] for of in (runs, first))
-    without = next((metric for metric in (*one, *other) if metric.value is None), None)
+    (one, rows), (other, others) = (_mean(of, place, name) for of in (runs, first))
+    if one.value is None or other.value is None:
+        return Metric(None, one.reason or other.reason)
+    return intervals.with_interval(Metric(one.value - other.value), rows - others)
+
+
+def _mean(runs: Sequence[_Run], place: Place, name: str) -> tuple[Metric, np.ndarray]:
+    """The mean over the runs, without an interval, and in each resample."""
+    found = [run.figures[place][name] for run in runs]
+    without = next((metric for metric in found if metric.value is None), None)
     if without:
-        return Metric(None, without.reason)
-    value = float(np.mean([metric.value for metric in one]) - np.mean([metric.value for metric in other]))
-    rows = [_mean_of_runs([run.replicates[place].get(name) for run in of]) for of in (runs, first)]
-    return intervals.with_interval(Metric(value), rows[0] - rows[1])
+        return Metric(None, without.reason), np.zeros(0)
+    mean = Metric(float(np.mean([metric.value for metric in found])), note=found[0].note if place == MEANS else "")
+    return mean, _mean_of_runs([run.replicates[place].get(name) for run in runs])
 
 
 def _mean_of_runs(rows: Sequence[np.ndarray | None]) -> np.ndarray:

@@ -49,11 +49,6 @@ class ExactRanking:
         tied = self._distinct[np.minimum(places, len(self._distinct) - 1)] == free
         _add_counts(self._below, places + tied)
 
-    @property
-    def free(self) -> int:
-        """How many free pixels were counted."""
-        return self._free
-
     def auroc(self) -> float:
         """Chance that a defective pixel is hotter than a free one, ties counting half."""
         below, up_to = np.cumsum(self._below[:-1]), np.cumsum(self._up_to[:-1])

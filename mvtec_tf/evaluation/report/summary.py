@@ -38,6 +38,12 @@ METRIC_TEXTS: Mapping[str, tuple[str, str]] = {
 TABLE_DIGITS = 4
 _HELD_OUT = "the held-out good ones that the threshold rests on"
 _TOO_MANY = ("More good evaluated images are stopped", " than the held-out good ones let expect")
+# What is missing for figures of detection, where no defective image was evaluated.
+_NEEDED = (
+    "So there are no figures of detection. For them, photograph defective parts and judge again: what share of "
+    f"them is found is known to 18 percentage points with {thresholds.FEW} defective objects, and from two objects "
+    "on their labels can be learned from. The interval above narrows with more good test images."
+)
 # So many categories are named in a sentence; beyond that, their number.
 _NAMED = 5
 
@@ -302,7 +308,7 @@ def _listed(names: Sequence[str]) -> str:
 def _ranking(judged: Assessment) -> str:
     found = judged.overall.metrics["roc_auc"]
     if not judged.overall.defective:
-        return _needed(judged.overall)
+        return _NEEDED
     if found.value is None:
         return f"ROC-AUC does not exist, because {found.reason}."
     mean = judged.mean["roc_auc"]
@@ -313,15 +319,6 @@ def _ranking(judged: Assessment) -> str:
     if found.value < 0.5:
         text += " Below 0.5 good images tend to score higher than defective ones: are labels or scores turned round?"
     return text
-
-
-def _needed(judged: Scope) -> str:
-    """What is missing for figures of detection, where no defective image was evaluated."""
-    return (
-        "So there are no figures of detection. For them, photograph defective parts and judge again: what share of "
-        f"them is found is known to 18 percentage points with {thresholds.FEW} defective objects, and from two objects "
-        "on their labels can be learned from. The interval above narrows with more good test images."
-    )
 
 
 def _not_judged(judged: Assessment) -> str:
