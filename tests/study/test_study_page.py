@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import html
 import json
 
 import numpy as np
@@ -220,4 +221,4 @@ def test_the_diagrams_of_a_runs_second_model_are_of_that_model(tmp_path):
     assert methods[1].labels_used == 24
     page = study_report.render(study(methods, bootstrap=Bootstrap(10)), "x")
     assert "Fit a head: logistic" in page
-    assert "Fit a head: the original study&#x27;s" in page
+    assert "Fit a head: the original study's" in html.unescape(page)

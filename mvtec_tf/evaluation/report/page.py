@@ -172,7 +172,7 @@ def html(
         # From the first one without room on: gaps in the middle would look like an error.
         if hidden or room < 0:
             hidden.add(picture.file_name)
-    return render("page.html", hidden=hidden, **told)
+    return str(render("page.html", hidden=hidden, **told))
 
 
 def render(template: str, **values: Any) -> Markup:
