@@ -1,6 +1,7 @@
 """Where the images and masks of a table's rows lie, and what a mask says of its image."""
 
 import dataclasses
+import os
 import pathlib
 from collections.abc import Mapping, Sequence
 
