@@ -141,30 +141,19 @@ def read_json(file: PathLike, missing: str = "", advice: str = "") -> dict[str, 
     return found
 
 
-def csv_text(columns: Sequence[str], rows: Iterable[Iterable[Any]]) -> str:
-    """The text of a CSV file: a header, and a line for each row."""
-    buffer = io.StringIO(newline="")
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(rows)
-    return buffer.getvalue()
-
-
 def write_text(path: PathLike, text: str) -> None:
     """Writes `text` as UTF-8, all or nothing."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
-def write_csv(path: PathLike, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Writes a table in CSV, all or nothing.
-
-    Args:
-      path: of the file.
-      columns: titles.
-      rows: a value of each column; None is an empty cell.
-    """
-    write_text(path, csv_text(columns, rows))
+def write_csv(path: PathLike, columns: Sequence[str], rows: Iterable[Iterable[Any]]) -> None:
+    """Writes a table in CSV, all or nothing: a header, and a line for each row; None is an empty cell."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+    write_text(path, text.getvalue())
 
 
 def write_json(path: PathLike, value: Any) -> None:
