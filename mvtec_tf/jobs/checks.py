@@ -71,10 +71,8 @@ def of_training(said: TrainClassifierSettings) -> TrainClassifierSettings:
     """The settings with nothing left unsaid. Raises UsageError if they contradict each other."""
     said.check_threshold()
     said.check_leak()
-    for name in _OF_TRAINING:
-        if said.is_study and getattr(said, name) is not None:
-            raise UsageError(f"`{name}`: `protocol`=study fixes its own split of the images. Leave it out.")
     if said.is_study:
+        unread.refuse(said, _OF_TRAINING, "`protocol`=study fixes its own split of the images")
         unread.refuse(said, _OF_THRESHOLD, "`protocol`=study calls the likelier class")
     unread.of_weights(said)
     unsaid = {name: value for name, value in _OF_TRAINING.items() if getattr(said, name) is None}
@@ -176,12 +174,7 @@ def _encoders_of(settings: LabelEfficiencySettings) -> dict[str, str]:
             "none, or a weights file; or `encoders` without start."
         )
     if START not in items:
-        unused = ", ".join(f"`{name}`" for name in _OF_START if getattr(settings, name))
-        if unused:
-            raise UsageError(
-                f"{unused}: of no use, because start is not among the `encoders`, and each of them has its own "
-                "backbone and size. Leave out, or add start."
-            )
+        unread.refuse(settings, _OF_START, "start is not among the `encoders`, and each has its own backbone and size")
     return dict(zip(names, items, strict=True))
 
 

@@ -1,6 +1,6 @@
 """Settings that nothing would read beside what else is asked for: refused, since who gives one expects a difference."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from mvtec_tf import settings as settings_lib
@@ -19,14 +19,12 @@ DEFAULTS = {
     "pooling": ("mean",),
     "tiles": "1x1",
 }
-HEAD_NUMBERS = {
-    "head_c": "c",
-    **{name: name for name in ("neighbours", "memory_bank", "coreset_candidates", "padim_channels", "hybrid_of")},
-}
+# Setting -> field of `HeadSettings`.
+HEAD_NUMBERS = {"head_c" if field == "c" else field: field for field in READ_BY}
 _AVERAGES = "averages patch features"
 
 
-def refuse(said: Any, names: Sequence[str], why: str) -> None:
+def refuse(said: Any, names: Iterable[str], why: str) -> None:
     """`settings.refuse_unread` of a job's settings."""
     settings_lib.refuse_unread(said, names, why, DEFAULTS)
 
