@@ -13,6 +13,7 @@ import dataclasses
 import difflib
 import inspect
 import io
+import numbers
 import os
 import re
 import types
@@ -21,6 +22,15 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal
 
 from mvtec_tf.errors import UsageError, UserError
+
+# Kind of a setting -> what its values are, also in words.
+_KINDS: Mapping[type, tuple[Any, str]] = {
+    bool: (bool, "true or false"),
+    int: (numbers.Integral, "a whole number"),
+    float: (numbers.Real, "a number"),
+    str: ((str, os.PathLike), "a text"),
+    tuple: ((tuple, list), "a list of texts"),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,9 +139,11 @@ def texts(items: Any) -> tuple[str, ...]:
 
 def _of_kind(setting: Setting, value: Any) -> Any:
     """A value as the setting has it."""
-    if value is None or setting.kind in (bool, int):
-        return value
-    return {str: _text, tuple: texts, float: float}[setting.kind](value)
+    if value is not None and setting.kind in (str, tuple):
+        return {str: _text, tuple: texts}[setting.kind](value)
+    # NumPy's numbers become Python's, which JSON knows; what is of another kind is refused by `check`.
+    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    return setting.kind(value) if is_number and isinstance(value, _KINDS[setting.kind][0]) else value
 
 
 def _text(value: Any) -> str:
@@ -145,12 +157,16 @@ def check_all(settings: Any) -> None:
 
 
 def check(setting: Setting, value: Any) -> None:
-    """Raises UsageError if the value is out of the setting's bounds or is none of its choices."""
-    if value is None:
+    """Raises UsageError if the value is of another kind, out of the setting's bounds or none of its choices."""
+    if value is None and setting.optional:
         return
+    kind, expected = _KINDS[setting.kind]
+    # To Python True is a number.
+    if not isinstance(value, kind) or isinstance(value, bool) != (setting.kind is bool):
+        raise UsageError(f"`{setting.name}`={value!r}: expected {expected}.")
     if setting.choices and value not in setting.choices:
         raise UsageError(f"`{setting.name}`={value}: expected one of {', '.join(setting.choices)}.")
-    if setting.kind not in (int, float) or isinstance(value, bool):
+    if setting.kind not in (int, float):
         return
     least, above, most = (setting.metadata.get(name) for name in ("least", "above", "most"))
     # Written so that NaN is refused too.

@@ -94,6 +94,29 @@ def test_a_slip_in_a_settings_name_is_answered_with_the_nearest(toy, tmp_path):
         mt.fit(toy, run_dir=tmp_path / "run", label_buget=0.1)
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *({"heatmaps": value} for value in ("no", 1)),
+        *({"seed": value} for value in (1.5, True, None, "3")),
+        *({"head_c": value} for value in ("2", True)),
+    ],
+    ids=str,
+)
+def test_a_setting_of_another_kind_is_refused_and_not_taken_for_something(wrong, toy, tmp_path):
+    (name,) = wrong
+    with pytest.raises(UserError, match=f"`{name}`=.*: expected"):
+        mt.fit(toy / "flange", weights="none", run_dir=tmp_path / "run", **wrong)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_numbers_of_numpy_are_numbers(toy, tmp_path):
+    asked = {"seed": np.int64(3), "head_c": np.float32(2), "weights": None}
+    # As far as the missing weights.
+    with pytest.raises(UserError, match="Give either"):
+        mt.fit(toy / "flange", run_dir=tmp_path / "run", **asked)
+
+
 def test_anybodys_table_is_judged_and_runs_are_compared(model, tmp_path):
     report = mt.judge(model.path / "predictions.csv", resamples=20)
     assert report.metrics["roc_auc"] == model.metrics["roc_auc"]

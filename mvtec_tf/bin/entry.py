@@ -41,6 +41,7 @@ def run(
     if settings is not None:
         define.define(settings)
     arguments = _parse(sys.argv)
+    _say_repeated(sys.argv[1:])
     quiet.set_up(logging.get_verbosity())
     sys.unraisablehook = _interrupt_again
     # A name that the terminal's encoding does not have is no reason to stop a job.
@@ -92,6 +93,16 @@ def _parse(argv: list[str]) -> list[str]:
     except SystemExit:  # only the help flags leave from inside the parser
         sys.stdout.flush()
         sys.exit(0)
+
+
+def _say_repeated(argv: list[str]) -> None:
+    """Says which flag stands in the command line itself more than once: also of a list only the last one counts."""
+    given = argv[: argv.index("--")] if "--" in argv else argv
+    names = [text.lstrip("-").split("=", 1)[0] for text in given if text.startswith("-")]
+    for name in sorted({name for name in names if names.count(name) > 1 and name in flags.FLAGS} - {"flagfile"}):
+        several = " Several go into one, with commas." if isinstance(flags.FLAGS[name].value, list) else ""
+        last = flags.FLAGS[name].serialize()
+        print(f"--{name} stands there {names.count(name)} times, and the last one counts: {last}.{several}", flush=True)
 
 
 def _about_flagfile(argv: list[str], error: Exception) -> str:

@@ -49,6 +49,18 @@ def test_what_is_no_command_is_said_with_the_way_to_it(capsys):
     assert "flags stand behind a command" in capsys.readouterr().err
 
 
+def test_a_flag_that_stands_twice_in_a_command_is_said_also_where_it_is_a_list(tmp_path):
+    twice = ("--data_dir=a", "--data_dir=b", "--seed=1", "--seed=2", "--head=lda")
+    done = run_binary("fit_probe", *twice, "--weights=none", f"--run_dir={tmp_path / 'run'}", check=False)
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("--data_dir stands there 2 times, and the last one counts: --data_dir=b. Several")
+    assert lines[1] == "--seed stands there 2 times, and the last one counts: --seed=2."
+    assert "--data_dir=b: expected a folder" in done.stderr
+    (tmp_path / "some.flags").write_text("--seed=1\n--data_dir=a\n")
+    flags = (f"--flagfile={tmp_path / 'some.flags'}", "--seed=2", "--data_dir=b", f"--run_dir={tmp_path / 'run'}")
+    assert "stands there" not in run_binary("fit_probe", "--weights=none", *flags, check=False).stdout
+
+
 def test_a_slip_in_a_flags_name_is_answered_with_the_nearest():
     done = run_binary("make_toy", "--out=x", "--test_god=3", check=False)
     assert done.returncode == 2
