@@ -74,7 +74,13 @@ class PathsParser(flags.ListParser):
         pieces, found = argument.split(","), []
         while pieces and argument:
             ends = range(len(pieces), 0, -1)
-            count = next((end for end in ends if os.path.exists(",".join(pieces[:end]).strip())), 1)
+            count = next((end for end in ends if _is_there(",".join(pieces[:end]).strip())), 1)
             found.append(",".join(pieces[:count]).strip())
             pieces = pieces[count:]
         return found
+
+
+def _is_there(text: str) -> bool:
+    """Whether there is such a path, or such paths where a text names them: NAME=PATH, NAME=PATH+PATH."""
+    _, named, paths = text.partition("=")
+    return os.path.exists(text) or (bool(named) and all(map(os.path.exists, paths.split("+"))))

@@ -134,7 +134,7 @@ class JudgeSettings(ExtraSettings, ThresholdSettings):
     predictions: str
     out: str
     threshold: float | None = None
-    heatmaps: tuple[str, ...] = ()
+    heatmaps: tuple[str, ...] = dataclasses.field(default=(), metadata={"paths": True})
     categories: tuple[str, ...] = ()
     features: str | None = None
     resamples: int = number(1000, least=0)
@@ -228,7 +228,7 @@ class LabelEfficiencySettings(
       quick: a first look in minutes: 4 budgets, 3 draws, 224 px, where not given.
     """
 
-    encoders: tuple[str, ...] = ("start",)
+    encoders: tuple[str, ...] = dataclasses.field(default=("start",), metadata={"paths": True})
     heads: tuple[str, ...] = ("logistic", "mahalanobis", "nearest_neighbours")
     recipe: Literal["few_labels", "auto", "none"] = "few_labels"
     recipe_image_size: int | None = number(None, least=1)
@@ -255,7 +255,7 @@ class CompareSettings:
       seed: random seed of the resamples.
     """
 
-    runs: tuple[str, ...]
+    runs: tuple[str, ...] = dataclasses.field(metadata={"paths": True})
     out: str
     study: bool = False
     title: str = "Comparison"

@@ -29,12 +29,19 @@ def expand(paths: Iterable[str], say: Callable[[str], None] = lambda sentence: N
     for path in paths:
         names = [path]
         if not os.path.lexists(path) and _MAGIC & set(path):
-            names = sorted(glob.glob(path, recursive=True)) or names
+            names = sorted(glob.glob(_pattern(path), recursive=True)) or names
         for name in names:
             found.update(dict.fromkeys(_below(name, say) if os.path.isdir(name) else [name]))
     if called := masks.beside_images(found):
         say(f"{len(called)} of the files are called as masks. {as_photograph(*called[0])}")
     return list(found)
+
+
+def _pattern(path: str) -> str:
+    """The pattern that a path is, in which folders that are there stand for themselves, whatever their names."""
+    steps = path.split(os.sep)
+    there = next((end for end in range(len(steps) - 1, 0, -1) if os.path.isdir(os.sep.join(steps[:end]))), 0)
+    return os.sep.join([*map(glob.escape, steps[:there]), *steps[there:]])
 
 
 def as_photograph(mask: str, image: str) -> str:

@@ -236,6 +236,16 @@ def test_paths_are_files_folders_patterns_and_lists_each_image_once(tmp_path):
     ]
 
 
+def test_a_pattern_below_a_folder_whose_name_looks_like_one_finds_its_files(tmp_path):
+    folder = tmp_path / "line [1] *" / "day ?"
+    folder.mkdir(parents=True)
+    for name in ("a.png", "b[1].png"):
+        (folder / name).touch()
+    assert inputs.expand([f"{folder}/*.png"]) == [f"{folder}/a.png", f"{folder}/b[1].png"]
+    assert inputs.expand([f"{tmp_path}/line [[]1] */*/a.*"]) == [f"{folder}/a.png"]
+    assert inputs.expand([f"{folder}/b[1].png", f"{folder}/c[1].png"]) == [f"{folder}/b[1].png", f"{folder}/c[1].png"]
+
+
 def test_files_that_are_called_as_masks_of_others_are_judged_with_a_word(tmp_path):
     for name in ("a.png", "a_mask.png", "b_gt.png", "c.png", "c.jpg"):
         (tmp_path / name).touch()
