@@ -319,8 +319,14 @@ class Model:
         return answers["probability"]
 
     def explain(self, image: Image) -> Explanation:
-        """Where the score of one image comes from."""
+        """Where the score of one image comes from.
+
+        Raises:
+          UserError: it cannot be read, or there are several.
+        """
         answers = self._answers("explain", image)
+        if len(answers.get("heat_map", ())) != 1:
+            raise UserError(f"`image`: {len(answers.get('heat_map', ()))} images; expected one. Explain one by one.")
         return Explanation(answers["heat_map"][0], answers["overlay_bytes"][0])
 
     def report(self) -> pathlib.Path:
@@ -349,6 +355,8 @@ class Model:
         from mvtec_tf.graphs import scoring
 
         single = isinstance(images, (str, os.PathLike)) or (isinstance(images, np.ndarray) and images.ndim < 4)
+        if isinstance(images, bytes) or not (single or isinstance(images, Iterable)):
+            raise TypeError(f"images: expected files or arrays, found {type(images).__name__}.")
         with tempfile.TemporaryDirectory(prefix="mvtec_tf_arrays_") as folder:
             named = enumerate([images] if single else images)
             files = [_file_of(image, pathlib.Path(folder) / f"{index}.png") for index, image in named]
@@ -358,8 +366,11 @@ class Model:
 def _file_of(image: Image, place: pathlib.Path) -> str:
     """The file itself, or for an array the PNG file `place`, so that both go the same way."""
     if not isinstance(image, np.ndarray):
+        if not isinstance(image, (str, os.PathLike)):
+            raise TypeError(f"images: expected files or arrays, found {type(image).__name__} among them.")
         return os.fspath(image)
-    if image.dtype != np.uint8 or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] != 3):
+    colours = image.shape[2:] in ((), (3,)) and image.ndim > 1
+    if image.dtype != np.uint8 or not colours or not image.size:
         raise UserError(
             f"An array of {image.dtype} {list(image.shape)}: expected uint8 [height, width, 3] in RGB, or "
             "[height, width]."

@@ -21,6 +21,8 @@ from mvtec_tf.errors import UserError
 PATTERN = re.compile(r"[][\\*?]")
 PathLike = str | os.PathLike[str]
 _SPEAK_EVERY_SECONDS = 10
+# Of a name to which some bytes are added; file systems take 255.
+_LONGEST = 200
 _DIGESTS: dict[tuple[str | int, ...], str] = {}
 
 
@@ -49,12 +51,20 @@ def replacing(path: PathLike) -> Iterator[pathlib.Path]:
     """
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{os.getpid()}.partial.{path.name}")
+    temporary = path.with_name(f".{os.getpid()}.partial.{_tail(path.name)}")
     try:
         yield temporary
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _tail(name: str) -> str:
+    """A name to which something can be added, for file systems that take 255 bytes; its suffixes are kept."""
+    whole = os.fsencode(name)
+    if len(whole) <= _LONGEST:
+        return name
+    return f"{hashlib.sha256(whole).hexdigest()[:16]}.{whole[-_LONGEST // 2 :].decode('utf-8', 'ignore')}"
 
 
 @contextlib.contextmanager

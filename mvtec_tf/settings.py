@@ -13,6 +13,7 @@ import dataclasses
 import difflib
 import inspect
 import io
+import math
 import numbers
 import os
 import re
@@ -168,8 +169,9 @@ def check(setting: Setting, value: Any) -> None:
         raise UsageError(f"`{setting.name}`={value}: expected one of {', '.join(setting.choices)}.")
     if setting.kind not in (int, float):
         return
+    if not math.isfinite(value):
+        raise UsageError(f"`{setting.name}`={value}: expected a finite number.")
     least, above, most = (setting.metadata.get(name) for name in ("least", "above", "most"))
-    # Written so that NaN is refused too.
     if least is not None and not value >= least:
         raise UsageError(f"`{setting.name}`={value}: must be {least} or more.")
     if above is not None and not value > above:

@@ -83,6 +83,19 @@ def test_what_is_no_image_and_what_only_a_run_has_are_said(model, tmp_path):
         mt.load(tmp_path)
 
 
+def test_no_image_has_no_score_and_several_have_no_explanation_together(model, toy):
+    assert model.score([]).shape == model.predict([]).shape == (0,)
+    image = next((toy / "flange/test/good").iterdir())
+    for several in ([image, image], []):
+        with pytest.raises(UserError, match="expected one"):
+            model.explain(several)
+    for nothing in (None, 3, b"bytes", Image.new("RGB", (8, 8)), [None], [[image]]):
+        with pytest.raises(TypeError, match="images: expected files or arrays, found"):
+            model.score(nothing)
+    with pytest.raises(UserError, match=r"An array of uint8 \[0, 0, 3\]: expected"):
+        model.score(np.zeros((0, 0, 3), np.uint8))
+
+
 def test_a_finished_run_is_read_and_not_fitted_again(model, toy, capsys):
     again = mt.fit(toy / "flange", run_dir=model.path, head="mahalanobis", label_budget=0.25, **SMALL)
     assert "nothing to do" in capsys.readouterr().out

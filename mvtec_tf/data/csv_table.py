@@ -21,6 +21,11 @@ _SEPARATOR_LINE = re.compile(r'\A"?sep=(.)"?\r?(\n|\Z)', re.IGNORECASE)
 _MARKS = {b"\xff\xfe\0\0": "utf-32", b"\0\0\xfe\xff": "utf-32", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 # First bytes of what is saved instead of a text, and its name.
 _NO_TEXT = {b"PK\x03\x04": "an Excel or OpenDocument workbook", b"\xd0\xcf\x11\xe0": "an old Excel workbook"}
+# A word in a column's name -> what it is called here.
+_OTHER_WORDS = {
+    **dict.fromkeys(("set", "subset", "partition"), "split"),
+    **dict.fromkeys(("object", "serial", "specimen"), "group"),
+}
 # At most so many bytes show whether every second one is 0.
 _LOOKED_AT = 1000
 
@@ -76,8 +81,9 @@ class CsvTable:
             raise UserError(f"{path}, line {self._line}: the column {doubled[0]!r} stands there twice. Remove one.")
         for name in self.unused(known.values()):
             absent = set(known.values()) - set(self.columns)
-            # `group_id` and `mask_path` hold the word itself.
-            within = sorted(absent & set(re.split(r"[\W_]+", name.casefold())))
+            # `group_id` and `mask_path` hold the word itself, `serial_number` another one for it.
+            parts = re.split(r"[\W_]+", name.casefold())
+            within = sorted(absent & {*parts, *(_OTHER_WORDS[part] for part in parts if part in _OTHER_WORDS)})
             if near := within or difflib.get_close_matches(name.casefold(), absent, n=1, cutoff=0.8):
                 raise UserError(f"{path}: a column {name!r}. Did you mean {near[0]!r}? Rename it in either case.")
 

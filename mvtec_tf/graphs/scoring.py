@@ -49,6 +49,8 @@ def score_files(model: PathLike, files: Sequence[str], batch_size: int = 32) -> 
 
 def run_signature(signature: Callable, files: Sequence[str], batch_size: int, verb: str) -> dict[str, np.ndarray]:
     """All outputs of a signature that takes `image_bytes`, each [N, ...], with a line of progress now and then."""
+    if not files:
+        return {name: value.numpy() for name, value in signature(image_bytes=tf.zeros([0], tf.string)).items()}
     parts: dict[str, list[np.ndarray]] = {}
     spoke = time.monotonic()
     done = 0

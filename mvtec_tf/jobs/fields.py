@@ -1,7 +1,6 @@
 """Settings that several jobs share, as plain data: images, run, protocol, threshold, encoder, features, numbers."""
 
 import dataclasses
-import math
 from typing import Any, Literal
 
 from mvtec_tf.data.decoding.limits import MAX_PIXELS
@@ -103,10 +102,8 @@ class ThresholdSettings:
         if target is not None and not 0 < target <= 1:
             raise UsageError(f"`{method}`={target}: expected a share above 0 and up to 1, such as 0.95.")
         costs = self._costs()
-        if not all(map(math.isfinite, costs)) or not any(costs):
-            raise UsageError(
-                f"`cost_miss`={costs[0]:g} and `cost_false_alarm`={costs[1]:g}: expected finite costs, not both 0."
-            )
+        if not any(costs):
+            raise UsageError("`cost_miss`=0 and `cost_false_alarm`=0: expected costs that are not both 0.")
 
     def rule_and_costs(self) -> dict[str, Any]:
         """The arguments `rule` and `costs` of `judge`."""

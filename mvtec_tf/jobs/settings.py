@@ -1,7 +1,6 @@
 """What each job is asked for, as plain data. Nothing heavy is imported: a command line shows and checks it at once."""
 
 import dataclasses
-import math
 from typing import Literal
 
 from mvtec_tf.errors import UsageError
@@ -148,8 +147,6 @@ class JudgeSettings(ExtraSettings, ThresholdSettings):
         super().check_threshold()
         if self.threshold is None:
             return
-        if not math.isfinite(self.threshold):
-            raise UsageError(f"`threshold`={self.threshold}: expected a finite number.")
         if self.threshold_is_given or self.threshold_per == "category":
             raise UsageError(
                 "`threshold` is given, so none is chosen: leave it out, or what else says how one is chosen."

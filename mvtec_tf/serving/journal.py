@@ -35,6 +35,7 @@ class Journal:
     Attributes:
       names: of all rows, each with the `mark` of its row.
       failed: number of rows with which something went wrong.
+      unjudged: those of them that have no verdict.
 
     Raises:
       UserError: another process has it open, it is another table, or it cannot be written.
@@ -46,7 +47,7 @@ class Journal:
         self._form = form
         self.names: dict[str, int] = {}
         self._values: dict[str, set[str]] = {name: set() for name in SHARED if name in self._columns}
-        self.failed = 0
+        self.failed = self.unjudged = 0
         try:
             self.file.parent.mkdir(parents=True, exist_ok=True)
             self._handle = self.file.open("a+b", buffering=0)
@@ -84,7 +85,7 @@ class Journal:
             self._handle = handle
             self._write(self._line(self._columns) if self._form == ".csv" else "")
             self._write("".join(self._line([row[name] for name in self._columns]) for row in rows))
-        self.names, self.failed = {}, 0
+        self.names, self.failed, self.unjudged = {}, 0, 0
         for row in rows:
             self._note(row)
 
@@ -162,7 +163,9 @@ class Journal:
 
     def _note(self, row: Mapping[str, Any]) -> None:
         self.names[row[self._columns[0]]] = mark(row)
-        self.failed += bool(row[self._columns[-1]])
+        failed = bool(row[self._columns[-1]])
+        self.failed += failed
+        self.unjudged += failed and not row.get("verdict")
         for column, values in self._values.items():
             values.add(row[column])
 

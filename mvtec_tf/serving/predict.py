@@ -40,9 +40,10 @@ def predict(settings: PredictSettings) -> None:
         print(summary if tally.verdicts.total() else "Nothing was left to judge.")
     print(out, flush=True)
     if table.failed:
-        raise UserError(
-            f"{table.failed} of {len(table.names)} images could not be judged; the column error of {out} says why."
-        )
+        rest = table.failed - table.unjudged
+        found = [f"{table.unjudged} of {len(table.names)} images could not be judged"] * bool(table.unjudged)
+        found += [f"{rest} were judged, but have no overlay"] * bool(rest)
+        raise UserError(f"{', and '.join(found)}; the column error of {out} says why.")
 
 
 def _files(settings: PredictSettings) -> list[str]:

@@ -1,7 +1,6 @@
 """What exporting and predicting are asked for, as plain data; nothing heavy is imported."""
 
 import dataclasses
-import math
 import pathlib
 
 from mvtec_tf import files
@@ -54,8 +53,6 @@ class ExportSettings(ExportOptions):
                 f"`server_root`={self.server_root}: TensorFlow Serving takes a folder with any of [ ] \\ * ? in its "
                 "name for a pattern and finds no model in it."
             )
-        if self.threshold is not None and not math.isfinite(self.threshold):
-            raise UsageError(f"`threshold`={self.threshold}: expected a finite number.")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

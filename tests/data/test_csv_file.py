@@ -165,6 +165,7 @@ def test_columns_that_mean_nothing_are_named(table):
         ("images/g00.png,0,,,,test\nimages/g01.png,0,,,,", "line 3: split is empty"),
         ("images/g00.png,0,,,,test", "no good images of category 'labels' are for training"),
         ("images/d0.jpg,1,,,,", "no good images of category 'labels' in it"),
+        ("images/g00.png,0,,,7,\nimages/d0.jpg,1,,,7,", "because group joins them with a defective one"),
         ("", "no images in it"),
     ],
 )

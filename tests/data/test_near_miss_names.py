@@ -379,8 +379,14 @@ def test_a_table_with_the_columns_of_groups_is_one_whatever_its_name(tmp_path, n
         records.scan([folder])
 
 
-@pytest.mark.parametrize(("column", "known"), [("group_id", "group"), ("mask path", "mask"), ("Defect-Type", "defect")])
-def test_a_column_that_holds_the_name_of_a_known_one_is_refused(tmp_path, column, known):
+@pytest.mark.parametrize(
+    ("column", "known"),
+    [
+        *(("group_id", "group"), ("mask path", "mask"), ("Defect-Type", "defect")),
+        *(("subset", "split"), ("Set", "split"), ("Serial Number", "group"), ("object", "group")),
+    ],
+)
+def test_a_column_that_holds_the_name_of_a_known_one_or_another_word_for_it_is_refused(tmp_path, column, known):
     _image(tmp_path / "0.png")
     (tmp_path / "list.csv").write_text(f"path,label,{column}\n0.png,0,\n")
     with pytest.raises(UserError, match=f"Did you mean '{known}'"):

@@ -354,6 +354,20 @@ def test_the_binary_judges_with_a_model_here_and_says_what_is_wrong_with_another
     assert "threshold" in done.stderr
 
 
+def test_an_image_without_its_overlay_was_judged_all_the_same_and_is_not_counted_as_one_that_was_not(
+    exported, toy, tmp_path
+):
+    image = sorted(pathlib.Path(toy).glob("*/test/good/*.png"))[0]
+    long = tmp_path / f"{'x' * 251}.png"
+    long.write_bytes(image.read_bytes())
+    flags = (f"--model={exported}", f"--overlays={tmp_path / 'overlays'}")
+    done = run_binary("predict", *flags, f"--out={tmp_path / 'one.csv'}", long, check=False)
+    assert done.returncode == 1
+    assert "ERROR: 1 were judged, but have no overlay; the column error of" in done.stderr
+    done = run_binary("predict", *flags, f"--out={tmp_path / 'two.csv'}", long, tmp_path / "none.png", check=False)
+    assert "ERROR: 1 of 2 images could not be judged, and 1 were judged, but have no overlay;" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("flags", "words"),
     [

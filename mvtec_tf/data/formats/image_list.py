@@ -73,10 +73,11 @@ def _read_category(
         records = division.divide(records)
         sentences = [division.describe(name, records)]
     if not any(record.split == TRAIN for record in records):
-        raise UserError(
-            f"{path}: no good images of category {name!r} are for training. "
-            + ("Add good images." if undivided else f"Write {TRAIN} into the column split of some good ones.")
-        )
+        advice = f"Write {TRAIN} into the column split of some good ones."
+        if undivided:
+            why = "by their names or because group joins them with a defective one"
+            advice = f"All were kept for testing, {why}. Add some."
+        raise UserError(f"{path}: no good images of category {name!r} are for training. {advice}")
     return records, sentences
 
 

@@ -33,6 +33,7 @@ WIDTH, HEIGHT = 3.6, 3.2
 DPI = 200
 FONT = 9
 SMALL = FONT - 0.5
+_LONGEST = 120
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +73,8 @@ class Picture:
 
 def file_name(kind: str, number: int, name: str, suffix: str = ".png") -> str:
     """Of a picture of one kind of many; the number keeps two names apart that are alike but for letters no file has."""
-    return f"{kind}_{number:02d}_{re.sub('[^A-Za-z0-9-]+', '_', name)}{suffix}"
+    # The number tells it from others; file systems take no name of more than 255 bytes.
+    return f"{kind}_{number:02d}_{re.sub('[^A-Za-z0-9-]+', '_', name)[-_LONGEST:]}{suffix}"
 
 
 def empty(height: float = HEIGHT) -> Figure:

@@ -25,6 +25,7 @@ from mvtec_tf.evaluation.report.judge import Extras, judge, judge_again, predict
 from mvtec_tf.evaluation.report.page import Pictures, Section
 from mvtec_tf.evaluation.table import Predictions, Row, write_predictions
 from mvtec_tf.evaluation.thresholds import Rule
+from mvtec_tf.files import replacing
 from mvtec_tf.jobs import extras
 from tests.conftest import run_binary
 
@@ -72,6 +73,30 @@ def test_a_report_with_far_too_many_photographs_stays_below_8_megabytes(tmp_path
     assert b"are left out here" in text
     # They are not lost.
     assert len(list((tmp_path / "figures").glob("mistake_*.jpg"))) == 2 * gallery.MOST
+
+
+@pytest.mark.parametrize("name", ["x" * 251, "\u00e4" * 125, "a/" * 20 + "b" * 251])
+def test_a_mistake_on_a_photograph_with_the_longest_name_is_shown_all_the_same(name, tmp_path):
+    path, place = f"cap/{name}.png", tmp_path / "cap" / f"{name}.png"
+    place.parent.mkdir(parents=True)
+    Image.new("RGB", (8, 8)).save(place)
+    rows = [Row(path, "cap", "good", 0, "evaluate", 1.0), Row("b", "cap", "chip", 1, "evaluate", 0.9)]
+    table = Predictions.from_rows(rows)
+    files = {path: image_files.ImageFiles(str(place)), "b": image_files.ImageFiles()}
+    judge(table, tmp_path / "out", 0.5, extras=Extras(files), bootstrap=Bootstrap(0))
+    (picture,) = (tmp_path / "out" / "figures").glob("mistake_*.jpg")
+    assert len(picture.name) < 200
+
+
+def test_the_longest_name_can_be_written_in_one_step(tmp_path):
+    for suffix in (".png", ".npy", ".weights.h5"):
+        for letter in ("x", "\u00e4"):
+            name = letter * ((255 - len(suffix)) // len(letter.encode())) + suffix
+            with replacing(tmp_path / name) as temporary:
+                assert temporary.name.endswith(suffix)
+                temporary.write_text("whole")
+            assert (tmp_path / name).read_text() == "whole"
+    assert len(list(tmp_path.iterdir())) == 6
 
 
 def _evaluate(records, score=lambda record: float(record.label)):
