@@ -1,10 +1,11 @@
 """A piece of denim, the toy factory's cloth."""
 
+from typing import ClassVar
+
 import numpy as np
 
-from mvtec_tf.data.toy.drawing import GROSS, Layers, between, blob, edge, grid, waves
+from mvtec_tf.data.toy.drawing import GROSS, Layers, Piece, between, blob, edge, grid, waves
 
-DENIM_DEFECTS = ("broken_yarn", "hole", "stain")
 _YARNS = 20  # across the image; at 64 pixels a yarn is still 3.2 pixels wide
 _TABLE = 64  # yarns with a colour of their own; more than fit into any pose
 _INDIGO = np.array([0.25, 0.33, 0.50])
@@ -14,30 +15,13 @@ _BOARD = np.array([0.66, 0.25, 0.07])
 _OCHRE = np.array([0.82, 0.58, 0.28])
 
 
-def denim(rng: np.random.Generator, size: int, defect: str, severity: str) -> tuple[Layers, Layers]:
-    """Denim, a 2/1 twill: indigo warp over undyed weft, the weft showing as diagonals of pale specks.
+class Denim(Piece):
+    """Denim, a 2/1 twill: indigo warp over undyed weft, the weft showing as diagonals of pale specks."""
 
-    Args:
-      rng: the source of everything that differs from one piece to the next.
-      size: side of the drawing in pixels.
-      defect: one of `DENIM_DEFECTS`, or "good".
-      severity: "subtle" or "gross"; without effect on a good one.
+    defects: ClassVar = {"broken_yarn": "break_yarn", "hole": "tear_hole", "stain": "stain"}
 
-    Returns:
-      The cloth as it should be, and with its defect; the very same object twice if there is none.
-    """
-    cloth = _Denim(rng, *grid(size))
-    clean = cloth.woven()
-    if defect == "good":
-        return clean, clean
-    damage = {"broken_yarn": cloth.break_yarn, "hole": cloth.tear_hole, "stain": cloth.stain}[defect]
-    return clean, damage(rng, severity, clean)
-
-
-class _Denim:
-    """One piece of cloth as it lies under the camera; its defects return the damaged picture."""
-
-    def __init__(self, rng: np.random.Generator, x: np.ndarray, y: np.ndarray) -> None:
+    def __init__(self, rng: np.random.Generator, size: int) -> None:
+        x, y = grid(size)
         self.x, self.y = x, y
         self.pixel = 2.0 / len(y)
         angle = between(rng, -0.08, 0.08)
@@ -55,6 +39,7 @@ class _Denim:
         self.streaks = 0.04 * rng.standard_normal((_TABLE, _TABLE))
         self.fibres = 1.0 + 0.07 * rng.standard_normal((_TABLE, _TABLE))
         self.wash = 1.0 + 0.03 * waves(rng, x, y, 3, 5.0)
+        self.clean = self.woven()
 
     def woven(self, missing: np.ndarray | None = None) -> Layers:
         """The cloth; `missing`, bool [S, S], says where the warp yarn is not there."""
@@ -90,7 +75,7 @@ class _Denim:
         """Position relative to a random place that is not at the very edge of the photograph."""
         return self.x - between(rng, -0.78, 0.78), self.y - between(rng, -0.78, 0.78)
 
-    def break_yarn(self, rng: np.random.Generator, severity: str, clean: Layers) -> Layers:
+    def break_yarn(self, rng: np.random.Generator, severity: str) -> Layers:
         """A stretch of warp yarn is gone and the pale weft lies bare."""
         gross = severity == GROSS
         length = between(rng, 10.0, 15.0) if gross else between(rng, 6.5, 9.0)
@@ -100,7 +85,7 @@ class _Denim:
         in_yarn = (self.warp >= first) & (self.warp < first + (2 if gross else 1))
         return self.woven(missing=in_yarn & (np.abs(self.v - self.v[centre]) < length / 2.0))
 
-    def tear_hole(self, rng: np.random.Generator, severity: str, clean: Layers) -> Layers:
+    def tear_hole(self, rng: np.random.Generator, severity: str) -> Layers:
         """A hole with pale frayed ends; the orange inspection board shows through it."""
         size = between(rng, 0.20, 0.28) if severity == GROSS else between(rng, 0.09, 0.11)
         dx, dy = self._spot(rng)
@@ -108,11 +93,11 @@ class _Denim:
         torn = edge(inside, 2.0 * self.pixel)
         ends = 0.5 + 0.5 * np.sin(9.0 * np.arctan2(dy, dx) + 40.0 * inside)
         fray = 0.55 * ends * edge(inside + 0.03, 2.0 * self.pixel)
-        (warp, _), (weft, _) = clean
+        (warp, _), (weft, _) = self.clean
         cloth = (((1.0 - torn) * (1.0 - fray) * warp, _INDIGO), ((1.0 - torn) * (weft + fray * (0.9 - weft)), _ECRU))
         return (*cloth, (torn * edge(inside + 0.04, 0.12), _BOARD))
 
-    def stain(self, rng: np.random.Generator, severity: str, clean: Layers) -> Layers:
+    def stain(self, rng: np.random.Generator, severity: str) -> Layers:
         """Rust water from a machine: turns indigo brown and undyed yarn ochre, hardly darker to a grey camera."""
         gross = severity == GROSS
         size = between(rng, 0.32, 0.42) if gross else between(rng, 0.14, 0.17)
@@ -120,5 +105,5 @@ class _Denim:
         dx, dy = self._spot(rng)
         inside = blob(rng, dx, dy, size, 0.4)
         soaked = strength * edge(inside, 0.06)
-        (warp, _), (weft, _) = clean
-        return (*clean, (soaked * warp, _RUST - _INDIGO), (soaked * weft, _OCHRE - _ECRU))
+        (warp, _), (weft, _) = self.clean
+        return (*self.clean, (soaked * warp, _RUST - _INDIGO), (soaked * weft, _OCHRE - _ECRU))

@@ -4,6 +4,8 @@ Positions and lengths are in half image widths: x and y run from -1 to 1, whatev
 pixels, so one seed shows the same scene at every size. Colours are RGB reflectances, 0 to 1.
 """
 
+from typing import ClassVar
+
 import numpy as np
 
 SUBTLE = "subtle"
@@ -12,6 +14,26 @@ GROSS = "gross"
 # What a camera sees is a sum of shade [S, S] x colour [3], over all layers. Kept apart because one
 # shade is three times cheaper to draw and to shrink than one RGB picture.
 Layers = tuple[tuple[np.ndarray, np.ndarray], ...]
+
+
+class Piece:
+    """One piece of a product as it lies under the camera, drawn from a generator and a side in pixels.
+
+    A product is a subclass. Its constructor takes (rng, size), draws from `rng` all in which one piece differs from
+    the next, and sets `clean`. Each of its defects is a method (rng, severity) -> `Layers`, the piece with that defect;
+    severity is `SUBTLE` or `GROSS`.
+
+    Attributes:
+      clean: the piece as it should be.
+      defects: name of a defect -> the name of its method.
+    """
+
+    clean: Layers
+    defects: ClassVar[dict[str, str]]
+
+    def damaged(self, rng: np.random.Generator, defect: str, severity: str) -> Layers:
+        """The piece with a defect, one of `defects`."""
+        return getattr(self, self.defects[defect])(rng, severity)
 
 
 def grid(size: int) -> tuple[np.ndarray, np.ndarray]:

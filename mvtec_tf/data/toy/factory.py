@@ -4,26 +4,20 @@ Hard enough to mean something: parts lie at any angle under changing light, and 
 local, so neither the mean brightness nor 16 x 16 grey pixels tell it from a good part.
 """
 
-import csv
 import dataclasses
-import io
-import json
-import os
 import pathlib
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from PIL import Image, ImageFilter
 
-from mvtec_tf.data.toy.denim import DENIM_DEFECTS, denim
-from mvtec_tf.data.toy.drawing import GROSS, SUBTLE, Layers, between, grid
-from mvtec_tf.data.toy.flange import FLANGE_DEFECTS, flange
-from mvtec_tf.data.toy.mesh import MESH_DEFECTS, mesh
+from mvtec_tf.data.toy.denim import Denim
+from mvtec_tf.data.toy.drawing import GROSS, SUBTLE, Layers, Piece, between, grid
+from mvtec_tf.data.toy.flange import Flange
+from mvtec_tf.data.toy.mesh import Mesh
 from mvtec_tf.errors import UserError
-from mvtec_tf.files import new_directory, write_json
-
-PathLike = str | os.PathLike[str]
+from mvtec_tf.files import PathLike, csv_text, new_directory, read_json, write_json, write_text
 
 GOOD = "good"
 SEVERITY_FILE = "severity.csv"
@@ -38,19 +32,8 @@ _GRAIN = 0.010
 MASK_LEVELS = 6.0
 
 
-@dataclasses.dataclass(frozen=True)
-class Product:
-    """A category: how its photographs are drawn and which defects it knows."""
-
-    draw: Callable[[np.random.Generator, int, str, str], tuple[Layers, Layers]]
-    defects: tuple[str, ...]
-
-
-CATEGORIES = {
-    "denim": Product(denim, DENIM_DEFECTS),
-    "flange": Product(flange, FLANGE_DEFECTS),
-    "mesh": Product(mesh, MESH_DEFECTS),
-}
+# name -> how its pieces are drawn and which defects it knows.
+CATEGORIES: dict[str, type[Piece]] = {"denim": Denim, "flange": Flange, "mesh": Mesh}
 # What is drawn where nothing else is asked for: enough for a first look in minutes.
 DEFAULT_PRODUCTS = ("denim", "flange")
 
@@ -172,12 +155,12 @@ def photograph(category: str, split: str, defect: str, index: int, *, seed: int,
     # The name is part of the seed, not the position in a sequence of draws: counts do not matter.
     name = zlib.crc32(f"{category}/{split}/{defect}".encode())
     part, camera = (np.random.default_rng(one) for one in np.random.SeedSequence([seed, name, index]).spawn(2))
-    scenes = CATEGORIES[category].draw(part, image_size * _OVERSAMPLING, defect, severity(index))
+    piece = CATEGORIES[category](part, image_size * _OVERSAMPLING)
     light = _light(camera, image_size)
     grain = _GRAIN * camera.standard_normal((image_size, image_size, 1))
-    clean = light * _shrink(scenes[0])
-    # A good part is drawn once.
-    defective = clean if scenes[1] is scenes[0] else light * _shrink(scenes[1])
+    clean = defective = light * _shrink(piece.clean)
+    if defect != GOOD:
+        defective = light * _shrink(piece.damaged(part, defect, severity(index)))
     return Photograph(_to_uint8(defective + grain), _to_uint8(clean + grain), _mask(clean, defective))
 
 
@@ -228,21 +211,14 @@ def _write(folder: pathlib.Path, settings: _Settings) -> None:
         if item.mask:
             _save(folder / item.category / item.mask, drawn.mask)
     for category in settings.products:
-        (folder / category / SEVERITY_FILE).write_bytes(_severity_table(category, settings))
+        rows = ((item.path, item.severity) for item in _items(settings) if item.category == category)
+        write_text(folder / category / SEVERITY_FILE, csv_text(("path", "severity"), rows))
     write_json(folder / SETTINGS_FILE, _as_json(settings))
 
 
 def _save(path: pathlib.Path, pixels: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(path)
-
-
-def _severity_table(category: str, settings: _Settings) -> bytes:
-    table = io.StringIO(newline="")
-    writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(("path", "severity"))
-    writer.writerows((item.path, item.severity) for item in _items(settings) if item.category == category)
-    return table.getvalue().encode()
 
 
 def _check_settings(settings: _Settings) -> None:
@@ -265,12 +241,8 @@ def _check_reusable(root: pathlib.Path, settings: _Settings) -> None:
     if not stamp.is_file():
         raise UserError(f"{root}: exists and is no toy factory (it has no {SETTINGS_FILE}). Choose another folder.")
     wanted = _as_json(settings)
-    try:
-        found = json.loads(stamp.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{stamp}: expected JSON, found {error}. Delete {root} to draw the set anew.") from error
     # A set that was drawn before there was a choice of products has the default ones.
-    found = {"products": list(DEFAULT_PRODUCTS)} | found if isinstance(found, dict) else found
+    found = {"products": list(DEFAULT_PRODUCTS)} | read_json(stamp, advice=f"Delete {root} to draw the set anew.")
     if found != wanted:
         raise UserError(
             f"{root}: holds a toy factory of other settings, {found}; asked for {wanted}. "

@@ -1,12 +1,12 @@
 """A turned and plated flange, the toy factory's part that lies at any angle."""
 
 import dataclasses
+from typing import ClassVar
 
 import numpy as np
 
-from mvtec_tf.data.toy.drawing import GROSS, Layers, between, blob, edge, grid, waves
+from mvtec_tf.data.toy.drawing import GROSS, Layers, Piece, between, blob, edge, grid, waves
 
-FLANGE_DEFECTS = ("blocked_hole", "chip", "scratch")
 _RIM = 0.80
 _HUB = 0.36
 _BORE = 0.19
@@ -18,29 +18,6 @@ _STEEL = np.array([0.98, 1.0, 1.03])
 _RUBBER = np.array([0.92, 1.0, 1.06])
 # Below the nickel plating lies brass. As bright as steel to a grey camera: its luma is 1 too.
 _BRASS = np.array([1.35, 0.95, 0.33])
-
-
-def flange(rng: np.random.Generator, size: int, defect: str, severity: str) -> tuple[Layers, Layers]:
-    """A turned and plated flange with a bore, a keyway and six bolt holes, lying on a dark mat at any angle.
-
-    Args:
-      rng: the source of everything that differs from one part to the next.
-      size: side of the drawing in pixels.
-      defect: one of `FLANGE_DEFECTS`, or "good".
-      severity: "subtle" or "gross"; without effect on a good one.
-
-    Returns:
-      The part as it should be, and with its defect; the very same object twice if there is none.
-    """
-    x, y = grid(size)
-    mat = 0.15 + 0.012 * waves(rng, x, y, 4, 9.0)
-    part = _Flange(rng, x, y)
-    surface = part.surface()
-    clean = part.on_mat(mat, surface)
-    if defect == "good":
-        return clean, clean
-    damage = {"blocked_hole": part.block_hole, "chip": part.chip, "scratch": part.scratch}[defect]
-    return clean, part.on_mat(mat, damage(rng, severity, surface))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,10 +35,14 @@ class _Surface:
     bare: np.ndarray | None = None
 
 
-class _Flange:
-    """Geometry and shading of one flange in its pose; its defects return a damaged surface."""
+class Flange(Piece):
+    """A turned and plated flange with a bore, a keyway and six bolt holes, lying on a dark mat at any angle."""
 
-    def __init__(self, rng: np.random.Generator, x: np.ndarray, y: np.ndarray) -> None:
+    defects: ClassVar = {"blocked_hole": "block_hole", "chip": "chip", "scratch": "scratch"}
+
+    def __init__(self, rng: np.random.Generator, size: int) -> None:
+        x, y = grid(size)
+        self.mat = 0.15 + 0.012 * waves(rng, x, y, 4, 9.0)
         self.pixel = 2.0 / len(y)
         scale = between(rng, 0.98, 1.02)
         self.turn = between(rng, 0.0, 2.0 * np.pi)
@@ -74,6 +55,8 @@ class _Flange:
         self.shadow = between(rng, 0.50, 0.60)
         self.grooves = self._tooling(rng)
         self.toward_lamp = (self.x * np.cos(self.lamp) + self.y * np.sin(self.lamp)) / np.maximum(self.radius, 1e-9)
+        self.surface = self._turned()
+        self.clean = self._on_mat(self.surface)
 
     def _tooling(self, rng: np.random.Generator) -> np.ndarray:
         """Concentric grooves of the lathe tool [S, S]: fine ones on coarse ones."""
@@ -96,7 +79,7 @@ class _Flange:
         distance = np.sqrt(dx * dx + dy * dy)
         return distance, (dx * np.cos(self.lamp) + dy * np.sin(self.lamp)) / np.maximum(distance, 1e-9)
 
-    def surface(self) -> _Surface:
+    def _turned(self) -> _Surface:
         """The part as it left the lathe."""
         # Turned grooves reflect along two opposite fans, the bow tie seen on any lathe part.
         square = self.toward_lamp * self.toward_lamp
@@ -118,16 +101,16 @@ class _Flange:
         inside = np.minimum(_BORE + 0.07 - along, np.minimum(along, 0.05 - np.abs(across)))
         return edge(inside, self.pixel)
 
-    def on_mat(self, mat: np.ndarray, surface: _Surface) -> Layers:
+    def _on_mat(self, surface: _Surface) -> Layers:
         """The part over the mat, with its contact shadow on the side away from the lamp."""
         dx, dy = self.x + 0.05 * np.cos(self.lamp), self.y + 0.05 * np.sin(self.lamp)
         shaded = 1.0 - self.shadow * edge(_RIM - np.sqrt(dx * dx + dy * dy), 0.12)
-        metal, below = surface.cover * surface.metal, ((1.0 - surface.cover) * shaded * mat, _RUBBER)
+        metal, below = surface.cover * surface.metal, ((1.0 - surface.cover) * shaded * self.mat, _RUBBER)
         if surface.bare is None:
             return (metal, _STEEL), below
         return (metal * (1.0 - surface.bare), _STEEL), (metal * surface.bare, _BRASS), below
 
-    def scratch(self, rng: np.random.Generator, severity: str, surface: _Surface) -> _Surface:
+    def scratch(self, rng: np.random.Generator, severity: str) -> Layers:
         """Parallel scuffs across the face, each a dark groove with a bright lip."""
         gross = severity == GROSS
         length = between(rng, 0.55, 0.75) if gross else between(rng, 0.32, 0.40)
@@ -147,14 +130,14 @@ class _Flange:
         phase = across - number
         groove = np.exp(-(((phase - 0.38) / 0.17) ** 2))
         lip = np.exp(-(((phase - 0.68) / 0.15) ** 2))
-        metal = surface.metal + depth * inside * (0.8 * lip - groove)
-        return _Surface(metal, surface.cover, 0.3 * inside * lip)
+        metal = self.surface.metal + depth * inside * (0.8 * lip - groove)
+        return self._on_mat(_Surface(metal, self.surface.cover, 0.3 * inside * lip))
 
-    def chip(self, rng: np.random.Generator, severity: str, surface: _Surface) -> _Surface:
+    def chip(self, rng: np.random.Generator, severity: str) -> Layers:
         """Pieces broken out of the outer edge where the part was dropped; the fracture glints."""
         gross = severity == GROSS
         place = 2.0 * np.pi * rng.random()
-        bite = np.full_like(surface.metal, -1.0)
+        bite = np.full_like(self.surface.metal, -1.0)
         for _ in range(6 if gross else 3):
             size = between(rng, 0.10, 0.16) if gross else between(rng, 0.055, 0.075)
             reach = _RIM - between(rng, -0.2, 0.3) * size
@@ -162,9 +145,10 @@ class _Flange:
             bite = np.maximum(bite, one)
             place += between(rng, 0.16, 0.24)
         glint = edge(0.022 - np.abs(bite + 0.022), 2.0 * self.pixel)
-        return _Surface(surface.metal + 0.34 * glint, surface.cover * edge(-bite, self.pixel), 0.3 * glint)
+        metal, cover = self.surface.metal + 0.34 * glint, self.surface.cover * edge(-bite, self.pixel)
+        return self._on_mat(_Surface(metal, cover, 0.3 * glint))
 
-    def block_hole(self, rng: np.random.Generator, severity: str, surface: _Surface) -> _Surface:
+    def block_hole(self, rng: np.random.Generator, severity: str) -> Layers:
         """A nest of brass swarf caught in a bolt hole: wound chips, bright and dark."""
         gross = severity == GROSS
         hole_x, hole_y = self._hole_centre(int(_BOLTS * rng.random()))
@@ -174,5 +158,5 @@ class _Flange:
         plug = edge(blob(rng, dx, dy, size, 0.4), 2.0 * self.pixel)
         arc = np.sqrt((dx - 0.09 * np.sin(side)) ** 2 + (dy + 0.09 * np.cos(side)) ** 2)
         curls = 0.50 + 0.40 * np.sin(between(rng, 62.0, 82.0) * arc)
-        metal = surface.metal + plug * (curls - surface.metal)
-        return _Surface(metal, np.maximum(surface.cover, plug), 0.7 * plug)
+        metal = self.surface.metal + plug * (curls - self.surface.metal)
+        return self._on_mat(_Surface(metal, np.maximum(self.surface.cover, plug), 0.7 * plug))

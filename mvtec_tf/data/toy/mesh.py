@@ -1,40 +1,24 @@
 """A woven wire mesh, the toy factory's periodic texture: the same everywhere, at any phase, pitch and turn."""
 
+from typing import ClassVar
+
 import numpy as np
 
-from mvtec_tf.data.toy.drawing import GROSS, Layers, between, grid, waves
+from mvtec_tf.data.toy.drawing import GROSS, Layers, Piece, between, grid, waves
 
-MESH_DEFECTS = ("bent", "broken", "missing")
 _WIRES = 20  # across the image
 _WIRE = 0.52  # of a mesh's width
 _STEEL = np.array([1.0, 0.96, 0.90])
 _DARK = 0.16
 
 
-def mesh(rng: np.random.Generator, size: int, defect: str, severity: str) -> tuple[Layers, Layers]:
-    """Plain woven wire before a dark ground, each wire over and under its neighbours in turn.
+class Mesh(Piece):
+    """Plain woven wire before a dark ground, each wire over and under its neighbours in turn."""
 
-    Args:
-      rng: the source of everything that differs from one piece to the next.
-      size: side of the drawing in pixels.
-      defect: one of `MESH_DEFECTS`, or "good".
-      severity: "subtle" or "gross"; without effect on a good one.
+    defects: ClassVar = {"bent": "bend", "broken": "break_wire", "missing": "leave_out"}
 
-    Returns:
-      The mesh as it should be, and with its defect; the very same object twice if there is none.
-    """
-    piece = _Mesh(rng, *grid(size))
-    clean = piece.woven()
-    if defect == "good":
-        return clean, clean
-    damage = {"bent": piece.bend, "broken": piece.break_wire, "missing": piece.leave_out}[defect]
-    return clean, damage(rng, severity)
-
-
-class _Mesh:
-    """One piece of mesh as it lies under the camera; its defects return the damaged picture."""
-
-    def __init__(self, rng: np.random.Generator, x: np.ndarray, y: np.ndarray) -> None:
+    def __init__(self, rng: np.random.Generator, size: int) -> None:
+        x, y = grid(size)
         angle = between(rng, -0.07, 0.07)
         pitch = 2.0 / _WIRES * between(rng, 0.93, 1.07)
         phases = rng.random(2) + 2 * _WIRES
@@ -50,6 +34,7 @@ class _Mesh:
         dx, dy = x - between(rng, -0.84, 0.84), y - between(rng, -0.84, 0.84)
         place = np.unravel_index(np.argmin(dx * dx + dy * dy), self.u.shape)
         self.chosen, self.along = np.floor(self.u[place]), self.v - self.v[place]
+        self.clean = self.woven()
 
     def woven(self, shift: np.ndarray | float = 0.0, left: np.ndarray | float = 1.0) -> Layers:
         """The mesh; `shift` moves the wires of the first set sideways, in meshes, and `left` says how much of them is
