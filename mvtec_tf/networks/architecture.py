@@ -1,5 +1,6 @@
 """What a network is made of, as plain data for a run's record: its blocks from the image to the output."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -34,17 +35,11 @@ def describe(model: keras.Model, stages: Sequence[str], trained: bool = True) ->
 
 
 def _block(last: keras.Layer, kind: str, layers: Sequence[keras.Layer], trained: bool) -> dict[str, Any]:
+    weights = [weight for layer in layers for weight in layer.trainable_weights] if trained else []
     return {
         "name": last.name,
         "kind": kind,
         "shape": list(last.output.shape[1:]),
         "parameters": sum(layer.count_params() for layer in layers),
-        "trained": sum(_size(weight) for layer in layers for weight in layer.trainable_weights) if trained else 0,
+        "trained": sum(math.prod(weight.shape) for weight in weights),
     }
-
-
-def _size(weight: keras.Variable) -> int:
-    size = 1
-    for length in weight.shape:
-        size *= length
-    return size

@@ -9,15 +9,14 @@ LOGITS = "logits"
 POOLED = "pooled"
 
 
-def build_classifier(backbone: Backbone, classes: int = 2) -> keras.Model:
-    """Dropout 0.5, dense 512, ReLU, batch norm, dropout 0.3, dense `classes`.
+def build_classifier(backbone: Backbone) -> keras.Model:
+    """Dropout 0.5, dense 512, ReLU, batch norm, dropout 0.3, dense 2.
 
     Args:
       backbone: its graph is continued, not wrapped.
-      classes: number of logits; 2 here, good and defective.
 
     Returns:
-      uint8 [B, S, S, 3] -> float32 logits [B, classes].
+      uint8 [B, S, S, 3] -> float32 logits [B, 2], of good and defective.
     """
     x = layers.GlobalAveragePooling2D(name=POOLED)(backbone.model.output)
     x = layers.Dropout(0.5, name="head_dropout_1")(x)
@@ -26,7 +25,7 @@ def build_classifier(backbone: Backbone, classes: int = 2) -> keras.Model:
     x = layers.BatchNormalization(momentum=BATCH_NORM_MOMENTUM, name="head_bn")(x)
     x = layers.Dropout(0.3, name="head_dropout_2")(x)
     # Logits stay float32 under mixed precision: a cross-entropy of bfloat16 logits is coarse.
-    logits = layers.Dense(classes, dtype="float32", name=LOGITS)(x)
+    logits = layers.Dense(2, dtype="float32", name=LOGITS)(x)
     return keras.Model(backbone.model.inputs, logits, name=f"{backbone.model.name}_classifier")
 
 

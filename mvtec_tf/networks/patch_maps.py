@@ -62,7 +62,7 @@ def bilinear_matrix(size_out: int, size_in: int) -> np.ndarray:
     return matrix.astype(np.float32)
 
 
-def heat_map_ops(distances: tf.Tensor, image_size: tuple[int, int], sigma: float = HEAT_MAP_SIGMA) -> tf.Tensor:
+def heat_map_ops(distances: tf.Tensor, image_size: tuple[int, int]) -> tf.Tensor:
     """Interpolates distances of patches to pixels and smooths them with a Gaussian.
 
     Both steps are linear along each axis, so that one matrix an axis does them.
@@ -70,17 +70,17 @@ def heat_map_ops(distances: tf.Tensor, image_size: tuple[int, int], sigma: float
     Args:
       distances: float32 [B, rows, columns]; rows and columns must be known when the graph is built.
       image_size: (height, width) in pixels.
-      sigma: deviation of the Gaussian, in pixels.
 
     Returns:
       float32 [B, height, width]. The peak of an isolated patch is lowered by the smoothing.
     """
-    down, across = (_smooth_matrix(*sizes, sigma) for sizes in zip(image_size, distances.shape[1:], strict=True))
+    down, across = (_smooth_matrix(*sizes) for sizes in zip(image_size, distances.shape[1:], strict=True))
     columns_done = tf.matmul(
         distances, tf.broadcast_to(across, [tf.shape(distances)[0], *across.shape]), transpose_b=True
     )
     return tf.matmul(tf.broadcast_to(down, [tf.shape(distances)[0], *down.shape]), columns_done)
 
 
-def _smooth_matrix(size_out: int, size_in: int, sigma: float) -> np.ndarray:
-    return gaussian_filter1d(bilinear_matrix(size_out, size_in), sigma, axis=0, mode="nearest").astype(np.float32)
+def _smooth_matrix(size_out: int, size_in: int) -> np.ndarray:
+    matrix = bilinear_matrix(size_out, size_in)
+    return gaussian_filter1d(matrix, HEAT_MAP_SIGMA, axis=0, mode="nearest").astype(np.float32)

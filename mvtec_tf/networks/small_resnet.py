@@ -4,8 +4,11 @@ from keras import layers
 
 from mvtec_tf.keras_settings import keras
 
+# Channels of the first stage; each later one has twice as many.
+_WIDTH = 32
 
-def resnet10(inputs: keras.KerasTensor, width: int = 32) -> keras.KerasTensor:
+
+def resnet10(inputs: keras.KerasTensor) -> keras.KerasTensor:
     """ResNet-10: a 3x3 stem and one basic block in each of four stages (He et al., CVPR 2016).
 
     The stem is a strided 3x3 convolution without pooling, because on 64-pixel images the 7x7 stem
@@ -13,15 +16,14 @@ def resnet10(inputs: keras.KerasTensor, width: int = 32) -> keras.KerasTensor:
 
     Args:
       inputs: float [B, H, W, 3], about zero mean and unit scale.
-      width: channels of the first stage; each later one has twice as many.
 
     Returns:
-      float [B, H/16, W/16, 8 * width].
+      float [B, H/16, W/16, 256].
     """
-    x = _conv_bn(inputs, width, 3, 2, "conv1")
+    x = _conv_bn(inputs, _WIDTH, 3, 2, "conv1")
     x = layers.ReLU(name="conv1_relu")(x)
     for stage in range(4):
-        x = _basic_block(x, width * 2**stage, 1 if stage == 0 else 2, f"conv{stage + 2}_block1")
+        x = _basic_block(x, _WIDTH * 2**stage, 1 if stage == 0 else 2, f"conv{stage + 2}_block1")
     return x
 
 

@@ -1,6 +1,5 @@
 """Checkpoints that a killed run resumes from, whole or not there."""
 
-import json
 import pathlib
 import shutil
 from typing import Any, Protocol
@@ -55,7 +54,7 @@ class Checkpoints(keras.callbacks.Callback):
         optimizer.build(self._network.trainable_variables)
         with np.load(newest / "optimizer.npz", allow_pickle=False) as stored:
             optimizer.load_own_variables({name: stored[name] for name in stored.files})
-        state = json.loads((newest / "state.json").read_text(encoding="utf-8"))
+        state = files.read_json(newest / "state.json")
         for name, item in self._stateful.items():
             item.restore(state[name])
         return int(newest.name.removeprefix("epoch_"))

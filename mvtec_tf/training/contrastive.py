@@ -8,12 +8,11 @@ import tensorflow as tf
 
 from mvtec_tf.data import augment, input_pipeline
 from mvtec_tf.keras_settings import keras
-from mvtec_tf.networks import architecture
 from mvtec_tf.networks.backbone import Backbone, build_backbone
 from mvtec_tf.networks.copies import in_float32
 from mvtec_tf.networks.simclr import SimCLR, build_projection_network
 from mvtec_tf.run_directory import RunDirectory
-from mvtec_tf.training import loop, precision
+from mvtec_tf.training import loop
 from mvtec_tf.training.recipes import ContrastiveSettings
 from mvtec_tf.training.schedules import CosineByEpoch, WarmupCosine
 
@@ -29,19 +28,7 @@ def train_simclr(run: RunDirectory, settings: ContrastiveSettings, images: np.nd
     if settings.epochs:
         fitting = input_pipeline.fitting_batch_size(len(images), settings.batch_size, settings.passes_per_epoch)
         settings = dataclasses.replace(settings, batch_size=fitting)
-    loop.make_deterministic(settings.seed)
-    number_format, jit = precision.resolve_precision(settings.precision), precision.resolve_jit(settings.jit)
-    with precision.dtype_policy(number_format):
-        backbone = _backbone(settings)
-        network = build_projection_network(backbone, settings.projection_hidden, settings.projection_dimensions)
-    facts = {
-        "weights": backbone.weights.describe() if backbone.weights else f"weights: {settings.weights}.",
-        "precision": f"precision: {number_format}; XLA: {'on' if jit else 'off'}.",
-    }
-    if settings.epochs:
-        facts["batch"] = f"batch: {settings.batch_size} of {len(images)} images."
-    print("\n".join(facts.values()), flush=True)
-    run.note(network=facts, architecture=architecture.describe(network, backbone.stages))
+    network, backbone, jit = loop.build(run, settings, functools.partial(_network, settings), len(images))
     # An encoder that is kept as it is takes no step; its schedule is never asked.
     passes = settings.passes_per_epoch
     steps = input_pipeline.steps_per_epoch(len(images), settings.batch_size, passes) if settings.epochs else 1
@@ -62,6 +49,13 @@ def train_simclr(run: RunDirectory, settings: ContrastiveSettings, images: np.nd
     history = loop.run_epochs(run, model, network, batches, plan, [])
     run.note(history=history)
     return Backbone(in_float32(backbone.model), backbone.stages, backbone.weights)
+
+
+def _network(settings: ContrastiveSettings) -> tuple[keras.Model, Backbone, dict[str, str]]:
+    """The network, the encoder in it, and nothing more to be said of it."""
+    backbone = _backbone(settings)
+    network = build_projection_network(backbone, settings.projection_hidden, settings.projection_dimensions)
+    return network, backbone, {}
 
 
 def _backbone(settings: ContrastiveSettings) -> Backbone:

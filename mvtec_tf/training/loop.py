@@ -8,9 +8,12 @@ import numpy as np
 import tensorflow as tf
 
 from mvtec_tf.keras_settings import keras
+from mvtec_tf.networks import architecture
+from mvtec_tf.networks.backbone import Backbone
 from mvtec_tf.run_directory import RunDirectory
-from mvtec_tf.training import callbacks
+from mvtec_tf.training import callbacks, precision
 from mvtec_tf.training.checkpoints import Checkpoints, Stateful
+from mvtec_tf.training.recipes import ContrastiveSettings, SupervisedSettings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +37,39 @@ def make_deterministic(seed: int) -> None:
     """Seeds Python, NumPy and TensorFlow, and makes TensorFlow's ops repeat to the bit."""
     keras.utils.set_random_seed(seed)
     tf.config.experimental.enable_op_determinism()
+
+
+def build(
+    run: RunDirectory,
+    settings: SupervisedSettings | ContrastiveSettings,
+    make: Callable[[], tuple[keras.Model, Backbone, dict[str, str]]],
+    images: int,
+) -> tuple[keras.Model, Backbone, bool]:
+    """Makes the network of a run in its number format, and prints and notes what it is.
+
+    Args:
+      run: where it is noted.
+      settings: the recipe.
+      make: gives the network, the backbone that it is built on, and more facts about it in words.
+      images: how many it is trained on.
+
+    Returns:
+      The network, its backbone, and whether its steps are compiled with XLA.
+    """
+    make_deterministic(settings.seed)
+    number_format, jit = precision.resolve_precision(settings.precision), precision.resolve_jit(settings.jit)
+    with precision.dtype_policy(number_format):
+        network, backbone, more = make()
+    facts = {
+        "weights": backbone.weights.describe() if backbone.weights else f"weights: {settings.weights}.",
+        **more,
+        "precision": f"precision: {number_format}; XLA: {'on' if jit else 'off'}.",
+    }
+    if settings.epochs:
+        facts["batch"] = f"batch: {settings.batch_size} of {images} images."
+    print("\n".join(facts.values()), flush=True)
+    run.note(network=facts, architecture=architecture.describe(network, backbone.stages))
+    return network, backbone, jit
 
 
 def run_epochs(

@@ -7,9 +7,6 @@ import tensorflow as tf
 
 from mvtec_tf.keras_settings import keras
 
-PRECISIONS = ("auto", "float32", "mixed_bfloat16")
-JIT = ("auto", "on", "off")
-
 
 def resolve_precision(choice: str) -> str:
     """`auto` is mixed_bfloat16 where the processor computes in it (an accelerator, or a CPU with

@@ -3,6 +3,7 @@
 The step is part of the optimizer's saved state, so a resumed run needs nothing else to go on.
 """
 
+import dataclasses
 import math
 
 from keras import ops
@@ -17,8 +18,17 @@ BETA_1_LOW = 0.85
 BETA_1_HIGH = 0.95
 
 
+class _Schedule(keras.optimizers.schedules.LearningRateSchedule):
+    """A learning rate by the step, as a dataclass."""
+
+    def get_config(self) -> dict[str, object]:
+        """What the constructor takes."""
+        return dataclasses.asdict(self)
+
+
 @keras.saving.register_keras_serializable(package="mvtec_tf")
-class OneCycle(keras.optimizers.schedules.LearningRateSchedule):
+@dataclasses.dataclass(frozen=True, eq=False)
+class OneCycle(_Schedule):
     """One cycle: up to the peak and down again, each along half a cosine, as PyTorch's OneCycleLR.
 
     The first step has peak / div_factor, the step at `pct_start` of the run the peak, and the last one
@@ -32,37 +42,22 @@ class OneCycle(keras.optimizers.schedules.LearningRateSchedule):
       final_div_factor: first / last learning rate.
     """
 
-    def __init__(
-        self,
-        peak: float,
-        total_steps: int,
-        pct_start: float = PCT_START,
-        div_factor: float = DIV_FACTOR,
-        final_div_factor: float = FINAL_DIV_FACTOR,
-    ) -> None:
-        super().__init__()
-        _check_positive(peak=peak, total_steps=total_steps, div_factor=div_factor, final_div_factor=final_div_factor)
-        _check_pct_start(pct_start)
-        self.peak = peak
-        self.total_steps = total_steps
-        self.pct_start = pct_start
-        self.div_factor = div_factor
-        self.final_div_factor = final_div_factor
+    peak: float
+    total_steps: int
+    pct_start: float = PCT_START
+    div_factor: float = DIV_FACTOR
+    final_div_factor: float = FINAL_DIV_FACTOR
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for numbers that make no cycle."""
+        _check_positive(self, "peak", "total_steps", "div_factor", "final_div_factor")
+        if not 0 < self.pct_start < 1:
+            raise ValueError(f"pct_start must lie between 0 and 1. Received: {self.pct_start}")
 
     def __call__(self, step: object) -> object:
         """Float32 scalar: the learning rate of optimizer step `step`, counted from 0."""
         first = self.peak / self.div_factor
         return _one_cycle(step, self.total_steps, self.pct_start, first, self.peak, first / self.final_div_factor)
-
-    def get_config(self) -> dict[str, object]:
-        """What the constructor takes."""
-        return {
-            "peak": self.peak,
-            "total_steps": self.total_steps,
-            "pct_start": self.pct_start,
-            "div_factor": self.div_factor,
-            "final_div_factor": self.final_div_factor,
-        }
 
 
 def one_cycle_beta_1(
@@ -146,7 +141,8 @@ class OneCycleAdamW(keras.optimizers.AdamW):
 
 
 @keras.saving.register_keras_serializable(package="mvtec_tf")
-class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
+@dataclasses.dataclass(frozen=True, eq=False)
+class WarmupCosine(_Schedule):
     """Linear warm-up and half a cosine down (Chen et al., ICML 2020, section 2.2).
 
     The warm-up's last step has the peak and its first one 1 / warmup_steps of it, so that no step is
@@ -159,15 +155,18 @@ class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
       final: learning rate at the end.
     """
 
-    def __init__(self, peak: float, warmup_steps: int, total_steps: int, final: float = 0.0) -> None:
-        super().__init__()
-        _check_positive(peak=peak)
-        if not 0 <= warmup_steps <= total_steps:
-            raise ValueError(f"warmup_steps must be 0 to total_steps = {total_steps}. Received: {warmup_steps}")
-        self.peak = peak
-        self.warmup_steps = warmup_steps
-        self.total_steps = total_steps
-        self.final = final
+    peak: float
+    warmup_steps: int
+    total_steps: int
+    final: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for numbers that make no schedule."""
+        _check_positive(self, "peak")
+        if not 0 <= self.warmup_steps <= self.total_steps:
+            raise ValueError(
+                f"warmup_steps must be 0 to total_steps = {self.total_steps}. Received: {self.warmup_steps}"
+            )
 
     def __call__(self, step: object) -> object:
         """Float32 scalar: the learning rate of optimizer step `step`, counted from 0."""
@@ -178,18 +177,10 @@ class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
         falling = _half_cosine(self.peak, self.final, (step - self.warmup_steps) / falling_steps)
         return ops.where(step < self.warmup_steps, rising, falling)
 
-    def get_config(self) -> dict[str, object]:
-        """What the constructor takes."""
-        return {
-            "peak": self.peak,
-            "warmup_steps": self.warmup_steps,
-            "total_steps": self.total_steps,
-            "final": self.final,
-        }
-
 
 @keras.saving.register_keras_serializable(package="mvtec_tf")
-class CosineByEpoch(keras.optimizers.schedules.LearningRateSchedule):
+@dataclasses.dataclass(frozen=True, eq=False)
+class CosineByEpoch(_Schedule):
     """Half a cosine in one stair per epoch, as PyTorch's CosineAnnealingLR stepped after each epoch.
 
     Epoch 0 has the peak; epoch `epochs`, the first after the run, would have `final`.
@@ -201,27 +192,19 @@ class CosineByEpoch(keras.optimizers.schedules.LearningRateSchedule):
       epochs: epochs of the whole run.
     """
 
-    def __init__(self, peak: float, final: float, steps_per_epoch: int, epochs: int) -> None:
-        super().__init__()
-        _check_positive(peak=peak, steps_per_epoch=steps_per_epoch, epochs=epochs)
-        self.peak = peak
-        self.final = final
-        self.steps_per_epoch = steps_per_epoch
-        self.epochs = epochs
+    peak: float
+    final: float
+    steps_per_epoch: int
+    epochs: int
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for numbers that make no schedule."""
+        _check_positive(self, "peak", "steps_per_epoch", "epochs")
 
     def __call__(self, step: object) -> object:
         """Float32 scalar: the learning rate of optimizer step `step`, counted from 0."""
         epoch = ops.floor_divide(ops.cast(step, "int64"), self.steps_per_epoch)
         return _half_cosine(self.peak, self.final, ops.cast(epoch, "float32") / self.epochs)
-
-    def get_config(self) -> dict[str, object]:
-        """What the constructor takes."""
-        return {
-            "peak": self.peak,
-            "final": self.final,
-            "steps_per_epoch": self.steps_per_epoch,
-            "epochs": self.epochs,
-        }
 
 
 def _one_cycle(step: object, total_steps: int, pct_start: float, first: float, turn: float, last: float) -> object:
@@ -244,12 +227,7 @@ def _half_cosine(start: float, end: float, progress: object) -> object:
     return start * ops.square(ops.cos(half_angle)) + end * ops.square(ops.sin(half_angle))
 
 
-def _check_positive(**values: float) -> None:
-    for name, value in values.items():
-        if not value > 0:
-            raise ValueError(f"{name} must be positive. Received: {value}")
-
-
-def _check_pct_start(pct_start: float) -> None:
-    if not 0 < pct_start < 1:
-        raise ValueError(f"pct_start must lie between 0 and 1. Received: {pct_start}")
+def _check_positive(schedule: _Schedule, *names: str) -> None:
+    for name in names:
+        if not getattr(schedule, name) > 0:
+            raise ValueError(f"{name} must be positive. Received: {getattr(schedule, name)}")

@@ -8,13 +8,12 @@ import tensorflow as tf
 
 from mvtec_tf.data import augment, input_pipeline
 from mvtec_tf.keras_settings import keras
-from mvtec_tf.networks import architecture
-from mvtec_tf.networks.backbone import build_backbone, freeze_up_to
+from mvtec_tf.networks.backbone import Backbone, build_backbone, freeze_up_to
 from mvtec_tf.networks.classifier import build_classifier
 from mvtec_tf.networks.copies import in_float32
 from mvtec_tf.networks.losses import WeightedCrossEntropy, balanced_class_weights
 from mvtec_tf.run_directory import RunDirectory
-from mvtec_tf.training import loop, precision
+from mvtec_tf.training import loop
 from mvtec_tf.training.callbacks import KeepBest, ValidationMetrics
 from mvtec_tf.training.recipes import SupervisedSettings
 from mvtec_tf.training.schedules import OneCycleAdamW
@@ -40,14 +39,7 @@ def train_classifier(
     images, labels = train
     fitting = input_pipeline.fitting_batch_size(len(images), settings.batch_size)
     settings = dataclasses.replace(settings, batch_size=fitting)
-    loop.make_deterministic(settings.seed)
-    number_format, jit = precision.resolve_precision(settings.precision), precision.resolve_jit(settings.jit)
-    with precision.dtype_policy(number_format):
-        network, facts, blocks = _build(settings)
-    facts["precision"] = f"precision: {number_format}; XLA: {'on' if jit else 'off'}."
-    facts["batch"] = f"batch: {settings.batch_size} of {len(images)} images."
-    print("\n".join(facts.values()), flush=True)
-    run.note(network=facts, architecture=blocks)
+    network, _, jit = loop.build(run, settings, functools.partial(_network, settings), len(images))
     weights = np.ones(2) if settings.balanced_sampling else balanced_class_weights(labels)
     steps = input_pipeline.steps_per_epoch(len(images), settings.batch_size)
     # A model of its own around the same layers: what is saved as the network has no optimizer in it.
@@ -72,8 +64,8 @@ def train_classifier(
     return in_float32(network)
 
 
-def _build(settings: SupervisedSettings) -> tuple[keras.Model, dict[str, str], list[dict]]:
-    """The network, facts about it in words, and its blocks."""
+def _network(settings: SupervisedSettings) -> tuple[keras.Model, Backbone, dict[str, str]]:
+    """The network, its backbone, and what is frozen, in words."""
     backbone = build_backbone(
         settings.backbone,
         settings.image_size,
@@ -83,11 +75,8 @@ def _build(settings: SupervisedSettings) -> tuple[keras.Model, dict[str, str], l
     )
     network = build_classifier(backbone)
     frozen = freeze_up_to(network, backbone, settings.trainable_stages)
-    facts = {
-        "weights": backbone.weights.describe() if backbone.weights else f"weights: {settings.weights}.",
-        "frozen": f"frozen: {len(frozen)} layers" + (f" ({frozen[0]} ... {frozen[-1]})." if frozen else "."),
-    }
-    return network, facts, architecture.describe(network, backbone.stages)
+    ends = f" ({frozen[0]} ... {frozen[-1]})" if frozen else ""
+    return network, backbone, {"frozen": f"frozen: {len(frozen)} layers{ends}."}
 
 
 def _batches(images: np.ndarray, labels: np.ndarray, settings: SupervisedSettings, first_epoch: int) -> tf.data.Dataset:
