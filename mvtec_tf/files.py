@@ -151,6 +151,15 @@ def read_json(file: PathLike, missing: str = "", advice: str = "") -> dict[str, 
     return found
 
 
+def csv_text(columns: Sequence[str], rows: Iterable[Iterable[Any]]) -> str:
+    """The text of a CSV file: a header, and a line for each row; None is an empty cell."""
+    buffer = io.StringIO(newline="")
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+    return buffer.getvalue()
+
+
 def write_text(path: PathLike, text: str) -> None:
     """Writes `text` as UTF-8, all or nothing."""
     with replacing(path) as temporary:
@@ -158,12 +167,8 @@ def write_text(path: PathLike, text: str) -> None:
 
 
 def write_csv(path: PathLike, columns: Sequence[str], rows: Iterable[Iterable[Any]]) -> None:
-    """Writes a table in CSV, all or nothing: a header, and a line for each row; None is an empty cell."""
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(rows)
-    write_text(path, text.getvalue())
+    """Writes a table in CSV, all or nothing, see `csv_text`."""
+    write_text(path, csv_text(columns, rows))
 
 
 def write_json(path: PathLike, value: Any) -> None:

@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 from mvtec_tf.data.formats import scan
-from mvtec_tf.data.formats.scan import Record
+from mvtec_tf.data.record import Record
 from mvtec_tf.exploration.duplicates import Pair
 from mvtec_tf.exploration.survey import explore
 

@@ -17,21 +17,20 @@ give different images in different processes under one seed. The rest is written
 import functools
 import math
 from collections.abc import Callable
+from typing import Any
 
 import keras_cv
 import tensorflow as tf
 
 from mvtec_tf import keras_settings
-from mvtec_tf.data.augment_settings import ClassifierAugmentation, ContrastiveAugmentation
+from mvtec_tf.data.augment_settings import Augmentation, ClassifierAugmentation, ContrastiveAugmentation
+from mvtec_tf.data.decoding.pixels import LUMA
 
 # keras-cv imports Keras by itself.
 keras_settings.apply()
 
 # The side at which strengths that are lengths in pixels are given, that of the ImageNet recipes.
 REFERENCE_SIDE = 224
-
-# ITU-R BT.601 luma, as in torchvision and Pillow.
-_LUMA = (0.299, 0.587, 0.114)
 
 # torchvision's RandomResizedCrop draws as often before it takes the whole image.
 _CROP_ATTEMPTS = 10
@@ -69,9 +68,7 @@ def augment_classifier(images: tf.Tensor, seeds: tf.Tensor, config: ClassifierAu
     return _where(blurred < config.blur_probability, blur_drawn, images, sigma, half_width)
 
 
-def two_views(
-    images: tf.Tensor, seeds: tf.Tensor, config: ContrastiveAugmentation
-) -> tuple[tf.Tensor, tf.Tensor]:
+def two_views(images: tf.Tensor, seeds: tf.Tensor, config: ContrastiveAugmentation) -> tuple[tf.Tensor, tf.Tensor]:
     """Two independent views of each image: crop, flip, colour jitter, grey, blur, in this order.
 
     Args:
@@ -112,7 +109,7 @@ def rotate(images: tf.Tensor, radians: tf.Tensor) -> tf.Tensor:
       radians: float32 [B].
     """
     # One at a time: TensorFlow's cosine of a vector depends in the last bit on the place in the vector.
-    layer = _rotation()
+    layer = _layer(keras_cv.layers.RandomRotation, 0.0, fill_mode="reflect")
     return tf.map_fn(
         lambda pair: _to_uint8(layer.augment_images(tf.cast(pair[0], tf.float32)[None], {"angles": pair[1][None]})[0]),
         (images, radians),
@@ -142,7 +139,7 @@ def jitter(
     mean_grey = _luma(tf.cast(sums, tf.float32)) * (1.0 / (images.shape[1] * images.shape[2]))
     x = _clip(contrast * x + (1.0 - contrast) * mean_grey)
     x = _clip(saturation * x + (1.0 - saturation) * _luma(x))
-    return _to_uint8(_hue().augment_images(x, hue))
+    return _to_uint8(_layer(keras_cv.layers.RandomHue, 0.0, value_range=(0, 255)).augment_images(x, hue))
 
 
 def to_grey(images: tf.Tensor) -> tf.Tensor:
@@ -169,7 +166,7 @@ def blur(images: tf.Tensor, sigma: tf.Tensor, half_width: tf.Tensor, largest_hal
     reach = max(1, round(largest_half_width * scale))
     distance = tf.range(-reach, reach + 1, dtype=tf.float32)
     border = [[reach, reach], [reach, reach], [0, 0]]
-    layer = _blur()
+    layer = _layer(keras_cv.layers.RandomGaussianBlur, 1, 0.0)
 
     def blur_one(one: tuple[tf.Tensor, tf.Tensor, tf.Tensor]) -> tf.Tensor:
         image, sigma, half_width = one
@@ -239,17 +236,13 @@ def _spread(uniform: tf.Tensor, strength: float) -> tf.Tensor:
     return strength * (2.0 * uniform - 1.0)
 
 
-def _jitter_factors(
-    uniform: list[tf.Tensor], config: ClassifierAugmentation | ContrastiveAugmentation
-) -> list[tf.Tensor]:
+def _jitter_factors(uniform: list[tf.Tensor], config: Augmentation) -> list[tf.Tensor]:
     brightness, contrast, saturation, hue = uniform
     pairs = ((brightness, config.brightness), (contrast, config.contrast), (saturation, config.saturation))
     return [1.0 + _spread(draw, strength) for draw, strength in pairs] + [_spread(hue, config.hue)]
 
 
-def _where(
-    chosen: tf.Tensor, change: Callable[..., tf.Tensor], images: tf.Tensor, *parameters: tf.Tensor
-) -> tf.Tensor:
+def _where(chosen: tf.Tensor, change: Callable[..., tf.Tensor], images: tf.Tensor, *parameters: tf.Tensor) -> tf.Tensor:
     """Changes the chosen images only: the others keep every bit and cost no time."""
     rows = tf.where(chosen)
 
@@ -263,7 +256,7 @@ def _where(
 def _luma(images: tf.Tensor) -> tf.Tensor:
     """float32 [..., 3] -> [..., 1]. Term by term: a matrix product may add in another order in another batch."""
     red, green, blue = tf.split(images, 3, axis=-1)
-    return _LUMA[0] * red + _LUMA[1] * green + _LUMA[2] * blue
+    return LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue
 
 
 def _clip(images: tf.Tensor) -> tf.Tensor:
@@ -284,21 +277,9 @@ def _checked(images: tf.Tensor) -> tf.Tensor:
     return images
 
 
-# keras-cv's layers, made once and outside of any graph, because each holds a generator (a variable).
-# float32 whatever the process's precision: they would otherwise compute pixels in bfloat16.
 @functools.cache
-def _rotation() -> keras_cv.layers.RandomRotation:
+def _layer(kind: type[keras_cv.layers.BaseImageAugmentationLayer], *args: float, **kwargs: Any) -> Any:
+    """A layer of keras-cv, made once and outside of any graph, because it holds a generator (a variable)."""
     with tf.init_scope():
-        return keras_cv.layers.RandomRotation(0.0, fill_mode="reflect", seed=_UNUSED_SEED, dtype="float32")
-
-
-@functools.cache
-def _hue() -> keras_cv.layers.RandomHue:
-    with tf.init_scope():
-        return keras_cv.layers.RandomHue(0.0, value_range=(0, 255), seed=_UNUSED_SEED, dtype="float32")
-
-
-@functools.cache
-def _blur() -> keras_cv.layers.RandomGaussianBlur:
-    with tf.init_scope():
-        return keras_cv.layers.RandomGaussianBlur(1, 0.0, seed=_UNUSED_SEED, dtype="float32")
+        # float32 whatever the process's precision: it would otherwise compute pixels in bfloat16.
+        return kind(*args, seed=_UNUSED_SEED, dtype="float32", **kwargs)

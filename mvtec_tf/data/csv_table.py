@@ -13,6 +13,7 @@ import unicodedata
 from collections.abc import Callable, Collection, Iterator
 
 from mvtec_tf.errors import UserError
+from mvtec_tf.files import PathLike
 
 # Spreadsheets of countries with a decimal comma separate by semicolons.
 _DELIMITERS = (",", ";", "\t")
@@ -126,7 +127,7 @@ class Places:
       folder: that the paths are relative to.
     """
 
-    def __init__(self, folder: str | os.PathLike[str]) -> None:
+    def __init__(self, folder: PathLike) -> None:
         self._folder = os.path.abspath(folder)
         self._names: dict[str, list[str]] = {}
 
@@ -196,7 +197,7 @@ def plain_path(written: str) -> str:
     return _composed(path.as_posix())
 
 
-def decode(content: bytes, source: str | os.PathLike[str], lines_of_bytes: bool = False) -> str:
+def decode(content: bytes, source: PathLike, lines_of_bytes: bool = False) -> str:
     """The text of a file: UTF-8 or UTF-16.
 
     Args:

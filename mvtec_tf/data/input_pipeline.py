@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from mvtec_tf.data.decoding.image_store import MEMORY, ImageStore
 from mvtec_tf.data.decoding.pixels import MAX_PIXELS, Size
-from mvtec_tf.data.formats.scan import Record
+from mvtec_tf.data.record import Record
 from mvtec_tf.errors import UserError
 
 

@@ -11,20 +11,19 @@ from mvtec_tf import files
 from mvtec_tf.data import words
 from mvtec_tf.data.csv_table import CsvTable
 from mvtec_tf.data.formats import layout
-from mvtec_tf.data.record import DEFECTIVE, GOOD, TEST, TRAIN, Record
+from mvtec_tf.data.record import DEFECTIVE, FACTS, GOOD, TEST, TRAIN, Record
 from mvtec_tf.errors import UserError
 
 # In a run, and in its exports.
 FILE = "images.csv"
-_FACTS = ("path", "category", "defect", "label", "split", "group")
-_COLUMNS = ("sha256", *_FACTS)
+_COLUMNS = ("sha256", *FACTS)
 # CATEGORY/test/DEFECT/IMAGE
 _STEPS_OF_MVTEC = 3
 
 
 def write(path: files.PathLike, records: Iterable[Record]) -> None:
     """Writes the list of a run's images, each with the SHA-256 of its file."""
-    rows = ([files.sha256(record.file), *(getattr(record, name) for name in _FACTS)] for record in records)
+    rows = ([files.sha256(record.file), *record.facts] for record in records)
     files.write_csv(path, _COLUMNS, rows)
 
 
@@ -38,7 +37,7 @@ def read(path: files.PathLike) -> dict[str, list[Record]]:
     for line, row in CsvTable(pathlib.Path(path), _COLUMNS, strip=False):
         if row["label"] not in ("0", "1"):
             raise UserError(f"{path}, line {line}: label {row['label']!r}, expected 0 or 1.")
-        facts = {name: row[name] for name in _FACTS} | {"label": int(row["label"]), "file": ""}
+        facts = {name: row[name] for name in FACTS} | {"label": int(row["label"]), "file": ""}
         found.setdefault(row["sha256"], []).append(Record(**facts))
     return found
 
@@ -50,7 +49,7 @@ def of_place(file: files.PathLike) -> Record | None:
     not known, "".
     """
     path = os.path.abspath(file)
-    folder = layout.category_of(path)
+    folder = layout.category_of(os.path.dirname(path))
     if not folder:
         return None
     category, steps = os.path.basename(folder), os.path.relpath(path, folder).split(os.sep)

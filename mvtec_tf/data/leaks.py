@@ -118,9 +118,7 @@ def _object(row: ImageUse) -> tuple[str, str]:
     return row.category, same_file_key(row.group or row.path)
 
 
-def _leak(
-    row: ImageUse, seen_paths: dict[str, set[str]], seen_groups: dict[tuple[str, str], ImageUse]
-) -> Leak | None:
+def _leak(row: ImageUse, seen_paths: dict[str, set[str]], seen_groups: dict[tuple[str, str], ImageUse]) -> Leak | None:
     """What is wrong with an evaluated row, None if nothing is."""
     if splits := seen_paths.get(same_file_key(row.path)):
         return Leak(row.path, tuple(sorted(splits, key=SPLITS.index)))

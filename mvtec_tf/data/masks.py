@@ -16,8 +16,9 @@ from PIL import Image
 
 from mvtec_tf.data import walk
 from mvtec_tf.data.pillow_images import UnreadableImageError, read_stored
-from mvtec_tf.data.record import MASKS, PathLike, Record
+from mvtec_tf.data.record import MASKS, Record
 from mvtec_tf.errors import UserError
+from mvtec_tf.files import PathLike
 
 CONTRADICTS = "on a good image"
 EMPTY = "empty"

@@ -5,13 +5,13 @@ files of 4 and 8 bits for ones of 1 or 8.
 """
 
 import io
-import os
 import pathlib
 
 import numpy as np
 from PIL import Image
 
 from mvtec_tf.data.decoding.limits import MAX_PIXELS
+from mvtec_tf.files import PathLike
 
 # What Exif says of how to turn the stored pixels: CIPA DC-008 (Exif 2.32), section 4.6.4.
 _ORIENTATION = 0x0112
@@ -33,7 +33,7 @@ class UnreadableImageError(Exception):
     """A file that is not the image its name promises; the message is the reason."""
 
 
-def read_stored(file: str | os.PathLike[str]) -> Image.Image:
+def read_stored(file: PathLike) -> Image.Image:
     """An image file, values untouched, upright. Raises `UnreadableImageError`, also for a BMP that training refuses."""
     stored = open_image(file)[1]
     if REFUSED in stored.info:
@@ -43,7 +43,7 @@ def read_stored(file: str | os.PathLike[str]) -> Image.Image:
     return image
 
 
-def upright_size(file: str | os.PathLike[str]) -> tuple[int, int]:
+def upright_size(file: PathLike) -> tuple[int, int]:
     """(height, width) as seen upright, without decoding the pixels.
 
     Raises:
@@ -61,12 +61,7 @@ def upright_size(file: str | os.PathLike[str]) -> tuple[int, int]:
     return image.size if turn(image) in _SIDEWAYS else image.size[::-1]
 
 
-def read_grey(file: str | os.PathLike[str]) -> np.ndarray:
-    """Grey values of an image file, float32 [H, W], 0 to 255. Raises `UnreadableImageError`."""
-    return grey_levels(upright(open_image(file)[1]))
-
-
-def read_rgb(file: str | os.PathLike[str]) -> Image.Image:
+def read_rgb(file: PathLike) -> Image.Image:
     """An image file as Pillow's RGB image, 16 bit scaled to 8. Raises `UnreadableImageError`."""
     image = upright(open_image(file)[1])
     return Image.fromarray(np.rint(grey_levels(image)).astype(np.uint8)).convert("RGB") if deep(image) else rgb(image)
@@ -82,7 +77,7 @@ def grey_levels(image: Image.Image) -> np.ndarray:
     return np.asarray(image if image.mode == "L" else rgb(image).convert("L"), np.float32)
 
 
-def open_image(file: str | os.PathLike[str]) -> tuple[bytes, Image.Image]:
+def open_image(file: PathLike) -> tuple[bytes, Image.Image]:
     """A file's content and its image, decoded, as stored; of a BMP that training refuses, `info[REFUSED]` says why.
 
     Raises:
@@ -134,7 +129,7 @@ def _of_same_pixels(image: Image.Image, pixels: np.ndarray) -> Image.Image:
     return other
 
 
-def _content(file: str | os.PathLike[str]) -> bytes:
+def _content(file: PathLike) -> bytes:
     try:
         content = pathlib.Path(file).read_bytes()
     except OSError as error:

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from mvtec_tf.data import leaks
-from mvtec_tf.data.formats.scan import Record
+from mvtec_tf.data.record import Record
 from mvtec_tf.errors import UsageError, UserError
 
 ALL = "all"
@@ -159,13 +159,7 @@ def clean(records: Sequence[Record], budget: Budget, seed: int) -> Cut:
             pool, held_out = [], tests
         labelled += _draw(category, pool, len(tests), budget, rng)
         evaluate += held_out
-    cut = Cut(
-        train_good=tuple(record for record in records if record.split == "train"),
-        labelled=tuple(sorted(labelled, key=_path)),
-        evaluate=tuple(sorted(evaluate, key=_path)),
-    )
-    _check_cut(cut)
-    return cut
+    return _checked(records, labelled, evaluate)
 
 
 def one_class(records: Sequence[Record]) -> Cut:
@@ -187,13 +181,7 @@ def one_class(records: Sequence[Record]) -> Cut:
                 f"category {category!r}: {found[0]} good and {found[1]} defective test images; `protocol`=one_class "
                 "ranks one against the other. `protocol`=clean with `label_budget`=0 judges good ones alone."
             )
-    cut = Cut(
-        train_good=tuple(record for record in records if record.split == "train"),
-        labelled=(),
-        evaluate=tuple(sorted((record for record in records if record.split == "test"), key=_path)),
-    )
-    _check_cut(cut)
-    return cut
+    return _checked(records, [], [record for record in records if record.split == "test"])
 
 
 def hold_out(records: Sequence[Record], share: float, seed: int) -> tuple[list[Record], list[Record]]:
@@ -257,9 +245,16 @@ def split_rows(records: Iterable[Record], split: str) -> list[SplitRow]:
     return [SplitRow(record.path, record.group, record.category, split) for record in records]
 
 
-def _check_cut(cut: Cut) -> None:
+def _checked(records: Iterable[Record], labelled: Iterable[Record], evaluate: Iterable[Record]) -> Cut:
+    """The cut with all good training images among `records`. Raises LeakError, see `clean`."""
+    cut = Cut(
+        train_good=tuple(record for record in records if record.split == "train"),
+        labelled=tuple(sorted(labelled, key=_path)),
+        evaluate=tuple(sorted(evaluate, key=_path)),
+    )
     seen = split_rows(cut.train_good, "pretrain") + split_rows(cut.labelled, "fit")
     leaks.check_leaks(seen + split_rows(cut.evaluate, "evaluate"), source="`data_dir`")
+    return cut
 
 
 def _path(record: Record) -> str:
@@ -321,9 +316,7 @@ def _first_defective(groups: Sequence[list[Record]], wanted: int) -> list[Record
     return next(fitting, None)
 
 
-def _draw(
-    category: str, pool: Sequence[Record], tests: int, budget: Budget, rng: np.random.Generator
-) -> list[Record]:
+def _draw(category: str, pool: Sequence[Record], tests: int, budget: Budget, rng: np.random.Generator) -> list[Record]:
     """Whole groups of the pool, at most `budget` * `tests` images; or the defective images of so many groups. Each
     defect type in its share."""
     if budget is None:

@@ -1,17 +1,16 @@
 """One row per image, whatever told us of it: the form that every reader of a data set hands on."""
 
 import dataclasses
-import os
 import pathlib
 from collections.abc import Callable
-
-PathLike = str | os.PathLike[str]
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp")
 GOOD = "good"
 DEFECTIVE = "defective"
 MASKS = "ground_truth"
 TRAIN, TEST = "train", "test"
+# What lists of images say of each.
+FACTS = ("path", "category", "defect", "label", "split", "group")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +36,11 @@ class Record:
     split: str
     group: str
     mask: str = ""
+
+    @property
+    def facts(self) -> tuple[str | int, ...]:
+        """Its FACTS, in their order."""
+        return tuple(getattr(self, name) for name in FACTS)
 
 
 @dataclasses.dataclass(frozen=True)

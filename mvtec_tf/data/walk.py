@@ -11,6 +11,7 @@ from collections.abc import Iterable
 
 from mvtec_tf.data import words
 from mvtec_tf.data.record import IMAGE_SUFFIXES, MASKS, TEST, TRAIN
+from mvtec_tf.files import PathLike
 
 # Folders and files of network drives, archives, recycle bins, notebooks and file managers; in lower case.
 _CLUTTER_FOLDERS = frozenset(
@@ -97,7 +98,7 @@ class Walk:
         return os.path.relpath(path, self.folder) if path.startswith(self.folder) and path != self.folder else path
 
 
-def walk(folder: str | os.PathLike[str], deep: bool = True) -> Walk:
+def walk(folder: PathLike, deep: bool = True) -> Walk:
     """Looks through a folder and all below it.
 
     A folder that several links lead to is looked into once, under its own name if it has one below `folder`. A link to

@@ -9,9 +9,9 @@ import numpy as np
 from PIL import Image
 
 from mvtec_tf.data import leaks, masks, pillow_images, walk
-from mvtec_tf.data.formats.scan import Record
 from mvtec_tf.data.masks import MaskError
 from mvtec_tf.data.pillow_images import UnreadableImageError
+from mvtec_tf.data.record import Record
 from mvtec_tf.errors import UserError
 from mvtec_tf.evaluation.table import Predictions
 from mvtec_tf.files import PathLike

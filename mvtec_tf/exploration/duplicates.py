@@ -12,8 +12,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from PIL import JpegImagePlugin
 
-from mvtec_tf.data.formats.scan import Record
 from mvtec_tf.data.pillow_images import UnreadableImageError, grey_levels, open_image, upright
+from mvtec_tf.data.record import Record
 from mvtec_tf.errors import UserError
 from mvtec_tf.exploration import copy_candidates, copy_registration
 from mvtec_tf.exploration.copy_candidates import Candidate

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import numpy as np
 
 from mvtec_tf.data import masks
-from mvtec_tf.data.formats.scan import GOOD, Record
+from mvtec_tf.data.record import GOOD, Record
 from mvtec_tf.exploration import duplicates
 from mvtec_tf.exploration import masks as explore_masks
 from mvtec_tf.exploration.duplicates import Pair

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from mvtec_tf.data import pillow_images
-from mvtec_tf.data.formats.scan import Record
+from mvtec_tf.data.record import Record
 
 # What the decoder of training and serving understands; Pillow reads more than that.
 DECODABLE_FORMATS = ("PNG", "JPEG", "BMP")

@@ -5,8 +5,8 @@ import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 
 from mvtec_tf.data import masks
-from mvtec_tf.data.formats.scan import Record
 from mvtec_tf.data.masks import MaskError
+from mvtec_tf.data.record import Record
 from mvtec_tf.exploration.images import Look
 
 OK = "ok"

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import numpy as np
 
 from mvtec_tf.data import masks, walk, words
-from mvtec_tf.data.formats.scan import Record
 from mvtec_tf.data.pillow_images import UnreadableImageError
+from mvtec_tf.data.record import Record
 from mvtec_tf.exploration import duplicates as explore_duplicates
 from mvtec_tf.exploration import masks as explore_masks
 from mvtec_tf.exploration.duplicates import Pair

@@ -1,11 +1,12 @@
 """The graph of a trivial baseline: pixels reduced to a few grey values, with a fitted head."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import tensorflow as tf
 
 from mvtec_tf import files
+from mvtec_tf.data.decoding.pixels import LUMA
 from mvtec_tf.graphs import saved_model, signatures
 from mvtec_tf.graphs.signatures import Answer
 from mvtec_tf.heads import baselines
@@ -60,20 +61,14 @@ class Baseline(tf.Module):
         found = tf.where(tf.math.is_finite(found), found, 0.0)  # a distance of 0 has no direction
         return answer, tf.nn.relu(tf.reshape(found, [-1, self._side, self._side]))
 
-    def signatures(self) -> dict[str, Callable]:
-        """name -> tf.function, see `signatures.of_pixels`."""
-        return signatures.as_functions(
-            signatures.of_pixels(self.image_size, self.judge, self.embed, self.explain, self.max_pixels)
-        )
-
     def _cells(self, images: tf.Tensor) -> tf.Tensor:
-        grey = tf.tensordot(tf.cast(images, tf.float32), tf.constant(baselines.LUMA, tf.float32), 1)
+        grey = tf.tensordot(tf.cast(images, tf.float32), tf.constant(LUMA, tf.float32), 1)
         cells = tf.einsum("cy,nyx,dx->ncd", self._shares, grey, self._shares)
         return tf.reshape(cells, [-1, self._side * self._side])
 
 
 def write_baseline(path: files.PathLike, baseline: Baseline, card: Mapping[str, Any]) -> None:
-    """Writes a baseline with its `signatures`."""
+    """Writes a baseline with the signatures of `signatures.of_module`."""
     facts = {"kind": "baseline", "image_size": baseline.image_size, "max_pixels": baseline.max_pixels}
     facts["categories"] = list(baseline.categories)
-    saved_model.write_module(path, baseline, baseline.signatures(), dict(card) | facts)
+    saved_model.write_module(path, baseline, signatures.of_module(baseline), dict(card) | facts)

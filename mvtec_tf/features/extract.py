@@ -9,10 +9,10 @@ import numpy as np
 import tensorflow as tf
 
 from mvtec_tf.data.decoding import pixels
-from mvtec_tf.data.formats.scan import Record
+from mvtec_tf.data.record import Record
 from mvtec_tf.features import store
 from mvtec_tf.features.feature_graph import FeatureGraph, FeatureSettings
-from mvtec_tf.features.store import FeatureKey, FeatureStore
+from mvtec_tf.features.store import FeatureStore
 from mvtec_tf.files import PathLike, new_directory
 from mvtec_tf.graphs.scoring import stream_signature
 from mvtec_tf.networks.simclr import EMBEDDING
@@ -44,7 +44,7 @@ def extract(
       UsageError: the encoder has no such layer.
     """
     graph = FeatureGraph(encoder, settings)
-    shards = store.begin(out, key_of(encoder, graph), records, per_shard)
+    shards = store.begin(out, graph.key, records, per_shard)
     missing = [number for number, shard in enumerate(shards) if not shard.exists()]
     if missing:
         function = _function(graph)
@@ -63,23 +63,6 @@ def keep_encoder(encoder: PathLike, out: PathLike) -> None:
     if not target.exists():
         with new_directory(target) as directory:
             shutil.copytree(encoder, directory, dirs_exist_ok=True)
-
-
-def key_of(encoder: PathLike, graph: FeatureGraph) -> FeatureKey:
-    """What features of this graph are of."""
-    settings = graph.settings
-    # Without maps no neighbourhood was averaged: features that are equal have equal keys.
-    neighbourhood = settings.neighbourhood if settings.maps else 1
-    return FeatureKey(
-        store.encoder_digest(encoder),
-        graph.image_size,
-        settings.layers,
-        settings.maps,
-        neighbourhood,
-        settings.tiles,
-        settings.pooling,
-        settings.centre_brightness,
-    )
 
 
 def _function(graph: FeatureGraph) -> Callable:

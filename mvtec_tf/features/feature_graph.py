@@ -1,7 +1,10 @@
 """From pixels to what a head sees, as ops around a frozen encoder: one graph for extraction and for serving."""
 
 import dataclasses
-from collections.abc import Sequence
+import hashlib
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -14,7 +17,6 @@ from mvtec_tf.heads.frozen import FrozenFeatures
 from mvtec_tf.networks import patch_maps, pooling
 
 PIXELS_SIGNATURE = "embed_pixels"
-IMAGES_ARGUMENT = "images"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +55,37 @@ class FeatureSettings:
             )
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FeatureKey(FeatureSettings):
+    """What features are of. Equal keys: numbers that may meet in one head.
+
+    Attributes:
+      encoder: SHA-256 (hex) of the encoder's SavedModel.
+      image_size: (height, width) in pixels that images were resized to.
+    """
+
+    encoder: str
+    image_size: tuple[int, int]
+
+    def as_json(self) -> dict[str, Any]:
+        """Lists instead of tuples, as JSON gives them back."""
+        return json.loads(json.dumps(dataclasses.asdict(self)))
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> "FeatureKey":
+        """The inverse of `as_json`."""
+        return cls(**{name: tuple(part) if isinstance(part, list) else part for name, part in value.items()})
+
+
+def encoder_digest(encoder: files.PathLike) -> str:
+    """SHA-256 (hex) of the graph and the numbers of a SavedModel."""
+    digest = hashlib.sha256()
+    folder = pathlib.Path(encoder)
+    for file in [folder / "saved_model.pb", *sorted((folder / "variables").iterdir())]:
+        digest.update(hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()
+
+
 class FeatureGraph(tf.Module):
     """An encoder, read back from its SavedModel, that looks at whole images or tile by tile.
 
@@ -62,6 +95,7 @@ class FeatureGraph(tf.Module):
 
     Attributes:
       settings: as given.
+      key: what its features are of.
       max_pixels: the encoder's own limit of what it decodes, which holds for what is made of it too.
 
     Raises:
@@ -87,6 +121,10 @@ class FeatureGraph(tf.Module):
             )
         self.settings = settings
         self._tile = pixels.height_and_width(card["image_size"])
+        # Without maps no neighbourhood was averaged: features that are equal have equal keys.
+        alike = settings if settings.maps else dataclasses.replace(settings, neighbourhood=1)
+        own = {"encoder": encoder_digest(encoder), "image_size": self.image_size}
+        self.key = FeatureKey(**vars(alike) | own)
         # Encoders of older versions have no limit of their own.
         self.max_pixels = int(card.get("max_pixels", pixels.MAX_PIXELS))
 
@@ -135,7 +173,7 @@ class FeatureGraph(tf.Module):
             images = pixels.centre_brightness(images)
         tiles = tf.reshape(images, [-1, rows, height, columns, width, 3])
         tiles = tf.reshape(tf.transpose(tiles, [0, 1, 3, 2, 4, 5]), [-1, height, width, 3])
-        return self._embed(**{IMAGES_ARGUMENT: tiles})
+        return self._embed(images=tiles)
 
     def _by_tile(self, values: tf.Tensor) -> tf.Tensor:
         return tf.reshape(values, [-1, self.settings.tiles[0] * self.settings.tiles[1], values.shape[-1]])

@@ -1,6 +1,6 @@
 """The graph of a probe: an encoder, read back from its SavedModel, with a fitted head."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import tensorflow as tf
@@ -77,12 +77,6 @@ class Probe(tf.Module):
         enlarged = [heat_maps.enlarge(self._graph.whole(part), self.image_size) for part in parts]
         return self._answer(self._graph.features_of(maps)), tf.nn.relu(tf.add_n(enlarged))
 
-    def signatures(self) -> dict[str, Callable]:
-        """name -> tf.function, see `signatures.of_pixels`."""
-        return signatures.as_functions(
-            signatures.of_pixels(self.image_size, self.judge, self.embed, self.explain, self.max_pixels)
-        )
-
     def _answer(self, features: Any) -> Answer:
         answer = self._head.answer(features, self._arrays)
         if self._head.gives_types:
@@ -92,8 +86,8 @@ class Probe(tf.Module):
 
 
 def write_probe(path: files.PathLike, probe: Probe, card: Mapping[str, Any]) -> None:
-    """Writes a probe with its `signatures`."""
+    """Writes a probe with the signatures of `signatures.of_module`."""
     height, width = probe.image_size
     facts = {"kind": "probe", "image_size": height if height == width else [height, width]}
     facts |= {"categories": list(probe.categories), "types": list(probe.types), "max_pixels": probe.max_pixels}
-    saved_model.write_module(path, probe, probe.signatures(), dict(card) | facts)
+    saved_model.write_module(path, probe, signatures.of_module(probe), dict(card) | facts)

@@ -13,18 +13,16 @@ Rows are read from the disk when they are asked for; no file stays mapped, so th
 
 import csv
 import dataclasses
-import hashlib
-import io
-import json
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from mvtec_tf.data.formats.scan import Record
+from mvtec_tf.data.record import FACTS, Record
 from mvtec_tf.errors import UserError
-from mvtec_tf.files import PathLike, read_json, sha256, write_json, write_text
+from mvtec_tf.features.feature_graph import FeatureKey
+from mvtec_tf.files import PathLike, csv_text, read_json, sha256, write_json, write_text
 from mvtec_tf.heads.frozen import FrozenFeatures
 
 DESCRIPTION = "features.json"
@@ -32,50 +30,6 @@ RECORDS = "records.csv"
 ENCODER = "encoder"
 # 2: maps are float16.
 _FORMAT = 2
-_COLUMNS = ("path", "category", "defect", "label", "split", "group", "sha256")
-
-
-@dataclasses.dataclass(frozen=True)
-class FeatureKey:
-    """What features are of. Equal keys: numbers that may meet in one head.
-
-    Attributes:
-      encoder: SHA-256 (hex) of the encoder's SavedModel.
-      image_size: (height, width) in pixels that images were resized to.
-      layers: that were joined.
-      maps: whether there are patch maps.
-      neighbourhood: side over which patches were averaged.
-      tiles: (rows, columns).
-      pooling: how maps became global features.
-      centre_brightness: whether images were shifted to one brightness first.
-    """
-
-    encoder: str
-    image_size: tuple[int, int]
-    layers: tuple[str, ...]
-    maps: bool
-    neighbourhood: int
-    tiles: tuple[int, int]
-    pooling: tuple[str, ...] = ("mean",)
-    centre_brightness: bool = False
-
-    def as_json(self) -> dict[str, Any]:
-        """Lists instead of tuples, as JSON gives them back."""
-        return json.loads(json.dumps(dataclasses.asdict(self)))
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> "FeatureKey":
-        """The inverse of `as_json`."""
-        return cls(**{name: tuple(part) if isinstance(part, list) else part for name, part in value.items()})
-
-
-def encoder_digest(encoder: PathLike) -> str:
-    """SHA-256 (hex) of the graph and the numbers of a SavedModel."""
-    digest = hashlib.sha256()
-    folder = pathlib.Path(encoder)
-    for file in [folder / "saved_model.pb", *sorted((folder / "variables").iterdir())]:
-        digest.update(hashlib.sha256(file.read_bytes()).digest())
-    return digest.hexdigest()
 
 
 class FeatureStore:
@@ -198,7 +152,7 @@ def begin(path: PathLike, key: FeatureKey, records: Sequence[Record], per_shard:
     """
     path = pathlib.Path(path)
     description = {"format": _FORMAT, "images": len(records), "per_shard": per_shard, "key": key.as_json()}
-    text = _records_csv(records)
+    text = csv_text((*FACTS, "sha256"), ([*record.facts, sha256(record.file)] for record in records))
     if (path / DESCRIPTION).exists():
         _refuse_others(path, description, text)
     else:
@@ -248,13 +202,3 @@ def _counts(description: Mapping[str, Any]) -> list[int]:
 
 def _shards(path: pathlib.Path, description: Mapping[str, Any]) -> list[pathlib.Path]:
     return [path / f"shard_{number:05d}" for number in range(len(_counts(description)))]
-
-
-def _records_csv(records: Sequence[Record]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(_COLUMNS)
-    for record in records:
-        values = [getattr(record, name) for name in _COLUMNS[:-1]]
-        writer.writerow([*values, sha256(record.file)])
-    return text.getvalue()

@@ -11,7 +11,6 @@ from mvtec_tf.data.decoding import pixels
 COLOURS = "viridis"
 # The photograph stays visible under the hottest spot.
 _STRONGEST = 0.65
-_LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
 
 def contributions(
@@ -75,7 +74,7 @@ def overlay_png(images: tf.Tensor, heat_map: tf.Tensor, sizes: tf.Tensor) -> tf.
     share = tf.math.divide_no_nan(heat_map, largest)
     colours = tf.constant(matplotlib.colormaps[COLOURS](range(256))[:, :3], tf.float32)  # [256, 3]
     colour = tf.gather(colours, tf.cast(tf.round(share * 255), tf.int32))
-    grey = tf.reduce_sum(tf.cast(images, tf.float32) / 255 * tf.constant(_LUMA), axis=-1, keepdims=True)
+    grey = tf.reduce_sum(tf.cast(images, tf.float32) / 255 * tf.constant(pixels.LUMA), axis=-1, keepdims=True)
     opacity = _STRONGEST * share[..., None]
     mixed = 255 * ((1 - opacity) * grey + opacity * colour)
     longest = tf.cast(tf.reduce_max(tf.shape(images)[1:3]), tf.float32)

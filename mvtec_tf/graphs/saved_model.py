@@ -93,9 +93,6 @@ def write_encoder(
     def embed_maps(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
         return mapper(pixels.decode_batch(image_bytes, size, max_pixels))
 
-    def embed_pixels(images: tf.Tensor) -> dict[str, tf.Tensor]:
-        return mapper(images)
-
     card = dict(card, kind="encoder", image_size=size, stages=backbone.stages, middle_stages=backbone.middle_stages)
     card["max_pixels"] = max_pixels
     card["architecture"] = architecture.describe(backbone.model, backbone.stages, trained=False)
@@ -104,25 +101,24 @@ def write_encoder(
         "serving_default": Signature(embed, IMAGE_BYTES),
         "embed": Signature(embed, IMAGE_BYTES),
         "embed_maps": Signature(embed_maps, IMAGE_BYTES),
-        "embed_pixels": Signature(embed_pixels, images),
+        "embed_pixels": Signature(mapper, images),
     }
     _write_keras(path, models, endpoints, dict(card, layers=names))
 
 
 def write_module(
-    path: files.PathLike, module: tf.Module, signatures: Callable | Mapping[str, Callable], card: Mapping[str, Any]
+    path: files.PathLike, module: tf.Module, signatures: Mapping[str, Callable], card: Mapping[str, Any]
 ) -> None:
     """Writes a module of plain variables and loaded SavedModels.
 
     Args:
       path: a new directory.
       module: holds everything that the signatures use.
-      signatures: name -> tf.function, or the only one, `serving_default`.
+      signatures: name -> tf.function.
       card: what a reader needs to know of it, JSON.
     """
-    named = dict(signatures) if isinstance(signatures, Mapping) else {"serving_default": signatures}
     with files.new_directory(path) as directory:
-        tf.saved_model.save(module, str(directory), signatures=named)
+        tf.saved_model.save(module, str(directory), signatures=dict(signatures))
         _write_card(directory, card)
 
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import os
-import time
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -10,11 +9,10 @@ import tensorflow as tf
 
 from mvtec_tf.data.decoding import unreadable
 from mvtec_tf.errors import UserError
-from mvtec_tf.files import PathLike
+from mvtec_tf.files import PathLike, speaker
 from mvtec_tf.graphs import saved_model
 from mvtec_tf.graphs.signatures import EXPLAIN, HEAT_MAP
 
-_SPEAK_EVERY_SECONDS = 10
 # Not an image; or gone, or forbidden, since the files were listed.
 _OF_A_FILE = (
     tf.errors.InvalidArgumentError,
@@ -52,21 +50,16 @@ def run_signature(signature: Callable, files: Sequence[str], batch_size: int, ve
     if not files:
         return {name: value.numpy() for name, value in signature(image_bytes=tf.zeros([0], tf.string)).items()}
     parts: dict[str, list[np.ndarray]] = {}
-    spoke = time.monotonic()
-    done = 0
+    speak, done = speaker(), 0
     for outputs in stream_signature(signature, files, batch_size):
         for name, value in outputs.items():
             parts.setdefault(name, []).append(value)
         done += min(batch_size, len(files) - done)
-        if time.monotonic() - spoke > _SPEAK_EVERY_SECONDS:
-            print(f"{verb} {done} of {len(files)} images", flush=True)
-            spoke = time.monotonic()
+        speak(f"{verb} {done} of {len(files)} images")
     return {name: np.concatenate(values) for name, values in parts.items()}
 
 
-def explained(
-    model: PathLike, files: Sequence[str], batch_size: int = 16
-) -> Iterator[dict[str, np.ndarray]]:
+def explained(model: PathLike, files: Sequence[str], batch_size: int = 16) -> Iterator[dict[str, np.ndarray]]:
     """What the signature `explain` of the SavedModel in `model` answers to each file, in their order.
 
     Yields:
@@ -78,14 +71,12 @@ def explained(
     if not files:
         return
     signature = saved_model.load(model).signatures[EXPLAIN]
-    done, spoke = 0, time.monotonic()
+    speak, done = speaker(), 0
     for outputs in stream_signature(signature, files, batch_size):
         for index in range(len(outputs[HEAT_MAP])):
             yield {name: values[index] for name, values in outputs.items()}
             done += 1
-        if time.monotonic() - spoke > _SPEAK_EVERY_SECONDS:
-            print(f"heat maps: {done:,} of {len(files):,}", flush=True)
-            spoke = time.monotonic()
+        speak(f"heat maps: {done:,} of {len(files):,}")
 
 
 def stream_signature(signature: Callable, files: Sequence[str], batch_size: int) -> Iterator[dict[str, np.ndarray]]:

@@ -13,7 +13,7 @@ REST form takes and gives strings whose name ends in `_bytes` as {"b64": ...}.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
@@ -90,11 +90,11 @@ def of_pixels(
     }
 
 
-def as_functions(named: Mapping[str, Signature]) -> dict[str, Callable]:
-    """name -> tf.function, as a SavedModel wants them."""
-    return {
-        name: tf.function(signature.function, input_signature=[signature.takes]) for name, signature in named.items()
-    }
+def of_module(module: Any) -> dict[str, Callable]:
+    """The same four of a module with `image_size`, `judge`, `embed`, `explain` and `max_pixels`, as a SavedModel wants
+    them: name -> tf.function."""
+    named = of_pixels(module.image_size, module.judge, module.embed, module.explain, module.max_pixels)
+    return {name: tf.function(one.function, input_signature=[one.takes]) for name, one in named.items()}
 
 
 def of_classifier(model: keras.Model, max_pixels: int = pixels.MAX_PIXELS) -> dict[str, Signature]:

@@ -5,7 +5,7 @@ callers run the very same ops in batches, so that what is judged is what is serv
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -26,11 +26,23 @@ _UNSTABLE = "Was the encoder's training stable? Lower its `learning_rate`, or ch
 Arrays = dict[str, tf.Tensor]
 
 
-class Head(ClassifierMixin, BaseEstimator):
+class Scored:
+    """What has `arrays`, `score_ops` and perhaps `heat_map_ops`; NumPy callers run the very ops that are exported."""
+
+    def decision_function(self, features: Any) -> np.ndarray:
+        """float32 [N], higher = more defective."""
+        return by_ops(self.score_ops, features, self.arrays())
+
+    def heat_maps(self, features: FrozenFeatures) -> np.ndarray:
+        """float32 [N, height, width], where the scores come from."""
+        return by_ops(self.heat_map_ops, features, self.arrays())
+
+
+class Head(Scored, ClassifierMixin, BaseEstimator):
     """What every head can do.
 
     `features` are `FrozenFeatures` of N images, or a plain float [N, D] of global features for heads that need no
-    maps; in the ops they are tensors of the same form. Labels are 1 for defective and 0 for good images.
+    maps; in the ops they are `FrozenFeatures` of tensors. Labels are 1 for defective and 0 for good images.
 
     Attributes:
       needs_labels: whether defective images must be among those it is fitted on.
@@ -82,21 +94,13 @@ class Head(ClassifierMixin, BaseEstimator):
         """The learned state, by name."""
         raise NotImplementedError
 
-    def score_ops(self, features: Any, arrays: Arrays) -> tf.Tensor:
+    def score_ops(self, features: FrozenFeatures, arrays: Arrays) -> tf.Tensor:
         """Scores in TensorFlow ops on the state of `arrays`: float32 [N], higher = more defective."""
         raise NotImplementedError
 
     def heat_map_ops(self, features: FrozenFeatures, arrays: Arrays) -> tf.Tensor:
         """Where the score comes from: float32 [N, height, width]. Heads with `gives_heat_maps` only."""
         raise NotImplementedError
-
-    def decision_function(self, features: Any) -> np.ndarray:
-        """Scores by the very ops that are exported: float32 [N], higher = more defective."""
-        return by_ops(self.score_ops, features, self.arrays())
-
-    def heat_maps(self, features: FrozenFeatures) -> np.ndarray:
-        """Heat maps by the very ops that are exported: float32 [N, height, width]."""
-        return by_ops(self.heat_map_ops, features, self.arrays())
 
     def predict(self, features: Any) -> np.ndarray:
         """Calls, int [N], 1 = defective: at a probability of one half where the head was fitted on both classes, else
@@ -136,11 +140,8 @@ class Head(ClassifierMixin, BaseEstimator):
         """float64 [N], each image's score by a head that was fitted without its fold; NaN where none could be."""
         folds = inner_folds(labels, features.groups, 0)
         scores = np.full(len(labels), np.nan)
-        for fold in range(folds.max() + 1):
-            held, rest = folds == fold, folds != fold
-            if not self.needs_labels or len(set(labels[rest].tolist())) == 2:
-                part = clone(self).fit(features.select(rest), labels[rest])
-                scores[held] = part.decision_function(features.select(held))
+        for held, part in fits_without(folds, lambda: clone(self), features, labels):
+            scores[held] = part.decision_function(features.select(held))
         return scores
 
 
@@ -161,6 +162,27 @@ class _Calibration:
         return cls(platt, threshold)
 
 
+def fits_without(
+    folds: np.ndarray, make: Callable[[], Head], features: FrozenFeatures, labels: np.ndarray
+) -> Iterator[tuple[np.ndarray, Head]]:
+    """A head fitted without each fold, where the rest has what it needs.
+
+    Args:
+      folds: int [N], see `inner_folds`.
+      make: gives an unfitted head.
+      features: of N images.
+      labels: int [N].
+
+    Yields:
+      (bool [N], the images of the fold; the head).
+    """
+    for fold in range(folds.max() + 1):
+        held, rest = folds == fold, folds != fold
+        head = make()
+        if held.any() and (not head.needs_labels or len(set(labels[rest].tolist())) == 2):
+            yield held, head.fit(features.select(rest), labels[rest])
+
+
 def by_ops(compute: Callable[[Any, Arrays], tf.Tensor], features: Any, arrays: dict[str, np.ndarray]) -> np.ndarray:
     """Runs ops on features in memory or on disk, some images at a time.
 
@@ -177,6 +199,12 @@ def by_ops(compute: Callable[[Any, Arrays], tf.Tensor], features: Any, arrays: d
     size = None if features.maps else _ROWS
     parts = [compute(as_tensors(batch), state).numpy() for batch in features.batches(size)]
     return np.concatenate(parts) if parts else np.empty(0, np.float32)
+
+
+def part_of(arrays: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """The arrays whose names begin with `name/`, without that."""
+    prefix = f"{name}/"
+    return {key.removeprefix(prefix): value for key, value in arrays.items() if key.startswith(prefix)}
 
 
 def as_tensors(features: FrozenFeatures) -> FrozenFeatures:

@@ -8,12 +8,12 @@ import numpy as np
 import tensorflow as tf
 
 from mvtec_tf.errors import UserError
-from mvtec_tf.heads.base import Arrays, by_ops
-from mvtec_tf.heads.frozen import FrozenFeatures, frozen, pooled_of
+from mvtec_tf.heads.base import Arrays, Scored, part_of
+from mvtec_tf.heads.frozen import FrozenFeatures, frozen
 from mvtec_tf.heads.probability import Platt
 
 
-class PerCategoryHead:
+class PerCategoryHead(Scored):
     """One head for each category, chosen from the image itself by the nearest category mean.
 
     A screw's features tell nothing about what is wrong with a bottle: one linear head over both was
@@ -95,14 +95,14 @@ class PerCategoryHead:
             state |= {f"{number}/{name}": value for name, value in head.arrays().items()}
         return state
 
-    def choose(self, features: Any, arrays: Arrays) -> tf.Tensor:
+    def choose(self, features: FrozenFeatures, arrays: Arrays) -> tf.Tensor:
         """float32 [N, D] -> int64 [N], the number of the nearest category in sorted order."""
-        scaled = pooled_of(features) / arrays["scale"]
+        scaled = features.pooled / arrays["scale"]
         means = arrays["means"] / arrays["scale"]
         distances = tf.reduce_sum(tf.square(scaled[:, None] - means[None]), axis=-1)
         return tf.argmin(distances, axis=-1)
 
-    def score_ops(self, features: Any, arrays: Arrays) -> tf.Tensor:
+    def score_ops(self, features: FrozenFeatures, arrays: Arrays) -> tf.Tensor:
         """float32 features of N images -> [N], each by the head of its nearest category."""
         return self._by_category(features, arrays, lambda head, own, state: head.score_ops(own, state), ())
 
@@ -119,18 +119,10 @@ class PerCategoryHead:
         size = features.image_size
         return self._by_category(features, arrays, lambda head, own, state: head.heat_map_ops(own, state), size)
 
-    def probability(self, scores: tf.Tensor, features: Any, arrays: Arrays) -> tf.Tensor:
+    def probability(self, scores: tf.Tensor, features: FrozenFeatures, arrays: Arrays) -> tf.Tensor:
         """float32 [N], the calibrated probability of a defect."""
         curve = tf.gather(arrays["platt"], self.choose(features, arrays))
         return tf.sigmoid(curve[:, 0] * scores + curve[:, 1])
-
-    def decision_function(self, features: Any) -> np.ndarray:
-        """float32 [N], by the very ops that are exported."""
-        return by_ops(self.score_ops, features, self.arrays())
-
-    def heat_maps(self, features: FrozenFeatures) -> np.ndarray:
-        """float32 [N, height, width], by the very ops that are exported."""
-        return by_ops(self.heat_map_ops, features, self.arrays())
 
     def probability_of(self, scores: np.ndarray, categories: np.ndarray) -> np.ndarray | None:
         """float32 [N] for scores of images said to be of these categories; None if not calibrated."""
@@ -142,18 +134,15 @@ class PerCategoryHead:
         return found
 
     def _by_category(
-        self, features: Any, arrays: Arrays, compute: Callable, shape: tuple[int, ...]
+        self, features: FrozenFeatures, arrays: Arrays, compute: Callable, shape: tuple[int, ...]
     ) -> tf.Tensor:
         """Each head works on its own images only: the cost does not grow with the number of categories."""
-        features = frozen(features)
         chosen = self.choose(features, arrays)
         result = tf.zeros((tf.shape(features.pooled)[0], *shape), tf.float32)
         for number, head in enumerate(self.heads.values()):
-            prefix = f"{number}/"
-            state = {name.removeprefix(prefix): value for name, value in arrays.items() if name.startswith(prefix)}
             rows = tf.where(chosen == number)
-            own = gather(features, rows[:, 0])
-            result = tf.tensor_scatter_nd_update(result, rows, compute(head, own, state))
+            own = compute(head, gather(features, rows[:, 0]), part_of(arrays, str(number)))
+            result = tf.tensor_scatter_nd_update(result, rows, own)
         return result
 
 

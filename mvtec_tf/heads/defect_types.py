@@ -14,9 +14,9 @@ from sklearn.svm import LinearSVC
 
 from mvtec_tf.errors import UserError
 from mvtec_tf.heads import frozen
-from mvtec_tf.heads.base import Arrays, by_ops
+from mvtec_tf.heads.base import Arrays, Scored
 from mvtec_tf.heads.by_category import PerCategoryHead
-from mvtec_tf.heads.frozen import pooled_of
+from mvtec_tf.heads.frozen import FrozenFeatures
 from mvtec_tf.heads.linear import MAX_STEPS, MAX_SVM_STEPS, converged
 
 GOOD = "good"
@@ -26,7 +26,7 @@ KINDS = tuple(_SOLVERS)
 NEVER = -1e9
 
 
-class TypeHead:
+class TypeHead(Scored):
     """One score a class: multinomial logistic regression, or a linear SVM of each class against the rest.
 
     Fitted like the heads of two classes: on standardised features, all classes weighted alike.
@@ -55,8 +55,8 @@ class TypeHead:
         Raises:
           UserError: there is no good image or no defect among them, or the solver did not converge.
         """
-        types = np.asarray(types)
-        frozen.check(frozen.frozen(features), types)
+        features, types = frozen.frozen(features), np.asarray(types)
+        frozen.check(features, types)
         defects = sorted(set(types.tolist()) - {GOOD})
         if not defects or GOOD not in types:
             found = ", ".join(sorted(set(types.tolist())))
@@ -66,9 +66,9 @@ class TypeHead:
             )
         self.classes_ = (GOOD, *defects)
         numbers = np.array([self.classes_.index(one) for one in types.tolist()])
-        scaler = StandardScaler().fit(np.asarray(pooled_of(features), np.float64))
+        scaler = StandardScaler().fit(np.asarray(features.pooled, np.float64))
         name, steps = _SOLVERS[self.kind]
-        model = converged(lambda: self._model().fit(scaler.transform(pooled_of(features)), numbers), name, steps)
+        model = converged(lambda: self._model().fit(scaler.transform(features.pooled), numbers), name, steps)
         weights, bias = model.coef_, model.intercept_
         if len(weights) == 1:
             # Two classes have one function in scikit-learn: the last one's; the first one's is its negative.
@@ -77,20 +77,16 @@ class TypeHead:
         self.bias_ = bias - scaler.mean_ @ self.weights_
         return self
 
-    def decision_function(self, features: Any) -> np.ndarray:
-        """float32 [N]: the best defect's score less that of "good", positive where a defect is called."""
-        return by_ops(self.score_ops, features, self.arrays())
-
     def arrays(self) -> dict[str, np.ndarray]:
         """type_weights [D, T], type_bias [T]."""
         return {"type_weights": self.weights_.astype(np.float32), "type_bias": self.bias_.astype(np.float32)}
 
-    def type_scores(self, features: Any, arrays: Arrays) -> tf.Tensor:
+    def type_scores(self, features: FrozenFeatures, arrays: Arrays) -> tf.Tensor:
         """float32 [N, T]."""
-        return tf.matmul(pooled_of(features), arrays["type_weights"]) + arrays["type_bias"]
+        return tf.matmul(features.pooled, arrays["type_weights"]) + arrays["type_bias"]
 
-    def score_ops(self, features: Any, arrays: Arrays) -> tf.Tensor:
-        """float32 [N]."""
+    def score_ops(self, features: FrozenFeatures, arrays: Arrays) -> tf.Tensor:
+        """float32 [N]: the best defect's score less that of "good", positive where a defect is called."""
         scores = self.type_scores(features, arrays)
         return tf.reduce_max(scores[:, 1:], axis=1) - scores[:, 0]
 
@@ -126,10 +122,10 @@ class PerCategoryTypeHead(PerCategoryHead):
         head.types = _union(head.heads.values())
         return head
 
-    def type_scores(self, features: Any, arrays: Arrays) -> tf.Tensor:
+    def type_scores(self, features: FrozenFeatures, arrays: Arrays) -> tf.Tensor:
         """float32 [N, T] in the order of `types`, each by the head of the nearest category."""
 
-        def spread(head: TypeHead, own: Any, state: Arrays) -> tf.Tensor:
+        def spread(head: TypeHead, own: FrozenFeatures, state: Arrays) -> tf.Tensor:
             places = tf.one_hot([self.types.index(name) for name in head.classes_], len(self.types))
             return tf.matmul(head.type_scores(own, state), places) + NEVER * (1 - tf.reduce_sum(places, axis=0))
 

@@ -1,15 +1,12 @@
 """Heads on global features that are no single matrix product: Gaussian, nearest neighbours, kernel SVM."""
 
-from typing import Any
-
 import numpy as np
 import tensorflow as tf
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
-from mvtec_tf.errors import UserError
 from mvtec_tf.heads.base import Arrays, Head
-from mvtec_tf.heads.frozen import FrozenFeatures, pooled_of
+from mvtec_tf.heads.frozen import FrozenFeatures, good_images
 from mvtec_tf.heads.gaussian import GoodGaussian, distances_by_ops
 
 
@@ -22,15 +19,15 @@ class Mahalanobis(Head):
 
     def _learn(self, features: FrozenFeatures, labels: np.ndarray) -> None:
         """Uses the rows labelled good only. Raises UserError on fewer than two."""
-        self.gaussian_ = GoodGaussian(good_rows(features, labels, "mahalanobis", 2))
+        self.gaussian_ = GoodGaussian(good_images(features, labels, "mahalanobis").pooled)
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Those of the Gaussian, see `GoodGaussian.arrays`."""
         return self.gaussian_.arrays()
 
-    def score_ops(self, features: Any, arrays: Arrays) -> tf.Tensor:
+    def score_ops(self, features: FrozenFeatures, arrays: Arrays) -> tf.Tensor:
         """float32 [N, D] -> [N]."""
-        return distances_by_ops(pooled_of(features), arrays)
+        return distances_by_ops(features.pooled, arrays)
 
 
 class NearestNeighbours(Head):
@@ -48,19 +45,20 @@ class NearestNeighbours(Head):
 
     def _learn(self, features: FrozenFeatures, labels: np.ndarray) -> None:
         """Keeps the good rows. Raises UserError on fewer than k."""
-        good = good_rows(features, labels, "nearest_neighbours", max(2, self.neighbours))
-        scaler = StandardScaler().fit(good.astype(np.float64))
+        good = good_images(features, labels, "nearest_neighbours", max(2, self.neighbours))
+        pooled = np.asarray(good.pooled, np.float32)
+        scaler = StandardScaler().fit(pooled.astype(np.float64))
         self.mean_ = scaler.mean_.astype(np.float32)
         self.scale_ = scaler.scale_.astype(np.float32)
-        self.bank_ = (good - self.mean_) / self.scale_
+        self.bank_ = (pooled - self.mean_) / self.scale_
 
     def arrays(self) -> dict[str, np.ndarray]:
         """mean and scale [D], bank [M, D]."""
         return {"mean": self.mean_, "scale": self.scale_, "bank": self.bank_}
 
-    def score_ops(self, features: Any, arrays: Arrays) -> tf.Tensor:
+    def score_ops(self, features: FrozenFeatures, arrays: Arrays) -> tf.Tensor:
         """float32 [N, D] -> [N]."""
-        scaled = (pooled_of(features) - arrays["mean"]) / arrays["scale"]
+        scaled = (features.pooled - arrays["mean"]) / arrays["scale"]
         bank = arrays["bank"]
         squared = tf.reduce_sum(tf.square(bank), axis=1) - 2 * tf.matmul(scaled, bank, transpose_b=True)
         nearest = tf.math.top_k(-squared, k=self.neighbours).indices
@@ -81,9 +79,9 @@ class RbfSvm(Head):
 
     def _learn(self, features: FrozenFeatures, labels: np.ndarray) -> None:
         """Raises UserError when one class is missing."""
-        scaler = StandardScaler().fit(np.asarray(pooled_of(features), np.float64))
+        scaler = StandardScaler().fit(np.asarray(features.pooled, np.float64))
         model = SVC(C=self.c, kernel="rbf", gamma="scale", class_weight="balanced")
-        model.fit(scaler.transform(pooled_of(features)), labels)
+        model.fit(scaler.transform(features.pooled), labels)
         self.mean_, self.scale_ = scaler.mean_, scaler.scale_
         self.vectors_ = model.support_vectors_
         self.coefficients_ = model.dual_coef_[0]
@@ -102,9 +100,9 @@ class RbfSvm(Head):
         }
         return {name: np.asarray(value, np.float32) for name, value in state.items()}
 
-    def score_ops(self, features: Any, arrays: Arrays) -> tf.Tensor:
+    def score_ops(self, features: FrozenFeatures, arrays: Arrays) -> tf.Tensor:
         """float32 [N, D] -> [N]."""
-        scaled = (pooled_of(features) - arrays["mean"]) / arrays["scale"]
+        scaled = (features.pooled - arrays["mean"]) / arrays["scale"]
         vectors = arrays["vectors"]
         squared = (
             tf.reduce_sum(tf.square(scaled), axis=1, keepdims=True)
@@ -113,16 +111,3 @@ class RbfSvm(Head):
         )
         kernel = tf.exp(-arrays["gamma"] * tf.maximum(squared, 0.0))
         return tf.linalg.matvec(kernel, arrays["coefficients"]) + arrays["bias"]
-
-
-def good_rows(features: Any, labels: np.ndarray, name: str, least: int) -> np.ndarray:
-    """Global features of the rows labelled good, float32 [M, D].
-
-    Raises:
-      UserError: fewer than `least`.
-    """
-    good = np.asarray(pooled_of(features), np.float32)[np.asarray(labels) == 0]
-    if len(good) < least:
-        words = {2: "two"}.get(least, str(least))
-        raise UserError(f"`head`={name} needs at least {words} good images, found {len(good)}.")
-    return good

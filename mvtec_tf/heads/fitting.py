@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 
 from mvtec_tf.data import protocol
-from mvtec_tf.data.formats.scan import Record
+from mvtec_tf.data.record import Record
 from mvtec_tf.errors import UserError
+from mvtec_tf.heads.base import Head
+from mvtec_tf.heads.by_category import PerCategoryHead
 from mvtec_tf.heads.defect_types import PerCategoryTypeHead
 from mvtec_tf.heads.frozen import FrozenFeatures, frozen
-from mvtec_tf.heads.make import Head, PerCategoryHead
 from mvtec_tf.heads.probability import Platt, fit_platt, line_weights
 
 # Five folds leave four fifths of a handful of labels to each fit.

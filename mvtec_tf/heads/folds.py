@@ -13,9 +13,7 @@ def objects_of(features: FrozenFeatures) -> np.ndarray:
     return np.arange(len(features)) if groups is None else np.unique(groups, return_inverse=True)[1]
 
 
-def inner_folds(
-    labels: np.ndarray, groups: np.ndarray | None, seed: int, count: int = INNER_FOLDS
-) -> np.ndarray:
+def inner_folds(labels: np.ndarray, groups: np.ndarray | None, seed: int, count: int = INNER_FOLDS) -> np.ndarray:
     """A fold for each image, whole objects, each class spread over all folds; -1 for the only object of a class.
 
     Args:

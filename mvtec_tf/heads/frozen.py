@@ -92,9 +92,23 @@ def frozen(features: Any) -> FrozenFeatures:
     return features if isinstance(features, FrozenFeatures) else FrozenFeatures(features)
 
 
-def pooled_of(features: Any) -> Any:
-    """The global features [N, D], array or tensor, of either form."""
-    return features.pooled if isinstance(features, FrozenFeatures) else features
+def good_images(features: FrozenFeatures, labels: np.ndarray, head: str, least: int = 2) -> FrozenFeatures:
+    """Those of the images labelled good.
+
+    Args:
+      features: of N images.
+      labels: int [N].
+      head: name of the head that needs them, for the message.
+      least: how many it needs.
+
+    Raises:
+      UserError: there are fewer.
+    """
+    good = features.select(labels == 0)
+    if len(good) < least:
+        words = {2: "two"}.get(least, str(least))
+        raise UserError(f"`head`={head} needs at least {words} good images, found {len(good)}.")
+    return good
 
 
 def check(features: FrozenFeatures, labels: np.ndarray, *, both_classes: bool = False, maps: bool = False) -> None:

@@ -7,8 +7,8 @@ import numpy as np
 import tensorflow as tf
 from sklearn.linear_model import LogisticRegression
 
-from mvtec_tf.heads.base import Arrays, Head
-from mvtec_tf.heads.folds import INNER_FOLDS, inner_folds
+from mvtec_tf.heads.base import Arrays, Head, fits_without, part_of
+from mvtec_tf.heads.folds import inner_folds
 from mvtec_tf.heads.frozen import FrozenFeatures
 
 # A distance of zero is a copy of a training image; its logarithm must be a number.
@@ -25,15 +25,13 @@ class Hybrid(Head):
 
     Args:
       bases: name -> maker of an unfitted head.
-      c: inverse strength of the L2 penalty of the weights.
       seed: of the inner folds.
     """
 
     needs_labels = True
 
-    def __init__(self, bases: Mapping[str, Callable[[], Any]], c: float = 1.0, seed: int = 0) -> None:
+    def __init__(self, bases: Mapping[str, Callable[[], Any]], seed: int = 0) -> None:
         self.bases = bases
-        self.c = c
         self.seed = seed
         # Unfitted, until `fit`: what the heads need is asked before.
         self.bases_ = {name: make() for name, make in bases.items()}
@@ -52,7 +50,7 @@ class Hybrid(Head):
         good = evidence[labels == 0]
         self.mean_, spread = good.mean(axis=0), good.std(axis=0)
         self.scale_ = np.where(spread > 0, spread, 1.0)
-        model = LogisticRegression(C=self.c, class_weight="balanced", max_iter=5000)
+        model = LogisticRegression(class_weight="balanced", max_iter=5000)
         model.fit((evidence - self.mean_) / self.scale_, labels)
         self.weights_ = np.where(usable, model.coef_[0], 0.0)
         self.bias_ = float(model.intercept_[0])
@@ -66,11 +64,11 @@ class Hybrid(Head):
             state |= {f"{name}/{key}": value for key, value in base.arrays().items()}
         return state
 
-    def score_ops(self, features: Any, arrays: Arrays) -> tf.Tensor:
+    def score_ops(self, features: FrozenFeatures, arrays: Arrays) -> tf.Tensor:
         """float32 [N], log-odds at equal shares of good and defective images."""
         columns = []
         for name, base in self.bases_.items():
-            score = base.score_ops(features, _part(arrays, name))
+            score = base.score_ops(features, part_of(arrays, name))
             columns.append(score if base.needs_labels else tf.math.log(tf.maximum(score, _TINY)))
         evidence = (tf.stack(columns, axis=1) - arrays["mean"]) / arrays["scale"]
         return tf.linalg.matvec(evidence, arrays["weights"]) + arrays["bias"]
@@ -78,7 +76,7 @@ class Hybrid(Head):
     def heat_map_ops(self, features: FrozenFeatures, arrays: Arrays) -> tf.Tensor:
         """float32 [N, height, width], that of the first head that has one."""
         name, base = self._patch_base()
-        return base.heat_map_ops(features, _part(arrays, name))
+        return base.heat_map_ops(features, part_of(arrays, name))
 
     def _patch_base(self) -> tuple[str, Any]:
         return next((name, base) for name, base in self.bases_.items() if base.gives_heat_maps)
@@ -86,14 +84,7 @@ class Hybrid(Head):
     def _out_of_fold(self, name: str, features: FrozenFeatures, labels: np.ndarray, folds: np.ndarray) -> np.ndarray:
         """float64 [N]; NaN where the image could not be held out and the head is fitted on its label."""
         column = np.full(len(labels), np.nan)
-        for fold in range(INNER_FOLDS):
-            held, rest = folds == fold, folds != fold
-            if not held.any():
-                continue
-            base = self.bases[name]()
-            if base.needs_labels and len(set(labels[rest])) < 2:
-                continue
-            base.fit(features.select(rest), labels[rest])
+        for held, base in fits_without(folds, self.bases[name], features, labels):
             # A head that is fitted on good images alone has not seen the one defective object either.
             judged = held if base.needs_labels else held | ((folds < 0) & (labels == 1) & np.isnan(column))
             column[judged] = _evidence(base, base.decision_function(features.select(judged)))
@@ -103,8 +94,3 @@ class Hybrid(Head):
 def _evidence(base: Any, scores: np.ndarray) -> np.ndarray:
     """Scores as they are, distances as logarithms: it is their ratio that counts."""
     return scores if base.needs_labels else np.log(np.maximum(scores, _TINY))
-
-
-def _part(arrays: Arrays, name: str) -> dict[str, tf.Tensor]:
-    prefix = f"{name}/"
-    return {key.removeprefix(prefix): value for key, value in arrays.items() if key.startswith(prefix)}

@@ -13,7 +13,7 @@ from sklearn.svm import LinearSVC
 
 from mvtec_tf.errors import UserError
 from mvtec_tf.heads.base import Arrays, Head
-from mvtec_tf.heads.frozen import FrozenFeatures, pooled_of
+from mvtec_tf.heads.frozen import FrozenFeatures, good_images
 from mvtec_tf.heads.gaussian import GoodGaussian
 from mvtec_tf.keras_settings import keras
 
@@ -31,16 +31,15 @@ class _LinearHead(Head):
         """weights [D], bias []."""
         return {"weights": self.weights_.astype(np.float32), "bias": np.float32(self.bias_)}
 
-    def score_ops(self, features: Any, arrays: Arrays) -> tf.Tensor:
+    def score_ops(self, features: FrozenFeatures, arrays: Arrays) -> tf.Tensor:
         """float32 [N, D] -> [N]."""
-        return tf.linalg.matvec(pooled_of(features), arrays["weights"]) + arrays["bias"]
+        return tf.linalg.matvec(features.pooled, arrays["weights"]) + arrays["bias"]
 
     def _fit_standardised(self, model: Any, features: FrozenFeatures, labels: np.ndarray) -> None:
         """Fits a linear scikit-learn model; the scaling is folded into the weights, so that what is
         exported is one matrix product."""
-        pooled = pooled_of(features)
-        scaler = StandardScaler().fit(pooled)
-        model.fit(scaler.transform(pooled), labels)
+        scaler = StandardScaler().fit(features.pooled)
+        model.fit(scaler.transform(features.pooled), labels)
         self.weights_ = model.coef_[0] / scaler.scale_
         self.bias_ = float(model.intercept_[0] - scaler.mean_ @ self.weights_)
 
@@ -88,12 +87,8 @@ class Lda(_LinearHead):
 
     def _learn(self, features: FrozenFeatures, labels: np.ndarray) -> None:
         """Raises UserError when one class is missing or there are fewer than two good images."""
-        labels = np.asarray(labels)
-        pooled = np.asarray(pooled_of(features), np.float64)
-        good = pooled[labels == 0]
-        if len(good) < 2:
-            raise UserError(f"`head`=lda needs at least two good images, found {len(good)}.")
-        gaussian = GoodGaussian(good)
+        pooled = np.asarray(features.pooled, np.float64)
+        gaussian = GoodGaussian(good_images(features, labels, "lda").pooled)
         # The good images' mean is the origin here.
         shift = (pooled[labels == 1].mean(axis=0) - gaussian.mean) / gaussian.scale
         direction = gaussian.solve(shift)
@@ -118,28 +113,28 @@ class StudyHead(_LinearHead):
         self.batch_size = batch_size
         self.learning_rate = learning_rate
 
-    def probability(self, scores: tf.Tensor, features: Any, arrays: Arrays) -> tf.Tensor:
+    def probability(self, scores: tf.Tensor, features: FrozenFeatures, arrays: Arrays) -> tf.Tensor:
         """float32 [N]: the softmax of its two logits, calibrated or not; the score is their difference."""
         return tf.sigmoid(scores)
 
     def _learn(self, features: FrozenFeatures, labels: np.ndarray) -> None:
         """Runs exactly `epochs` epochs; converged or not is part of what it is."""
-        features = pooled_of(features)
+        pooled = features.pooled
         initializer = keras.initializers.GlorotUniform(seed=self.seed)
         head = keras.Sequential(
-            [keras.Input((features.shape[1],)), keras.layers.Dense(2, kernel_initializer=initializer)]
+            [keras.Input((pooled.shape[1],)), keras.layers.Dense(2, kernel_initializer=initializer)]
         )
-        steps = -(-len(features) // self.batch_size)
+        steps = -(-len(pooled) // self.batch_size)
         head.compile(
             keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(self.learning_rate, steps * self.epochs)),
             keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         )
         rng = np.random.default_rng(self.seed)
         for _ in range(self.epochs):
-            order = rng.permutation(len(features))
+            order = rng.permutation(len(pooled))
             for start in range(0, len(order), self.batch_size):
                 batch = order[start : start + self.batch_size]
-                head.train_on_batch(np.asarray(features[batch], np.float32), labels[batch])
+                head.train_on_batch(np.asarray(pooled[batch], np.float32), labels[batch])
         kernel, bias = head.get_weights()
         self.weights_ = (kernel[:, 1] - kernel[:, 0]).astype(np.float64)
         self.bias_ = float(bias[1] - bias[0])

@@ -4,32 +4,13 @@ import dataclasses
 import functools
 
 from mvtec_tf.heads.base import Head
-from mvtec_tf.heads.by_category import PerCategoryHead
 from mvtec_tf.heads.distance import Mahalanobis, NearestNeighbours, RbfSvm
 from mvtec_tf.heads.fused import Fused
 from mvtec_tf.heads.hybrid import Hybrid
-from mvtec_tf.heads.linear import Lda, LinearSvm, Logistic, StudyHead
+from mvtec_tf.heads.linear import Lda, LinearSvm, Logistic
 from mvtec_tf.heads.patch import Padim, PatchCore
 from mvtec_tf.heads.settings import NEED_MAPS, HeadSettings
 from mvtec_tf.heads.tiled import TiledHead
-
-__all__ = [
-    "Fused",
-    "Head",
-    "Hybrid",
-    "Lda",
-    "LinearSvm",
-    "Logistic",
-    "Mahalanobis",
-    "NearestNeighbours",
-    "Padim",
-    "PatchCore",
-    "PerCategoryHead",
-    "RbfSvm",
-    "StudyHead",
-    "TiledHead",
-    "make_head",
-]
 
 
 def make_head(settings: HeadSettings, tiled: bool = False) -> Head:

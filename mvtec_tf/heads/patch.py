@@ -6,10 +6,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from mvtec_tf.errors import UserError
 from mvtec_tf.heads.base import Arrays, Head, as_tensors
 from mvtec_tf.heads.coreset import greedy_coreset
-from mvtec_tf.heads.frozen import FrozenFeatures
+from mvtec_tf.heads.frozen import FrozenFeatures, good_images
 from mvtec_tf.networks import patch_maps
 
 # Defard et al., ICPR 2021, section 3.1; here on channels of unit variance.
@@ -62,13 +61,6 @@ class _PatchHead(Head):
         del arrays
         return maps
 
-    def _good(self, features: FrozenFeatures, labels: np.ndarray, name: str) -> FrozenFeatures:
-        good = features.select(labels == 0)
-        if len(good) < 2:
-            raise UserError(f"`head`={name} needs at least two good images, found {len(good)}.")
-        return good
-
-
 class Padim(_PatchHead):
     """A Gaussian for every position: Defard et al., "PaDiM: a patch distribution modeling framework", ICPR 2021.
 
@@ -87,7 +79,7 @@ class Padim(_PatchHead):
 
     def _learn(self, features: FrozenFeatures, labels: np.ndarray) -> None:
         """Reads the good images' maps once. Raises UserError on fewer than two of them."""
-        good = self._good(features, labels, "padim")
+        good = good_images(features, labels, "padim")
         width = patch_maps.channels(self._maps(good))
         rng = np.random.default_rng(self.seed)
         self.chosen_ = np.sort(rng.choice(width, min(self.channels, width), replace=False))
@@ -174,7 +166,7 @@ class PatchCore(_PatchHead):
 
     def _learn(self, features: FrozenFeatures, labels: np.ndarray) -> None:
         """Reads the good images' maps once. Raises UserError on fewer than two of them."""
-        good = self._good(features, labels, "patchcore")
+        good = good_images(features, labels, "patchcore")
         sample = self._sample(good)
         self.mean_ = sample.mean(axis=0, dtype=np.float64).astype(np.float32)
         self.scale_ = self._layer_scale(sample, [value.shape[-1] for value in self._maps(good).values()])

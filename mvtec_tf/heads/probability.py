@@ -10,6 +10,7 @@ probabilistic outputs for support vector machines", Machine Learning 68, 2007.
 import dataclasses
 
 import numpy as np
+from scipy.special import expit
 
 _MAX_STEPS = 100
 # Lin et al., algorithm 1: keeps the Hessian invertible where all scores are equal.
@@ -26,8 +27,7 @@ class Platt:
 
     def probability(self, scores: np.ndarray) -> np.ndarray:
         """float [N] -> float32 [N] of being defective."""
-        odds = self.slope * np.asarray(scores, np.float64) + self.intercept
-        return (1 / (1 + np.exp(-np.clip(odds, -500, 500)))).astype(np.float32)
+        return expit(self.slope * np.asarray(scores, np.float64) + self.intercept).astype(np.float32)
 
 
 def fit_platt(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None) -> Platt:
@@ -84,10 +84,10 @@ def _minimise(scores: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> t
     share = float(weights @ targets)
     point = np.array([0.0, np.log(share / (1 - share))])
     # At slope 0 the best intercept is known; if the loss does not fall towards positive slopes, that is the answer.
-    if weights @ ((_sigmoid(point[1]) - targets) * scores) >= 0:
+    if weights @ ((expit(point[1]) - targets) * scores) >= 0:
         return 0.0, float(point[1])
     for _ in range(_MAX_STEPS):
-        probability = _sigmoid(design @ point)
+        probability = expit(design @ point)
         gradient = design.T @ (weights * (probability - targets))
         if np.abs(gradient).max() < 1e-10:
             break
@@ -104,7 +104,3 @@ def _minimise(scores: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> t
 
 def _loss(odds: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> float:
     return float(weights @ (np.logaddexp(0, odds) - targets * odds))
-
-
-def _sigmoid(odds: np.ndarray) -> np.ndarray:
-    return 1 / (1 + np.exp(-np.clip(odds, -500, 500)))

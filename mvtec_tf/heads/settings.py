@@ -99,8 +99,7 @@ class HeadSettings:
         wrong = [name for name in self.hybrid_of if name not in _STACKABLE]
         if wrong or not self.hybrid_of or len(set(self.hybrid_of)) < len(self.hybrid_of):
             raise UsageError(
-                f"`hybrid_of`={','.join(self.hybrid_of)}: expected different heads out of "
-                f"{', '.join(_STACKABLE)}."
+                f"`hybrid_of`={','.join(self.hybrid_of)}: expected different heads out of {', '.join(_STACKABLE)}."
             )
         for field in ("neighbours", "memory_bank", "coreset_candidates", "padim_channels"):
             if getattr(self, field) < 1:

@@ -59,7 +59,7 @@ class TiledHead(Head):
     def score_ops(self, features: FrozenFeatures, arrays: Arrays) -> tf.Tensor:
         """float32 [N]."""
         _, tiles, width = features.tiled.shape
-        scores = self.head_.score_ops(tf.reshape(features.tiled, [-1, width]), arrays)
+        scores = self.head_.score_ops(FrozenFeatures(tf.reshape(features.tiled, [-1, width])), arrays)
         return tf.reduce_max(tf.reshape(scores, [-1, tiles]), axis=1)
 
 

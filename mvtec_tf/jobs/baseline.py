@@ -8,8 +8,9 @@ from mvtec_tf.data.protocol import Cut
 from mvtec_tf.features.baseline_graph import Baseline, write_baseline
 from mvtec_tf.graphs import scoring
 from mvtec_tf.heads import baselines
+from mvtec_tf.heads.distance import Mahalanobis
 from mvtec_tf.heads.fitting import fit_probe
-from mvtec_tf.heads.make import Logistic, Mahalanobis
+from mvtec_tf.heads.linear import Logistic
 from mvtec_tf.heads.settings import SCORE_UNITS
 from mvtec_tf.jobs import judging, opening, probe
 from mvtec_tf.jobs.settings import BaselineSettings

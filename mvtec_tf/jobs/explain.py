@@ -11,7 +11,7 @@ import numpy as np
 from mvtec_tf import files
 from mvtec_tf.data import input_pipeline, leaks
 from mvtec_tf.data.formats import scan as records_lib
-from mvtec_tf.data.formats.scan import Record
+from mvtec_tf.data.record import Record
 from mvtec_tf.errors import UsageError, UserError
 from mvtec_tf.evaluation import embedding
 from mvtec_tf.evaluation.localisation import heatmaps
@@ -19,7 +19,8 @@ from mvtec_tf.evaluation.localisation.heatmaps import EXPORTED, HeatMaps
 from mvtec_tf.evaluation.report import judge
 from mvtec_tf.evaluation.report.judge import Extras
 from mvtec_tf.evaluation.table import Predictions
-from mvtec_tf.features.store import FeatureStore, encoder_digest
+from mvtec_tf.features.feature_graph import encoder_digest
+from mvtec_tf.features.store import FeatureStore
 from mvtec_tf.graphs import grad_cam, rebuild, saved_model, scoring
 from mvtec_tf.graphs.rebuild import Rebuilt
 from mvtec_tf.graphs.signatures import EMBED, HEAT_MAP

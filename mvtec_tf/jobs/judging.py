@@ -6,7 +6,7 @@ from typing import Any
 
 from mvtec_tf import files
 from mvtec_tf.data.decoding import unreadable
-from mvtec_tf.data.formats.scan import Record
+from mvtec_tf.data.record import Record
 from mvtec_tf.evaluation import table
 from mvtec_tf.evaluation.image_files import ImageFiles
 from mvtec_tf.evaluation.localisation import heatmaps, pixel_metrics

@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mvtec_tf.data.formats.scan import Record
+from mvtec_tf.data.record import Record
 from mvtec_tf.features import extract
 from mvtec_tf.features.feature_graph import FeatureSettings
 from mvtec_tf.features.recipe import RECIPES

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from mvtec_tf.data.formats.scan import Record
 from mvtec_tf.data.protocol import Cut
 from mvtec_tf.evaluation import defect_types, shift
 from mvtec_tf.evaluation.defect_types import Call
@@ -55,7 +54,7 @@ def fit_and_judge(run: RunDirectory, settings: FitSettings, features: Features, 
     for warning in fitted.warnings:
         print(f"Note: {warning}", flush=True)
     if not run.saved_model.exists():
-        graph = Probe(features.encoder, features.settings, head)
+        graph = Probe(features.encoder, features.key, head)
         write_probe(run.saved_model, graph, {"run": run.record["settings"], "head": kind.name})
     with run.timed("score"):
         signature = saved_model.load(run.saved_model).signatures["serving_default"]

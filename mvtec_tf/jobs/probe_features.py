@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from mvtec_tf.data import leaks, protocol
-from mvtec_tf.data.formats.scan import Record
 from mvtec_tf.data.protocol import Cut, SplitRow
+from mvtec_tf.data.record import Record
 from mvtec_tf.errors import UsageError, UserError
 from mvtec_tf.features import extract
-from mvtec_tf.features.feature_graph import FeatureSettings
-from mvtec_tf.features.store import ENCODER, FeatureKey, FeatureStore, encoder_digest
+from mvtec_tf.features.feature_graph import FeatureKey, FeatureSettings, encoder_digest
+from mvtec_tf.features.store import ENCODER, FeatureStore
 from mvtec_tf.graphs import saved_model
 from mvtec_tf.heads.frozen import FrozenFeatures
 from mvtec_tf.jobs.encoders import resolve_encoder
@@ -26,15 +26,13 @@ class Features:
 
     Attributes:
       encoder: SavedModel that they came from.
-      settings: which of its features.
-      key: what they are of.
+      key: which of its features, and what they are of.
       cut: who is who.
       frozen: of train_good, labelled and evaluate, in this order.
       embedding: float32 [N, C], the encoder's last output alone.
     """
 
     encoder: pathlib.Path
-    settings: FeatureSettings
     key: FeatureKey
     cut: Cut
     frozen: FrozenFeatures
@@ -43,17 +41,13 @@ class Features:
     @classmethod
     def of(cls, store: FeatureStore, encoder: pathlib.Path, cut: Cut) -> "Features":
         """Those of the cut's images, from a store that holds them."""
-        key = store.key
-        settings = FeatureSettings(
-            key.layers, key.maps, key.neighbourhood, key.tiles, key.pooling, key.centre_brightness
-        )
         records = (*cut.fit, *cut.evaluate)
-        return cls(encoder, settings, key, cut, store.of(records), store.embeddings_of(records))
+        return cls(encoder, store.key, cut, store.of(records), store.embeddings_of(records))
 
     @property
     def tiled(self) -> bool:
         """Whether images were cut into tiles."""
-        return self.settings.tiles != (1, 1)
+        return self.key.tiles != (1, 1)
 
     @property
     def fit_rows(self) -> FrozenFeatures:

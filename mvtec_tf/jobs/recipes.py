@@ -18,8 +18,7 @@ from mvtec_tf.settings import in_words
 
 if TYPE_CHECKING:
     # Not at run time: a command line is read and refused without TensorFlow.
-    from mvtec_tf.features.feature_graph import FeatureSettings
-    from mvtec_tf.features.store import FeatureKey
+    from mvtec_tf.features.feature_graph import FeatureKey, FeatureSettings
 
 # The former names of recipes.
 ALIASES = {"auto": "few_labels"}

@@ -7,7 +7,8 @@ import numpy as np
 from mvtec_tf.evaluation.table import rows
 from mvtec_tf.features.probe_graph import Probe, write_probe
 from mvtec_tf.graphs import scoring
-from mvtec_tf.heads.make import PerCategoryHead, StudyHead
+from mvtec_tf.heads.by_category import PerCategoryHead
+from mvtec_tf.heads.linear import StudyHead
 from mvtec_tf.heads.probability import Platt
 from mvtec_tf.heads.settings import PLAIN_LOG_ODDS
 from mvtec_tf.jobs import judging
@@ -47,7 +48,7 @@ def fit_and_judge_by_the_study(
     cut = features.cut
     head = _fit(features, settings.seed)
     if not run.saved_model.exists():
-        seen = dataclasses.replace(features.settings, layers=(EMBEDDING,), maps=False)
+        seen = dataclasses.replace(features.key, layers=(EMBEDDING,), maps=False)
         # Its score is a log-odds, and its probability is reported as it is: not calibrated.
         graph = Probe(
             features.encoder, seen, PerCategoryHead.of_one(head, features.embedding.shape[1], Platt(1.0, 0.0))

@@ -7,7 +7,7 @@ import numpy as np
 
 from mvtec_tf.data import protocol
 from mvtec_tf.data.decoding.image_store import ImageStore
-from mvtec_tf.data.formats.scan import Record
+from mvtec_tf.data.record import Record
 from mvtec_tf.evaluation.table import rows
 from mvtec_tf.graphs import saved_model, scoring
 from mvtec_tf.heads.settings import PLAIN_LOG_ODDS

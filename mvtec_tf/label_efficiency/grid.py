@@ -4,8 +4,8 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 
 from mvtec_tf.data import protocol
-from mvtec_tf.data.formats.scan import Record
 from mvtec_tf.data.protocol import BudgetError, Cut
+from mvtec_tf.data.record import Record
 from mvtec_tf.errors import UsageError, UserError
 from mvtec_tf.heads.settings import NEED_LABELS
 

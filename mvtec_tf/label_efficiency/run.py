@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from mvtec_tf.data import protocol
-from mvtec_tf.data.formats.scan import Record
 from mvtec_tf.data.protocol import Cut
+from mvtec_tf.data.record import Record
 from mvtec_tf.errors import LeakError, UserError
 from mvtec_tf.evaluation.metrics import Costs
 from mvtec_tf.evaluation.thresholds import Rule

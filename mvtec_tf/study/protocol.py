@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from mvtec_tf.data import leaks
-from mvtec_tf.data.formats.scan import Record
 from mvtec_tf.data.protocol import Cut, by_category, split_rows
+from mvtec_tf.data.record import Record
 from mvtec_tf.errors import LeakError, UserError
 
 PRETRAIN_SHARE = 0.85

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from mvtec_tf.data import input_pipeline
 from mvtec_tf.data.decoding import image_store, pixels
-from mvtec_tf.data.formats.scan import Record
+from mvtec_tf.data.record import Record
 from mvtec_tf.errors import UserError
 from mvtec_tf.graphs import saved_model, scoring
 from mvtec_tf.networks.classifier import log_odds

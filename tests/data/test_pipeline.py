@@ -10,7 +10,7 @@ from PIL import Image
 
 from mvtec_tf.data import input_pipeline
 from mvtec_tf.data.decoding import image_store, pixels
-from mvtec_tf.data.formats.scan import Record
+from mvtec_tf.data.record import Record
 from mvtec_tf.errors import UserError
 
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from mvtec_tf.data import protocol
-from mvtec_tf.data.formats.scan import Record
 from mvtec_tf.data.protocol import BudgetError
+from mvtec_tf.data.record import Record
 from mvtec_tf.errors import LeakError, UsageError, UserError
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from mvtec_tf.data import known_images
 from mvtec_tf.data.formats import scan
-from mvtec_tf.data.formats.scan import Record
+from mvtec_tf.data.record import Record
 from mvtec_tf.errors import UserError
 from mvtec_tf.evaluation import recorded
 from mvtec_tf.evaluation.table import read_predictions

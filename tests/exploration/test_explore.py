@@ -10,7 +10,7 @@ from sklearn.metrics import roc_auc_score
 
 from mvtec_tf.data import pillow_images
 from mvtec_tf.data.formats import scan as records
-from mvtec_tf.data.formats.scan import Record
+from mvtec_tf.data.record import Record
 from mvtec_tf.errors import UserError
 from mvtec_tf.exploration import duplicates
 from mvtec_tf.exploration import findings as explore_findings
@@ -399,4 +399,4 @@ def test_an_image_larger_than_training_takes_is_unreadable(tmp_path):
         b"\x89PNG\r\n\x1a\n" + image_samples.png_chunk(b"IHDR", header) + image_samples.png_chunk(b"IDAT", b"")
     )
     with pytest.raises(pillow_images.UnreadableImageError, match="10000 x 10001 pixels, 100010000 in all"):
-        pillow_images.read_grey(file)
+        pillow_images.read_rgb(file)

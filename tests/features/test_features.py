@@ -16,8 +16,9 @@ from mvtec_tf.features.feature_graph import FeatureGraph, FeatureSettings, as_ke
 from mvtec_tf.features.probe_graph import Probe, write_probe
 from mvtec_tf.features.store import FeatureStore
 from mvtec_tf.graphs import heat_maps, saved_model
+from mvtec_tf.heads.by_category import PerCategoryHead
 from mvtec_tf.heads.file import load_head, save_head
-from mvtec_tf.heads.make import PerCategoryHead, make_head
+from mvtec_tf.heads.make import make_head
 from mvtec_tf.heads.probability import Platt
 from mvtec_tf.heads.settings import NEED_MAPS, HeadSettings
 from mvtec_tf.jobs.probe_features import find_source

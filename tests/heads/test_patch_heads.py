@@ -12,7 +12,8 @@ from mvtec_tf.heads import coreset
 from mvtec_tf.heads.base import as_tensors, by_ops
 from mvtec_tf.heads.by_category import PerCategoryHead
 from mvtec_tf.heads.frozen import FrozenFeatures
-from mvtec_tf.heads.make import Padim, PatchCore, make_head
+from mvtec_tf.heads.make import make_head
+from mvtec_tf.heads.patch import Padim, PatchCore
 from mvtec_tf.heads.settings import HeadSettings
 from mvtec_tf.networks import patch_maps
 
@@ -210,7 +211,7 @@ def test_what_a_patch_head_cannot_be_fitted_on_is_said(data, head):
     features, labels = data
     with pytest.raises(UserError, match="at least two good images, found 1"):
         head.fit(features.select(np.array([0, 38, 39])), labels[[0, 38, 39]])
-    with pytest.raises(ValueError, match="global averages only"):
+    with pytest.raises(UserError, match="global averages only"):
         head.fit(FrozenFeatures(features.pooled), labels)
     same = FrozenFeatures(np.ones((5, 3)), {"fine": np.ones((5, 2, 2, 3))}, image_size=(4, 4))
     with pytest.raises(UserError, match="same numbers"):

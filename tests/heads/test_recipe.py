@@ -6,8 +6,8 @@ import json
 import pytest
 
 from mvtec_tf.errors import UsageError
+from mvtec_tf.features.feature_graph import FeatureKey
 from mvtec_tf.features.recipe import RECIPES
-from mvtec_tf.features.store import FeatureKey
 from mvtec_tf.heads.settings import HeadSettings
 from mvtec_tf.jobs import recipes
 from mvtec_tf.jobs.settings import FitSettings

@@ -1,4 +1,4 @@
-"""The trivial baselines against computations written another way."""
+"""The trivial baselines, and the head on them, against computations written another way."""
 
 import fractions
 
@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from scipy import optimize
 
-from mvtec_tf.heads import baselines
+from mvtec_tf.errors import UserError
+from mvtec_tf.heads import baselines, linear
+from mvtec_tf.heads.linear import Logistic
 
 
 def _images(count, side, seed=0):
@@ -68,7 +70,7 @@ def test_a_thumbnail_larger_than_the_image_is_refused():
         baselines.grey_pixels(_images(1, 8))
 
 
-def test_the_logistic_baseline_minimises_the_balanced_penalised_cross_entropy():
+def test_the_logistic_head_minimises_the_balanced_penalised_cross_entropy():
     rng = np.random.default_rng(0)
     features = rng.normal(size=(60, 4)) * [1.0, 10.0, 0.1, 3.0] + [5.0, 0.0, -2.0, 100.0]
     labels = (features[:, 0] + 0.3 * rng.normal(size=60) > 5.8).astype(int)
@@ -85,24 +87,24 @@ def test_the_logistic_baseline_minimises_the_balanced_penalised_cross_entropy():
     best = optimize.minimize(objective, np.zeros(5), method="BFGS", options={"gtol": 1e-7}).x
     others = rng.normal(loc=[5.0, 0.0, -2.0, 100.0], size=(9, 4))
     expected = np.c_[(others - mean) / deviation, np.ones(9)] @ best
-    np.testing.assert_allclose(baselines.baseline_logistic(features, labels, others), expected, atol=1e-3)
+    np.testing.assert_allclose(Logistic().fit(features, labels).decision_function(others), expected, atol=1e-3)
 
 
-def test_the_logistic_baseline_separates_what_brightness_separates():
+def test_the_logistic_head_separates_what_brightness_separates():
     dark, bright = np.full((6, 16, 16, 3), 60, np.uint8), np.full((6, 16, 16, 3), 180, np.uint8)
     features = baselines.mean_brightness(np.concatenate([dark, bright]) + _images(12, 16) // 8)
     labels = np.repeat([0, 1], 6)
-    scores = baselines.baseline_logistic(features[::2], labels[::2], features[1::2])
+    scores = Logistic().fit(features[::2], labels[::2]).decision_function(features[1::2])
     np.testing.assert_array_equal(scores > 0, labels[1::2] == 1)
 
 
 def test_one_class_alone_is_refused():
-    with pytest.raises(ValueError, match="class"):
-        baselines.baseline_logistic(np.ones((4, 2)), np.zeros(4, int), np.ones((1, 2)))
+    with pytest.raises(UserError, match="good and defective"):
+        Logistic().fit(np.random.default_rng(0).normal(size=(4, 2)), np.zeros(4, int))
 
 
 def test_a_regression_that_does_not_converge_is_an_error(monkeypatch):
-    monkeypatch.setattr(baselines, "_MAX_STEPS", 1)
+    monkeypatch.setattr(linear, "MAX_STEPS", 1)
     rng = np.random.default_rng(0)
-    with pytest.raises(RuntimeError, match="not converged"):
-        baselines.baseline_logistic(rng.normal(size=(50, 20)), rng.integers(0, 2, 50), rng.normal(size=(2, 20)))
+    with pytest.raises(UserError, match="did not converge"):
+        Logistic().fit(rng.normal(size=(50, 20)), rng.integers(0, 2, 50))

@@ -19,7 +19,7 @@ from mvtec_tf.evaluation.intervals import Bootstrap
 from mvtec_tf.evaluation.localisation import heatmaps
 from mvtec_tf.evaluation.report.judge import Extras, judge, judge_again, predictions_of
 from mvtec_tf.evaluation.table import Predictions, read_predictions, rows, write_predictions
-from mvtec_tf.features.store import encoder_digest
+from mvtec_tf.features.feature_graph import encoder_digest
 from mvtec_tf.graphs import grad_cam, rebuild, saved_model, scoring
 from mvtec_tf.heads.by_category import PerCategoryHead
 from mvtec_tf.heads.file import save_head

@@ -5,11 +5,12 @@ import pytest
 from sklearn.metrics import balanced_accuracy_score
 from sklearn.metrics import brier_score_loss as brier
 
-from mvtec_tf.data.formats.scan import Record
+from mvtec_tf.data.record import Record
 from mvtec_tf.errors import UserError
 from mvtec_tf.evaluation.thresholds import choose_threshold
 from mvtec_tf.heads.fitting import fit_probe
-from mvtec_tf.heads.make import Logistic, make_head
+from mvtec_tf.heads.linear import Logistic
+from mvtec_tf.heads.make import make_head
 from mvtec_tf.heads.settings import HEADS, NEED_LABELS, NEED_MAPS, HeadSettings
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from mvtec_tf.data.formats.scan import Record
+from mvtec_tf.data.record import Record
 from mvtec_tf.label_efficiency.cell import CellResult
 from mvtec_tf.label_efficiency.grid import make_grid
 

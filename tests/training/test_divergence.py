@@ -11,8 +11,9 @@ import pytest
 from mvtec_tf.data import input_pipeline
 from mvtec_tf.data.record import Record
 from mvtec_tf.errors import UserError
+from mvtec_tf.heads.distance import Mahalanobis
 from mvtec_tf.heads.fitting import fit_probe
-from mvtec_tf.heads.make import Logistic, Mahalanobis, StudyHead
+from mvtec_tf.heads.linear import Logistic, StudyHead
 from mvtec_tf.run_directory import RunDirectory
 from mvtec_tf.training import callbacks
 from mvtec_tf.training.checkpoints import Checkpoints

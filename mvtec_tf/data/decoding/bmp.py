@@ -25,6 +25,9 @@ _PALETTE_BITS = (1, 4, 8)
 # Blue, green, red, unused: the order of bytes where no masks say otherwise.
 _RED, _GREEN, _BLUE = 2, 1, 0
 _MOST_BYTES = 2**31 - 1
+_TOO_MANY_COLOURS = "a damaged BMP image: a palette of {} colours for pixels of {} bits"
+_PIXELS_IN_HEADER = "a damaged BMP image: its pixels begin at byte {}, but its headers and palette are {} bytes long"
+_TOO_FEW_BYTES = "a damaged BMP image: its header says {} bytes of pixels, its width, height and bits ask for {}"
 
 
 class _Header(NamedTuple):
@@ -135,60 +138,50 @@ def _checks_of_form(header: _Header) -> list[ib.Check]:
     whole = tf.reduce_all(places[:3] >= 0) & ((header.masks[3] == 0) | (places[3] >= 0)) & tf.reduce_all(apart)
 
     def what_compression() -> tf.Tensor:
-        name = tf.strings.join(["compression ", tf.strings.as_string(header.compression)])
+        name = ib.text("compression {}", header.compression)
         for number, known in _COMPRESSIONS.items():
             name = tf.where(header.compression == number, known, name)
-        return tf.strings.join(["a BMP image with ", name, ", which is not supported; save it uncompressed"])
+        return ib.text("a BMP image with {}, which is not supported; save it uncompressed", name)
 
     return [
         (
             tf.reduce_any(header.size == _HEADERS),
-            lambda: _says("a BMP image with a header of ", header.size, " bytes (OS/2 or damaged), not supported"),
+            lambda: ib.text("a BMP image with a header of {} bytes (OS/2 or damaged), not supported", header.size),
         ),
         (plain | header.masked, what_compression),
         (
             tf.reduce_any(header.bits == (*_PALETTE_BITS, 24, 32)),
-            lambda: _says("a BMP image of ", header.bits, " bits per pixel; supported are 1, 4, 8, 24 and 32"),
+            lambda: ib.text("a BMP image of {} bits per pixel; supported are 1, 4, 8, 24 and 32", header.bits),
         ),
         (
             plain | ((header.bits == 32) & whole),
-            lambda: tf.constant("a BMP image whose colour masks are not whole bytes of 32 bits, not supported"),
+            lambda: ib.text("a BMP image whose colour masks are not whole bytes of 32 bits, not supported"),
         ),
         (
             header.planes == 1,
-            lambda: _says("a damaged BMP image: its header says ", header.planes, " colour planes, expected 1"),
+            lambda: ib.text("a damaged BMP image: its header says {} colour planes, expected 1", header.planes),
         ),
         (
             ~header.indexed | (header.palette <= _two_to(header.bits)),
-            lambda: _says("a damaged BMP image: a palette of ", header.palette, " colours for pixels of ")
-            + _says("", header.bits, " bits"),
+            lambda: ib.text(_TOO_MANY_COLOURS, header.palette, header.bits),
         ),
-        (
-            header.pixels_at >= header.end,
-            lambda: _says("a damaged BMP image: its pixels begin at byte ", header.pixels_at)
-            + _says(", but its headers and palette are ", header.end, " bytes long"),
-        ),
+        (header.pixels_at >= header.end, lambda: ib.text(_PIXELS_IN_HEADER, header.pixels_at, header.end)),
     ]
 
 
 def _checks_of_length(data: tf.Tensor, header: _Header) -> list[ib.Check]:
-    pixels = header.row_bytes * (header.height - 1) + header.used_bytes
+    pixels, total = header.row_bytes * (header.height - 1) + header.used_bytes, header.row_bytes * header.height
     wanted = header.pixels_at + pixels
-
-    def cut() -> tf.Tensor:
-        return _says("a truncated BMP image: ", wanted, " bytes expected, ") + _says("", ib.size(data), " found")
-
     return [
-        (
-            header.row_bytes * header.height <= _MOST_BYTES,
-            lambda: _says("a BMP image of ", header.row_bytes * header.height, " bytes, more than fit into memory"),
-        ),
+        (total <= _MOST_BYTES, lambda: ib.text("a BMP image of {} bytes, more than fit into memory", total)),
         (
             (header.pixel_bytes == 0) | (header.pixel_bytes >= pixels),
-            lambda: _says("a damaged BMP image: its header says ", header.pixel_bytes, " bytes of pixels")
-            + _says(", its width, height and bits ask for ", pixels),
+            lambda: ib.text(_TOO_FEW_BYTES, header.pixel_bytes, pixels),
         ),
-        (ib.size(data) >= wanted, cut),
+        (
+            ib.size(data) >= wanted,
+            lambda: ib.text("a truncated BMP image: {} bytes expected, {} found", wanted, ib.size(data)),
+        ),
     ]
 
 
@@ -203,7 +196,7 @@ def _by_palette(data: tf.Tensor, header: _Header, rows: tf.Tensor) -> tf.Tensor:
         numbers,
         (
             tf.cast(tf.reduce_max(numbers), tf.int64) < header.palette,
-            lambda: _says("a damaged BMP image: it uses more colours than the ", header.palette, " of its palette"),
+            lambda: ib.text("a damaged BMP image: it uses more colours than the {} of its palette", header.palette),
         ),
     )
     palette = ib.numbers(data, _FILE_HEADER + header.size, 4 * 256)
@@ -227,7 +220,3 @@ def _byte_of_masks(masks: tf.Tensor) -> tf.Tensor:
 def _two_to(bits: tf.Tensor) -> tf.Tensor:
     """2 ** bits, of at most 8 bits."""
     return tf.bitwise.left_shift(tf.constant(1, tf.int64), tf.minimum(bits, 8))
-
-
-def _says(before: str, number: tf.Tensor, after: str = "") -> tf.Tensor:
-    return tf.strings.join([before, tf.strings.as_string(number), after])

@@ -36,7 +36,8 @@ def big_endian(values: tf.Tensor) -> tf.Tensor:
 
 def little_endian(values: tf.Tensor) -> tf.Tensor:
     """Bytes int64 [..., B], least significant first, as numbers int64 [...]; B is at most 7."""
-    return tf.reduce_sum(values * _weights(values), axis=-1)
+    weights = tf.constant([256**place for place in range(values.shape[-1])], tf.int64)
+    return tf.reduce_sum(values * weights, axis=-1)
 
 
 def contains(data: tf.Tensor, pattern: str) -> tf.Tensor:
@@ -45,6 +46,15 @@ def contains(data: tf.Tensor, pattern: str) -> tf.Tensor:
     # what splitting takes, a sixth of a full match.
     without = tf.strings.regex_replace(data, pattern, "", replace_global=False)
     return tf.strings.length(without) < tf.strings.length(data)
+
+
+def text(words: str, *values: tf.Tensor) -> tf.Tensor:
+    """Words with a value, a number or a string, for each `{}` in them: string scalar."""
+    begin, *others = words.split("{}")
+    parts = [begin]
+    for value, after in zip(values, others, strict=True):
+        parts += [value if value.dtype == tf.string else tf.strings.as_string(value), after]
+    return tf.strings.join(parts)
 
 
 def apart(branch: Callable[[], tf.Tensor]) -> Callable[[], tf.Tensor]:
@@ -81,20 +91,8 @@ def within(size: tf.Tensor, max_pixels: int) -> list[Check]:
     # Cut before they are multiplied, so that the product cannot overflow.
     area = tf.reduce_prod(tf.minimum(size, 2**31 - 1))
 
-    def sides() -> tf.Tensor:
-        text = tf.strings.as_string(size)
-        return tf.strings.join(["its header says ", text[0], " x ", text[1], " pixels"])
-
-    def too_large() -> tf.Tensor:
-        return tf.strings.join(
-            [sides(), ", ", tf.strings.as_string(area), f" in all; `max_pixels` allows {max_pixels}"]
-        )
-
+    too_large = f"its header says {{}} x {{}} pixels, {{}} in all; `max_pixels` allows {max_pixels}"
     return [
-        (tf.reduce_min(size) > 0, lambda: tf.strings.join([sides(), ", so none at all"])),
-        (area <= max_pixels, too_large),
+        (tf.reduce_min(size) > 0, lambda: text("its header says {} x {} pixels, so none at all", size[0], size[1])),
+        (area <= max_pixels, lambda: text(too_large, size[0], size[1], area)),
     ]
-
-
-def _weights(values: tf.Tensor) -> tf.Tensor:
-    return tf.constant([256**place for place in range(values.shape[-1])], tf.int64)

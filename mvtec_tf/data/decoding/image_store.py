@@ -6,10 +6,8 @@ meets an old one. Any of them may be deleted at any time.
 
 import functools
 import hashlib
-import json
 import os
 import pathlib
-import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import BinaryIO
 
@@ -18,12 +16,11 @@ import tensorflow as tf
 
 from mvtec_tf.data.decoding import pixels, unreadable
 from mvtec_tf.data.decoding.unreadable import Unreadable
-from mvtec_tf.data.formats.scan import Record
-from mvtec_tf.files import replacing, write_json
+from mvtec_tf.data.record import Record
+from mvtec_tf.files import read_json, replacing, speaker, write_json
 
 MEMORY = "memory"
 Verdict = tuple[tuple[Record, ...], tuple[Unreadable, ...]]
-_SPEAK_EVERY_SECONDS = 10
 # Decoded images that wait for the reader: enough to keep both cores busy, little enough for the memory.
 _AHEAD = 32
 
@@ -54,11 +51,7 @@ class ImageStore:
         """
         if self._folder is None:
             reasons: dict[str, str] = {}
-            for record, row in self._decoded(records):
-                if isinstance(row, str):
-                    reasons[record.path] = row
-                else:
-                    self._rows[record.file] = row
+            self._rows |= {record.file: row for record, row in self._good(records, reasons)}
             return _verdict(records, reasons)
         path = self._pixels_file(records)
         if not path.exists():
@@ -106,15 +99,19 @@ class ImageStore:
     def _decoded(self, records: Sequence[Record]) -> Iterator[tuple[Record, np.ndarray | str]]:
         return _each(records, _decoder(self._image_size, self._max_pixels))
 
+    def _good(self, records: Sequence[Record], reasons: dict[str, str]) -> Iterator[tuple[Record, np.ndarray]]:
+        """Those that can be decoded, with their pixels; why the others cannot is put into `reasons`, by path."""
+        for record, row in self._decoded(records):
+            if isinstance(row, str):
+                reasons[record.path] = row
+            else:
+                yield record, row
+
     def _write_readable(self, path: pathlib.Path, records: Sequence[Record]) -> None:
         reasons: dict[str, str] = {}
 
         def rows() -> Iterator[np.ndarray]:
-            for record, row in self._decoded(records):
-                if isinstance(row, str):
-                    reasons[record.path] = row
-                else:
-                    yield row
+            yield from (row for _, row in self._good(records, reasons))
             # Before the pixels get their name: where they are, the verdict on them is known.
             if reasons:
                 write_json(path.with_suffix(".json"), reasons)
@@ -177,7 +174,7 @@ def _verdict(records: Sequence[Record], reasons: dict[str, str]) -> Verdict:
 
 def _reasons_beside(path: pathlib.Path) -> dict[str, str]:
     file = path.with_suffix(".json")
-    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    return read_json(file) if file.exists() else {}
 
 
 def _each(records: Sequence[Record], compute: Callable) -> Iterator[tuple[Record, np.ndarray | str]]:
@@ -186,16 +183,14 @@ def _each(records: Sequence[Record], compute: Callable) -> Iterator[tuple[Record
     dataset = tf.data.Dataset.from_tensor_slices(files)
     # A file that fails takes its own turn only; the next ones come as if nothing had happened.
     results = iter(dataset.map(compute, num_parallel_calls=2, deterministic=True).prefetch(_AHEAD))
-    spoke = time.monotonic()
-    for done, record in enumerate(records):
+    speak = speaker()
+    for done, record in enumerate(records, 1):
         try:
             result = next(results).numpy()
         except tf.errors.OpError as error:
             result = unreadable.reason(error)
         yield record, result
-        if time.monotonic() - spoke > _SPEAK_EVERY_SECONDS:
-            print(f"read {done + 1} of {len(records)} images", flush=True)
-            spoke = time.monotonic()
+        speak(f"read {done} of {len(records)} images")
 
 
 @functools.lru_cache

@@ -64,11 +64,11 @@ def _baseline_in(head: tf.Tensor) -> tf.Tensor:
 
 def _checks(header: _Header) -> list[ib.Check]:
     def what() -> tf.Tensor:
-        name = tf.strings.join(["of ", tf.strings.as_string(header.bits), " bits a colour"])
+        name = ib.text("of {} bits a colour", header.bits)
         for markers, known in ((_LOSSLESS, "with lossless coding"), (_HIERARCHICAL, "of several resolutions")):
             name = tf.where(tf.reduce_any(header.marker == markers), known, name)
         name = tf.where(header.marker == _JPEG_LS, "of the kind JPEG-LS", name)
-        return tf.strings.join(["a JPEG image ", name, ", which is not supported; save it as PNG or as JPEG of 8 bits"])
+        return ib.text("a JPEG image {}, which is not supported; save it as PNG or as JPEG of 8 bits", name)
 
     strange = tf.reduce_any(header.marker == (*_LOSSLESS, *_HIERARCHICAL, _JPEG_LS))
     return [(~strange & (header.bits == _BITS), what)]

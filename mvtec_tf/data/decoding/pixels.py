@@ -15,6 +15,8 @@ from mvtec_tf.data.decoding.limits import MAX_PIXELS
 
 # Part of the disk cache's key: raise it when the pixels that this file computes change.
 PIXELS_VERSION = 4
+# ITU-R BT.601, the weights of every common grey conversion.
+LUMA = (0.299, 0.587, 0.114)
 # Mean of the three channel means (123.7, 116.8, 103.9) that keras.applications subtracts.
 _IMAGENET_BRIGHTNESS = 115.0
 # Where a byte may be anything, -1.
@@ -133,8 +135,7 @@ def _refuse(data: tf.Tensor) -> tf.Tensor:
     found = tf.where(tf.strings.length(data) == 0, "an empty file", "something else")
     for beginning, name in _STRANGERS.items():
         found = tf.where(tf.equal(ib.part(data, 0, len(beginning)), beginning), name, found)
-    words = tf.strings.join(["expected a PNG, JPEG or BMP image, found ", found])
-    data = ib.checked(data, (tf.constant(False), lambda: words))
+    data = ib.checked(data, (tf.constant(False), lambda: ib.text("expected a PNG, JPEG or BMP image, found {}", found)))
     # Never reached, but a branch needs a result of the others' shape.
     return tf.zeros(tf.stack([tf.strings.length(data), 1, 3]), tf.uint8)
 

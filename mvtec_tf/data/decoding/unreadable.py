@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from mvtec_tf.data.formats.scan import Record
+from mvtec_tf.data.record import Record
 from mvtec_tf.errors import UserError
 
 # So many are named in a message; run.json lists all.

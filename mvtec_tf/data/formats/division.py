@@ -29,7 +29,7 @@ def divide(records: Sequence[Record]) -> list[Record]:
     """
     defective = {record.group for record in records if record.label}
     return [
-        dataclasses.replace(record, split=TEST if record.group in defective or _is_drawn(record) else TRAIN)
+        dataclasses.replace(record, split=TEST if record.group in defective or _hash(record) < TEST_SHARE else TRAIN)
         for record in records
     ]
 
@@ -71,10 +71,6 @@ def with_good_tests(name: str, records: Sequence[Record]) -> tuple[list[Record],
         "run): without any, nobody could say how many good parts are falsely stopped."
     )
     return moved, [sentence]
-
-
-def _is_drawn(record: Record) -> bool:
-    return _hash(record) < TEST_SHARE
 
 
 def _hash(record: Record) -> float:

@@ -54,7 +54,7 @@ def holds_categories(folder: pathlib.Path) -> bool:
 def _refuse_part(folder: pathlib.Path) -> None:
     """Says which folder was meant, where a part of a category is named."""
     whole = os.path.abspath(folder)
-    category = layout.category_of(os.path.join(whole, "any"))
+    category = layout.category_of(whole)
     if category:
         raise UserError(
             f"`data_dir`={folder}: only a part of the category {os.path.basename(category)}. Name the folder of the "

@@ -91,7 +91,8 @@ class _Reader:
         self._rows: dict[str, list[tuple[int, Record, str]]] = defaultdict(list)
         self._wrong: list[str] = []
         self._words: Counter = Counter()
-        self._folders: dict[str, str] = {}
+        # Looks once for each folder.
+        self._category_of = functools.cache(layout.category_of)
 
     def add(self, line: int, row: dict[str, str]) -> None:
         """One row."""
@@ -141,10 +142,11 @@ class _Reader:
         file = self._existing(row["path"], "path")
         if pathlib.Path(file).suffix.lower() not in IMAGE_SUFFIXES:
             raise _RowError(f"{row['path']}: expected an image, {', '.join(IMAGE_SUFFIXES)}")
+        folder = os.path.basename(self._category_of(os.path.dirname(file)))
         return Record(
             path="",
             file=file,
-            category=names.text(_plain_name(row, "category") or self._folder_name(file) or self._table.stem),
+            category=names.text(_plain_name(row, "category") or folder or self._table.stem),
             defect=_defect(row, label),
             label=label,
             split=_split(row, label),
@@ -169,13 +171,6 @@ class _Reader:
         if not file:
             raise _RowError(f"{column} {written}: {self._places.missing(written)}")
         return file
-
-    def _folder_name(self, file: str) -> str:
-        """Name of the category's folder that an image lies in; "" if it lies in none."""
-        folder = os.path.dirname(file)
-        if folder not in self._folders:
-            self._folders[folder] = os.path.basename(layout.category_of(file))
-        return self._folders[folder]
 
 
 def _named(record: Record, path: str, group: str) -> Record:

@@ -9,13 +9,14 @@ import os
 from mvtec_tf.data import walk, words
 from mvtec_tf.data.record import DEFECTIVE, GOOD, MASKS, TEST, TRAIN
 from mvtec_tf.errors import UserError
+from mvtec_tf.files import PathLike
 
 MVTEC, PLAIN = "MVTec layout", "plain layout"
 # A photograph's category is no further up: CATEGORY/test/DEFECT/IMAGE, CATEGORY/good/SHIFT/IMAGE.
 _DEEPEST = 6
 
 
-def parts(folder: str | os.PathLike[str]) -> dict[str, list[str]]:
+def parts(folder: PathLike) -> dict[str, list[str]]:
     """What the folders in a folder are for: part -> their names; those that are no part are left out."""
     found: dict[str, list[str]] = {}
     for name in folder_names(folder):
@@ -24,7 +25,7 @@ def parts(folder: str | os.PathLike[str]) -> dict[str, list[str]]:
     return found
 
 
-def folder_names(folder: str | os.PathLike[str]) -> list[str]:
+def folder_names(folder: PathLike) -> list[str]:
     """The folders in a folder by name, without what other programs left there."""
     try:
         with os.scandir(folder) as children:
@@ -34,7 +35,7 @@ def folder_names(folder: str | os.PathLike[str]) -> list[str]:
     return sorted(name for name in folders if not walk.is_clutter(name))
 
 
-def kinds(folder: str | os.PathLike[str]) -> tuple[str, ...]:
+def kinds(folder: PathLike) -> tuple[str, ...]:
     """The layouts that a folder has: none, one, or by mistake both.
 
     `good` or `defective` alone make a plain category; other words for them only together, since they are words for
@@ -46,13 +47,13 @@ def kinds(folder: str | os.PathLike[str]) -> tuple[str, ...]:
     return (*mvtec, PLAIN) if names & {GOOD, DEFECTIVE} or {GOOD, DEFECTIVE} <= set(found) else mvtec
 
 
-def category_of(path: str) -> str:
-    """The category folder that a file or folder lies in, "" if it lies in none.
+def category_of(folder: str) -> str:
+    """The category folder that what lies in a folder belongs to, "" if to none.
 
     Args:
-      path: absolute.
+      folder: absolute.
     """
-    steps = path.split(os.sep)
+    steps = [*folder.split(os.sep), ""]
     for depth in range(1, min(_DEEPEST, len(steps) - 1) + 1):
         folder, part = os.sep.join(steps[:-depth]) or os.sep, words.part_of(steps[-depth])
         # One half of a category of the MVTec layout looks like a plain one.
@@ -62,7 +63,7 @@ def category_of(path: str) -> str:
     return ""
 
 
-def single(folder: str | os.PathLike[str], part: str, names: list[str]) -> str:
+def single(folder: PathLike, part: str, names: list[str]) -> str:
     """The one folder that is this part; the part's own name where there is none.
 
     Raises:

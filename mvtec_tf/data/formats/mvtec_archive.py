@@ -10,10 +10,9 @@ import os
 import pathlib
 import shutil
 import tarfile
-import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import BinaryIO
 
 from mvtec_tf import files
@@ -29,7 +28,6 @@ URLS = (
     "https://www.mydrive.ch/shares/38536/3830184030e49fe74747669442f0f282/download/420938113-1629952094/" + FILE,
 )
 _CHUNK = 2**20
-_SPEAK_EVERY_SECONDS = 10
 _TIMEOUT_SECONDS = 60
 
 
@@ -107,7 +105,7 @@ def unpack(archive: files.PathLike, target: files.PathLike, sha256: str = SHA256
 
 
 def _unpack(tar: tarfile.TarFile, directory: pathlib.Path, archive: pathlib.Path) -> None:
-    speak = _speaker()
+    speak = files.speaker()
     for number, member in enumerate(tar, 1):
         path = directory / _safe_name(member, archive)
         if member.isdir():
@@ -145,7 +143,7 @@ def _fetch(url: str, partial: pathlib.Path) -> None:
         # A server that does not know ranges sends all of it again.
         resumed = answer.status == http.client.PARTIAL_CONTENT
         whole = int(answer.headers.get("Content-Length", 0)) + (have if resumed else 0)
-        speak = _speaker()
+        speak = files.speaker()
         with partial.open("ab" if resumed else "wb") as file:
             while chunk := answer.read(_CHUNK):
                 file.write(chunk)
@@ -155,21 +153,8 @@ def _fetch(url: str, partial: pathlib.Path) -> None:
 
 
 def _sha256(file: BinaryIO) -> str:
-    digest, speak = hashlib.sha256(), _speaker()
+    digest, speak = hashlib.sha256(), files.speaker()
     while chunk := file.read(_CHUNK):
         digest.update(chunk)
         speak(f"{file.tell() / 1e6:,.0f} MB verified")
     return digest.hexdigest()
-
-
-def _speaker() -> Callable[[str], None]:
-    """Prints what it is told, but not more often than every few seconds."""
-    spoke = time.monotonic()
-
-    def speak(text: str) -> None:
-        nonlocal spoke
-        if time.monotonic() - spoke > _SPEAK_EVERY_SECONDS:
-            print(text, flush=True)
-            spoke = time.monotonic()
-
-    return speak

@@ -1,6 +1,7 @@
 """What a photograph is called in every table: the same name, whoever names it and wherever the list of it lies."""
 
 import collections
+import functools
 import os
 import unicodedata
 from collections.abc import Sequence
@@ -47,8 +48,13 @@ def within_category(files: Sequence[str]) -> list[str]:
       N names, all different, with "/".
     """
     steps = [file.strip(os.sep).split(os.sep) for file in files]
-    below = _DepthsBelow()
-    depths = [min(below(file) or _SHORTEST, len(one)) for file, one in zip(files, steps, strict=True)]
+    category_of = functools.cache(layout.category_of)
+
+    def depth(file: str) -> int:
+        category = category_of(os.path.dirname(file))
+        return len(os.path.relpath(file, category).split(os.sep)) if category else _SHORTEST
+
+    depths = [min(depth(file), len(one)) for file, one in zip(files, steps, strict=True)]
     while True:
         found = ["/".join(one[-depth:]) for one, depth in zip(steps, depths, strict=True)]
         count = collections.Counter(found)
@@ -58,17 +64,3 @@ def within_category(files: Sequence[str]) -> list[str]:
         if grown == depths:
             return found
         depths = grown
-
-
-class _DepthsBelow:
-    """How many steps of an image's path lie below its category's folder; 0 without one. Looks once for each folder."""
-
-    def __init__(self) -> None:
-        self._categories: dict[str, str] = {}
-
-    def __call__(self, file: str) -> int:
-        folder = os.path.dirname(file)
-        if folder not in self._categories:
-            self._categories[folder] = layout.category_of(file)
-        category = self._categories[folder]
-        return len(os.path.relpath(file, category).split(os.sep)) if category else 0

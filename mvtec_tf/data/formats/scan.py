@@ -15,14 +15,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from mvtec_tf import files
 from mvtec_tf.data import masks, words
 from mvtec_tf.data.formats import division, folders, image_list
-from mvtec_tf.data.record import GOOD, IMAGE_SUFFIXES, Category, PathLike, Record
+from mvtec_tf.data.record import Category, Record
 from mvtec_tf.errors import UserError
-
-__all__ = ["GOOD", "IMAGE_SUFFIXES", "PathLike", "Record", "fingerprint", "scan"]
 
 
 def scan(
-    data_dirs: Sequence[PathLike], categories: Sequence[str] = (), say: Callable[[str], None] = lambda sentence: None
+    data_dirs: Sequence[files.PathLike],
+    categories: Sequence[str] = (),
+    say: Callable[[str], None] = lambda sentence: None,
 ) -> tuple[Record, ...]:
     """Records of all images of `data_dirs`, category by category, sorted by path within each.
 

@@ -17,7 +17,7 @@ from mvtec_tf.data.toy.drawing import GROSS, SUBTLE, Layers, Piece, between, gri
 from mvtec_tf.data.toy.flange import Flange
 from mvtec_tf.data.toy.mesh import Mesh
 from mvtec_tf.errors import UserError
-from mvtec_tf.files import PathLike, csv_text, new_directory, read_json, write_json, write_text
+from mvtec_tf.files import PathLike, new_directory, read_json, write_csv, write_json
 
 GOOD = "good"
 SEVERITY_FILE = "severity.csv"
@@ -212,7 +212,7 @@ def _write(folder: pathlib.Path, settings: _Settings) -> None:
             _save(folder / item.category / item.mask, drawn.mask)
     for category in settings.products:
         rows = ((item.path, item.severity) for item in _items(settings) if item.category == category)
-        write_text(folder / category / SEVERITY_FILE, csv_text(("path", "severity"), rows))
+        write_csv(folder / category / SEVERITY_FILE, ("path", "severity"), rows)
     write_json(folder / SETTINGS_FILE, _as_json(settings))
 
 

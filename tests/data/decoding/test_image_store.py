@@ -8,7 +8,7 @@ from PIL import Image
 
 from mvtec_tf.data.decoding import image_store
 from mvtec_tf.data.decoding.image_store import ImageStore
-from mvtec_tf.data.formats.scan import Record
+from mvtec_tf.data.record import Record
 from mvtec_tf.errors import UserError
 
 SIZE = 8
