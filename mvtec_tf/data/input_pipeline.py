@@ -1,38 +1,15 @@
-"""Records to `tf.data`: decode each file once, then draw, batch and augment from what is kept.
+"""Pixels to `tf.data`: draw, batch and augment from what an `ImageStore` decoded once.
 
 Every number that is drawn is a function of (seed, position in the run) alone, so two processes
 with one seed see the same batches, and a resumed run goes on with those it would have seen.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
 
-from mvtec_tf.data.decoding.image_store import MEMORY, ImageStore
-from mvtec_tf.data.decoding.pixels import MAX_PIXELS, Size
-from mvtec_tf.data.record import Record
 from mvtec_tf.errors import UserError
-
-
-def load_images(
-    records: Sequence[Record], image_size: Size, cache: str = MEMORY, max_pixels: int = MAX_PIXELS
-) -> np.ndarray:
-    """Pixels of all records, each file decoded once.
-
-    Args:
-      records: in the order of the result.
-      image_size: side in pixels, or (height, width).
-      cache: "memory", or a folder, see `ImageStore`.
-      max_pixels: see `pixels.decode`.
-
-    Returns:
-      uint8 [N, height, width, 3]; a read-only memory map if `cache` is a folder.
-
-    Raises:
-      UserError: a file cannot be decoded; the message names it.
-    """
-    return ImageStore(image_size, cache, max_pixels).load(records)
 
 
 def training_batches(

@@ -16,14 +16,7 @@ from mvtec_tf.files import PathLike
 # Folders and files of network drives, archives, recycle bins, notebooks and file managers; in lower case.
 _CLUTTER_FOLDERS = frozenset(
     (
-        "@eadir",
-        "@recycle",
-        "#recycle",
-        "#snapshot",
-        "$recycle.bin",
-        "__macosx",
-        "__pycache__",
-        "lost+found",
+        *("@eadir", "@recycle", "#recycle", "#snapshot", "$recycle.bin", "__macosx", "__pycache__", "lost+found"),
         "system volume information",
     )
 )
@@ -142,11 +135,10 @@ class _Walker:
         self._files: list[str] = []
         self._linked: set[str] = set()
         self._clutter: Counter = Counter()
-        self._dangling: list[str] = []
-        self._repeated: list[tuple[str, str]] = []
-        self._masks: list[str] = []
-        self._strange: list[str] = []
-        self._unreadable: list[tuple[str, str]] = []
+        # What else a `Walk` says, by the names of its attributes.
+        self._others: dict[str, list] = {
+            name: [] for name in ("dangling", "repeated", "masks", "strange", "unreadable")
+        }
         # Links wait until all that lies below `folder` itself is known by its own name.
         self._links: list[str] = []
         self._names: dict[str, str] = {}
@@ -163,11 +155,7 @@ class _Walker:
             files=tuple(sorted(self._files, key=_parts)),
             linked=frozenset(self._linked),
             clutter=tuple(sorted(self._clutter.items())),
-            dangling=tuple(sorted(self._dangling)),
-            repeated=tuple(sorted(self._repeated)),
-            masks=tuple(sorted(self._masks)),
-            strange=tuple(sorted(self._strange)),
-            unreadable=tuple(sorted(self._unreadable)),
+            **{name: tuple(sorted(found)) for name, found in self._others.items()},
         )
 
     def _tree(self, top: str, linked: bool) -> None:
@@ -176,14 +164,14 @@ class _Walker:
         # A folder above one that is being looked through would bring in all that lies beside it.
         above = [root for root in self._roots if _is_below(root, real)]
         if above:
-            self._repeated.append((top, real))
+            self._others["repeated"].append((top, real))
             return
         self._roots.append(real)
         pending = [(top, real)]
         while pending:
             here, real = pending.pop()
             if real in self._names:
-                self._repeated.append((here, self._names[real]))
+                self._others["repeated"].append((here, self._names[real]))
                 continue
             self._names[real] = here
             below = self._look(here, linked)
@@ -195,7 +183,7 @@ class _Walker:
             with os.scandir(here) as found:
                 entries = list(found)
         except OSError as error:
-            self._unreadable.append((here, error.strerror or str(error)))
+            self._others["unreadable"].append((here, error.strerror or str(error)))
             return []
         # Beside the parts of a category a folder of masks holds no photographs.
         parts = {words.part_of(entry.name) for entry in entries} - {"", MASKS}
@@ -205,7 +193,7 @@ class _Walker:
             if is_clutter(entry.name):
                 self._clutter[_clutter_kind(entry.name, what)] += 1
             elif what == "folder" and parts and words.is_masks(entry.name):
-                self._masks.append(entry.path)
+                self._others["masks"].append(entry.path)
             elif what == "folder" and entry.is_symlink():
                 self._links.append(entry.path)
             elif what == "folder":
@@ -215,7 +203,7 @@ class _Walker:
                 if linked or entry.is_symlink():
                     self._linked.add(entry.path)
             else:
-                (self._dangling if what == "dangling" else self._strange).append(entry.path)
+                self._others[what].append(entry.path)
         return folders
 
 

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from mvtec_tf import files
-from mvtec_tf.data import input_pipeline, leaks
+from mvtec_tf.data import leaks
+from mvtec_tf.data.decoding.image_store import ImageStore
 from mvtec_tf.data.formats import scan as records_lib
 from mvtec_tf.data.record import Record
 from mvtec_tf.errors import UsageError, UserError
@@ -211,7 +212,7 @@ def _gradcam(
     found, speak = [], files.speaker()
     for start in range(0, len(records), batch_size):
         part = records[start : start + batch_size]
-        maps = rebuilt.run(input_pipeline.load_images(part, rebuilt.image_size))
+        maps = rebuilt.run(ImageStore(rebuilt.image_size).load(part))
         _check_scores(run_dir, evaluate, start, rebuilt.score(maps))
         found.append(np.concatenate([one.mean(axis=(1, 2)) for one in maps], axis=1))
         for method, folder in folders.items():

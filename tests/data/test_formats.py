@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mvtec_tf.data import input_pipeline
 from mvtec_tf.data.decoding import image_store, pixels
+from mvtec_tf.data.decoding.image_store import ImageStore
 from mvtec_tf.data.record import Record
 from mvtec_tf.errors import UserError
 from mvtec_tf.graphs import saved_model, scoring
@@ -83,7 +83,7 @@ def scored(model, files):
 def loaded(files):
     """name -> pixels, of one call."""
     names = [*GOOD, *JPEGS]
-    images = input_pipeline.load_images([_record(files[name]) for name in names], small_run.SIZE)
+    images = ImageStore(small_run.SIZE).load([_record(files[name]) for name in names])
     return dict(zip(names, images, strict=True))
 
 
@@ -150,7 +150,7 @@ def test_what_is_refused_is_refused_by_name_on_every_road(name, files, signature
 def test_loading_stops_at_the_first_bad_file_and_names_it(files):
     names = ["png colour", "jpeg cut", "text"]
     with pytest.raises(UserError, match=f"{re.escape(str(files['jpeg cut']))}: a truncated or damaged image"):
-        input_pipeline.load_images([_record(files[name]) for name in names], small_run.SIZE)
+        ImageStore(small_run.SIZE).load([_record(files[name]) for name in names])
 
 
 def test_one_pass_tells_the_good_from_the_bad_and_keeps_the_good_ones_pixels(files, verdicts, loaded, monkeypatch):

@@ -10,6 +10,7 @@ from PIL import Image
 
 from mvtec_tf.data import input_pipeline
 from mvtec_tf.data.decoding import image_store, pixels
+from mvtec_tf.data.decoding.image_store import ImageStore
 from mvtec_tf.data.record import Record
 from mvtec_tf.errors import UserError
 
@@ -59,8 +60,8 @@ def test_an_image_of_the_wanted_size_is_left_as_it_is():
 
 def test_memory_and_disk_cache_hold_the_same_pixels_and_decode_once(toy_records, tmp_path, monkeypatch):
     records = toy_records[:9]
-    in_memory = input_pipeline.load_images(records, 48)
-    on_disk = input_pipeline.load_images(records, 48, str(tmp_path))
+    in_memory = ImageStore(48).load(records)
+    on_disk = ImageStore(48, str(tmp_path)).load(records)
     np.testing.assert_array_equal(in_memory, on_disk)
     np.testing.assert_array_equal(in_memory[3], pixels.decode_and_resize(tf.io.read_file(records[3].file), 48))
 
@@ -68,32 +69,32 @@ def test_memory_and_disk_cache_hold_the_same_pixels_and_decode_once(toy_records,
         raise AssertionError("decoded a second time")
 
     monkeypatch.setattr(image_store, "_each", never)
-    np.testing.assert_array_equal(input_pipeline.load_images(records, 48, str(tmp_path)), in_memory)
+    np.testing.assert_array_equal(ImageStore(48, str(tmp_path)).load(records), in_memory)
 
 
 def test_the_disk_cache_notices_changed_files_and_sizes(tmp_path):
     file = tmp_path / "a.png"
     Image.new("RGB", (20, 20), (10, 0, 0)).save(file)
     cache = str(tmp_path / "cache")
-    assert input_pipeline.load_images([_record(file)], 16, cache)[0, 0, 0, 0] == 10
+    assert ImageStore(16, cache).load([_record(file)])[0, 0, 0, 0] == 10
     Image.new("RGB", (20, 20), (99, 0, 0)).save(file)
     os.utime(file, ns=(1, 1))
-    assert input_pipeline.load_images([_record(file)], 16, cache)[0, 0, 0, 0] == 99
-    assert input_pipeline.load_images([_record(file)], 8, cache).shape == (1, 8, 8, 3)
+    assert ImageStore(16, cache).load([_record(file)])[0, 0, 0, 0] == 99
+    assert ImageStore(8, cache).load([_record(file)]).shape == (1, 8, 8, 3)
 
 
 def test_a_file_that_is_no_image_is_named(tmp_path, toy_records):
     bad = tmp_path / "no image.png"
     bad.write_bytes(b"hello")
     with pytest.raises(UserError, match=r"no image\.png"):
-        input_pipeline.load_images([*toy_records[:3], _record(bad)], 32)
+        ImageStore(32).load([*toy_records[:3], _record(bad)])
 
 
 def test_a_broken_file_leaves_no_cache_behind(tmp_path):
     bad = tmp_path / "bad.png"
     bad.write_bytes(b"hello")
     with pytest.raises(UserError):
-        input_pipeline.load_images([_record(bad)], 32, str(tmp_path / "cache"))
+        ImageStore(32, str(tmp_path / "cache")).load([_record(bad)])
     assert list((tmp_path / "cache").iterdir()) == []
 
 

@@ -119,13 +119,9 @@ class ImageStore:
         self._write(path, rows())
 
     def _write(self, path: pathlib.Path, rows: Iterator[np.ndarray]) -> None:
-        with replacing(path) as temporary, open(temporary, "wb") as file:
-            self._write_array(file, rows)
-
-    def _write_array(self, file: BinaryIO, rows: Iterator[np.ndarray]) -> None:
         """The format of `np.save`; the number of rows is written last, since it is known last."""
 
-        def write_header(count: int) -> int:
+        def write_header(file: BinaryIO, count: int) -> int:
             file.seek(0)
             shape = (count, *self._image_size, 3)
             header = {"descr": "|u1", "fortran_order": False, "shape": shape}
@@ -133,11 +129,12 @@ class ImageStore:
             np.lib.format.write_array_header_1_0(file, header)
             return file.tell()
 
-        begin, count = write_header(0), 0
-        for count, row in enumerate(rows, 1):  # noqa: B007
-            file.write(np.ascontiguousarray(row).data)
-        if write_header(count) != begin:
-            raise RuntimeError(f"NumPy {np.__version__} writes headers of other lengths for other numbers of rows.")
+        with replacing(path) as temporary, open(temporary, "wb") as file:
+            begin, count = write_header(file, 0), 0
+            for count, row in enumerate(rows, 1):  # noqa: B007
+                file.write(np.ascontiguousarray(row).data)
+            if write_header(file, count) != begin:
+                raise RuntimeError(f"NumPy {np.__version__} writes headers of other lengths for other numbers of rows.")
 
     def _pixels_file(self, records: Sequence[Record]) -> pathlib.Path:
         return self._folder / f"images_{self._key(records)}.npy"
