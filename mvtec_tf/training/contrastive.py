@@ -45,8 +45,7 @@ def train_simclr(run: RunDirectory, settings: ContrastiveSettings, images: np.nd
     if not run.resumed and settings.epochs:
         view_a, view_b = next(iter(batches(0)))
         loop.log_images(run, {"view_a": view_a.numpy(), "view_b": view_b.numpy()})
-    plan = loop.LoopSettings(settings.epochs, steps, settings.seed, settings.checkpoint_every)
-    history = loop.run_epochs(run, model, network, batches, plan, [])
+    history = loop.run_epochs(run, model, network, batches, settings, steps, [])
     run.note(history=history)
     return Backbone(in_float32(backbone.model), backbone.stages, backbone.weights)
 

@@ -1,6 +1,5 @@
 """The loop around any model: compile, resume, fit, log."""
 
-import dataclasses
 import time
 from collections.abc import Callable
 
@@ -13,24 +12,7 @@ from mvtec_tf.networks.backbone import Backbone
 from mvtec_tf.run_directory import RunDirectory
 from mvtec_tf.training import callbacks, precision
 from mvtec_tf.training.checkpoints import Checkpoints, Stateful
-from mvtec_tf.training.recipes import ContrastiveSettings, SupervisedSettings
-
-
-@dataclasses.dataclass(frozen=True)
-class LoopSettings:
-    """What every training loop needs to know.
-
-    Attributes:
-      epochs: of the whole run.
-      steps: per epoch.
-      seed: of dropout; order and augmentation have it already.
-      checkpoint_every: epochs between checkpoints.
-    """
-
-    epochs: int
-    steps: int
-    seed: int
-    checkpoint_every: int = 1
+from mvtec_tf.training.recipes import TrainingSettings
 
 
 def make_deterministic(seed: int) -> None:
@@ -41,7 +23,7 @@ def make_deterministic(seed: int) -> None:
 
 def build(
     run: RunDirectory,
-    settings: SupervisedSettings | ContrastiveSettings,
+    settings: TrainingSettings,
     make: Callable[[], tuple[keras.Model, Backbone, dict[str, str]]],
     images: int,
 ) -> tuple[keras.Model, Backbone, bool]:
@@ -77,7 +59,8 @@ def run_epochs(
     model: keras.Model,
     network: keras.Model,
     batches: Callable[[int], tf.data.Dataset],
-    settings: LoopSettings,
+    settings: TrainingSettings,
+    steps: int,
     extra: list[keras.callbacks.Callback],
 ) -> list[dict[str, float]]:
     """Trains, from the newest checkpoint if there is one.
@@ -87,7 +70,8 @@ def run_epochs(
       model: compiled; `fit` is called on it.
       network: the functional network inside (or `model` itself) whose weights are kept.
       batches: first epoch -> dataset of all batches from there to the end of the run.
-      settings: see there.
+      settings: the recipe; its seed is that of dropout here, order and augmentation have it already.
+      steps: per epoch.
       extra: callbacks that run before the logs are written; those with a `state` are remembered.
 
     Returns:
@@ -107,11 +91,11 @@ def run_epochs(
     if first_epoch < settings.epochs and not stopped:
         started = time.monotonic()
         around = [
-            callbacks.StopIfDiverged(network, settings.epochs, settings.steps),
+            callbacks.StopIfDiverged(network, settings.epochs, steps),
             callbacks.FreshDropout(network, settings.seed),
             *extra,
             history,
-            callbacks.Progress(settings.epochs, settings.steps),
+            callbacks.Progress(settings.epochs, steps),
             _TensorBoard(str(run.tensorboard)),
             checkpoints,
         ]
@@ -120,7 +104,7 @@ def run_epochs(
                 batches(first_epoch),
                 initial_epoch=first_epoch,
                 epochs=settings.epochs,
-                steps_per_epoch=settings.steps,
+                steps_per_epoch=steps,
                 shuffle=False,  # the dataset is shuffled already
                 verbose=0,
                 callbacks=around,

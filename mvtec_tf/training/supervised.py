@@ -56,8 +56,7 @@ def train_classifier(
     best_file = run.checkpoints / "best.weights.h5"
     best = KeepBest(best_file, network, settings.patience)
     watch = ValidationMetrics(*validation, weights, settings.batch_size)
-    plan = loop.LoopSettings(settings.epochs, steps, settings.seed, settings.checkpoint_every)
-    history = loop.run_epochs(run, model, network, batches, plan, [watch, best])
+    history = loop.run_epochs(run, model, network, batches, settings, steps, [watch, best])
     run.note(history=history, best_epoch=best.best_epoch)
     network.load_weights(best_file)
     print(f"Best validation F1 {best.best[0]:.4f} in epoch {best.best_epoch} of {len(history)}.", flush=True)
