@@ -95,7 +95,6 @@ class FeatureGraph(tf.Module):
 
     Attributes:
       settings: as given.
-      key: what its features are of.
       max_pixels: the encoder's own limit of what it decodes, which holds for what is made of it too.
 
     Raises:
@@ -120,13 +119,18 @@ class FeatureGraph(tf.Module):
                 f"it has {', '.join(sorted(self._embed.structured_outputs))}."
             )
         self.settings = settings
+        self._path = encoder
         self._tile = pixels.height_and_width(card["image_size"])
-        # Without maps no neighbourhood was averaged: features that are equal have equal keys.
-        alike = settings if settings.maps else dataclasses.replace(settings, neighbourhood=1)
-        own = {"encoder": encoder_digest(encoder), "image_size": self.image_size}
-        self.key = FeatureKey(**vars(alike) | own)
         # Encoders of older versions have no limit of their own.
         self.max_pixels = int(card.get("max_pixels", pixels.MAX_PIXELS))
+
+    @property
+    def key(self) -> FeatureKey:
+        """What its features are of."""
+        # Without maps no neighbourhood was averaged: features that are equal have equal keys.
+        alike = self.settings if self.settings.maps else dataclasses.replace(self.settings, neighbourhood=1)
+        own = {"encoder": encoder_digest(self._path), "image_size": self.image_size}
+        return FeatureKey(**vars(alike) | own)
 
     @property
     def image_size(self) -> tuple[int, int]:
