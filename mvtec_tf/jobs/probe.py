@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from mvtec_tf.data.protocol import Cut
+from mvtec_tf.data.record import Record
 from mvtec_tf.evaluation import defect_types, shift
 from mvtec_tf.evaluation.defect_types import Call
 from mvtec_tf.evaluation.shift import Shift
