@@ -3,11 +3,11 @@
 import numpy as np
 from sklearn.random_projection import SparseRandomProjection
 
-# Dimensions in which the greedy choice is made, if the points have more; PatchCore's authors project to as many.
-_PROJECTED = 128
+# Of the points in which the greedy choice is made; PatchCore's authors project to as many.
+PROJECTED = 128
 
 
-def greedy_coreset(points: np.ndarray, size: int, seed: int) -> np.ndarray:
+def greedy_coreset(points: np.ndarray, size: int, seed: int, projected: int = PROJECTED) -> np.ndarray:
     """Greedy k-centre: again and again the point farthest from those chosen (Roth et al., CVPR 2022, algorithm 1).
 
     The distances are taken between sparse random projections (Li, Hastie and Church, "Very sparse random
@@ -18,6 +18,7 @@ def greedy_coreset(points: np.ndarray, size: int, seed: int) -> np.ndarray:
       points: float [N, D].
       size: how many to choose; all points if there are no more.
       seed: of the projection and the first point.
+      projected: dimensions of the projection; no projection if the points have no more.
 
     Returns:
       int64 [min(size, N)], in the order of the choice, no point twice.
@@ -26,8 +27,8 @@ def greedy_coreset(points: np.ndarray, size: int, seed: int) -> np.ndarray:
     if len(points) <= size:
         return np.arange(len(points))
     points = np.asarray(points, np.float32)
-    if points.shape[1] > _PROJECTED:
-        points = SparseRandomProjection(_PROJECTED, random_state=seed).fit_transform(points).astype(np.float32)
+    if points.shape[1] > projected:
+        points = SparseRandomProjection(projected, random_state=seed).fit_transform(points).astype(np.float32)
     return farthest_points(points, size, int(rng.integers(len(points))))
 
 
