@@ -13,8 +13,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from mvtec_tf import files
-from mvtec_tf.evaluation.intervals import Bootstrap, Resampling, mean_of, share, with_interval
-from mvtec_tf.evaluation.metrics import Metric
+from mvtec_tf.evaluation import metrics
+from mvtec_tf.evaluation.intervals import Bootstrap, Resampling, mean_of, with_interval
+from mvtec_tf.evaluation.metrics import Confusion, Metric
 from mvtec_tf.evaluation.report import canvas, page
 from mvtec_tf.evaluation.report.canvas import Picture
 from mvtec_tf.evaluation.report.page import Column, Pictures, Section, Table
@@ -162,8 +163,7 @@ def _category(
     types = (GOOD, *sorted(names - {GOOD}))
     shown = np.array([[call.defect == name for name in types] for call in calls], float)
     called = np.array([[call.called == name for name in types] for call in calls], float)
-    resampled = _f1(weights @ (shown * called), weights @ shown, weights @ called)
-    values = _f1((shown * called).sum(0), shown.sum(0), called.sum(0))
+    resampled, values = _f1(weights, shown, called), _f1(np.ones((1, len(calls))), shown, called)[0]
     there = ~np.isnan(values)
     f1 = {name: with_interval(Metric(float(values[i])), resampled[:, i]) for i, name in enumerate(types) if there[i]}
     macro = mean_of(list(resampled[:, there].T)) if len(weights) else np.empty(0)
@@ -172,9 +172,10 @@ def _category(
     return CategoryTypes(types, labelled, matrix, f1, mean), macro
 
 
-def _f1(hits: np.ndarray, shown: np.ndarray, called: np.ndarray) -> np.ndarray:
-    """2 hits / (shown + called); NaN for a type that no image shows."""
-    return np.where(shown > 0, share(2 * hits, shown + called), np.nan)
+def _f1(weights: np.ndarray, shown: np.ndarray, called: np.ndarray) -> np.ndarray:
+    """F1 of each type in each resample, float [R, T], NaN of a type that no image shows; `weights` is float [R, N]."""
+    hits = weights @ (shown * called)
+    return metrics.f1(Confusion(tn=0, fp=weights @ called - hits, fn=weights @ shown - hits, tp=hits))
 
 
 def _sentences(categories: Mapping[str, CategoryTypes], macro: Metric) -> Iterator[str]:
