@@ -79,13 +79,14 @@ class Sample:
         self._costs = costs
         self._order, self._last = metrics.ranked(scores)
         self._defective = defective[self._order].astype(float)
-        self._calls = None
+        self._calls = self._parts = None
         if threshold is not None:
             called = scores >= threshold
             kinds = (~called & ~defective, called & ~defective, ~called & defective, called & defective)
             self._calls = np.stack(kinds, axis=1).astype(float)
-        has_parts = threshold is not None and parts is not None
-        self._parts = Shares(parts, scores >= threshold) if has_parts else None
+            if parts is not None:
+                inside = parts[:, None] == np.arange(parts.max(initial=-1) + 1)
+                self._parts = np.hstack([inside & called[:, None], inside]).astype(float)
         self._errors = self._bins = None
         if probabilities is not None:
             gap = probabilities - defective
@@ -131,10 +132,9 @@ class Sample:
         """What pictures need, see `Replicates`. Args as in `figures`."""
         found = {"roc": _roc(*points), "precision_recall": _precision_recall(*points)} if self._both_classes else {}
         if self._parts is not None:
-            found["parts"] = self._parts.of(weights)
+            found["parts"] = share(*np.hsplit(weights @ self._parts, 2))
         if self._bins is not None:
-            bins = weights @ self._bins
-            found["reliability"] = share(bins[:, : BINS], bins[:, BINS :])
+            found["reliability"] = share(*np.hsplit(weights @ self._bins, 2))
         return found
 
 
@@ -168,29 +168,6 @@ def measure(
     found |= {name: Metric(None, no_threshold) for name in (*metrics.AT_THRESHOLD, metrics.COST) if name not in found}
     missing = metrics.NO_PROBABILITY if probabilities is None else metrics.NO_IMAGES
     return found | {name: Metric(None, missing) for name in metrics.OF_PROBABILITY if name not in found}
-
-
-class Shares:
-    """Shares of images with a property in several sets of images, in every resample.
-
-    Args:
-      sets: int [N], which set an image is in; negative: in none.
-      property: [N] of bool.
-    """
-
-    def __init__(self, sets: np.ndarray, property: np.ndarray) -> None:
-        order = np.argsort(sets, kind="stable")
-        self._order = order[sets[order] >= 0]
-        self._starts = np.flatnonzero(np.diff(sets[self._order], prepend=-1))
-        self._property = np.asarray(property)[self._order].astype(float)
-
-    def of(self, weights: np.ndarray) -> np.ndarray:
-        """float [C, S], NaN where a set is empty in a resample; sets in the order of their numbers."""
-        if not len(self._order):
-            return np.zeros((len(weights), 0))
-        chosen = weights[:, self._order]
-        part = np.add.reduceat(chosen * self._property, self._starts, axis=1)
-        return share(part, np.add.reduceat(chosen, self._starts, axis=1))
 
 
 def replicate(
