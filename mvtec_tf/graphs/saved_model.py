@@ -1,13 +1,11 @@
-"""Writing SavedModels: encoded image files in, features or scores out, preprocessing inside.
+"""Writing SavedModels (`loading` reads them): encoded image files in, features or scores out, preprocessing inside.
 
 A scoring graph is written once, at the end of training; predictions are made with it, and what is
 served later is that same graph with a threshold beside it.
 """
 
 import functools
-import os
 import pathlib
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -15,8 +13,9 @@ import tensorflow as tf
 
 from mvtec_tf import files
 from mvtec_tf.data.decoding import pixels
-from mvtec_tf.errors import UsageError, UserError
+from mvtec_tf.errors import UsageError
 from mvtec_tf.graphs import signatures
+from mvtec_tf.graphs.loading import CARD, EXTRA, load, newest, read_card
 from mvtec_tf.graphs.signatures import IMAGE_BYTES, Signature
 from mvtec_tf.keras_settings import keras
 from mvtec_tf.networks import architecture
@@ -24,9 +23,8 @@ from mvtec_tf.networks.backbone import Backbone
 from mvtec_tf.networks.fold import fold_batch_norm
 from mvtec_tf.networks.simclr import EMBEDDING
 
-# TensorFlow Serving leaves the contents of this folder alone.
-EXTRA = "assets.extra"
-CARD = "mvtec_tf.json"
+__all__ = ["CARD", "EXTRA", "load", "newest", "read_card"]
+__all__ += ["part_of", "write_classifier", "write_encoder", "write_module"]
 
 
 def write_classifier(
@@ -120,52 +118,6 @@ def write_module(
     with files.new_directory(path) as directory:
         tf.saved_model.save(module, str(directory), signatures=dict(signatures))
         _write_card(directory, card)
-
-
-def load(path: files.PathLike) -> Any:
-    """The SavedModel in `path`.
-
-    Raises:
-      UserError: there is none, or it cannot be read.
-    """
-    if not (pathlib.Path(path) / "saved_model.pb").is_file():
-        raise UserError(f"{path}: no SavedModel (no saved_model.pb in it).")
-    try:
-        return _load(os.path.abspath(path))
-    except (OSError, ValueError, tf.errors.OpError) as error:
-        raise UserError(f"{path}: the SavedModel cannot be read ({error}).") from error
-
-
-def newest(path: files.PathLike) -> pathlib.Path:
-    """The SavedModel that a path names: itself, or the newest version of a folder of versions, `saved_models/NAME`."""
-    path = pathlib.Path(path)
-    versions = files.versions(path)
-    return path / str(versions[-1]) if versions and not (path / "saved_model.pb").exists() else path
-
-
-def read_card(path: files.PathLike) -> dict[str, Any]:
-    """What the SavedModel in `path` says of itself.
-
-    Raises:
-      UserError: it was not written by this program.
-    """
-    missing = f"{path}: not a SavedModel written by this program ({EXTRA}/{CARD} is missing)."
-    return files.read_json(pathlib.Path(path) / EXTRA / CARD, missing=missing)
-
-
-def _load(path: str) -> Any:
-    """What lies at an absolute path, by another way where TensorFlow would take it for a pattern."""
-    if not files.PATTERN.search(path):
-        return tf.saved_model.load(path)
-    with tempfile.TemporaryDirectory() as folder:
-        if files.PATTERN.search(folder):
-            raise UserError(
-                f"{path}: TensorFlow takes such a name for a pattern, and so it does the folder for temporary files, "
-                f"{folder}. Set TMPDIR to a folder without any of [ ] \\ * ? in its name."
-            )
-        link = os.path.join(folder, "model")
-        os.symlink(path, link)
-        return tf.saved_model.load(link)
 
 
 def part_of(model: keras.Model, layers: Sequence[str]) -> keras.Model:

@@ -20,6 +20,7 @@ import numpy as np
 
 from mvtec_tf import files
 from mvtec_tf.errors import UsageError, UserError
+from mvtec_tf.graphs import loading
 
 # The name that a server gives its model when it is started without one.
 _DEFAULT_NAME = "default"
@@ -76,16 +77,13 @@ class LocalModel:
     """
 
     def __init__(self, path: files.PathLike) -> None:
-        from mvtec_tf.graphs import saved_model
-
-        path = saved_model.newest(path)
+        path = loading.newest(path)
         self.name = str(path)
-        self._model = saved_model.load(path)
+        self._model = loading.load(path)
 
     def __call__(self, signature: str, images: Sequence[bytes]) -> dict[str, np.ndarray]:
         """See `Model`."""
-        import tensorflow as tf
-
+        tf = loading.tensorflow()
         if signature not in self._model.signatures:
             raise UserError(f"{self.name}: no signature {signature!r}; it has {', '.join(self._model.signatures)}.")
         try:
@@ -221,9 +219,9 @@ class GrpcModel:
 
     def __call__(self, signature: str, images: Sequence[bytes]) -> dict[str, np.ndarray]:
         """See `Model`."""
-        import tensorflow as tf
         from tensorflow_serving.apis import predict_pb2
 
+        tf = loading.tensorflow()
         request = predict_pb2.PredictRequest()
         request.model_spec.name = self._address.model
         request.model_spec.signature_name = signature

@@ -402,3 +402,15 @@ def _threshold(exported):
 
 def _ports(served):
     return {"grpc": served[1], "http": served[2]}
+
+
+def test_a_model_is_asked_without_loading_keras_which_works_as_ever_afterwards(exported):
+    code = (
+        "import sys; from mvtec_tf.serving.client import LocalModel\n"
+        "model = LocalModel(sys.argv[1])\n"
+        "assert 'keras' not in sys.modules\n"
+        "import keras, tensorflow\n"
+        "assert tensorflow.keras.layers.Dense is keras.layers.Dense"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(exported)], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,79 @@
+"""Reading SavedModels, by TensorFlow alone: who asks an exported model does not wait for Keras."""
+
+import os
+import pathlib
+import tempfile
+from typing import Any
+
+from mvtec_tf import files
+from mvtec_tf.errors import UserError
+
+# TensorFlow Serving leaves the contents of this folder alone.
+EXTRA = "assets.extra"
+CARD = "mvtec_tf.json"
+# With it TensorFlow asks for another Keras, the package tf_keras, and goes on where that is not there.
+_OTHER_KERAS = "TF_USE_LEGACY_KERAS"
+
+
+def tensorflow() -> Any:
+    """TensorFlow, imported without Keras if this is its first import.
+
+    Otherwise it imports all of Keras, two fifths of the whole time, for optimizers in SavedModels, of which an exported
+    graph has none. `import keras` is as ever afterwards.
+    """
+    before = os.environ.get(_OTHER_KERAS)
+    os.environ[_OTHER_KERAS] = "1"
+    try:
+        import tensorflow
+    finally:
+        os.environ.pop(_OTHER_KERAS)
+        if before is not None:
+            os.environ[_OTHER_KERAS] = before
+    return tensorflow
+
+
+def load(path: files.PathLike) -> Any:
+    """The SavedModel in `path`.
+
+    Raises:
+      UserError: there is none, or it cannot be read.
+    """
+    if not (pathlib.Path(path) / "saved_model.pb").is_file():
+        raise UserError(f"{path}: no SavedModel (no saved_model.pb in it).")
+    tf = tensorflow()
+    try:
+        return _load(os.path.abspath(path))
+    except (OSError, ValueError, tf.errors.OpError) as error:
+        raise UserError(f"{path}: the SavedModel cannot be read ({error}).") from error
+
+
+def newest(path: files.PathLike) -> pathlib.Path:
+    """The SavedModel that a path names: itself, or the newest version of a folder of versions, `saved_models/NAME`."""
+    path = pathlib.Path(path)
+    versions = files.versions(path)
+    return path / str(versions[-1]) if versions and not (path / "saved_model.pb").exists() else path
+
+
+def read_card(path: files.PathLike) -> dict[str, Any]:
+    """What the SavedModel in `path` says of itself.
+
+    Raises:
+      UserError: it was not written by this program.
+    """
+    missing = f"{path}: not a SavedModel written by this program ({EXTRA}/{CARD} is missing)."
+    return files.read_json(pathlib.Path(path) / EXTRA / CARD, missing=missing)
+
+
+def _load(path: str) -> Any:
+    """What lies at an absolute path, by another way where TensorFlow would take it for a pattern."""
+    if not files.PATTERN.search(path):
+        return tensorflow().saved_model.load(path)
+    with tempfile.TemporaryDirectory() as folder:
+        if files.PATTERN.search(folder):
+            raise UserError(
+                f"{path}: TensorFlow takes such a name for a pattern, and so it does the folder for temporary files, "
+                f"{folder}. Set TMPDIR to a folder without any of [ ] \\ * ? in its name."
+            )
+        link = os.path.join(folder, "model")
+        os.symlink(path, link)
+        return tensorflow().saved_model.load(link)
