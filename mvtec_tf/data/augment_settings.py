@@ -23,13 +23,13 @@ class Augmentation:
     """Strengths that every augmentation has. Probabilities are per image, each drawn alone.
 
     Attributes:
-      horizontal_flip: probability.
-      brightness: the factor is uniform in 1 +- this; so for contrast and saturation.
-      contrast: see brightness.
-      saturation: see brightness.
-      hue: the shift is uniform in +-this, in turns of the colour circle, at most 0.5.
-      jitter_probability: of brightness, contrast, saturation and hue together.
-      blur_probability: probability.
+      horizontal_flip: probability of a flip of left and right.
+      brightness: reach of the factor of brightness, uniform in 1 +- this.
+      contrast: reach of the factor of contrast, uniform in 1 +- this.
+      saturation: reach of the factor of saturation, uniform in 1 +- this.
+      hue: reach of the shift of hue, uniform in +-this, in turns of the colour circle, at most 0.5.
+      jitter_probability: probability of a change of brightness, contrast, saturation and hue together.
+      blur_probability: probability of a blur.
 
     Raises:
       UserError: a strength is out of its range.
@@ -59,9 +59,9 @@ class ClassifierAugmentation(Augmentation):
     """Strengths for the supervised network.
 
     Attributes:
-      vertical_flip: probability.
-      rotation_degrees: the angle is uniform in +-this.
-      rotation_probability: probability.
+      vertical_flip: probability of a flip of top and bottom.
+      rotation_degrees: largest angle, uniform in +-this.
+      rotation_probability: probability of a rotation.
       blur_kernel_min: smallest width of the Gaussian kernel, odd, in pixels of a 224 px image.
       blur_kernel_max: largest width; the odd widths between are equally likely.
     """
@@ -86,11 +86,11 @@ class ContrastiveAugmentation(Augmentation):
     a crop of 8 % of the image, its default, cuts most defects away.
 
     Attributes:
-      crop_area_min: the crop's area is uniform between this share of the image and 1.
-      crop_aspect_max: width / height is log-uniform between 1 / this and this.
-      grey_probability: of losing all colour.
-      blur_sigma_min: standard deviation of the Gaussian, uniform from this, in pixels of a 224 px image.
-      blur_sigma_max: to this.
+      crop_area_min: smallest share of the image in a crop; shares are uniform from it to 1.
+      crop_aspect_max: largest width / height of a crop, log-uniform between 1 / this and this.
+      grey_probability: probability of losing all colour.
+      blur_sigma_min: smallest standard deviation of the Gaussian, in pixels of a 224 px image.
+      blur_sigma_max: largest standard deviation of the Gaussian; those between are equally likely.
     """
 
     brightness: float = 0.4

@@ -19,7 +19,8 @@ from mvtec_tf.jobs.checks import START
 from mvtec_tf.jobs.settings import LabelEfficiencySettings
 from mvtec_tf.label_efficiency import grid as grid_lib
 from mvtec_tf.label_efficiency import report as efficiency_report
-from mvtec_tf.label_efficiency.run import Method, Runner
+from mvtec_tf.label_efficiency.cell import Method
+from mvtec_tf.label_efficiency.run import Runner
 from mvtec_tf.run_directory import RunDirectory
 
 

@@ -2,8 +2,8 @@
 
 import dataclasses
 import time
-from collections.abc import Callable, Collection
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,7 +19,28 @@ from mvtec_tf.heads.frozen import FrozenFeatures
 from mvtec_tf.label_efficiency.grid import Cell
 from mvtec_tf.label_efficiency.peak_memory import PeakMemory
 
+if TYPE_CHECKING:
+    # Not at run time: figures are read and reported without TensorFlow.
+    from mvtec_tf.features.store import FeatureStore
+
 METRICS = ("roc_auc", "pr_auc", "balanced_accuracy", "f1", "recall", "specificity")
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """A head on an encoder's features.
+
+    Attributes:
+      store: of the features of all images.
+      make_head: seed -> an unfitted head.
+      rule: by which its threshold is chosen.
+      pretrained: paths of images that the encoder was pretrained on, which are not held out.
+    """
+
+    store: "FeatureStore"
+    make_head: Callable[[int], Any]
+    rule: Rule
+    pretrained: frozenset[str] = frozenset()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,11 +89,9 @@ def compute(
     cell: Cell,
     cut: Cut,
     features: FrozenFeatures,
-    make_head: Callable[[], Any],
-    rule: Rule,
+    method: Method,
     costs: Costs,
     pool_images: int,
-    pretrained: Collection[str] = (),
 ) -> tuple[CellResult, Predictions]:
     """Fits, scores and judges, as `fit_probe` does.
 
@@ -80,11 +99,9 @@ def compute(
       cell: which.
       cut: who is who.
       features: of train_good, labelled and evaluate, in this order.
-      make_head: gives an unfitted head.
-      rule: by which the threshold is chosen on the out-of-fold scores.
+      method: the head; its rule chooses the threshold on the out-of-fold scores.
       costs: of wrong calls, for a rule that needs them.
       pool_images: test images from which the labels were drawn.
-      pretrained: paths of images that the encoder was pretrained on, which are not held out.
 
     Returns:
       The figures, and the table of predictions that they were taken from: pretrain, calibrate and evaluate rows.
@@ -95,19 +112,19 @@ def compute(
     records = cut.fit
     memory = PeakMemory()
     start = time.monotonic()
-    probe = fit_probe(make_head, features.select(np.arange(len(records))), records, cell.seed)
+    probe = fit_probe(lambda: method.make_head(cell.seed), features.select(np.arange(len(records))), records, cell.seed)
     fit_seconds = time.monotonic() - start
     evaluated = features.select(np.arange(len(records), len(features)))
     scores = probe.head.decision_function(evaluated)
     peak_mb = memory.megabytes()
     calibrate = [records[i] for i in probe.calibrate]
     probability = probe.head.probability_of(scores, np.full(len(scores), cell.category))
-    known = [i for i, record in enumerate(cut.train_good) if record.path in pretrained]
+    known = [i for i, record in enumerate(cut.train_good) if record.path in method.pretrained]
     known_scores = probe.head.decision_function(features.select(np.array(known, int)))
     table = rows([records[i] for i in known], "pretrain", known_scores)
     table += rows(calibrate, "calibrate", probe.calibrate_scores) + rows(cut.evaluate, "evaluate", scores, probability)
     predictions = Predictions.from_rows(table)
-    judged = assess(predictions, rule=rule, costs=costs, bootstrap=Bootstrap(resamples=0))
+    judged = assess(predictions, rule=method.rule, costs=costs, bootstrap=Bootstrap(resamples=0))
     threshold = judged.threshold.of(cell.category)
     result = CellResult(
         cell=cell,

@@ -18,39 +18,35 @@ COLUMNS = (*COLUMNS, "threshold", "fit_seconds", "peak_mb")
 TABLE = "cells.csv"
 
 
-class CellFiles:
-    """The folder of a run's cells.
+def read_cell(folder: pathlib.Path, cell: Cell) -> CellResult | None:
+    """A cell that an earlier call has computed, or None.
 
     Args:
       folder: `cells/` of the run.
+      cell: which.
+
+    Raises:
+      UserError: its file is damaged.
     """
+    path = _place(folder, cell)
+    try:
+        return CellResult.from_json(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: no figures of a cell ({error}). Remove it and repeat the command.") from error
 
-    def __init__(self, folder: pathlib.Path) -> None:
-        self._folder = folder
 
-    def read(self, cell: Cell) -> CellResult | None:
-        """A cell that an earlier call has computed, or None.
+def write_cell(folder: pathlib.Path, result: CellResult, predictions: Predictions) -> None:
+    """Writes the predictions first: where the figures lie, all is there."""
+    path = _place(folder, result.cell)
+    write_predictions(path.with_suffix(".csv"), predictions)
+    files.write_json(path, result.as_json())
 
-        Raises:
-          UserError: its file is damaged.
-        """
-        path = self._path(cell)
-        try:
-            return CellResult.from_json(json.loads(path.read_text(encoding="utf-8")))
-        except FileNotFoundError:
-            return None
-        except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{path}: no figures of a cell ({error}). Remove it and repeat the command.") from error
 
-    def write(self, result: CellResult, predictions: Predictions) -> None:
-        """The predictions first: where the figures lie, all is there."""
-        path = self._path(result.cell)
-        write_predictions(path.with_suffix(".csv"), predictions)
-        files.write_json(path, result.as_json())
-
-    def _path(self, cell: Cell) -> pathlib.Path:
-        name = f"{_plain(cell.head)}_{cell.budget}_{cell.seed}.json"
-        return self._folder / _plain(cell.category) / _plain(cell.encoder) / name
+def _place(folder: pathlib.Path, cell: Cell) -> pathlib.Path:
+    name = f"{_plain(cell.head)}_{cell.budget}_{cell.seed}.json"
+    return folder / _plain(cell.category) / _plain(cell.encoder) / name
 
 
 def _plain(name: str) -> str:

@@ -1,13 +1,11 @@
 """Computes the cells of the grid that are missing, one by one, so that it can be stopped at any time."""
 
 import contextlib
-import dataclasses
 import pathlib
 import statistics
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -16,31 +14,12 @@ from mvtec_tf.data.protocol import Cut
 from mvtec_tf.data.record import Record
 from mvtec_tf.errors import LeakError, UserError
 from mvtec_tf.evaluation.metrics import Costs
-from mvtec_tf.evaluation.thresholds import Rule
 from mvtec_tf.features.store import FeatureStore
 from mvtec_tf.heads.frozen import FrozenFeatures
-from mvtec_tf.label_efficiency import cell as efficiency_cell
-from mvtec_tf.label_efficiency.cell import CellResult
-from mvtec_tf.label_efficiency.files import TABLE, CellFiles, write_table
+from mvtec_tf.label_efficiency.cell import CellResult, Method, compute
+from mvtec_tf.label_efficiency.files import TABLE, read_cell, write_cell, write_table
 from mvtec_tf.label_efficiency.grid import Cell, Grid, LeftOut
 from mvtec_tf.run_directory import RunDirectory
-
-
-@dataclasses.dataclass(frozen=True)
-class Method:
-    """A head on an encoder's features.
-
-    Attributes:
-      store: of the features of all images.
-      make_head: seed -> an unfitted head.
-      rule: by which its threshold is chosen.
-      pretrained: paths of images that the encoder was pretrained on.
-    """
-
-    store: FeatureStore
-    make_head: Callable[[int], Any]
-    rule: Rule
-    pretrained: frozenset[str] = frozenset()
 
 
 class Runner:
@@ -67,7 +46,7 @@ class Runner:
         self._grid, self._methods = grid, methods
         self._features = _Features(records)
         self._pools = _pools(grid, records)
-        self._files, self._table = CellFiles(run.cells), run.path / TABLE
+        self._folder, self._table = run.cells, run.path / TABLE
         self._costs, self._say = costs, say
         self.results: dict[Cell, CellResult] = {}
         self.left_out: list[LeftOut] = list(grid.left_out)
@@ -79,7 +58,7 @@ class Runner:
           UserError: not a single cell could be computed.
         """
         cells = self._grid.cells
-        self.results = {cell: found for cell in cells if (found := self._files.read(cell))}
+        self.results = {cell: found for cell in cells if (found := read_cell(self._folder, cell))}
         missing = [cell for cell in cells if cell not in self.results]
         if len(missing) < len(cells):
             self._say(f"{len(cells) - len(missing)} of {len(cells)} cells are there already.")
@@ -101,23 +80,15 @@ class Runner:
         method, cut = self._methods[cell.encoder, cell.head], self._grid.cut(cell)
         features = self._features.of(method.store, cut)
         try:
-            result, predictions = efficiency_cell.compute(
-                cell,
-                cut,
-                features,
-                lambda: method.make_head(cell.seed),
-                method.rule,
-                self._costs,
-                self._pools[cell.category, cell.seed],
-                method.pretrained,
-            )
+            pool_images = self._pools[cell.category, cell.seed]
+            result, predictions = compute(cell, cut, features, method, self._costs, pool_images)
         except LeakError:
             raise
         except UserError as error:
             # What one cell's labels are too few for says nothing against the others.
             self.left_out.append(LeftOut(cell, str(error)))
             return f"left out: {error}"
-        self._files.write(result, predictions)
+        write_cell(self._folder, result, predictions)
         self.results[cell] = result
         names = {"roc_auc": "ROC-AUC", "balanced_accuracy": "balanced accuracy"}
         return ", ".join(f"{words} {_figure(result.metrics[name])}" for name, words in names.items())

@@ -17,15 +17,15 @@ class TrainingSettings:
     """What every recipe has.
 
     Attributes:
-      backbone: resnet50, any other network of keras.applications by name, or resnet10.
+      backbone: network: resnet50, any other network of keras.applications by name, or resnet10.
       image_size: side in pixels of the square that images are resized to.
-      weights: imagenet (downloaded by Keras), none (random), or a weights file of this backbone.
+      weights: starting weights: imagenet (downloaded by Keras), none (random), or a weights file of this backbone.
       weights_partial: load what fits of a weights file that is another network's.
       batch_size: images a step; all there are where that is more.
       epochs: epochs at most.
       weight_decay: weight decay of AdamW.
-      precision: auto, float32 or mixed_bfloat16; auto is bfloat16 where the processor has it.
-      jit: auto, on or off: compile the step with XLA; auto is on where there is a GPU.
+      precision: number format: auto, float32 or mixed_bfloat16; auto is bfloat16 where the processor has it.
+      jit: whether the step is compiled with XLA: auto, on or off; auto is on where there is a GPU.
       seed: random seed of weights, order, augmentation and dropout.
       checkpoint_every: epochs between checkpoints.
     """
@@ -48,8 +48,8 @@ class SupervisedSettings(TrainingSettings):
     """The supervised recipe; the defaults are those of the study where it said them.
 
     Attributes:
-      backbone_stages: if positive, the backbone is cut off after that many stages (resolutions).
-      trainable_stages: the last so many stages of the backbone are trained, the rest is frozen.
+      backbone_stages: stages (resolutions) after which the backbone is cut off; 0: it is whole.
+      trainable_stages: last stages of the backbone, which are trained; the rest is frozen.
       patience: epochs without a better validation F1 before the run stops.
       learning_rate: peak of the one-cycle schedule, which starts at a 25th of it.
       balanced_sampling: draw good and defective equally often, with an unweighted loss.
@@ -77,7 +77,8 @@ class ContrastiveSettings(TrainingSettings):
       passes_per_epoch: times that each image is drawn in one epoch.
       learning_rate: peak of the cosine schedule.
       final_learning_rate: learning rate to which the schedule falls.
-      schedule: cosine falls with every step; cosine_by_epoch in one stair an epoch, without warm-up.
+      schedule: fall of the learning rate: cosine, with every step; cosine_by_epoch, in one stair an epoch, without
+        warm-up.
       warmup_share: share of all steps in which the rate rises to its peak.
       clip_norm: bound of the global norm of the gradients.
       augmentation: strengths of the augmentations.

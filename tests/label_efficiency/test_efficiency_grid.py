@@ -13,10 +13,11 @@ from mvtec_tf.evaluation.thresholds import Rule
 from mvtec_tf.heads.frozen import FrozenFeatures
 from mvtec_tf.heads.make import make_head
 from mvtec_tf.heads.settings import HeadSettings
+from mvtec_tf.label_efficiency.cell import Method
 from mvtec_tf.label_efficiency.files import COLUMNS
 from mvtec_tf.label_efficiency.grid import BUDGETS, make_grid, parse_budgets
 from mvtec_tf.label_efficiency.peak_memory import PeakMemory
-from mvtec_tf.label_efficiency.run import Method, Runner
+from mvtec_tf.label_efficiency.run import Runner
 from mvtec_tf.run_directory import RunDirectory
 from tests.support.efficiency_cells import records
 
