@@ -63,6 +63,17 @@ def test_every_column_is_read(table):
     assert found["nut/images/g03.png"].group == "nut/p7"
 
 
+def test_lines_without_a_category_among_others_are_told_which_one_they_got(table):
+    header, lines = "path,label,category", ["images/g00.png,0,cap", "images/g01.png,0,cap", "images/g02.png,0,"]
+    said = []
+    records.scan([table("\n".join([header, *lines, "images/g03.png,0,"]))], say=said.append)
+    (sentence,) = [one for one in said if "without a category" in one]
+    assert sentence.endswith("lines without a category, and the one that was taken: labels (2).")
+    said.clear()
+    records.scan([table("\n".join([header, *(line.replace("cap", "") for line in lines)]))], say=said.append)
+    assert not any("without a category" in one for one in said)
+
+
 def test_a_list_of_an_mvtec_folder_gives_the_very_records_of_the_folder(toy):
     expected = records.scan([toy])
     lines = ["path,label,category,defect,mask,split"]

@@ -91,6 +91,7 @@ class _Reader:
         self._rows: dict[str, list[tuple[int, Record, str]]] = defaultdict(list)
         self._wrong: list[str] = []
         self._words: Counter = Counter()
+        self._categories: Counter = Counter()
         # Looks once for each folder.
         self._category_of = functools.cache(layout.category_of)
 
@@ -132,21 +133,27 @@ class _Reader:
 
     def sentences(self) -> list[str]:
         """What was read otherwise than it is written."""
-        if not self._words:
-            return []
         words = ", ".join(f"{word!r} as {meaning} ({count})" for (word, meaning), count in sorted(self._words.items()))
-        return [f"{self._table}: labels that were read: {words}."]
+        unsaid = {name: count for (said, name), count in sorted(self._categories.items()) if not said}
+        # Where none is said, all take the name of their place, as documented.
+        lines = ", ".join(f"{name} ({count})" for name, count in unsaid.items() if len(unsaid) < len(self._categories))
+        return [
+            *([f"{self._table}: labels that were read: {words}."] if words else []),
+            *([f"{self._table}: lines without a category, and the one that was taken: {lines}."] if lines else []),
+        ]
 
     def _record(self, row: dict[str, str]) -> Record:
         label = self._label(row["label"])
         file = self._existing(row["path"], "path")
         if pathlib.Path(file).suffix.lower() not in IMAGE_SUFFIXES:
             raise _RowError(f"{row['path']}: expected an image, {', '.join(IMAGE_SUFFIXES)}")
-        folder = os.path.basename(self._category_of(os.path.dirname(file)))
+        said = _plain_name(row, "category")
+        category = names.text(said or os.path.basename(self._category_of(os.path.dirname(file))) or self._table.stem)
+        self._categories[bool(said), category] += 1
         return Record(
             path="",
             file=file,
-            category=names.text(_plain_name(row, "category") or folder or self._table.stem),
+            category=category,
             defect=_defect(row, label),
             label=label,
             split=_split(row, label),
