@@ -5,6 +5,7 @@ keeps what a person changed in it. The other files are written once and then bel
 """
 
 import pathlib
+import re
 from typing import Any
 
 from mvtec_tf import files
@@ -63,12 +64,17 @@ def is_name(name: str) -> bool:
     return bool(name) and name == name.strip() and name[0] != "." and "/" not in name and not files.PATTERN.search(name)
 
 
+def is_label(label: str) -> bool:
+    """Whether a version can have this label: a word that an address takes for no version."""
+    return bool(re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", label)) and not label.isdigit()
+
+
 def write(
     root: files.PathLike,
     exported: tuple[str, int] | None = None,
     labels: tuple[str, ...] = (CANARY,),
     server_root: str = SERVER_ROOT,
-) -> None:
+) -> bool:
     """Writes the four files into `root`, the folder of all models.
 
     In `models.config` the label `canary` of a model follows the newest export; `stable` stays where it is until
@@ -79,6 +85,9 @@ def write(
       exported: (name, version) that has just been written.
       labels: that this version gets; the first one of a model also gets `stable`.
       server_root: `root` as the server sees it.
+
+    Returns:
+      Whether the server loads the exported version.
 
     Raises:
       UserError: the `models.config` there is none.
@@ -92,10 +101,10 @@ def write(
         if not (root / name).exists():
             files.write_text(root / name, text)
     with files.alone_in(root):
-        _write_models(root, exported, labels, server_root.rstrip("/"))
+        return _write_models(root, exported, labels, server_root.rstrip("/"))
 
 
-def _write_models(root: pathlib.Path, exported: tuple[str, int] | None, labels: tuple[str, ...], at: str) -> None:
+def _write_models(root: pathlib.Path, exported: tuple[str, int] | None, labels: tuple[str, ...], at: str) -> bool:
     from google.protobuf import text_format
 
     config = _read_models(root / MODELS)
@@ -114,6 +123,7 @@ def _write_models(root: pathlib.Path, exported: tuple[str, int] | None, labels: 
         _label(entry, found, labels if exported and exported[0] == name else (), exported[1] if exported else 0)
     text = "# tensorflow.serving.ModelServerConfig, in protobuf's text format. Move a label by hand or by --labels.\n"
     files.write_text(root / MODELS, text + text_format.MessageToString(config))
+    return any(exported == (entry.name, version) for entry in listed for version in entry.version_labels.values())
 
 
 def _label(entry: Any, found: list[int], labels: tuple[str, ...], version: int) -> None:

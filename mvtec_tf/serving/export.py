@@ -63,7 +63,9 @@ def export_run(
             else:
                 card = _write_thresholded(directory, source, card, thresholds)
             _write_extra(directory, run_dir, card, options)
-        configs.write(root, (name, version), options.labels, options.server_root)
+        if not configs.write(root, (name, version), options.labels, options.server_root):
+            path = folder / str(version)
+            print(f"{path} has no label, so a server does not load it. Give it one in {configs.MODELS}.")
     return folder / str(version)
 
 

@@ -29,6 +29,14 @@ class ExportOptions:
     data_licence: str = NOT_STATED
     weights_licence: str = NOT_STATED
 
+    def __post_init__(self) -> None:
+        """Raises UsageError for what is no label."""
+        if wrong := [label for label in self.labels if not configs.is_label(label)]:
+            raise UsageError(
+                f"`labels`={','.join(self.labels)}: {wrong[0]!r} is no label. Expected words of ASCII letters, digits, "
+                "_ . and -, and no whole numbers, which are versions."
+            )
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ExportSettings(ExportOptions):

@@ -244,6 +244,19 @@ def test_a_canary_follows_the_newest_version_and_stable_waits_for_a_person(small
     assert (tmp_path / configs.BATCHING).read_text() == "max_batch_size { value: 4 }\n"
 
 
+def test_a_version_without_a_label_is_said_not_to_be_loaded_and_what_is_no_label_is_refused(
+    small_run, tmp_path, capsys
+):
+    export_run(small_run[0], "a", tmp_path, ExportOptions(labels=()))
+    assert "has no label" not in capsys.readouterr().out
+    export_run(small_run[0], "a", tmp_path, ExportOptions(labels=()))
+    assert f"{tmp_path / 'a' / '2'} has no label, so a server does not load it" in capsys.readouterr().out
+    for wrong in ("", "a b", 'x"y', "2", "\u00fc", "a/b"):
+        with pytest.raises(UserError, match="is no label"):
+            ExportOptions(labels=("stable", wrong))
+    assert ExportOptions(labels=("line-7.b", "_", "2b")).labels == ("line-7.b", "_", "2b")
+
+
 def test_a_models_config_that_is_broken_is_named_and_kept(small_run, tmp_path):
     (tmp_path / configs.MODELS).write_text("model_config_list { nonsense")
     with pytest.raises(UserError, match=r"models\.config"):
