@@ -82,5 +82,7 @@ class PathsParser(flags.ListParser):
 
 def _is_there(text: str) -> bool:
     """Whether there is such a path, or such paths where a text names them: NAME=PATH, NAME=PATH+PATH."""
-    _, named, paths = text.partition("=")
-    return os.path.exists(text) or (bool(named) and all(map(os.path.exists, paths.split("+"))))
+    name, named, paths = text.partition("=")
+    # What stands before a comma is another item: A,NAME=PATH.
+    is_one = bool(named) and "," not in name
+    return os.path.exists(text) or (is_one and all(map(os.path.exists, paths.split("+"))))

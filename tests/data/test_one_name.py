@@ -211,6 +211,8 @@ def test_a_comma_in_a_folders_name_separates_nothing(tmp_path, name, monkeypatch
     assert parse(f"{one}, {other}") == [one, other]
     assert parse(f'"{one}",{other}') == [one, other]
     assert parse(f"first={one},second={other}+{one},{other}") == [f"first={one}", f"second={other}+{one}", other]
+    assert parse(f"{other},first={one}") == [other, f"first={one}"]
+    assert parse(f"none,first={other},{one}") == ["none", f"first={other}", one]
     monkeypatch.chdir(tmp_path)
     assert parse(f"other,{name}") == ["other", name]
     assert parse("none,other") == ["none", "other"]
