@@ -30,10 +30,11 @@ from mvtec_tf.heads.distance import Mahalanobis
 from mvtec_tf.heads.evidence import Found
 from mvtec_tf.heads.folds import inner_folds, objects_of
 from mvtec_tf.heads.frozen import FrozenFeatures
-from mvtec_tf.heads.fused import MOST, Like
+from mvtec_tf.heads.fused import FOLDS, MOST, Like
 from mvtec_tf.heads.gaussian import GoodGaussian
 from mvtec_tf.heads.linear import Logistic
 from mvtec_tf.heads.patch import Padim, PatchCore
+from mvtec_tf.label_efficiency.statistics import estimate
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -144,7 +145,7 @@ def read_set(data_dir: str, features: str, kept: pathlib.Path) -> Set:
 
 def _found(frozen: FrozenFeatures, train: np.ndarray) -> Found:
     folds = np.full(len(train), -1)
-    folds[train] = inner_folds(np.zeros(train.sum(), int), frozen.groups[train], 0, 5)
+    folds[train] = inner_folds(np.zeros(train.sum(), int), frozen.groups[train], 0, FOLDS)
     pooled = np.asarray(frozen.pooled, np.float64)
     gaussian = GoodGaussian(pooled[train])
     subspaces = residual.subspaces(frozen.select(train), folds[train])
@@ -202,7 +203,7 @@ def ridge_of(one: Set, fit: np.ndarray) -> Ridge:
     labels = np.array([one.records[row].label for row in fit])
     pooled = np.asarray(one.features.pooled, np.float64)
     gaussian = GoodGaussian(pooled[fit][labels == 0])
-    folds = inner_folds(labels, one.features.groups[fit], 0, 5)
+    folds = inner_folds(labels, one.features.groups[fit], 0, FOLDS)
     like = Like.fit(pooled[fit], labels, folds, gaussian, one.found.objects[fit])
     return Ridge(like, (pooled - gaussian.mean) @ like.direction + like.offset, fit)
 
@@ -275,24 +276,45 @@ def measure(one: Set, budget: protocol.Budget, draws: int, others: Sequence[str]
             yield "logistic", area(Logistic().fit(pooled[fit], labels[fit]).decision_function(pooled))
 
 
-def table(sets: Sequence[str], figures: Sequence[Mapping[str, float]], others: Sequence[str], labelled: bool) -> str:
-    """Markdown: the recipe at first, before and now, what would have been chosen on the other sets, other methods."""
+def table(
+    sets: Sequence[str], draws: Sequence[Mapping[str, Sequence[float]]], others: Sequence[str], labelled: bool
+) -> str:
+    """Markdown: the recipe at first, before and now, what would have been chosen on the other sets, other methods.
+
+    Args:
+      sets: their names.
+      draws: method or choice -> ROC-AUC of each draw, one a set.
+      others: methods that are shown.
+      labelled: whether labels were bought.
+    """
+    figures = [{name: float(np.mean(values)) for name, values in own.items()} for own in draws]
     names = [str(choice) for choice in choices(labelled)]
     last, now = (str(one if labelled else dataclasses.replace(one, weight=0.0)) for one in (LAST, NOW))
     picked = chosen_on_the_others(np.array([[own[name] for name in names] for own in figures]))
     shown = [name for name in others if name in figures[0]]
     lines = [
-        "| set | recipe at first | recipe before | recipe now | chosen on the other sets | " + " | ".join(shown) + " |",
-        "|" + "---|" * (5 + len(shown)),
+        "| set | recipe at first | recipe before | recipe now | more than before | chosen on the other sets | "
+        + " | ".join(shown)
+        + " |",
+        "|" + "---|" * (6 + len(shown)),
     ]
     rows = [
         [own["recipe at first"], own[last], own[now], own[names[pick]], *(own[name] for name in shown)]
         for own, pick in zip(figures, picked, strict=True)
     ]
-    for name, row in zip([*sets, "mean"], [*rows, np.mean(rows, axis=0)], strict=True):
-        lines.append(f"| {name} | " + " | ".join(f"{value:.3f}" for value in row) + " |")
+    more = [_difference(own[now], own[last]) for own in draws]
+    more.append(f"{np.mean([row[2] - row[1] for row in rows]):+.3f}")
+    for name, row, gain in zip([*sets, "mean"], [*rows, np.mean(rows, axis=0)], more, strict=True):
+        cells = [f"{value:.3f}" for value in row]
+        lines.append(f"| {name} | " + " | ".join([*cells[:3], gain, *cells[3:]]) + " |")
     lines += ["", "Chosen on the other sets:"]
     return "\n".join([*lines, *(f"- {name}: {names[pick]}" for name, pick in zip(sets, picked, strict=True))])
+
+
+def _difference(now: Sequence[float], before: Sequence[float]) -> str:
+    """Mean of the differences, draw by draw, with its corrected interval: half of the images are judged in each."""
+    found = estimate(np.subtract(now, before).tolist(), 1.0).metric
+    return f"{found.value:+.3f}" + ("" if found.low is None else f" [{found.low:+.3f}, {found.high:+.3f}]")
 
 
 def main(asked: SearchSettings) -> None:
@@ -302,7 +324,7 @@ def main(asked: SearchSettings) -> None:
     folder = pathlib.Path(asked.out)
     folder.mkdir(parents=True, exist_ok=True)
     sets: list[str] = []
-    found: dict[str, list[dict[str, float]]] = {"0": [], asked.label_budget: []}
+    found: dict[str, list[dict[str, list[float]]]] = {"0": [], asked.label_budget: []}
     for data_dir, features in zip(asked.data_dir, asked.features, strict=True):
         one = read_set(data_dir, features, folder)
         sets.append(f"{one.name} ({one.train.sum()} good, {len(one.records) - one.train.sum()} test)")
@@ -310,7 +332,7 @@ def main(asked: SearchSettings) -> None:
             draws: dict[str, list[float]] = {}
             for name, value in measure(one, protocol.parse_budget(budget), asked.draws, asked.others):
                 draws.setdefault(name, []).append(value)
-            figures.append({name: float(np.mean(values)) for name, values in draws.items()})
+            figures.append(draws)
         print(f"{sets[-1]}: done", flush=True)
     texts = []
     for budget, figures in found.items():

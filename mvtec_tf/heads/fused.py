@@ -24,7 +24,7 @@ PENALTY = 0.3
 # Of the evidences' mean over labelled defects: less is as good as nothing, and nothing cannot be divided by.
 _LEAST = 0.5
 # With few folds, held-out images look worse than new ones will: more is left out of the fit.
-_FOLDS = 5
+FOLDS = 10
 # One is held out, and two tell what varies.
 _LEAST_OBJECTS = 3
 
@@ -58,7 +58,7 @@ class Fused(Head):
     def _learn(self, features: FrozenFeatures, labels: np.ndarray) -> None:
         """Reads the good images' maps twice. Raises UserError on good images of fewer than three objects."""
         objects = objects_of(features)
-        folds = inner_folds(labels, features.groups, self.seed, _FOLDS)
+        folds = inner_folds(labels, features.groups, self.seed, FOLDS)
         good = (labels == 0) & (folds >= 0)
         known = len(np.unique(objects[labels == 0]))
         if len(np.unique(objects[good])) < _LEAST_OBJECTS:

@@ -132,7 +132,8 @@ def test_a_border_that_is_unlike_the_rest_in_every_image_hides_no_defect_within(
         return np.mean((rows >= cell) & (rows < height - cell) & (columns >= cell) & (columns < width - cell))
 
     assert within(plain) < 0.2
-    assert within(head.heat_maps(new)) > 0.7
+    # Eight pixels a cell, as in use: between a cell's centre and the next one a peak is blurred, at a corner it is not.
+    assert within(head.heat_maps(dataclasses.replace(new, image_size=(224, 160)))) > 0.85
 
 
 def test_the_heat_map_is_hottest_at_the_defect_and_below_one_where_all_is_as_usual(fitted):

@@ -38,8 +38,13 @@ def test_the_recipe_is_among_the_choices_and_its_scores_are_the_heads():
 
 def test_the_table_names_what_was_chosen_and_ends_with_the_mean():
     names = [str(choice) for choice in recipe_search.choices(False)]
-    figures = [dict.fromkeys(names, 0.5) | {names[k]: 0.9, "recipe at first": 0.4, "padim": 0.7} for k in (0, 0, 1)]
-    text = recipe_search.table(["a", "b", "c"], figures, ["padim"], labelled=False)
-    assert "| mean | 0.400 | 0.500 |" in text
+    plain = {name: [0.5, 0.5] for name in names} | {"recipe at first": [0.3, 0.5], "padim": [0.7, 0.7]}
+    draws = [plain | {names[k]: [0.9, 0.9]} for k in (0, 0, 1)]
+    now, before = (str(dataclasses.replace(one, weight=0.0)) for one in (recipe_search.NOW, recipe_search.LAST))
+    draws[0] |= {now: [0.6, 0.8], before: [0.5, 0.5]}
+    text = recipe_search.table(["a", "b", "c"], draws, ["padim"], labelled=False)
+    assert "| mean | 0.400 | 0.500 | 0.567 | +0.067 |" in text
+    # Of two draws, half of the images judged: 0.2 +- 12.7 * 0.14 * sqrt(1/2 + 1).
+    assert "| a | 0.400 | 0.500 | 0.700 | +0.200 [-2.001, +2.401] |" in text
     assert f"- c: {names[0]}" in text
 
