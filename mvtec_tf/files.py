@@ -143,7 +143,8 @@ def read_json(file: PathLike, missing: str = "", advice: str = "") -> dict[str, 
     try:
         found = json.loads(pathlib.Path(file).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        if missing and isinstance(error, FileNotFoundError):
+        # What was named as a folder may be a file.
+        if missing and isinstance(error, (FileNotFoundError, NotADirectoryError)):
             raise UserError(missing) from error
         raise UserError(f"{file}: not readable as JSON ({error}). {advice}".rstrip()) from error
     if not isinstance(found, dict):

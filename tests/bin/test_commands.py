@@ -61,6 +61,14 @@ def test_a_flag_that_stands_twice_in_a_command_is_said_also_where_it_is_a_list(t
     assert "stands there" not in run_binary("fit_probe", "--weights=none", *flags, check=False).stdout
 
 
+def test_a_file_where_a_run_is_meant_is_said_to_be_none(tmp_path):
+    (tmp_path / "predictions.csv").write_text("path")
+    flags = (f"--run={tmp_path / 'predictions.csv'}", "--name=m", f"--saved_models={tmp_path / 'models'}")
+    done = run_binary("export", *flags, check=False)
+    assert done.returncode == 1
+    assert "not a SavedModel written by this program" in done.stderr
+
+
 def test_a_slip_in_a_flags_name_is_answered_with_the_nearest():
     done = run_binary("make_toy", "--out=x", "--test_god=3", check=False)
     assert done.returncode == 2
