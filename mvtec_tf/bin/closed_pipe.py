@@ -28,6 +28,10 @@ def set_up() -> None:
     Who prints last flushes too: while Python ends it is too late to set a status.
     """
     out = sys.stdout
+    if out is None:
+        # Closed from the beginning, by `>&-` or a service.
+        sys.stdout = io.TextIOWrapper(io.BufferedWriter(_Pipe(os.devnull, "wb")), "utf-8")
+        return
     # A test's is none of the process'.
     if type(out) is not io.TextIOWrapper or isinstance(getattr(out.buffer, "raw", out.buffer), _Pipe):
         return

@@ -68,6 +68,14 @@ def test_a_reader_who_goes_ends_the_program_without_a_traceback(program, unbuffe
     assert (done.returncode, done.stderr) == (closed_pipe.STATUS, b"")
 
 
+@pytest.mark.parametrize("program", ["mvtec_tf --help", "mvtec_tf fit --help", "mvtec_tf.bin.evaluate --help"])
+def test_a_program_without_an_output_does_its_work(program):
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    command = f"{sys.executable} -m {program} >&-"
+    done = subprocess.run(["sh", "-c", command], stderr=subprocess.PIPE, env=environment)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
 def test_a_program_whose_output_is_read_says_all_of_it_and_ends_well(tmp_path):
     assert run_process("mvtec_tf.bin.main", "--help").stdout.endswith("--help.\n")
     assert run_process("fit_probe", "--help").returncode == 0
