@@ -36,6 +36,11 @@ class Metric:
     high: float | None = None
     note: str = ""
 
+    @property
+    def numbers(self) -> tuple[float | None, float | None, float | None]:
+        """Value, low and high, the cells of a table."""
+        return self.value, self.low, self.high
+
     def as_json(self) -> dict[str, Any]:
         """The form in `metrics.json`: value, low, high, and reason and note where there are any."""
         form: dict[str, Any] = {"value": self.value, "low": self.low, "high": self.high}

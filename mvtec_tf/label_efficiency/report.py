@@ -102,8 +102,8 @@ def _rows(found: Findings) -> Iterator[tuple[Any, ...]]:
     for place in found.places:
         for standing in place.standings:
             for name, each in standing.estimates.items():
-                figures = (each.metric.value, each.deviation, each.metric.low, each.metric.high, each.draws)
-                yield place.category, place.budget, *standing.method, name, *figures
+                value, *limits = each.metric.numbers
+                yield place.category, place.budget, *standing.method, name, value, each.deviation, *limits, each.draws
 
 
 def _best(found: Findings) -> Section:

@@ -7,7 +7,7 @@ runs of a method are averaged; their standard deviation is how far another seed 
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,10 @@ OVERALL, MEAN, CATEGORY = "overall", "mean_over_categories", "category"
 Place = tuple[str, str]
 ALL: Place = (OVERALL, "")
 MEANS: Place = (MEAN, "")
+CSV_COLUMNS = (
+    *("method", "labels_used", "runs", "scope", "category", "metric", "value", "low", "high", "deviation"),
+    *("difference", "difference_low", "difference_high"),
+)
 LOWER_IS_BETTER = ("fpr", "fnr", "cost", "brier", "expected_calibration_error")
 # Below this many discordant images the chi-squared approximation is poor (McNemar, Psychometrika
 # 1947, as usually taught; e.g. Fleiss, Statistical Methods for Rates and Proportions, chapter 8).
@@ -117,29 +121,15 @@ class Comparison:
             "intervals": dataclasses.asdict(self.bootstrap) | {"level": LEVEL, "groups": self.groups},
         }
 
-    def rows(self) -> list[dict[str, Any]]:
-        """The content of `comparison.csv`: one row of each method, place and metric."""
-        return [
-            {
-                "method": each.method.name,
-                "labels_used": each.method.labels_used,
-                "runs": len(each.method.runs),
-                "scope": place[0],
-                "category": place[1],
-                "metric": name,
-                "value": figure.value,
-                "low": figure.low,
-                "high": figure.high,
-                "deviation": each.deviations[place][name],
-                "difference": difference.value,
-                "difference_low": difference.low,
-                "difference_high": difference.high,
-            }
-            for each in self.standings
-            for place in self.places
-            for name, figure in each.figures[place].items()
-            for difference in [each.differences[place][name] if each.differences else Metric(None)]
-        ]
+    def rows(self) -> Iterator[tuple[Any, ...]]:
+        """The rows of `comparison.csv`, see `CSV_COLUMNS`: one of each method, place and metric."""
+        for each in self.standings:
+            method = (each.method.name, each.method.labels_used, len(each.method.runs))
+            for place in self.places:
+                for name, figure in each.figures[place].items():
+                    difference = each.differences[place][name] if each.differences else Metric(None)
+                    numbers = (*figure.numbers, each.deviations[place][name], *difference.numbers)
+                    yield *method, *place, name, *numbers
 
     def _standing(self, each: Standing) -> dict[str, Any]:
         def block(found: Mapping[Place, Mapping[str, Metric]], extra: bool = False) -> dict[str, Any]:

@@ -51,8 +51,7 @@ def write(
     judge.write_pictures(out_dir / judge.FIGURES_DIR, pictures, comparison_figures.KINDS)
     document: dict[str, Any] = compared.as_json() | {"summary": " ".join(said)}
     files.write_json(out_dir / JSON_FILE, document)
-    rows = compared.rows()
-    files.write_csv(out_dir / CSV_FILE, list(rows[0]), (row.values() for row in rows))
+    files.write_csv(out_dir / CSV_FILE, comparison.CSV_COLUMNS, compared.rows())
     files.write_text(out_dir / judge.REPORT_FILE, render(compared, said, pictures, title))
     return compared
 

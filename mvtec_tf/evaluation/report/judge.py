@@ -260,4 +260,4 @@ def _rows(judged: Assessment) -> Iterator[list[Any]]:
 
 
 def _row(names: tuple[str, ...], metric: Metric, idle: list[float | None], images: int) -> list[Any]:
-    return [*names, metric.value, metric.low, metric.high, *idle, images, metric.reason or metric.note]
+    return [*names, *metric.numbers, *idle, images, metric.reason or metric.note]
