@@ -1,15 +1,14 @@
 """For each photograph the few others that it might be a copy of, and where in them it lies.
 
-Aligned parts look alike at any coarse size, and a crop moves everything. So it goes in two steps:
-seen through every window that a crop can leave, a photograph looks most like its original or like
-other parts in the same place; then, seen through the windows found, the fine detail in which parts
-of one kind differ says which one it is.
+A crop moves everything, and aligned parts look alike at any coarse size. So others are found in two ways: seen
+through every window that a crop can leave, by the detail in which the photographs of the set differ; and, for parts
+of one kind, in the frame of one of them, by the fine detail that is left when all that the kind shares is removed.
 """
 
 import concurrent.futures
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import threadpoolctl
@@ -22,167 +21,181 @@ from mvtec_tf.exploration.copy_registration import WHOLE
 _INNER = (0.1, 0.9)
 _COARSE_SIDE = 32
 _FINE_SIDE = 64
-_REGISTERED_SIDE = 64
 # One side of the windows that are tried, (start, length), a fortieth apart: half a coarse cell off at most.
 _STEP = 0.025
 _LINES = np.array([(_STEP * i, 1.0 - _STEP * cut) for cut in range(5) for i in range(cut + 1)])
 _TRIED = np.array([[*across, *down] for down in _LINES for across in _LINES])
-# Windows this near are found by one step of registration from each other.
-_ALIKE = np.abs(_TRIED[:, None] - _TRIED).max(-1) <= 1.01 * _STEP
-# Of the detail so many principal components are compared, learned from so many photographs.
-_COARSE_COMPONENTS, _FINE_COMPONENTS = 64, 256
-_MOST_COMPARED = 1024
+# Of the coarse detail so many principal components are compared, each made as strong as the others: the strongest
+# are what all photographs of a set show.
+_COMPONENTS = 160
+_FEWEST_LEARNED_FROM, _MOST_LEARNED_FROM = 96, 2048
 _NEIGHBOURS = 8
-# Parts of one kind lie some hundredths apart: round each window found these shifts are tried, half a fine cell apart.
-_SHIFTS = np.array([-0.0125, -0.00625, 0.0, 0.00625, 0.0125])
-_WINDOWS = 6
-# So many pass from the components to all of the fine detail, and so many of these are registered.
-_MOST_LIKELY, _KEPT = 32, 2
-MOST_PER_IMAGE = 2
-# Of the shrunk photographs after registration, in grey levels.
-_LEFT_SIDE = 64
-_LARGEST_LEFT = 3.5
-# Of the fine detail that is left when what the parts of a category share is removed.
-_SMALLEST_CORRELATION = 0.18
-# Two windows this near are one: the shifts make up for it.
-_SAME_WINDOW = 0.01
-# Below so many images a category has no common structure that could be told from its images.
-_FEWEST_OF_A_CATEGORY = 24
-_MOST_LEARNED_FROM = 256
-_COMMON_PARTS = 8
+# Among so many photographs, those whose coarse detail agrees less than this with every reference become one themselves.
+_REFERENCES_FROM, _MOST_REFERENCES, _REFERENCE_CORRELATION = 256, 24, 0.6
+_REFERENCES_EACH = 2
+_REGISTERED_SIDE = 64
+_REGISTERED_AT_A_TIME = 64
+# Fewer photographs share nothing that could be told from what is each one's own.
+_FEWEST_OF_A_KIND = 24
+# A direction is shared if the photographs vary along it as much as so many copies of one would make it.
+_SHARED_BY, _MOST_SHARED = 2.5, 48
+_KIND_LEARNED_FROM = 256
 _CUT = 3.0
+_COMPARED_AT_A_TIME = 256
+# A candidate stands out from the other photographs by so many of their standard deviations; these are at least so
+# large, for that of a few photographs may be small by chance.
+_LEAST_DISTINCT, _SMALLEST_DEVIATION = 4.0, 0.02
+_MOST_DISTINCT, _MOST_ALIKE = 2, 1
+# Of the shrunk photographs after registration, in grey levels: copies of printed labels reach 6.4, others 3.6.
+_LARGEST_LEFT, _LITTLE_LEFT = 8.0, 4.0
 
 
 @dataclasses.dataclass(frozen=True)
 class Candidate:
     """A pair worth opening: `copy` may show `window` of `original`; both are places in the sequence.
 
-    `apart` says how much the other photographs most like the copy differ from it after registration, grey levels.
+    `distinct` says how far its correlation stands out from those of the other photographs with the copy, in their
+    standard deviations.
     """
 
     copy: int
     original: int
     window: np.ndarray
-    correlation: float
-    apart: float = 0.0
+    distinct: float
 
 
-def candidates(small: Sequence[np.ndarray], categories: Sequence[str], equal: Sequence[int]) -> list[Candidate]:
-    """The likeliest originals of each photograph, at most `MOST_PER_IMAGE`, the likeliest first.
+def candidates(small: Sequence[np.ndarray], equal: Sequence[int]) -> list[Candidate]:
+    """The likeliest originals of each photograph, at most three.
 
     Args:
       small: float [S, S] each, whole photographs shrunk to a square of S = 128.
-      categories: of the same photographs.
       equal: photographs with the same number have equal pixels and are no candidates of each other.
     """
     if len(small) < 2:
         return []
-    search = _Search(small, categories, np.asarray(equal))
     # Many small products: BLAS's own threads would only wait for each other.
     with threadpoolctl.threadpool_limits(1), concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        return [one for found in pool.map(search.originals, range(len(small))) for one in found]
+        search = _Search(small, np.asarray(equal), pool)
+        return [one for found in pool.map(search.likeliest, range(len(small))) for one in found]
 
 
 class _Search:
-    def __init__(self, small: Sequence[np.ndarray], categories: Sequence[str], equal: np.ndarray) -> None:
+    def __init__(
+        self, small: Sequence[np.ndarray], equal: np.ndarray, pool: concurrent.futures.ThreadPoolExecutor
+    ) -> None:
         self._small, self._equal = small, equal
         self._side = small[0].shape[0]
-        names, self._category = np.unique(categories, return_inverse=True)
+        everyone = range(len(small))
+        self._shrunk = np.stack([_shrunk(one) for one in small])
         self._tried = np.concatenate([_cells(line, _COARSE_SIDE, self._side) for line in _LINES])
         whole = _cells(WHOLE[:2], _COARSE_SIDE, self._side)
-        coarse = np.concatenate([self._detail(i, whole, whole, _COARSE_SIDE) for i in range(len(small))])
-        self._coarse_parts = _components(coarse, _COARSE_COMPONENTS)
-        self._coarse = _unit(coarse @ self._coarse_parts)
-        fine = np.empty((len(small), _FINE_SIDE**2), np.float32)
-        for i in range(len(small)):
-            fine[i] = self._through(i, np.array(WHOLE), 0.0)
-        self._common = [_Common(fine[self._category == number]) for number in range(len(names))]
-        for number, common in enumerate(self._common):
-            chosen = self._category == number
-            fine[chosen] = common.removed(fine[chosen])
-        self._fine_parts = _components(fine, _FINE_COMPONENTS)
-        self._fine_keys = _unit(fine @ self._fine_parts)
-        self._fine = fine.astype(np.float16)
+        coarse = np.concatenate([self._detail(i, whole, whole, _COARSE_SIDE) for i in everyone])
+        self._mean, self._parts = _components(coarse)
+        self._keys = self._key(coarse)
+        references = self._references(_unit(coarse))
+        self._reference_detail = _unit(coarse)[references]
+        del coarse
+        found, kinds = zip(*pool.map(self._by_windows, everyone), strict=True)
+        self._found: list[list[Candidate]] = list(found)
+        for number, reference in enumerate(references):
+            members = [(i, windows[number]) for i, windows in enumerate(kinds) if number in windows]
+            if len(members) >= _FEWEST_OF_A_KIND:
+                places, windows = zip(*members, strict=True)
+                self._by_frame(reference, np.array(places), np.array(windows), pool)
 
-    def originals(self, query: int) -> list[Candidate]:
-        places, windows = self._nearest(query)
-        windows = self._registered(query, places, windows)
-        others, shifted = self._likely(query, places, windows)
-        shifted = self._registered(query, others, shifted)
-        return self._likeliest(query, np.concatenate([places, others]), np.concatenate([windows, shifted]))
-
-    def _nearest(self, query: int) -> tuple[np.ndarray, np.ndarray]:
-        """The photographs most alike, [K], and the windows, [K, 4]; first those through windows far from each other."""
-        seen = self._detail(query, self._tried, self._tried, _COARSE_SIDE)
-        scores = _unit(seen @ self._coarse_parts) @ self._coarse.T
-        scores[:, self._equal == self._equal[query]] = -2.0
-        through = scores.max(1)
-        apart = []
-        for _ in range(_WINDOWS):
-            apart.append(through.argmax())
-            through[_ALIKE[apart[-1]]] = -3.0
-        best = _largest(scores.max(0), _NEIGHBOURS)
-        places = np.concatenate([scores[apart].argmax(1), best])
-        return places, _TRIED[np.concatenate([apart, scores[:, best].argmax(0)])]
-
-    def _registered(self, query: int, places: np.ndarray, windows: np.ndarray) -> np.ndarray:
-        small = [_halved(np.asarray(self._small[i], np.float32)) for i in (query, *places)]
-        copies = np.repeat(small[0][None], len(places), 0)
-        return copy_registration.register(copies, np.stack(small[1:]), windows)
-
-    def _likely(self, query: int, places: np.ndarray, windows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The photographs whose fine detail is most alike near each of the windows, [K], and the windows, [K, 4]."""
-        others, frames = [], []
-        for number, window in self._distinct(places, windows):
-            seen = self._common[number].removed(self._through(query, window, _SHIFTS))
-            scores = _unit(seen @ self._fine_parts) @ self._fine_keys.T
-            scores[:, self._equal == self._equal[query]] = -2.0
-            likely = _largest(scores.max(0), _MOST_LIKELY)
-            way = scores[:, likely].argmax(0)
-            exact = _largest((seen[way] * self._fine[likely]).sum(1), _KEPT)
-            others.append(likely[exact])
-            frames.append(_shifted(window)[way[exact]])
-        return np.concatenate(others), np.concatenate(frames)
-
-    def _distinct(self, places: np.ndarray, windows: np.ndarray) -> list[tuple[int, np.ndarray]]:
-        """(category, window) of some windows that differ, the whole in any case."""
-        found = [(self._category[places[0]], np.array(WHOLE))]
-        for place, window in zip(places, windows, strict=True):
-            known = any(np.abs(window - one).max() <= _SAME_WINDOW for _, one in found)
-            if not known and copy_registration.plausible(window) and len(found) <= _WINDOWS:
-                found.append((self._category[place], window))
-        return found
-
-    def _likeliest(self, query: int, places: np.ndarray, windows: np.ndarray) -> list[Candidate]:
+    def likeliest(self, query: int) -> list[Candidate]:
+        """Of all found the most distinct one, and those that differ least after registration."""
         found: dict[int, Candidate] = {}
-        for place, window in zip(places.tolist(), windows, strict=True):
-            if self._equal[place] == self._equal[query] or not copy_registration.plausible(window):
-                continue
-            correlation = float(self._seen(query, window, self._category[place]) @ self._fine[place])
-            if correlation > max(_SMALLEST_CORRELATION, found[place].correlation if place in found else -1.0):
-                found[place] = Candidate(int(query), place, window, correlation)
-        left = {place: self._left(one) for place, one in found.items()}
-        others = dict(zip(places.tolist(), windows, strict=True))
-        apart = float(np.median([self._left(Candidate(query, *other, 0.0)) for other in others.items()]))
-        likeliest = sorted(place for place in found if left[place] <= _LARGEST_LEFT)
-        likeliest = sorted(likeliest, key=left.__getitem__)[:MOST_PER_IMAGE]
-        return [dataclasses.replace(found[place], apart=apart) for place in likeliest]
-
-    def _left(self, one: Candidate) -> float:
-        """Root mean square of what differs at a small size."""
-        left = self._inner(one.copy, one.window, _LEFT_SIDE) - self._inner(one.original, WHOLE, _LEFT_SIDE)
-        return float(left.std())
-
-    def _seen(self, query: int, window: np.ndarray, category: int) -> np.ndarray:
-        return self._common[category].removed(self._through(query, window, 0.0))[0]
-
-    def _through(self, i: int, window: np.ndarray, shifts: np.ndarray | float) -> np.ndarray:
-        """Fine detail of photograph i seen through the window, shifted across and down, [shifts * shifts, D]."""
-        across, down = (
-            np.concatenate([_cells((start + shift, length), _FINE_SIDE, self._side) for shift in np.atleast_1d(shifts)])
-            for start, length in (window[:2], window[2:])
+        for one in self._found[query]:
+            if one.original not in found or one.distinct > found[one.original].distinct:
+                found[one.original] = one
+        if not found:
+            return []
+        others = list(found)
+        windows = copy_registration.register(
+            np.repeat(self._shrunk[query][None], len(others), 0),
+            self._shrunk[others],
+            np.stack([one.window for one in found.values()]),
         )
-        return self._detail(i, down, across, _FINE_SIDE)
+        registered = [
+            (self._left(query, other, window), dataclasses.replace(found[other], window=window))
+            for other, window in zip(others, windows, strict=True)
+            if copy_registration.plausible(window)
+        ]
+        registered.sort(key=lambda item: -item[1].distinct)
+        alike = [item for item in registered[_MOST_DISTINCT:] if item[0] <= _LITTLE_LEFT]
+        alike.sort(key=lambda item: item[0])
+        kept = [*registered[:_MOST_DISTINCT], *alike[:_MOST_ALIKE]]
+        return [one for left, one in kept if left <= _LARGEST_LEFT]
+
+    def _left(self, copy: int, original: int, window: np.ndarray) -> float:
+        """Root mean square of what differs at a small size after registration, grey levels."""
+        seen = [
+            _cells(shown[2:], _FINE_SIDE, self._side)
+            @ np.asarray(self._small[i], np.float32)
+            @ _cells(shown[:2], _FINE_SIDE, self._side).T
+            for i, shown in ((copy, window), (original, WHOLE))
+        ]
+        return float((seen[0] - seen[1]).std())
+
+    def _references(self, detail: np.ndarray) -> list[int]:
+        """The photographs that most others are a window of, [R], and of which no one is a window of another."""
+        alike: dict[int, int] = {}
+        for i in range(0, len(detail), -(-len(detail) // _REFERENCES_FROM)):
+            seen = _unit(self._detail(i, self._tried, self._tried, _COARSE_SIDE))
+            found = np.array(list(alike), int)
+            found = found[(seen @ detail[found].T).max(0) >= _REFERENCE_CORRELATION]
+            alike.update({one: alike[one] + 1 for one in found.tolist()} if len(found) else {i: 1})
+        return sorted(alike, key=lambda one: -alike[one])[:_MOST_REFERENCES]
+
+    def _by_windows(self, query: int) -> tuple[list[Candidate], dict[int, np.ndarray]]:
+        """The photographs most alike; and {reference: window} of the references most alike."""
+        seen = self._detail(query, self._tried, self._tried, _COARSE_SIDE)
+        kinds = _unit(seen) @ self._reference_detail.T
+        references = {
+            int(number): _TRIED[kinds[:, number].argmax()] for number in _largest(kinds.max(0), _REFERENCES_EACH)
+        }
+        scores = self._key(seen) @ self._keys.T
+        others = np.flatnonzero(self._equal != self._equal[query])
+        best = scores[:, others].max(0)
+        found = [
+            Candidate(query, int(others[i]), _TRIED[scores[:, others[i]].argmax()], distinct)
+            for i, distinct in _distinct(best, _NEIGHBOURS)
+        ]
+        return found, references
+
+    def _by_frame(
+        self, reference: int, places: np.ndarray, windows: np.ndarray, pool: concurrent.futures.ThreadPoolExecutor
+    ) -> None:
+        """Finds the photographs most alike among those that look like one reference, in its frame."""
+
+        def registered(start: int) -> np.ndarray:
+            copies = self._shrunk[places[start : start + _REGISTERED_AT_A_TIME]]
+            originals = np.broadcast_to(self._shrunk[reference], copies.shape)
+            first = windows[start : start + _REGISTERED_AT_A_TIME]
+            return copy_registration.register(copies, originals, first, steps=8)
+
+        def compared(start: int) -> None:
+            part = places[start : start + _COMPARED_AT_A_TIME]
+            for row, query, scores in zip(range(start, len(places)), part, own[start:] @ own.T, strict=False):
+                others = np.flatnonzero(self._equal[places] != self._equal[query])
+                self._found[query] += [
+                    Candidate(int(query), int(places[others[i]]), _within(frames[row], frames[others[i]]), distinct)
+                    for i, distinct in _distinct(scores[others], _NEIGHBOURS)
+                ]
+
+        frames = np.concatenate(list(pool.map(registered, range(0, len(places), _REGISTERED_AT_A_TIME))))
+        fine = np.concatenate(list(pool.map(self._fine, places, frames)))
+        own = _own(fine)
+        list(pool.map(compared, range(0, len(places), _COMPARED_AT_A_TIME)))
+
+    def _key(self, detail: np.ndarray) -> np.ndarray:
+        return _unit((detail - self._mean) @ self._parts)
+
+    def _fine(self, i: int, window: np.ndarray) -> np.ndarray:
+        """Fine detail of photograph i in the frame of which it shows the window, [1, D]."""
+        rows, columns = (_cells(line, _FINE_SIDE, self._side) for line in (window[2:], window[:2]))
+        return self._detail(i, rows, columns, _FINE_SIDE)
 
     def _detail(self, i: int, rows: np.ndarray, columns: np.ndarray, cells: int) -> np.ndarray:
         """Photograph i less its surroundings, by the lines given, [lines * lines, cells * cells]."""
@@ -191,41 +204,51 @@ class _Search:
         around = _SURROUNDINGS[cells]
         return (seen - around @ seen @ around.T).reshape(-1, cells**2)
 
-    def _inner(self, i: int, window: Sequence[float], cells: int) -> np.ndarray:
-        """What photograph i shows of the inner part of the photograph that it is a window of, [cells, cells]."""
-        small = np.asarray(self._small[i], np.float32)
-        left, width, top, height = window
-        side = small.shape[0]
-        return _cells((top, height), cells, side) @ small @ _cells((left, width), cells, side).T
+
+def _own(detail: np.ndarray) -> np.ndarray:
+    """What is each photograph's own: detail [N, D] less the mean and how all vary together, [N, D] of length 1."""
+    learned = detail[:: -(-len(detail) // _KIND_LEARNED_FROM)]
+    mean, deviation = learned.mean(0), learned.std(0) + 0.25
+    learned, scaled = (np.clip((one - mean) / deviation, -_CUT, _CUT) for one in (learned, detail))
+    # The eigenvectors of the small matrix of products give those of the large one.
+    values, vectors = np.linalg.eigh(learned @ learned.T)
+    many = values > _SHARED_BY * values.mean()
+    many[: -_MOST_SHARED] = False
+    shared = _unit(vectors[:, many].T @ learned)
+    return _unit(scaled - (scaled @ shared.T) @ shared)
 
 
-class _Common:
-    """What the photographs of a category share: their mean, and how they vary together."""
-
-    def __init__(self, detail: np.ndarray) -> None:
-        self._none = len(detail) < _FEWEST_OF_A_CATEGORY
-        if self._none:
-            return
-        learned = detail[:: -(-len(detail) // _MOST_LEARNED_FROM)]
-        self._mean, self._deviation = learned.mean(0), learned.std(0) + 0.25
-        scaled = self._scaled(learned)
-        parts = min(_COMMON_PARTS, len(scaled) // 12)
-        # The eigenvectors of the small matrix of products give those of the large one.
-        _, vectors = np.linalg.eigh(scaled @ scaled.T)
-        self._parts = _unit(vectors[:, -parts:].T @ scaled)
-
-    def removed(self, detail: np.ndarray) -> np.ndarray:
-        """What is a photograph's own, [N, D] of length 1."""
-        if self._none:
-            return _unit(detail)
-        scaled = self._scaled(detail)
-        return _unit(scaled - (scaled @ self._parts.T) @ self._parts)
-
-    def _scaled(self, detail: np.ndarray) -> np.ndarray:
-        return np.clip((detail - self._mean) / self._deviation, -_CUT, _CUT)
+def _components(detail: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The mean [D] of detail [N, D] and its principal components [D, C], divided by the deviation along them."""
+    learned = detail[:: -(-len(detail) // _MOST_LEARNED_FROM)]
+    mean = learned.mean(0)
+    if len(learned) < _FEWEST_LEARNED_FROM:
+        return mean, np.eye(detail.shape[1], dtype=np.float32)
+    values, vectors = np.linalg.eigh(np.cov(learned, rowvar=False, bias=True))
+    count = min(_COMPONENTS, len(learned) // 3)
+    return mean, (vectors[:, -count:] / np.sqrt(np.maximum(values[-count:], 1e-6))).astype(np.float32)
 
 
-def _cells(line: tuple[float, float], cells: int, side: int) -> np.ndarray:
+def _distinct(scores: np.ndarray, count: int) -> Iterator[tuple[int, float]]:
+    """(place, by how many standard deviations it stands out) of the largest scores [N] that stand out far enough."""
+    largest = _largest(scores, count)
+    rest = np.delete(scores, largest[: len(scores) // 3])
+    mean, deviation = float(rest.mean()), max(float(rest.std()), _SMALLEST_DEVIATION)
+    for i in largest.tolist():
+        distinct = (float(scores[i]) - mean) / deviation
+        if distinct >= _LEAST_DISTINCT:
+            yield i, distinct
+
+
+def _within(copy: np.ndarray, original: np.ndarray) -> np.ndarray:
+    """The window of the original that the copy shows, from the windows of one frame that both show."""
+    window = np.empty(4)
+    window[0::2] = (copy[0::2] - original[0::2]) / original[1::2]
+    window[1::2] = copy[1::2] / original[1::2]
+    return window
+
+
+def _cells(line: Sequence[float], cells: int, side: int) -> np.ndarray:
     """The matrix [cells, side] of means over the cells of the inner part, seen in a window (start, length)."""
     start, length = line
     edges = (np.linspace(*_INNER, cells + 1) - start) / length * side
@@ -243,24 +266,10 @@ def _mean_around(cells: int, width: int) -> np.ndarray:
 _SURROUNDINGS = {_COARSE_SIDE: _mean_around(_COARSE_SIDE, 5), _FINE_SIDE: _mean_around(_FINE_SIDE, 3)}
 
 
-def _shifted(window: np.ndarray) -> np.ndarray:
-    """[shifts * shifts, 4] in the order of `_through`."""
-    down, across = np.meshgrid(_SHIFTS, _SHIFTS, indexing="ij")
-    zero = np.zeros_like(across)
-    return window + np.stack([across, zero, down, zero], -1).reshape(-1, 4)
-
-
-def _components(detail: np.ndarray, count: int) -> np.ndarray:
-    """Principal components [D, count] of detail [N, D], by the smaller of the two matrices of products."""
-    learned = detail[:: -(-len(detail) // _MOST_COMPARED)]
-    if len(learned) >= learned.shape[1]:
-        return np.linalg.eigh(learned.T @ learned)[1][:, -count:]
-    return _unit(np.linalg.eigh(learned @ learned.T)[1][:, -count:].T @ learned).T
-
-
-def _halved(grey: np.ndarray) -> np.ndarray:
-    part = len(grey) // _REGISTERED_SIDE
-    return grey.reshape(_REGISTERED_SIDE, part, _REGISTERED_SIDE, part).mean((1, 3))
+def _shrunk(small: np.ndarray) -> np.ndarray:
+    part = len(small) // _REGISTERED_SIDE
+    cells = np.asarray(small, np.float32).reshape(_REGISTERED_SIDE, part, _REGISTERED_SIDE, part)
+    return cells.mean((1, 3))
 
 
 def _largest(values: np.ndarray, count: int) -> np.ndarray:

@@ -16,8 +16,8 @@ WHOLE = (0.0, 1.0, 0.0, 1.0)
 # A crop takes up to a tenth of width and height; the rest is the error of a first guess.
 _SMALLEST_SIDE = 0.88
 _OUTSIDE = 0.02
-# Noise is compared at the size of the smaller photograph, up to this: larger ones cost more and say no more.
-_COMMON_SIDE = 448
+# Photographs are compared at the scale of the copy, up to so many pixels: more cost more and say no more.
+_MOST_PIXELS = 640 * 640
 _MARGIN = 6
 _BLOCK = 16
 # On smaller photographs than this hardly any block of that size is without an outline.
@@ -27,34 +27,21 @@ _STEPS = 3
 # What re-encoding and resizing may change, in grey levels of 255. A JPEG of quality 75 rounds the mean of each block of
 # 8 x 8 pixels to a whole level, an error of 0.29; resizing by some programs rounds up twice, 0.6 on the mean.
 _LARGEST_OFFSET = 1.0
-# The sum of the squares of (shading, detail, spot) by these is at most 1. Over twelve kinds of copies of seven sets of
-# photographs it reached 0.93. Two photographs of one motionless part under one light reach 1.03 to 2.2 (magnetic tiles)
-# and 1.7 (ball screws hours apart); two pairs of tiles stay below, and are told by their noise, see `_MORE_POWER`.
+# The sum of the squares of (shading, detail, spot) by these is at most 1.
 _SCALES = (0.3, 1.6, 4.0)
-# Correlation of the finest detail that three quarters of the blocks exceed: parts without texture that lie at one
-# place reach 0.28, since only their outlines agree; copies 0.39 and more.
-_SMALLEST_NOISE = 0.34
-# Blocks whose detail is weaker than this were flattened by re-encoding and say nothing.
-_FLAT = 0.1
-# Of the blocks that are not one grey value, so many must show detail: else it is that of outlines.
-_CONSTANT, _LEAST_SHOWN = 1e-3, 0.3
-# Noise decides where so large a part of the quieter blocks shows detail in both: drawn parts show it along outlines
-# only, in up to 0.71 of these, and so do noisy ones once re-encoding flattened them.
-_QUIETER, _LEAST_QUIET_SHOWN = 0.75, 0.8
-# On smaller photographs the shading of a part is as fine as noise.
-_SMALLEST_OF_NOISE = 128
-# Of a drawn picture more blocks than this are one grey value that is neither black nor white; of a photograph none.
-_MOST_CONSTANT = 0.05
-# Where it does not decide, the other parts must differ by so many grey levels: parts of one drawing differ by less.
-_LEAST_APART = 4.0
-# So many blocks must show noise: the outlines of a part before a black background are no evidence.
+# Standard deviation of the grey values round an outline above which the errors of resampling grow with it.
+_STRONG = 10.0
+# Mean square of the detail of a block: below the first it was flattened; weaker in one photograph than by this share of
+# the other, it was blurred or re-encoded. Neither says anything.
+_FLAT, _COMPARABLE = 0.02, 0.25
 _FEWEST_BLOCKS = 6
-# At one scale the difference is at most what the files' own quantisation makes, and by this more: copies reach 0.78 of
-# it, two photographs of one tile, the noise of both added, 1.8 and 2.9.
-_MORE_POWER = 1.3
-_ROUNDING_POWER = 0.3
-# Sides this much alike are at one scale: registration is no more exact on flat photographs.
-_SAME_SCALE = 0.01
+# The noise is one from the first correlation on, and from more by the second where so much differs as `size` says.
+# Two photographs of one tile, with the grain of its surface, reach 0.45 at a size of 0.75, and 0.29 at 0.37.
+_ONE_NOISE, _AND_BY_SIZE = 0.33, 0.6
+# So large a share of the blocks must show it; where as many as the second do, it alone decides.
+_LEAST_SHOWN, _WELL_SHOWN = 0.3, 0.5
+# Where it does not show, detail of some pixels must agree so well, and nobody else's so nearly; see `Candidate`.
+_ONE_DETAIL, _DISTINCT = 0.34, 8.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,45 +56,52 @@ class Photograph:
     grey: np.ndarray
     quantisation: tuple[int, ...] = ()
 
+    @property
+    def lost(self) -> tuple[int, int]:
+        """Larger for a photograph of fewer pixels, and of those of one size for the one stored more coarsely."""
+        return -self.grey.size, sum(self.quantisation)
+
 
 @dataclasses.dataclass(frozen=True)
 class Difference:
-    """What remains between two photographs after registration, in grey levels unless said.
+    """What remains between two photographs after registration and re-encoding, in grey levels unless said.
 
     Attributes:
       offset: mean difference.
       shading: root mean square of the slow differences, the mean removed.
-      detail: root mean square of differing detail in the block where it is largest.
+      middle: root mean square of differing detail in the block where it is largest.
       spot: the largest difference of a spot some pixels wide.
-      noise: correlation of the finest detail, -1 to 1, that three quarters of the blocks exceed; 0 if hardly
-        any block shows detail.
-      quiet: likewise, of the quieter blocks alone; 0 if too few of them show detail in both photographs.
-      unexplained: power of the difference by that of the quantisation; 0 if the scales differ.
+      detail: correlation of detail some pixels wide, -1 to 1, that three quarters of the blocks exceed.
+      noise: likewise, of the finest detail, which outlines do not show, in the blocks where both show it.
+      shown: share of these blocks in those with finest detail in either.
     """
 
     offset: float
     shading: float
-    detail: float
+    middle: float
     spot: float
+    detail: float
     noise: float
-    quiet: float = 0.0
-    unexplained: float = 0.0
+    shown: float
 
     @property
     def size(self) -> float:
         """The difference by the most that re-encoding and resizing make."""
-        values = (self.shading, self.detail, self.spot)
+        values = (self.shading, self.middle, self.spot)
         return float(sum((value / scale) ** 2 for value, scale in zip(values, _SCALES, strict=True)))
 
-    def of_a_copy(self, apart: float = 0.0) -> bool:
+    def of_a_copy(self, distinct: float) -> bool:
         """Whether re-encoding, resizing and cropping explain it all, and nothing else would.
 
         Args:
-          apart: how much other photographs differ from the copy, grey levels; see `Candidate`.
+          distinct: how far the pair stands out from others with the copy, standard deviations.
         """
-        explained = abs(self.offset) <= _LARGEST_OFFSET and self.size <= 1.0 and self.unexplained <= 1.0
-        unlike = apart >= _LEAST_APART and self.noise >= _SMALLEST_NOISE
-        return explained and (self.quiet >= _SMALLEST_NOISE or unlike)
+        if abs(self.offset) > _LARGEST_OFFSET or self.size > 1.0:
+            return False
+        one_noise = self.noise >= _ONE_NOISE + _AND_BY_SIZE * self.size
+        if self.shown >= (_LEAST_SHOWN if one_noise else _WELL_SHOWN):
+            return one_noise
+        return self.detail >= _ONE_DETAIL and distinct >= _DISTINCT
 
 
 def plausible(windows: np.ndarray) -> np.ndarray:
@@ -144,8 +138,17 @@ def register(copies: np.ndarray, originals: np.ndarray, windows: np.ndarray, ste
     return windows
 
 
-def difference(copy: Photograph, original: Photograph, window: np.ndarray) -> Difference:
-    """Registers two photographs at the size of the smaller one and measures what differs.
+def inverse(window: np.ndarray) -> np.ndarray:
+    """The window of the copy that the original shows."""
+    window = np.asarray(window, np.float64)
+    start, length = window[0::2], window[1::2]
+    return np.stack([-start / length, 1.0 / length], -1).ravel()
+
+
+def difference(copy: Photograph, original: Photograph, window: np.ndarray) -> Difference | None:
+    """Makes the copy again, by registration, resizing and encoding of the original, and measures what differs.
+
+    Nothing is measured, None, where noise shows well and is not one.
 
     Args:
       copy: the one that shows a window of the other.
@@ -153,32 +156,37 @@ def difference(copy: Photograph, original: Photograph, window: np.ndarray) -> Di
       window: float [4], right to some thousandths.
     """
     window = np.array(window, np.float64)
-    shown = np.array(original.grey.shape) * window[[3, 1]]
-    same_scale = np.abs(shown / copy.grey.shape - 1.0).max() <= _SAME_SCALE and max(copy.grey.shape) <= _COMMON_SIDE
-    sides = np.array(copy.grey.shape) if same_scale else np.minimum(copy.grey.shape, shown)
-    height, width = np.maximum(np.rint(sides * min(1.0, _COMMON_SIDE / sides.max())), 2 * _MARGIN + _BLOCK).astype(int)
+    sides = np.array(copy.grey.shape)
+    sides = np.rint(sides * min(1.0, np.sqrt(_MOST_PIXELS / sides.prod())))
+    height, width = np.maximum(sides, 2 * _MARGIN + _BLOCK).astype(int)
     second = _resized(copy.grey, width, height)
     terms = _normal(second[None], np.gradient(second, axis=1)[None] * width, np.gradient(second, axis=0)[None] * height)
     for _ in range(_STEPS):
         left = second - _cut(original.grey, window, width, height)
         window = _moved(window[None], _step(*terms, left[None]))[0]
-    first = _cut(original.grey, window, width, height)
+    first = _unmoved(_cut(original.grey, window, width, height), second, original.grey, window)
+    if copy.quantisation and second.shape == copy.grey.shape:
+        first = _encoded(first, copy.quantisation)
     inner = (slice(_MARGIN, -_MARGIN), slice(_MARGIN, -_MARGIN))
-    found = _measured(first[inner], second[inner])
-    if not same_scale:
-        return found
-    power = sum(_quantised(*pair) for pair in ((first, copy.quantisation), (second, original.quantisation)))
-    return dataclasses.replace(
-        found, unexplained=float((second - first)[inner].var() / (_MORE_POWER * power + _ROUNDING_POWER))
-    )
+    return _measured(first[inner], second[inner])
 
 
-def _quantised(grey: np.ndarray, quantisation: tuple[int, ...]) -> float:
-    """Mean square of what a JPEG with these steps changes; of quality 75 if none are known."""
-    image = Image.fromarray(np.clip(np.rint(grey), 0, 255).astype(np.uint8))
+def _unmoved(first: np.ndarray, second: np.ndarray, original: np.ndarray, window: np.ndarray) -> np.ndarray:
+    """`first`, or the pixels of the original that lie there as they are, whichever is more like `second`."""
+    height, width = second.shape
+    top, left = (round(float(share) * side) for share, side in zip(window[[2, 0]], original.shape, strict=True))
+    exact = original[max(top, 0) : top + height, max(left, 0) : left + width]
+    if exact.shape != second.shape or (second - exact).var() > (second - first).var():
+        return first
+    return exact
+
+
+def _encoded(grey: np.ndarray, quantisation: tuple[int, ...]) -> np.ndarray:
+    """Grey values after storing them as JPEG with these steps."""
     content = io.BytesIO()
-    image.save(content, "JPEG", **({"qtables": [list(quantisation)]} if quantisation else {"quality": 75}))
-    return float(((np.asarray(Image.open(content), np.float32) - np.asarray(image, np.float32)) ** 2).mean())
+    image = Image.fromarray(np.clip(np.rint(grey), 0, 255).astype(np.uint8))
+    image.save(content, "JPEG", qtables=[list(quantisation)])
+    return np.asarray(Image.open(content), np.float32)
 
 
 def _interpolation(line: np.ndarray, side: int) -> np.ndarray:
@@ -231,47 +239,69 @@ def _resized(grey: np.ndarray, width: int, height: int, box: tuple[float, ...] |
     return np.asarray(image.resize((int(width), int(height)), Image.Resampling.BICUBIC, box=box), np.float32)
 
 
-def _measured(first: np.ndarray, second: np.ndarray) -> Difference:
+def _measured(first: np.ndarray, second: np.ndarray) -> Difference | None:
+    side = _BLOCK if min(first.shape) >= _SMALL_SIDE else _BLOCK // 2
+    noise, shown = _agreement(_finest(first), _finest(second), side)
+    if shown >= _WELL_SHOWN and noise < _ONE_NOISE:
+        return None
     left = second - first
     offset = left.mean()
-    left = left - offset
-    shading = ndimage.gaussian_filter(left, 8.0)
-    spot = np.quantile(np.abs(ndimage.gaussian_filter(left, 4.0)), 0.999)
-    middle = _blocks(ndimage.gaussian_filter(left, 1.5) - ndimage.gaussian_filter(left, 4.0))
-    pair = (first, second)
-    side = _BLOCK if min(first.shape) >= _SMALL_SIDE else _BLOCK // 2
-    fine = [_blocks(ndimage.gaussian_filter(grey, 0.7) - ndimage.gaussian_filter(grey, 2.0), side) for grey in pair]
-    energies = [(blocks**2).mean(1) for blocks in fine]
-    shown = np.minimum(*energies) > _FLAT
-    varying = energies[0] > _CONSTANT
-    noisy = (energies[0] > _FLAT).sum() >= _LEAST_SHOWN * varying.sum()
-    telling = noisy and shown.sum() >= _FEWEST_BLOCKS
-    correlation = (fine[0] * fine[1]).mean(1) / np.sqrt(energies[0] * energies[1] + 1e-12)
-    quiet = 0.0
-    if telling and min(first.shape) + 2 * _MARGIN >= _SMALLEST_OF_NOISE:
-        quieter = varying & (energies[0] <= np.quantile(energies[0][varying], _QUIETER))
-        levels = _levels(first, side)
-        drawn = (~varying & (levels > 2.0) & (levels < 253.0)).mean() > _MOST_CONSTANT
-        both = quieter & shown
-        if not drawn and both.sum() >= max(_LEAST_QUIET_SHOWN * quieter.sum(), _FEWEST_BLOCKS):
-            quiet = float(np.quantile(correlation[both], 0.25))
+    left = (left - offset) * _tolerance(first)
+    # What is slower than a few pixels is seen as well in means of 4 x 4.
+    slow = _means(left, 4)
+    spot = np.quantile(np.abs(ndimage.gaussian_filter(slow, 1.0)), 0.999)
+    middle = ndimage.gaussian_filter(left, 1.5, truncate=2.0)
+    middle -= ndimage.uniform_filter(ndimage.uniform_filter(left, 9), 9)
     return Difference(
         offset=float(offset),
-        shading=float(shading.std()),
-        detail=float(np.sqrt((middle**2).mean(1).max())),
+        shading=float(ndimage.gaussian_filter(slow, 2.0).std()),
+        middle=float(np.sqrt((_blocks(middle, _BLOCK) ** 2).mean(1).max())),
         spot=float(spot),
-        noise=float(np.quantile(correlation[shown], 0.25)) if telling else 0.0,
-        quiet=quiet,
+        detail=_agreement(_fine(first), _fine(second), side)[0],
+        noise=noise,
+        shown=shown,
     )
 
 
-def _levels(grey: np.ndarray, block: int) -> np.ndarray:
-    """The mean of each block of `_blocks`."""
-    down, across = (side // block for side in grey.shape)
-    return grey[: down * block, : across * block].reshape(down, block, across, block).mean((1, 3)).ravel()
+def _agreement(first: np.ndarray, second: np.ndarray, side: int) -> tuple[float, float]:
+    """The correlation that three quarters of the blocks exceed that show both, and the share of these blocks."""
+    blocks = [_blocks(values, side) for values in (first, second)]
+    energies = [(one**2).mean(1) for one in blocks]
+    weaker, stronger = np.minimum(*energies), np.maximum(*energies)
+    shown = (weaker > _FLAT) & (weaker > _COMPARABLE * stronger)
+    if shown.sum() < _FEWEST_BLOCKS:
+        return 0.0, 0.0
+    correlation = (blocks[0] * blocks[1]).mean(1)[shown] / np.sqrt(weaker * stronger)[shown]
+    return float(np.quantile(correlation, 0.25)), float(shown.sum() / (stronger > _FLAT).sum())
 
 
-def _blocks(values: np.ndarray, block: int = _BLOCK) -> np.ndarray:
+def _fine(grey: np.ndarray) -> np.ndarray:
+    return ndimage.gaussian_filter(grey, 0.7, truncate=3.0) - ndimage.uniform_filter(grey, 7)
+
+
+def _finest(grey: np.ndarray) -> np.ndarray:
+    """Second differences both across and down, noise of deviation 1 left at 1: neither edges nor slopes show in them.
+
+    Immerkaer, "Fast noise variance estimation", 1996.
+    """
+    across = grey[:, :-2] - 2.0 * grey[:, 1:-1] + grey[:, 2:]
+    return (across[:-2] - 2.0 * across[1:-1] + across[2:]) / 6.0
+
+
+def _tolerance(grey: np.ndarray) -> np.ndarray:
+    """By how much a difference counts less, [H, W]: each way of resampling draws strong outlines in its own way."""
+    mean = ndimage.uniform_filter(grey, 7)
+    contrast = np.sqrt(np.maximum(ndimage.uniform_filter(grey**2, 7) - mean**2, 0.0))
+    return np.minimum(1.0, _STRONG / np.maximum(contrast, _STRONG))
+
+
+def _means(values: np.ndarray, side: int) -> np.ndarray:
+    """Means of side x side values; what fills none is left out."""
+    down, across = (length // side for length in values.shape)
+    return values[: down * side, : across * side].reshape(down, side, across, side).mean((1, 3))
+
+
+def _blocks(values: np.ndarray, block: int) -> np.ndarray:
     """[H, W] -> [blocks, block * block], the mean of each block removed; what fills no block is left out."""
     down, across = (side // block for side in values.shape)
     cut = values[: down * block, : across * block].reshape(down, block, across, block)

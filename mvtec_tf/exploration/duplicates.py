@@ -6,7 +6,9 @@ alike, and neither do two photographs of one part: those belong in groups.csv an
 """
 
 import collections
+import concurrent.futures
 import dataclasses
+import os
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -92,9 +94,7 @@ def find(looks: Sequence[Look], small: Sequence[np.ndarray]) -> tuple[Pair, ...]
             places.setdefault((one.pixel_hash, one.record.split), i)
     chosen = list(places.values())
     _, equal = np.unique([looks[i].pixel_hash for i in chosen], return_inverse=True)
-    likely = copy_candidates.candidates(
-        [small[i] for i in chosen], [looks[i].record.category for i in chosen], equal.tolist()
-    )
+    likely = copy_candidates.candidates([small[i] for i in chosen], equal.tolist())
     changed = _verified([looks[i] for i in chosen], likely)
     return tuple(sorted([*_exact(looks), *changed], key=_gravity))
 
@@ -121,30 +121,37 @@ def _exact(looks: Sequence[Look]) -> Iterator[Pair]:
 
 
 def _verified(looks: Sequence[Look], likely: Sequence[Candidate]) -> Iterator[Pair]:
-    """Opens each pair again, once, however it was found."""
-    found = set()
+    """Opens the photographs of each pair again, once, whichever of them was taken for the copy."""
+    ways: dict[tuple[int, int], list[Candidate]] = collections.defaultdict(list)
     for one in likely:
-        pair = tuple(sorted((one.copy, one.original)))
-        if pair in found:
-            continue
-        left = _difference(looks[one.copy], looks[one.original], one.window)
-        if left.of_a_copy(one.apart):
-            found.add(pair)
-            yield Pair(CHANGED, looks[pair[0]].record, looks[pair[1]].record, left.size, left.noise)
+        ways[min(one.copy, one.original), max(one.copy, one.original)].append(one)
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        for found in pool.map(lambda item: _copied(looks, *item), ways.items()):
+            yield from found
 
 
-def _difference(copy: Look, original: Look, window: np.ndarray) -> copy_registration.Difference:
-    files = copy.record.file, original.record.file
-    try:
-        return copy_registration.difference(*map(_photograph, files), window)
-    except UnreadableImageError as error:
-        raise UserError(
-            f"{files[0]} or {files[1]} could be read a moment ago and cannot now: {error}. Expected that nothing "
-            "changes the folder meanwhile; run it again when it is at rest."
-        ) from error
+def _copied(looks: Sequence[Look], pair: tuple[int, int], ways: Sequence[Candidate]) -> list[Pair]:
+    """The pair if one photograph is a copy of the other, one way or the other way round."""
+    shown = {place: _photograph(looks[place].record.file) for place in pair}
+    for one in ways:
+        copy, original, window = shown[one.copy], shown[one.original], one.window
+        back = copy_registration.inverse(window)
+        # Where both show the whole, the copy is the one that lost more.
+        if original.lost > copy.lost and copy_registration.plausible(back):
+            copy, original, window = original, copy, back
+        left = copy_registration.difference(copy, original, window)
+        if left is not None and left.of_a_copy(one.distinct):
+            return [Pair(CHANGED, looks[pair[0]].record, looks[pair[1]].record, left.size, left.detail)]
+    return []
 
 
 def _photograph(file: str) -> Photograph:
-    stored = open_image(file)[1]
+    try:
+        stored = open_image(file)[1]
+    except UnreadableImageError as error:
+        raise UserError(
+            f"{file} could be read a moment ago and cannot now: {error}. Expected that nothing changes the folder "
+            "meanwhile; run it again when it is at rest."
+        ) from error
     tables = stored.quantization if isinstance(stored, JpegImagePlugin.JpegImageFile) else {}
     return Photograph(grey_levels(upright(stored)), tuple(tables.get(0, ())))
