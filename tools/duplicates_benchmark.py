@@ -1,15 +1,13 @@
 """Measures how many copies of photographs `explore_data` finds, and how many pairs it finds that are none.
 
-python -m tools.duplicates_benchmark [--sample=20] FOLDER [FOLDER ...]
+python -m tools.duplicates_benchmark [--sample=20] [--drawn] [FOLDER ...]
 
-Each folder is a data set. First it is searched as it is: every pair found is printed, to be looked at by eye. Then
-copies of some of its photographs are added, each photograph copied once, and the share that is found is printed by kind
-of change. Sets of aligned parts before a removed background are drawn and measured too. --time=5000 draws that many and
-measures the time instead.
+Each folder is a data set. Copies of some of its photographs are added, each photograph copied once, and the share that
+is found is printed by kind of change; so is every other pair, to be looked at by eye. --drawn measures sets of aligned
+parts before a removed background likewise. --time=5000 draws that many and measures the time instead.
 """
 
 import argparse
-import collections
 import io
 import pathlib
 import tempfile
@@ -116,33 +114,28 @@ def copies(records: Sequence[Record], folder: pathlib.Path, sample: int, seed: i
 
 
 def measure(records: Sequence[Record], sample: int) -> tuple[list[Pair], dict[str, tuple[int, int]], list[Pair]]:
-    """Searches a set as it is, and again with copies.
+    """Searches a set with copies of some of its photographs.
 
     Returns:
-      The pairs of the set as it is; (found, made) by change; and what was found of the copies with another photograph.
+      The pairs of the set's own photographs; (found, made) by change; and what was found of a copy with another
+      photograph than its original.
     """
-    alone = list(explore(records).duplicates)
-    known = {frozenset((pair.first.file, pair.second.file)) for pair in alone}
     with tempfile.TemporaryDirectory() as folder:
         made = copies(records, pathlib.Path(folder), sample)
         category = records[0].category
         added = [Record(file, file, category, "good", 0, "test", file) for file in made]
-        pairs = [
-            pair
-            for pair in explore([*records, *added]).duplicates
-            if frozenset((pair.first.file, pair.second.file)) not in known
-        ]
-    results = collections.defaultdict(lambda: [0, 0])
+        pairs = explore([*records, *added]).duplicates
+    results = {name: [0, 0] for name, _ in made.values()}
     right = {frozenset((file, original)): name for file, (name, original) in made.items()}
     for name in right.values():
         results[name][1] += 1
-    wrong = []
+    alone, wrong = [], []
     for pair in pairs:
-        name = right.get(frozenset((pair.first.file, pair.second.file)))
-        if name is None:
-            wrong.append(pair)
+        files = frozenset((pair.first.file, pair.second.file))
+        if files in right:
+            results[right[files]][0] += 1
         else:
-            results[name][0] += 1
+            (wrong if files & made.keys() else alone).append(pair)
     return alone, {name: tuple(counts) for name, counts in results.items()}, wrong
 
 
@@ -150,7 +143,7 @@ def _print(name: str, records: Sequence[Record], sample: int) -> None:
     alone, results, wrong = measure(records, sample)
     found, made = (sum(counts[i] for counts in results.values()) for i in (0, 1))
     print(
-        f"{name}: {len(records):,} photographs, {len(alone)} pairs as it is; of {made} copies {found} found", flush=True
+        f"{name}: {len(records):,} photographs, {len(alone)} pairs of its own; of {made} copies {found} found", flush=True
     )
     for pair in alone:
         print(f"  {pair.first.path} and {pair.second.path}: {pair.kind}, {pair.difference:.2f}")
@@ -163,6 +156,7 @@ def _main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folders", nargs="*")
     parser.add_argument("--sample", type=int, default=20, help="copies of each kind of change")
+    parser.add_argument("--drawn", action="store_true", help="measure sets of drawn parts too")
     parser.add_argument("--time", type=int, default=0, help="draw so many aligned pills and measure the time only")
     options = parser.parse_args()
     for folder in options.folders:
@@ -177,6 +171,8 @@ def _main() -> None:
                 f"{options.time:,} drawn photographs: {len(pairs)} pairs, {time.perf_counter() - begun:.0f} s, "
                 f"{time.process_time() - used:.0f} s of processor time"
             )
+            return
+        if not options.drawn:
             return
         kinds = {
             "on black": {},
