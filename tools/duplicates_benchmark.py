@@ -142,9 +142,8 @@ def measure(records: Sequence[Record], sample: int) -> tuple[list[Pair], dict[st
 def _print(name: str, records: Sequence[Record], sample: int) -> None:
     alone, results, wrong = measure(records, sample)
     found, made = (sum(counts[i] for counts in results.values()) for i in (0, 1))
-    print(
-        f"{name}: {len(records):,} photographs, {len(alone)} pairs of its own; of {made} copies {found} found", flush=True
-    )
+    own = f"{len(records):,} photographs, {len(alone)} pairs of its own"
+    print(f"{name}: {own}; of {made} copies {found} found", flush=True)
     for pair in alone:
         print(f"  {pair.first.path} and {pair.second.path}: {pair.kind}, {pair.difference:.2f}")
     print("  " + "; ".join(f"{change} {counts[0]}/{counts[1]}" for change, counts in results.items() if counts[1]))

@@ -90,6 +90,11 @@ class Difference:
         values = (self.shading, self.middle, self.spot)
         return float(sum((value / scale) ** 2 for value, scale in zip(values, _SCALES, strict=True)))
 
+    @property
+    def agreement(self) -> float:
+        """The correlation of the noise where it shows, else of detail some pixels wide."""
+        return self.noise if self.shown >= _LEAST_SHOWN else self.detail
+
     def of_a_copy(self, distinct: float) -> bool:
         """Whether re-encoding, resizing and cropping explain it all, and nothing else would.
 

@@ -42,7 +42,8 @@ class Pair:
       first: the one in train if one of them is.
       second: the other.
       difference: what differs after registration, 0 for exact copies, 1 for the most that re-encoding makes.
-      noise_correlation: of the finest detail in the weaker quarter of the picture; 1 for exact copies.
+      noise_correlation: of the finest detail, in three quarters of the picture at least this; where none shows, of
+        detail some pixels wide; 1 for exact copies.
     """
 
     kind: str
@@ -73,10 +74,10 @@ def find(looks: Sequence[Look], small: Sequence[np.ndarray]) -> tuple[Pair, ...]
     """Copies among images, of the same and of different categories, the gravest pair first.
 
     Of n exact copies the first is paired with each of the others. Changed copies are looked for among the few likeliest
-    of each image, so that the time grows with the number of images and not with that of their pairs. Found are copies
-    re-encoded as JPEG of quality 75 or more, resized down to a half, cropped by up to a tenth of width and height, and
-    all of these together. Not found are copies that were turned, mirrored, or changed in brightness. Aligned
-    parts whose noise does not show, as drawn ones, cannot be told from copies: of these equal pixels alone are found.
+    of each image. Found are copies re-encoded as JPEG of quality 75 or more, resized down to a half, cropped by up to a
+    tenth of width and height, and most of what was changed in several of these ways. Not found are copies that were
+    turned, mirrored, or changed in brightness, and copies of aligned parts so alike and so free of noise that
+    re-encoding leaves nothing to tell them by.
 
     Args:
       looks: the images.
@@ -141,7 +142,7 @@ def _copied(looks: Sequence[Look], pair: tuple[int, int], ways: Sequence[Candida
             copy, original, window = original, copy, back
         left = copy_registration.difference(copy, original, window)
         if left is not None and left.of_a_copy(one.distinct):
-            return [Pair(CHANGED, looks[pair[0]].record, looks[pair[1]].record, left.size, left.detail)]
+            return [Pair(CHANGED, looks[pair[0]].record, looks[pair[1]].record, left.size, left.agreement)]
     return []
 
 

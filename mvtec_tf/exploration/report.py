@@ -134,10 +134,10 @@ def _duplicates(found: Exploration, thumbnails: Thumbnails) -> Section:
     text = (
         "The same photograph twice: the same file, the same pixels, or a changed copy, that is one re-encoded (JPEG of "
         "quality 75 and up), resized (down to a half) or cropped (by up to a tenth of width and height). A changed "
-        "copy is told by its noise, which no two photographs share. Photographs that only look alike are not "
-        "listed, nor are several photographs of one part: give those one name in groups.csv. Copies that were "
-        "mirrored, turned or made brighter are not found. Of aligned parts whose noise does not show, as drawn ones, "
-        "only copies with equal pixels are listed: changed ones cannot be told from other parts there."
+        "copy is made again from its original and told by its noise, which no two photographs share. Photographs that "
+        "only look alike are not listed, nor are several photographs of one part: give those one name in groups.csv. "
+        "Copies that were mirrored, turned or made brighter are not found, and neither are changed copies of aligned "
+        "parts without noise or texture of their own: nothing tells them from other parts."
     )
     if not pairs:
         return Section("Duplicates", [text, "None were found."])
