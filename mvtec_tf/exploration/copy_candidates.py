@@ -45,7 +45,7 @@ _COMPARED_AT_A_TIME = 256
 # A candidate stands out from the other photographs by so many of their standard deviations; these are at least so
 # large, for that of a few photographs may be small by chance.
 _LEAST_DISTINCT, _SMALLEST_DEVIATION = 4.0, 0.02
-_MOST_DISTINCT, _MOST_ALIKE = 2, 1
+_MOST_DISTINCT, _MOST_ALIKE = 2, 2
 # Of the shrunk photographs after registration, in grey levels: copies of printed labels reach 6.4, others 3.6.
 _LARGEST_LEFT, _LITTLE_LEFT = 8.0, 4.0
 
@@ -65,7 +65,7 @@ class Candidate:
 
 
 def candidates(small: Sequence[np.ndarray], equal: Sequence[int]) -> list[Candidate]:
-    """The likeliest originals of each photograph, at most three.
+    """The likeliest originals of each photograph, at most four.
 
     Args:
       small: float [S, S] each, whole photographs shrunk to a square of S = 128.
@@ -176,8 +176,9 @@ class _Search:
             return copy_registration.register(copies, originals, first, steps=8)
 
         def compared(start: int) -> None:
-            part = places[start : start + _COMPARED_AT_A_TIME]
-            for row, query, scores in zip(range(start, len(places)), part, own[start:] @ own.T, strict=False):
+            part = slice(start, start + _COMPARED_AT_A_TIME)
+            for row, scores in enumerate(own[part] @ own.T, start):
+                query = places[row]
                 others = np.flatnonzero(self._equal[places] != self._equal[query])
                 self._found[query] += [
                     Candidate(int(query), int(places[others[i]]), _within(frames[row], frames[others[i]]), distinct)

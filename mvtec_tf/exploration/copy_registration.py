@@ -35,13 +35,16 @@ _STRONG = 10.0
 # the other, it was blurred or re-encoded. Neither says anything.
 _FLAT, _COMPARABLE = 0.02, 0.25
 _FEWEST_BLOCKS = 6
-# The noise is one from the first correlation on, and from more by the second where so much differs as `size` says.
-# Two photographs of one tile, with the grain of its surface, reach 0.45 at a size of 0.75, and 0.29 at 0.37.
-_ONE_NOISE, _AND_BY_SIZE = 0.33, 0.6
+# The noise is one from the first correlation on, of a pair that stands out from the second one on, and from more by the
+# third where so much differs as `size` says. Two photographs of one tile, with the grain of its surface, reach 0.45 at a
+# size of 0.75, and 0.29 at 0.37.
+_ONE_NOISE, _ONE_NOISE_IF_DISTINCT, _AND_BY_SIZE = 0.33, 0.2, 0.75
 # So large a share of the blocks must show it; where as many as the second do, it alone decides.
 _LEAST_SHOWN, _WELL_SHOWN = 0.3, 0.5
-# Where it does not show, detail of some pixels must agree so well, and nobody else's so nearly; see `Candidate`.
-_ONE_DETAIL, _DISTINCT = 0.34, 8.0
+# Where it does not show, detail of some pixels must agree so well.
+_ONE_DETAIL = 0.34
+# From so many standard deviations on a pair stands out; see `Candidate`.
+_DISTINCT = 8.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,7 +106,8 @@ class Difference:
         """
         if abs(self.offset) > _LARGEST_OFFSET or self.size > 1.0:
             return False
-        one_noise = self.noise >= _ONE_NOISE + _AND_BY_SIZE * self.size
+        least = _ONE_NOISE_IF_DISTINCT if distinct >= _DISTINCT else _ONE_NOISE
+        one_noise = self.noise >= least + _AND_BY_SIZE * self.size
         if self.shown >= (_LEAST_SHOWN if one_noise else _WELL_SHOWN):
             return one_noise
         return self.detail >= _ONE_DETAIL and distinct >= _DISTINCT
@@ -247,7 +251,7 @@ def _resized(grey: np.ndarray, width: int, height: int, box: tuple[float, ...] |
 def _measured(first: np.ndarray, second: np.ndarray) -> Difference | None:
     side = _BLOCK if min(first.shape) >= _SMALL_SIDE else _BLOCK // 2
     noise, shown = _agreement(_finest(first), _finest(second), side)
-    if shown >= _WELL_SHOWN and noise < _ONE_NOISE:
+    if shown >= _WELL_SHOWN and noise < _ONE_NOISE_IF_DISTINCT:
         return None
     left = second - first
     offset = left.mean()
