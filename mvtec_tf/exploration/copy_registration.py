@@ -36,8 +36,8 @@ _STRONG = 10.0
 _FLAT, _COMPARABLE = 0.02, 0.25
 _FEWEST_BLOCKS = 6
 # The noise is one from the first correlation on, of a pair that stands out from the second one on, and from more by the
-# third where so much differs as `size` says. Two photographs of one tile, with the grain of its surface, reach 0.45 at a
-# size of 0.75, and 0.29 at 0.37.
+# third where so much differs as `size` says. Two photographs of one tile, with the grain of its surface, reach 0.45 at
+# a size of 0.75, and 0.29 at 0.37.
 _ONE_NOISE, _ONE_NOISE_IF_DISTINCT, _AND_BY_SIZE = 0.33, 0.2, 0.75
 # So large a share of the blocks must show it; where as many as the second do, it alone decides.
 _LEAST_SHOWN, _WELL_SHOWN = 0.3, 0.5
