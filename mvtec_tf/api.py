@@ -18,7 +18,7 @@ from mvtec_tf.data import protocol
 from mvtec_tf.data.formats import scan as records_lib
 from mvtec_tf.data.protocol import Cut
 from mvtec_tf.data.record import Record
-from mvtec_tf.errors import UserError
+from mvtec_tf.errors import UsageError, UserError
 from mvtec_tf.files import PathLike, read_json
 from mvtec_tf.jobs.settings import (
     CompareSettings,
@@ -64,6 +64,8 @@ def split(images: Sequence[Record], label_budget: float | str = 0.1, seed: int =
     Example:
       cut = mt.split(images, label_budget=0.1, seed=0)
     """
+    if seed < 0:
+        raise UsageError(f"`seed`={seed}: must be 0 or more.")
     return protocol.clean(images, protocol.parse_budget(str(label_budget)), seed)
 
 

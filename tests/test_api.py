@@ -10,7 +10,7 @@ from sklearn.base import clone
 from sklearn.model_selection import cross_val_score
 
 import mvtec_tf as mt
-from mvtec_tf.errors import UserError
+from mvtec_tf.errors import UsageError, UserError
 
 SMALL = {"weights": "none", "backbone": "resnet10", "image_size": 48}
 
@@ -100,6 +100,11 @@ def test_a_finished_run_is_read_and_not_fitted_again(model, toy, capsys):
     again = mt.fit(toy / "flange", run_dir=model.path, head="mahalanobis", label_budget=0.25, **SMALL)
     assert "nothing to do" in capsys.readouterr().out
     assert again.metrics == model.metrics
+
+
+def test_a_seed_below_0_is_refused(toy):
+    with pytest.raises(UsageError, match="`seed`=-1"):
+        mt.split(mt.scan(toy / "flange"), seed=-1)
 
 
 def test_a_slip_in_a_settings_name_is_answered_with_the_nearest(toy, tmp_path):

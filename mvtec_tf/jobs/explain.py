@@ -11,6 +11,7 @@ import numpy as np
 from mvtec_tf import files
 from mvtec_tf.data import leaks
 from mvtec_tf.data.decoding.image_store import ImageStore
+from mvtec_tf.data.decoding.limits import MAX_PIXELS
 from mvtec_tf.data.formats import scan as records_lib
 from mvtec_tf.data.record import Record
 from mvtec_tf.errors import UsageError, UserError
@@ -204,6 +205,7 @@ def _gradcam(
     batch_size: int,
 ) -> Explained:
     digest = encoder_digest(run_dir / "saved_model")
+    limit = saved_model.read_card(run_dir / "saved_model").get("max_pixels", MAX_PIXELS)
     folders = {method: run_dir / MAPS_DIR / method for method in methods}
     for method, folder in folders.items():
         begin(folder, {"method": method, "layers": list(rebuilt.layers), "saved_model": digest})
@@ -212,7 +214,7 @@ def _gradcam(
     found, speak = [], files.speaker()
     for start in range(0, len(records), batch_size):
         part = records[start : start + batch_size]
-        maps = rebuilt.run(ImageStore(rebuilt.image_size).load(part))
+        maps = rebuilt.run(ImageStore(rebuilt.image_size, max_pixels=limit).load(part))
         _check_scores(run_dir, evaluate, start, rebuilt.score(maps))
         found.append(np.concatenate([one.mean(axis=(1, 2)) for one in maps], axis=1))
         for method, folder in folders.items():
