@@ -81,7 +81,7 @@ def test_too_few_images_are_a_message(toy_records):
         ("train_cnn", ["--protocol=study", "--label_budget=0.1"], 2, "--label_budget"),
         ("fit_probe", ["--weights=none", "--allow_leak"], 2, "--protocol=study"),
         ("fit_probe", ["--weights=none", "--protocol=study", "--label_budget=all"], 2, "--label_budget=all"),
-        ("fit_probe", ["--weights=none", "--protocol=study", "--head=logistic"], 2, "--head"),
+        ("fit_probe", ["--weights=none", "--protocol=study", "--head=lda"], 2, "--head"),
         ("fit_probe", ["--weights=none", "--protocol=study"], 1, "add --allow_leak"),
         ("fit_baseline", ["--protocol=study"], 2, "protocol"),
     ],
