@@ -25,8 +25,9 @@ Splits = Mapping[str, tuple[int, int]]
 SUPERVISED, PROBE, BASELINE = "train_cnn", "fit_probe", "fit_baseline"
 # A head's layers that only matter while it is trained, or do no more than bend a number.
 _MINOR = ("Dropout", "ReLU")
-# Heads that look at each position of the maps, not at their average.
+# Heads that look at each position of the maps, not at their average; and those that may look at both.
 _OF_POSITIONS = ("padim", "patchcore")
+_FUSED, _HYBRID = "fused", "hybrid"
 STUDY_HEAD = "study_head"
 CAPTIONS = {
     "diagram_workflow": (
@@ -98,7 +99,9 @@ def workflow(record: Record, splits: Splits, threshold: Chosen) -> list[Box]:
         boxes += [_encoder(record), Box(TRAINED, f"Fit a head: {_head(record)}", (fit,))]
     else:
         seen = str(settings["features"]).replace("_", " ")
-        boxes.append(Box(TRAINED, f"Fit a logistic regression on {seen}", (fit,)))
+        labelled = splits.get(leaks.FIT, (0, 0))[1]
+        head = "logistic regression on" if labelled else "Gaussian of good images to"
+        boxes.append(Box(TRAINED, f"Fit a {head} {seen}", (fit,)))
     boxes.append(_threshold(splits, threshold))
     judged = f"{_images(splits, leaks.EVALUATE)}, scored once"
     return [*boxes, Box(ANSWER, "Judge: figures, intervals, report", (judged,))]
@@ -192,7 +195,13 @@ def _head(record: Record) -> str:
 
 
 def _pooling(record: Record) -> str:
-    return "Keep every position, join" if _head(record) in _OF_POSITIONS else "Average over the image, join"
+    head = _head(record)
+    made_of = record["settings"].get("hybrid_of", ()) if head == _HYBRID else (head,)
+    positions = any(name in (*_OF_POSITIONS, _FUSED) for name in made_of)
+    averages = any(name not in _OF_POSITIONS for name in made_of)
+    if positions and averages:
+        return "Average over the image, keep every position too, join"
+    return "Keep every position, join" if positions else "Average over the image, join"
 
 
 def _threshold(splits: Splits, threshold: Chosen) -> Box:

@@ -111,6 +111,29 @@ def test_of_an_encoder_only_the_stages_that_make_the_features_are_drawn():
     assert "conv5" not in words
 
 
+@pytest.mark.parametrize(
+    ("head", "words"),
+    [
+        ({"head": "logistic"}, "Average over the image, join"),
+        ({"head": "patchcore"}, "Keep every position, join"),
+        ({"head": "fused"}, "Average over the image, keep every position too, join"),
+        ({"head": "hybrid", "hybrid_of": ["lda", "mahalanobis"]}, "Average over the image, join"),
+        ({"head": "hybrid", "hybrid_of": ["lda", "padim"]}, "Average over the image, keep every position too, join"),
+    ],
+)
+def test_what_a_head_keeps_of_the_maps_is_drawn(head, words):
+    record = PROBE | {"settings": PROBE["settings"] | head}
+    assert words in _words(record, "diagram_data")
+    assert words in _words(record, "diagram_architecture")
+
+
+def test_a_baseline_without_labels_fits_a_gaussian():
+    splits = SPLITS | {"fit": (529, 0)}
+    words = diagrams.in_words(diagrams.workflow(BASELINE, splits, CHOSEN))
+    assert "Fit a Gaussian of good images to grey pixels" in words
+    assert "Fit a logistic regression on grey pixels" in _words(BASELINE, "diagram_workflow")
+
+
 def test_without_a_record_nothing_is_drawn_and_what_it_does_not_say_neither(monkeypatch):
     monkeypatch.setattr(canvas, "png", lambda figure: b"")  # which are drawn is asked here, not what they look like
     assert not list(diagrams.pictures(None, SPLITS, CHOSEN))
