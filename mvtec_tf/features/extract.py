@@ -15,7 +15,7 @@ from mvtec_tf.features.feature_graph import FeatureGraph, FeatureSettings
 from mvtec_tf.features.store import FeatureStore
 from mvtec_tf.files import PathLike, new_directory
 from mvtec_tf.graphs.scoring import stream_signature
-from mvtec_tf.networks.simclr import EMBEDDING
+from mvtec_tf.networks.backbone import EMBEDDING
 
 PER_SHARD = 128
 _MAP = "map_"

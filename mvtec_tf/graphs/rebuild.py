@@ -14,11 +14,10 @@ from mvtec_tf import files
 from mvtec_tf.errors import UserError
 from mvtec_tf.graphs import saved_model
 from mvtec_tf.keras_settings import keras
-from mvtec_tf.networks.backbone import build_backbone
+from mvtec_tf.networks.backbone import EMBEDDING, build_backbone
 from mvtec_tf.networks.classifier import POOLED, build_classifier, log_odds
 from mvtec_tf.networks.copies import stable_paths
 from mvtec_tf.networks.fold import fold_batch_norm
-from mvtec_tf.networks.simclr import EMBEDDING
 
 # Of a linear head; every other array makes a score that is no sum over features.
 _LINEAR = {"weights", "bias"}

@@ -19,9 +19,8 @@ from mvtec_tf.graphs.loading import CARD, EXTRA, load, newest, read_card
 from mvtec_tf.graphs.signatures import IMAGE_BYTES, Signature
 from mvtec_tf.keras_settings import keras
 from mvtec_tf.networks import architecture
-from mvtec_tf.networks.backbone import Backbone
+from mvtec_tf.networks.backbone import EMBEDDING, Backbone
 from mvtec_tf.networks.fold import fold_batch_norm
-from mvtec_tf.networks.simclr import EMBEDDING
 
 __all__ = ["CARD", "EXTRA", "load", "newest", "read_card"]
 __all__ += ["part_of", "write_classifier", "write_encoder", "write_module"]

@@ -13,14 +13,13 @@ from mvtec_tf.features.recipe import PARTS
 from mvtec_tf.graphs import saved_model
 from mvtec_tf.jobs.fields import EncoderFields
 from mvtec_tf.jobs.settings import LabelEfficiencySettings
-from mvtec_tf.networks.backbone import build_backbone
-from mvtec_tf.networks.simclr import EMBEDDING
+from mvtec_tf.networks.backbone import EMBEDDING, build_backbone
 from mvtec_tf.run_directory import read_finished
 from mvtec_tf.training import loop
 
 
 def resolve_encoder(name: str, setting: str = "encoder") -> pathlib.Path:
-    """The SavedModel of a run of train_simclr, or the SavedModel itself.
+    """The SavedModel of a run of pretrain, or the SavedModel itself.
 
     Args:
       name: path of either, or of the folder of an export's versions: the newest is taken.
@@ -37,7 +36,7 @@ def resolve_encoder(name: str, setting: str = "encoder") -> pathlib.Path:
         raise UserError(f"`{setting}`={name}: no run directory and no SavedModel there.")
     kind = saved_model.read_card(path)["kind"]
     if kind != "encoder":
-        raise UserError(f"`{setting}`={name}: the SavedModel is a {kind}. Name a run of train_simclr or its export.")
+        raise UserError(f"`{setting}`={name}: the SavedModel is a {kind}. Name a run of pretrain or its export.")
     return path
 
 

@@ -65,7 +65,8 @@ class ThresholdSettings:
 
     Attributes:
       threshold_method: method by which the threshold is chosen on the calibrate rows; smooth_youden: the best balanced
-        accuracy of smoothed scores, for few labels. Unset: youden, or what target_recall or target_specificity says.
+        accuracy of smoothed scores, for few labels. Unset: what target_recall or target_specificity says, or the
+        recipe's (few_labels: smooth_youden), or youden. Without a labelled defect it is a bound on false alarms.
       threshold_per: what has a threshold of its own: the model, or each category. Unset: the model.
       target_recall: share of the defective images to find, e.g. 0.95.
       target_specificity: share of the good images to let pass, e.g. 0.95.

@@ -1,4 +1,4 @@
-"""The steps of fit_probe after the features: a head on them, its export, its judgement."""
+"""The steps of `fit` (the binary fit_probe) after the features: a head on them, its export, its judgement."""
 
 import pathlib
 from collections.abc import Collection, Mapping, Sequence

@@ -16,7 +16,7 @@ from mvtec_tf.jobs import probe as probe_steps
 from mvtec_tf.jobs.probe import sigmoid
 from mvtec_tf.jobs.probe_features import Features
 from mvtec_tf.jobs.settings import FitSettings
-from mvtec_tf.networks.simclr import EMBEDDING
+from mvtec_tf.networks.backbone import EMBEDDING
 from mvtec_tf.run_directory import RunDirectory
 
 # The likelier class is called, which is a threshold of 0 on the log-odds.

@@ -112,7 +112,7 @@ def make_grid(
       methods: (encoder, head) each.
       budgets: see `parse_budgets`.
       seeds: of the cuts.
-      head_names: head -> key of `head_settings.HEADS`, for heads that go by another name.
+      head_names: head -> key of `heads.settings.HEADS`, for heads that go by another name.
 
     Raises:
       UsageError: no cell is left.

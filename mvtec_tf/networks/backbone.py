@@ -17,6 +17,8 @@ from mvtec_tf.networks.weights import WeightsReport, load_weights_file
 # PyTorch's batch norm keeps 0.9 of its moving statistics at each step, that of keras.applications 0.99. Fine-tuning
 # here takes some hundred steps: at 0.99 a network is then judged with statistics that are still half ImageNet's.
 BATCH_NORM_MOMENTUM = 0.9
+# Name of an encoder's last output, whoever trained it.
+EMBEDDING = "embedding"
 IMAGENET = "imagenet"
 NONE = "none"
 _SMALL = {"resnet10": resnet10}

@@ -4,10 +4,8 @@ import tensorflow as tf
 from keras import layers
 
 from mvtec_tf.keras_settings import keras
-from mvtec_tf.networks.backbone import BATCH_NORM_MOMENTUM, Backbone
+from mvtec_tf.networks.backbone import BATCH_NORM_MOMENTUM, EMBEDDING, Backbone
 from mvtec_tf.networks.nt_xent import contrastive_accuracy, nt_xent
-
-EMBEDDING = "embedding"
 
 
 def build_projection_network(backbone: Backbone, hidden: int = 1024, dimensions: int = 256) -> keras.Model:

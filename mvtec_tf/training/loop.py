@@ -68,7 +68,8 @@ def run_epochs(
     Args:
       run: where checkpoints and logs go.
       model: compiled; `fit` is called on it.
-      network: the functional network inside (or `model` itself) whose weights are kept.
+      network: the functional network inside (or `model` itself), whose weights are all that a checkpoint keeps: what
+        else is trained or averaged must lie inside it.
       batches: first epoch -> dataset of all batches from there to the end of the run.
       settings: the recipe; its seed is that of dropout here, order and augmentation have it already.
       steps: per epoch.
