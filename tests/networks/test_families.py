@@ -1,5 +1,6 @@
 """Every family of keras.applications goes the whole way: both trainings, export, scores, and the network rebuilt."""
 
+import contextlib
 import dataclasses
 import inspect
 import os
@@ -58,6 +59,16 @@ def _each_family():
     ]
 
 
+@contextlib.contextmanager
+def _one_op_after_the_other():
+    """Steps that are taken once are not worth a graph, which takes half a minute to make of a large network."""
+    tf.config.run_functions_eagerly(True)
+    try:
+        yield
+    finally:
+        tf.config.run_functions_eagerly(False)
+
+
 def test_every_family_of_keras_applications_is_tried_here():
     modules = inspect.getmembers(keras.applications, inspect.ismodule)
     assert {name for name, module in modules if hasattr(module, "preprocess_input")} == {*_FAMILIES, "imagenet_utils"}
@@ -73,7 +84,8 @@ def test_one_member_of_every_family_trains_a_step_exports_and_scores(name, size,
 
     settings = SupervisedSettings(**common, trainable_stages=1)
     run = RunDirectory(tmp_path / "cnn", "train_cnn", {}, {"fingerprint": ""}, "")
-    network = train_classifier(run, settings, (images, labels), (images, labels))
+    with _one_op_after_the_other():
+        network = train_classifier(run, settings, (images, labels), (images, labels))
     logits = np.asarray(network(images))
     saved_model.write_classifier(run.saved_model, network, {"run": dataclasses.asdict(settings)})
     answer = saved_model.load(run.saved_model).signatures["serving_default"](image_bytes=png)
@@ -84,7 +96,9 @@ def test_one_member_of_every_family_trains_a_step_exports_and_scores(name, size,
     np.testing.assert_allclose(again.score(again.run(images)), answer["anomaly_score"], atol=1e-3 * scale)
 
     run = RunDirectory(tmp_path / "simclr", "train_simclr", {}, {"fingerprint": ""}, "")
-    encoder = train_simclr(run, ContrastiveSettings(**common, projection_hidden=8, projection_dimensions=8), images)
+    contrastive = ContrastiveSettings(**common, projection_hidden=8, projection_dimensions=8)
+    with _one_op_after_the_other():
+        encoder = train_simclr(run, contrastive, images)
     saved_model.write_encoder(run.saved_model, encoder, {"run": common})
     embedding = saved_model.load(run.saved_model).signatures["embed"](image_bytes=png)["embedding"]
     average = np.asarray(encoder.model(images)).mean(axis=(1, 2))
