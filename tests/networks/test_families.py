@@ -38,10 +38,7 @@ _FAMILIES = {
 }
 _FAST = ("mobilenet_v3",)
 # A minute or more each: tried where somebody asks for them.
-_ASKED_FOR = (
-    *("densenet", "inception_resnet_v2", "inception_v3", "mobilenet", "mobilenet_v2"),
-    *("nasnet", "resnet", "vgg16", "vgg19", "xception"),
-)
+_ASKED_FOR = ("densenet", "inception_resnet_v2", "inception_v3", "mobilenet", "mobilenet_v2", "nasnet", "xception")
 _ALL = "MVTEC_TF_ALL_FAMILIES"
 
 
