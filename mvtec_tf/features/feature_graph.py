@@ -82,7 +82,7 @@ def encoder_digest(encoder: files.PathLike) -> str:
     digest = hashlib.sha256()
     folder = pathlib.Path(encoder)
     for file in [folder / "saved_model.pb", *sorted((folder / "variables").iterdir())]:
-        digest.update(hashlib.sha256(file.read_bytes()).digest())
+        digest.update(bytes.fromhex(files.sha256(file)))
     return digest.hexdigest()
 
 

@@ -8,7 +8,7 @@ from sklearn.linear_model import Ridge
 
 from mvtec_tf.errors import UserError
 from mvtec_tf.heads import join, residual
-from mvtec_tf.heads.base import Arrays, Head
+from mvtec_tf.heads.base import Arrays, Head, part_of
 from mvtec_tf.heads.evidence import TINY, Found, Unlike
 from mvtec_tf.heads.folds import inner_folds, objects_of
 from mvtec_tf.heads.frozen import FrozenFeatures
@@ -95,13 +95,13 @@ class Fused(Head):
 
     def score_ops(self, features: FrozenFeatures, arrays: Arrays) -> tf.Tensor:
         """float32 [N], in standard deviations of held-out good images."""
-        gaussian = _part(arrays, "gaussian")
+        gaussian = part_of(arrays, "gaussian")
         distance = tf.math.log(tf.maximum(distances_by_ops(features.pooled, gaussian), TINY))
         worst = [residual.worst_patches(deviations) for deviations in _deviations(features, arrays)]
         # Centred first: a large mean times a large weight would cost the last digits.
         centred = features.pooled - gaussian["mean"]
         places = tf.matmul(centred, arrays["main"])
-        unlike = join.score_ops(tf.stack([distance, *worst], axis=1), places, _part(arrays, "join"))
+        unlike = join.score_ops(tf.stack([distance, *worst], axis=1), places, part_of(arrays, "join"))
         return unlike + tf.linalg.matvec(centred, arrays["direction"]) + arrays["offset"]
 
     def heat_map_ops(self, features: FrozenFeatures, arrays: Arrays) -> tf.Tensor:
@@ -201,8 +201,3 @@ def _deviations(features: FrozenFeatures, arrays: Arrays) -> list[tf.Tensor]:
     """Logarithms of how many times as far as is usual at its place each patch deviates, float32 [B, h, w] each."""
     logarithms = residual.log_deviations(features, arrays)
     return [value - arrays[f"usual/{number}"] for number, value in enumerate(logarithms)]
-
-
-def _part(arrays: Arrays, name: str) -> dict[str, tf.Tensor]:
-    prefix = f"{name}/"
-    return {key.removeprefix(prefix): value for key, value in arrays.items() if key.startswith(prefix)}

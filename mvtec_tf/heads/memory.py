@@ -36,14 +36,18 @@ def kept(patches: np.ndarray, folds: int, seed: int) -> np.ndarray:
     return greedy_coreset(patches, max(1, _KEPT // folds), seed, _PROJECTED)
 
 
-def nearest_ops(patches: tf.Tensor, bank: tf.Tensor) -> tf.Tensor:
-    """Distances to the nearest patch of a bank [M, k]: float32 [B, P, k] -> [B, P]."""
+def nearest_ops(patches: tf.Tensor, bank: tf.Tensor, neighbours: int = 1) -> tf.Tensor:
+    """Mean distances to the nearest patches of a bank [M, k], all of it where it is smaller than `neighbours`: float32
+    [B, P, k] -> [B, P]."""
     lengths = tf.reduce_sum(tf.square(bank), axis=1)
+    count = min(neighbours, bank.shape[0])
 
     def nearest(one: tf.Tensor) -> tf.Tensor:
-        found = tf.argmax(2 * tf.matmul(one, bank, transpose_b=True) - lengths, axis=1)
+        ranks = 2 * tf.matmul(one, bank, transpose_b=True) - lengths
+        found = tf.argmax(ranks, axis=1)[:, None] if count == 1 else tf.math.top_k(ranks, count).indices
         # Subtracted as a vector: a difference of squares would round away what is left.
-        return tf.norm(one - tf.gather(bank, found), axis=1)
+        parts = [tf.norm(one - tf.gather(bank, found[:, k]), axis=1) for k in range(count)]
+        return tf.add_n(parts) / count
 
     # Image by image: the distances of a whole batch to the whole bank would not fit.
     spec = tf.TensorSpec(patches.shape[1:2], tf.float32)

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from mvtec_tf.heads import memory
 from mvtec_tf.heads.base import Arrays, Head, as_tensors
 from mvtec_tf.heads.coreset import greedy_coreset
 from mvtec_tf.heads.frozen import FrozenFeatures, good_images
@@ -206,17 +207,5 @@ class PatchCore(_PatchHead):
         return np.repeat(np.sqrt([mean if mean > 0 else 1.0 for mean in means]), widths).astype(np.float32)
 
     def _distance_ops(self, patches: tf.Tensor, arrays: Arrays) -> tf.Tensor:
-        bank = arrays["bank"]
-        lengths = tf.reduce_sum(tf.square(bank), axis=1)
-        count = min(self.neighbours, bank.shape[0])
-
-        def nearest(one: tf.Tensor) -> tf.Tensor:
-            ranks = 2 * tf.matmul(one, bank, transpose_b=True) - lengths
-            found = tf.argmax(ranks, axis=1)[:, None] if count == 1 else tf.math.top_k(ranks, count).indices
-            parts = [tf.norm(one - tf.gather(bank, found[:, k]), axis=1) for k in range(count)]
-            return tf.add_n(parts) / count
-
         scaled = (patches - arrays["mean"]) / arrays["scale"]
-        # Image by image: the distances of a whole batch to the whole memory would not fit.
-        spec = tf.TensorSpec(patches.shape[1:2], tf.float32)
-        return tf.map_fn(nearest, scaled, fn_output_signature=spec, parallel_iterations=1)
+        return memory.nearest_ops(scaled, arrays["bank"], self.neighbours)

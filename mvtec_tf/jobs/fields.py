@@ -9,7 +9,7 @@ from mvtec_tf.heads.settings import HeadSettings
 from mvtec_tf.settings import check_all
 
 CLEAN, STUDY, ONE_CLASS = "clean", "study", "one_class"
-ERROR, SKIP = "error", "skip"
+ERROR = "error"
 APART = {"outcome": False}
 _TARGETS = ("target_recall", "target_specificity")
 

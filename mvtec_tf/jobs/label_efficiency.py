@@ -85,9 +85,11 @@ def _methods(
     found, stores = {}, {}
     maps = any(settings.head_settings(name, seed=0).needs_maps for name, recipe in heads.items() if not recipe)
     plain = settings.rule_and_costs()["rule"]
+    # Once for each recipe, not for each head.
+    start = functools.cache(lambda recipe: _start(run, settings, recipe, records))
     for encoder, folder in encoders.items():
         for name, recipe in heads.items():
-            path, rule = folder or _start(run, settings, recipe, records), plain
+            path, rule = folder or start(recipe), plain
             stages = saved_model.read_card(path)["middle_stages"]
             if recipe:
                 wanted = RECIPES[recipe].settings(stages)
