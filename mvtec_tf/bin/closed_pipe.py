@@ -1,4 +1,6 @@
-"""Printing into a pipe that nobody reads any more, as `| head` leaves behind: the program ends, without a traceback."""
+"""Printing where nothing can be printed, without a traceback: into a pipe that nobody reads any more, as `| head`
+leaves behind, or into a file on a full disk.
+"""
 
 import io
 import os
@@ -8,18 +10,26 @@ import sys
 STATUS = 141
 
 
+class Unprintable(SystemExit):
+    """The end of a program whose output goes nowhere, with its exit status."""
+
+
 class _Pipe(io.FileIO):
-    """A file whose reader may go."""
+    """A file whose reader may go, or which may not take everything."""
 
     def write(self, data: bytes) -> int:
-        """Raises SystemExit, which no handler of errors takes for one of a file or a server."""
+        """Raises Unprintable, which no handler of errors takes for one of a file or a server."""
         try:
             return super().write(data)
-        except BrokenPipeError:
+        except OSError as error:
             # What is printed on the way out goes nowhere.
             with open(os.devnull, "wb") as nowhere:
                 os.dup2(nowhere.fileno(), self.fileno())
-            raise SystemExit(STATUS) from None
+            if isinstance(error, BrokenPipeError):
+                raise Unprintable(STATUS) from None
+            message = f"ERROR: standard output cannot be written ({error.strerror}), so the program ends here."
+            print(message, file=sys.stderr, flush=True)
+            raise Unprintable(1) from None
 
 
 def set_up() -> None:

@@ -90,6 +90,8 @@ def _parse(argv: list[str]) -> list[str]:
         _fail(_about_flagfile(argv, error), 2)
     except (flags.Error, UsageError) as error:
         _fail(f"{error}\nTry --help.", 2)
+    except closed_pipe.Unprintable:
+        raise
     except SystemExit:  # only the help flags leave from inside the parser
         sys.stdout.flush()
         sys.exit(0)

@@ -68,6 +68,16 @@ def test_a_reader_who_goes_ends_the_program_without_a_traceback(program, unbuffe
     assert (done.returncode, done.stderr) == (closed_pipe.STATUS, b"")
 
 
+@pytest.mark.parametrize("program", ["mvtec_tf --version", "mvtec_tf fit --help", "mvtec_tf toy --out=toy"])
+def test_a_program_whose_output_finds_no_room_says_so_and_fails(program, tmp_path):
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-m", *program.split()]
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, env=environment, cwd=tmp_path, text=True)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "standard output cannot be written (No space left on device)" in done.stderr
+
+
 @pytest.mark.parametrize("program", ["mvtec_tf --help", "mvtec_tf fit --help", "mvtec_tf.bin.evaluate --help"])
 def test_a_program_without_an_output_does_its_work(program):
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
