@@ -106,8 +106,8 @@ def good_images(features: FrozenFeatures, labels: np.ndarray, head: str, least: 
     """
     good = features.select(labels == 0)
     if len(good) < least:
-        words = {2: "two"}.get(least, str(least))
-        raise UserError(f"`head`={head} needs at least {words} good images, found {len(good)}.")
+        words = {1: "one good image", 2: "two good images"}.get(least, f"{least} good images")
+        raise UserError(f"`head`={head} needs at least {words}, found {len(good)}.")
     return good
 
 

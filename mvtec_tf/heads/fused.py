@@ -65,7 +65,7 @@ class Fused(Head):
             raise UserError(
                 f"`head`=fused needs good images of at least {_LEAST_OBJECTS} objects, found {np.sum(labels == 0)} of "
                 f"{known}: it holds some out to learn what is usual. Add good images, or use `head`=patchcore, which "
-                "makes do with two."
+                "makes do with two, and ranks by one."
             )
         pooled = np.asarray(features.pooled, np.float64)
         self.gaussian_ = GoodGaussian(pooled[good])

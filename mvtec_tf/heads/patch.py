@@ -166,8 +166,8 @@ class PatchCore(_PatchHead):
         self.greedy = greedy
 
     def _learn(self, features: FrozenFeatures, labels: np.ndarray) -> None:
-        """Reads the good images' maps once. Raises UserError on fewer than two of them."""
-        good = good_images(features, labels, "patchcore")
+        """Reads the good images' maps once; those of a single image are a memory too. Raises UserError on none."""
+        good = good_images(features, labels, "patchcore", least=1)
         sample = self._sample(good)
         self.mean_ = sample.mean(axis=0, dtype=np.float64).astype(np.float32)
         self.scale_ = self._layer_scale(sample, [value.shape[-1] for value in self._maps(good).values()])

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from mvtec_tf.data import protocol
 from mvtec_tf.data.protocol import Budget
 from mvtec_tf.errors import UsageError
-from mvtec_tf.heads.settings import HEADS, TYPE_HEADS, HeadSettings, check_budget
+from mvtec_tf.heads.settings import HEADS, NEED_LABELS, TYPE_HEADS, HeadSettings, check_budget
 from mvtec_tf.jobs import recipes, unread
 from mvtec_tf.jobs.settings import FitSettings, LabelEfficiencySettings, PretrainSettings, TrainClassifierSettings
 from mvtec_tf.label_efficiency import grid as grid_lib
@@ -102,6 +102,13 @@ def of_label_efficiency(
     said.check_threshold()
     settings, heads = _settled(said), _heads_of(said)
     grid_lib.parse_budgets(settings.budgets)
+    goods = grid_lib.parse_good_budgets(settings.good_budgets)
+    kinds = [recipes.RECIPES[recipe].head if recipe else name for name, recipe in heads.items()]
+    if goods and set(kinds) <= NEED_LABELS:
+        raise UsageError(
+            f"`good_budgets`={','.join(goods)}: what good images are worth is measured without labels, and every head "
+            f"here needs some ({', '.join(heads)}). Add `recipe`=few_labels or a head that needs none."
+        )
     encoders = _encoders_of(said)
     _check_read(said, heads, encoders)
     return settings, heads, encoders

@@ -45,7 +45,8 @@ def label_efficiency(said: LabelEfficiencySettings) -> RunDirectory:
     seeds = range(settings.first_seed, settings.first_seed + settings.seeds)
     pairs = [(encoder, head) for encoder in encoders for head in heads]
     kinds = {name: _kind(name, recipe) for name, recipe in heads.items()}
-    grid = grid_lib.make_grid(records, pairs, budgets, seeds, kinds)
+    goods = grid_lib.parse_good_budgets(settings.good_budgets)
+    grid = grid_lib.make_grid(records, pairs, budgets, seeds, kinds, goods)
     for path in there:
         probe_features.check_pretraining(path, grid.evaluated())
     # The grid itself finds what is missing of a finished run.

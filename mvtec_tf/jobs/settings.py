@@ -220,6 +220,8 @@ class LabelEfficiencySettings(
       recipe_image_size: side in pixels of the start encoder for the recipe. Unset: the recipe's own.
       budgets: label budgets: shares of all test images, all (the pool, half of them), or counts of labelled defective
         objects such as 10d. Unset: 0,0.01,0.02,0.05,0.1,0.25,all,1d,10d.
+      good_budgets: numbers of good training objects, half, or all: what each is worth without labels, and whether there
+        are enough of them; half and all are always among them. Unset: all are used, and nothing is said of fewer.
       seeds: number of draws, each of which cuts the test images anew. Unset: 10.
       first_seed: random seed of the first draw; the others follow.
       quick: a first look in minutes: 4 budgets, 3 draws, 224 px, where not given.
@@ -230,6 +232,7 @@ class LabelEfficiencySettings(
     recipe: Literal["few_labels", "auto", "none"] = "few_labels"
     recipe_image_size: int | None = number(None, least=1)
     budgets: tuple[str, ...] | None = None
+    good_budgets: tuple[str, ...] | None = None
     seeds: int | None = number(None, least=1)
     first_seed: int = number(0, least=0)
     quick: bool = False

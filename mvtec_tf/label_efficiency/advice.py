@@ -4,10 +4,8 @@ import math
 
 from mvtec_tf.evaluation.intervals import LEVEL
 from mvtec_tf.features.recipe import RECIPES
-from mvtec_tf.label_efficiency import statistics
-from mvtec_tf.label_efficiency.findings import COMPARED, Findings, Method, Place, Standing, difference, ratio
+from mvtec_tf.label_efficiency.findings import COMPARED, Findings, Method, Place, Standing, gain
 from mvtec_tf.label_efficiency.grid import order_of
-from mvtec_tf.label_efficiency.statistics import Estimate
 from mvtec_tf.label_efficiency.words import count, short_budget, signed
 
 # A balanced accuracy that is known to this much can be decided by.
@@ -24,7 +22,7 @@ def next_step(found: Findings, place: Place) -> str:
       found: the whole grid.
       place: the category at the leading budget.
     """
-    method = _taken(found, place)
+    method = taken(found, place)
     by_budget = {
         each.budget: standing
         for each in found.of_category(place.category)
@@ -36,7 +34,7 @@ def next_step(found: Findings, place: Place) -> str:
     return f"What to do next for {place.category}: {'; '.join(parts)}."
 
 
-def _taken(found: Findings, place: Place) -> Method:
+def taken(found: Findings, place: Place) -> Method:
     """The best, or the recommended recipe where nothing is shown to be better than it."""
     best = place.standings[0].method
     not_worse = {pair.second for pair in place.against_best(COMPARED[0]).values() if not pair.shown}
@@ -53,10 +51,10 @@ def _labels(budget: str, here: Standing, by_budget: dict[str, Standing]) -> str:
     larger = [other for other in by_budget if order_of(other) > order_of(budget)] if budget in by_budget else []
     if not larger:
         return "whether more labels would help was not asked: add larger shares to `budgets`"
-    gains = {other: _gain(by_budget[other], here) for other in sorted(larger, key=order_of)}
-    if any(gain.p_value is None for gain in gains.values()):
+    gains = {other: gain(by_budget[other], here, _FIGURE) for other in sorted(larger, key=order_of)}
+    if any(more.p_value is None for more in gains.values()):
         return "whether more labels would help needs several draws: `seeds`=10"
-    helping = [other for other, gain in gains.items() if gain.metric.value > 0 and gain.p_value < 1 - LEVEL]
+    helping = [other for other, more in gains.items() if more.metric.value > 0 and more.p_value < 1 - LEVEL]
     if not helping:
         most = max(larger, key=order_of)
         labels = count(by_budget[most].labelled[0])
@@ -64,7 +62,7 @@ def _labels(budget: str, here: Standing, by_budget: dict[str, Standing]) -> str:
     # The least of those that help, unless a larger one is shown to help still more.
     wanted = helping[0]
     for other in helping[1:]:
-        more = _gain(by_budget[other], by_budget[wanted])
+        more = gain(by_budget[other], by_budget[wanted], _FIGURE)
         if more.p_value is not None and more.metric.value > 0 and more.p_value < 1 - LEVEL:
             wanted = other
     number = math.ceil(by_budget[wanted].labelled[0] - here.labelled[0])
@@ -72,14 +70,6 @@ def _labels(budget: str, here: Standing, by_budget: dict[str, Standing]) -> str:
         f"label {number} more test images (`label_budget`={wanted}, {short_budget(wanted)}: balanced accuracy "
         f"{signed(gains[wanted])})"
     )
-
-
-def _gain(more: Standing, less: Standing) -> Estimate:
-    """Balanced accuracy of one budget above another's, draw by draw."""
-    others = {result.cell.seed: result.metrics[_FIGURE] for result in less.results}
-    both = [result for result in more.results if result.cell.seed in others]
-    values = [difference(result.metrics[_FIGURE], others[result.cell.seed]) for result in both]
-    return statistics.estimate(values, ratio(both or more.results), (-1.0, 1.0))
 
 
 def _photographs(here: Standing) -> str:

@@ -8,13 +8,14 @@ from collections.abc import Iterable
 from typing import Any
 
 from mvtec_tf import files
+from mvtec_tf.data import protocol
 from mvtec_tf.errors import UserError
 from mvtec_tf.evaluation.table import Predictions, write_predictions
 from mvtec_tf.label_efficiency.cell import METRICS, CellResult
-from mvtec_tf.label_efficiency.grid import Cell, order_of
+from mvtec_tf.label_efficiency.grid import Cell, order_of, order_of_good
 
 COLUMNS = ("encoder", "head", "category", "budget", "seed", "labelled_images", "labelled_defects", *METRICS)
-COLUMNS = (*COLUMNS, "threshold", "fit_seconds", "peak_mb")
+COLUMNS = (*COLUMNS, "threshold", "fit_seconds", "peak_mb", "good")
 TABLE = "cells.csv"
 
 
@@ -45,7 +46,8 @@ def write_cell(folder: pathlib.Path, result: CellResult, predictions: Prediction
 
 
 def _place(folder: pathlib.Path, cell: Cell) -> pathlib.Path:
-    name = f"{_plain(cell.head)}_{cell.budget}_{cell.seed}.json"
+    good = "" if cell.good == protocol.ALL else f"_good_{cell.good}"
+    name = f"{_plain(cell.head)}_{cell.budget}_{cell.seed}{good}.json"
     return folder / _plain(cell.category) / _plain(cell.encoder) / name
 
 
@@ -61,11 +63,11 @@ def write_table(path: pathlib.Path, results: Iterable[CellResult]) -> None:
 
 
 def in_order(results: Iterable[CellResult]) -> list[CellResult]:
-    """By encoder, head, category, budget and seed."""
+    """By encoder, head, category, budget, seed and number of good objects."""
 
     def place(result: CellResult) -> tuple[Any, ...]:
         cell = result.cell
-        return cell.encoder, cell.head, cell.category, order_of(cell.budget), cell.seed
+        return cell.encoder, cell.head, cell.category, order_of(cell.budget), cell.seed, order_of_good(cell.good)
 
     return sorted(results, key=place)
 

@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from mvtec_tf.data import protocol
 from mvtec_tf.evaluation.intervals import LEVEL
 from mvtec_tf.label_efficiency import statistics as efficiency_statistics
 from mvtec_tf.label_efficiency.cell import METRICS, CellResult
@@ -154,7 +155,8 @@ def find(grid: Grid, results: Mapping[Cell, CellResult], left_out: Sequence[Left
     open_seeds = {cell.seed for cell in grid.cells if cell not in results and cell not in impossible}
     all_seeds = sorted({cell.seed for cell in (*grid.cells, *impossible)})
     seeds = [seed for seed in all_seeds if seed not in open_seeds]
-    done = [result for result in results.values() if result.cell.seed in seeds]
+    # Cells with fewer good objects answer another question, see `enough`.
+    done = [each for each in results.values() if each.cell.seed in seeds and each.cell.good == protocol.ALL]
     budgets = sorted({result.cell.budget for result in done}, key=order_of)
     categories = sorted({result.cell.category for result in done})
     known = {(result.cell.encoder, result.cell.head) for result in done}
@@ -172,13 +174,14 @@ def find(grid: Grid, results: Mapping[Cell, CellResult], left_out: Sequence[Left
 
 def _place(category: str, budget: str, results: Collection[CellResult]) -> Place:
     methods = sorted({(result.cell.encoder, result.cell.head) for result in results})
-    standings = [_standing(method, results) for method in methods]
+    standings = [standing_of(method, results) for method in methods]
     standings.sort(key=_rank)
     pairs = [pair for metric in COMPARED for pair in _pairs(standings, metric)]
     return Place(category, budget, tuple(standings), tuple(pairs))
 
 
-def _standing(method: Method, results: Collection[CellResult]) -> Standing:
+def standing_of(method: Method, results: Collection[CellResult]) -> Standing:
+    """What a method's own of these cells amount to; they are of one category and budget."""
     own = [result for result in results if (result.cell.encoder, result.cell.head) == method]
     own.sort(key=lambda result: result.cell.seed)
     share = ratio(own)
@@ -204,17 +207,22 @@ def _rank(standing: Standing) -> tuple[float, ...]:
 def _pairs(standings: Sequence[Standing], metric: str) -> list[Pair]:
     found = []
     for first, second in itertools.combinations(standings, 2):
-        others = {result.cell.seed: result.metrics[metric] for result in second.results}
-        both = [result for result in first.results if result.cell.seed in others]
-        if both:
-            values = [difference(result.metrics[metric], others[result.cell.seed]) for result in both]
-            found.append((first, second, efficiency_statistics.estimate(values, ratio(both), _DIFFERENCE)))
+        if {result.cell.seed for result in first.results} & {result.cell.seed for result in second.results}:
+            found.append((first, second, gain(first, second, metric)))
     tested = [difference.p_value for *_, difference in found if difference.p_value is not None]
     adjusted = iter(efficiency_statistics.holm(tested))
     return [
         Pair(first.method, second.method, metric, each, None if each.p_value is None else next(adjusted))
         for first, second, each in found
     ]
+
+
+def gain(one: Standing, other: Standing, metric: str) -> Estimate:
+    """The mean difference of one above the other, draw by draw."""
+    others = {result.cell.seed: result.metrics[metric] for result in other.results}
+    both = [result for result in one.results if result.cell.seed in others]
+    values = [difference(result.metrics[metric], others[result.cell.seed]) for result in both]
+    return efficiency_statistics.estimate(values, ratio(both or one.results), _DIFFERENCE)
 
 
 def difference(one: float | None, other: float | None) -> float | None:

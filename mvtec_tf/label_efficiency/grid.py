@@ -1,7 +1,11 @@
 """The cells of the label-efficiency grid: which there are, in which order, and which cannot be."""
 
 import dataclasses
+import re
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
 
 from mvtec_tf.data import protocol
 from mvtec_tf.data.protocol import BudgetError, Cut
@@ -13,6 +17,8 @@ from mvtec_tf.heads.settings import NEED_LABELS
 # of labelled anomalies that the literature reports (Ding et al., CVPR 2022; Zhu et al., CVPR 2024).
 BUDGETS = ("0", "0.01", "0.02", "0.05", "0.1", "0.25", "all", "1d", "10d")
 QUICK_BUDGETS = ("0", "0.05", "0.1", "all")
+# Of numbers of good objects: half of those there are, and the label budget at which they are compared.
+HALF, NO_LABELS = "half", "0"
 
 
 @dataclasses.dataclass(frozen=True, order=True)
@@ -24,7 +30,8 @@ class Cell:
       budget: as it is written, e.g. "0.1", "all" or "10d".
       encoder: name of the encoder.
       head: name of the head, "auto" for the recipe.
-      seed: of the cut, of the labels drawn, of the folds, and of what the head draws.
+      seed: of the cut, of the labels drawn, of the folds, of the good objects drawn, and of what the head draws.
+      good: how many good training objects it has, as it is written: "4", "half" or "all".
     """
 
     category: str
@@ -32,6 +39,7 @@ class Cell:
     encoder: str
     head: str
     seed: int
+    good: str = protocol.ALL
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,17 +61,21 @@ class Grid:
 
     Attributes:
       cells: in the order of their computation: seed by seed, so that early cells span all heads and budgets.
-      cuts: (category, budget, seed) -> who is who.
+      cuts: (category, budget, seed, good) -> who is who.
       left_out: what was asked for and cannot be.
     """
 
     cells: tuple[Cell, ...]
-    cuts: Mapping[tuple[str, str, int], Cut]
+    cuts: Mapping[tuple[str, str, int, str], Cut]
     left_out: tuple[LeftOut, ...]
 
     def cut(self, cell: Cell) -> Cut:
         """Of a cell."""
-        return self.cuts[cell.category, cell.budget, cell.seed]
+        return self.cuts[cell.category, cell.budget, cell.seed, cell.good]
+
+    def good_objects(self, cell: Cell) -> int:
+        """How many good training objects a cell has."""
+        return len({record.group for record in self.cut(cell).train_good})
 
     def evaluated(self) -> list[Record]:
         """Every image that any cell is judged on."""
@@ -84,6 +96,24 @@ def parse_budgets(texts: Sequence[str]) -> tuple[str, ...]:
     return tuple(found)
 
 
+def parse_good_budgets(texts: Sequence[str] | None) -> tuple[str, ...]:
+    """Numbers of good training objects, ascending, then `half` and `all`, which are there wherever a number is.
+
+    Raises:
+      UsageError: one that is neither a number from 1 on nor `half` nor `all`, one twice, or none but `all`.
+    """
+    if texts is None:
+        return ()
+    names = [text.strip() for text in texts]
+    numbers = [name for name in names if name not in (HALF, protocol.ALL)]
+    if not names or len(set(names)) < len(names) or not all(re.fullmatch(r"[1-9]\d{0,8}", name) for name in numbers):
+        raise UsageError(
+            f"`good_budgets`={','.join(texts)}: expected different numbers of good training objects, half or all, such "
+            "as 1,2,4,8,16,all."
+        )
+    return (*sorted(numbers, key=int), HALF, protocol.ALL)
+
+
 def _spelled(budget: protocol.Budget) -> str:
     if budget is None:
         return protocol.ALL
@@ -98,12 +128,19 @@ def order_of(budget: str) -> tuple[int, float]:
     return (0, parsed) if isinstance(parsed, float) else (2, float(parsed.objects))
 
 
+def order_of_good(good: str) -> tuple[int, int]:
+    """Sorts numbers of good objects: numbers ascending, half of them, all."""
+    names = (HALF, protocol.ALL)
+    return (1, names.index(good)) if good in names else (0, int(good))
+
+
 def make_grid(
     records: Sequence[Record],
     methods: Sequence[tuple[str, str]],
     budgets: Sequence[str],
     seeds: Sequence[int],
     head_names: Mapping[str, str],
+    good_budgets: Sequence[str] = (),
 ) -> Grid:
     """All cells, and those that cannot be with their reasons.
 
@@ -113,25 +150,29 @@ def make_grid(
       budgets: see `parse_budgets`.
       seeds: of the cuts.
       head_names: head -> key of `heads.settings.HEADS`, for heads that go by another name.
+      good_budgets: see `parse_good_budgets`; each is a cell without labels, so that NO_LABELS joins the budgets.
 
     Raises:
       UsageError: no cell is left.
       UserError: a category has too few test images for the protocol.
       LeakError: one object is both in train/good and among the test images.
     """
-    cuts: dict[tuple[str, str, int], Cut] = {}
+    cuts: dict[tuple[str, str, int, str], Cut] = {}
     cells: list[Cell] = []
     left_out: list[LeftOut] = []
     categories = protocol.by_category(records)
-    for seed, budget, category in _places(categories, budgets, seeds):
-        here = [Cell(category, budget, encoder, head, seed) for encoder, head in methods]
+    if good_budgets:
+        budgets = tuple(dict.fromkeys((*budgets, NO_LABELS)))
+    for seed, budget, category, good in _places(categories, budgets, seeds, good_budgets):
+        here = [Cell(category, budget, encoder, head, seed, good) for encoder, head in methods]
         try:
             cut = protocol.clean(categories[category], protocol.parse_budget(budget), seed)
-        except BudgetError as error:
+            _check_halves(category, categories[category], cut)
+            cut = _with_good(cut, good, category, seed)
+        except (BudgetError, _TooFewError) as error:
             left_out += [LeftOut(cell, error.reason) for cell in here]
             continue
-        _check_halves(category, categories[category], cut)
-        cuts[category, budget, seed] = cut
+        cuts[category, budget, seed, good] = cut
         unlabelled = not any(record.label for record in cut.labelled)
         for cell in here:
             if unlabelled and head_names.get(cell.head, cell.head) in NEED_LABELS:
@@ -142,6 +183,30 @@ def make_grid(
         reasons = "; ".join(dict.fromkeys(item.reason for item in left_out))
         raise UsageError(f"`budgets`={','.join(budgets)}: nothing can be computed of what was asked for: {reasons}.")
     return Grid(tuple(cells), cuts, tuple(left_out))
+
+
+class _TooFewError(Exception):
+    """There are no more good training objects than all cells have."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+def _with_good(cut: Cut, good: str, category: str, seed: int) -> Cut:
+    """The cut with so many good training objects only, which are among those of every larger number."""
+    if good == protocol.ALL:
+        return cut
+    objects = sorted({record.group for record in cut.train_good})
+    wanted = len(objects) // 2 if good == HALF else int(good)
+    if not 0 < wanted < len(objects):
+        raise _TooFewError(
+            f"category {category!r} has {len(objects)} good training objects: {good} of them are none, or no fewer "
+            "than all"
+        )
+    order = np.random.default_rng([seed, zlib.crc32(f"good {category}".encode())]).permutation(len(objects))
+    drawn = {objects[number] for number in order[:wanted]}
+    return dataclasses.replace(cut, train_good=tuple(one for one in cut.train_good if one.group in drawn))
 
 
 def _check_halves(category: str, records: Sequence[Record], cut: Cut) -> None:
@@ -155,9 +220,10 @@ def _check_halves(category: str, records: Sequence[Record], cut: Cut) -> None:
 
 
 def _places(
-    categories: Mapping[str, Sequence[Record]], budgets: Sequence[str], seeds: Sequence[int]
-) -> Iterator[tuple[int, str, str]]:
+    categories: Mapping[str, Sequence[Record]], budgets: Sequence[str], seeds: Sequence[int], goods: Sequence[str]
+) -> Iterator[tuple[int, str, str, str]]:
     for seed in seeds:
         for budget in sorted(budgets, key=order_of):
-            for category in sorted(categories):
-                yield seed, budget, category
+            for good in (goods if budget == NO_LABELS and goods else (protocol.ALL,)):
+                for category in sorted(categories):
+                    yield seed, budget, category, good

@@ -10,7 +10,7 @@ from mvtec_tf import files
 from mvtec_tf.evaluation.report import judge, page
 from mvtec_tf.evaluation.report.canvas import Picture
 from mvtec_tf.evaluation.report.page import Cell, Column, Pictures, Section, Table
-from mvtec_tf.label_efficiency import advice
+from mvtec_tf.label_efficiency import advice, enough
 from mvtec_tf.label_efficiency import findings as efficiency_findings
 from mvtec_tf.label_efficiency import pictures as efficiency_figures
 from mvtec_tf.label_efficiency import words as efficiency_words
@@ -54,17 +54,24 @@ def write(
       The answer, a sentence a line.
     """
     found = efficiency_findings.find(grid, results, left_out)
-    sentences = answers(found)
-    pictures = list(efficiency_figures.pictures(found))
-    judge.write_pictures(folder / judge.FIGURES_DIR, pictures, efficiency_figures.CURVES)
-    files.write_json(folder / JSON_FILE, {"summary": " ".join(sentences)} | found.as_json())
+    curves = enough.find(grid, results, found)
+    sentences = [*answers(found), *enough.sentences(curves, found)]
+    pictures, more = list(efficiency_figures.pictures(found)), list(enough.pictures(curves, found)) if curves else []
+    judge.write_pictures(folder / judge.FIGURES_DIR, [*pictures, *more], [*efficiency_figures.CURVES, enough.KIND])
+    document = {"summary": " ".join(sentences)} | found.as_json() | {"good_objects": enough.as_json(curves)}
+    files.write_json(folder / JSON_FILE, document)
     files.write_csv(folder / CSV_FILE, _COLUMNS, _rows(found))
-    files.write_text(folder / judge.REPORT_FILE, render(found, sentences, pictures, provenance))
+    extra = enough.section(curves, found, more)
+    files.write_text(folder / judge.REPORT_FILE, render(found, sentences, pictures, provenance, extra))
     return "\n".join(sentences)
 
 
 def render(
-    found: Findings, sentences: Sequence[str], pictures: Sequence[Picture], provenance: Mapping[str, Any]
+    found: Findings,
+    sentences: Sequence[str],
+    pictures: Sequence[Picture],
+    provenance: Mapping[str, Any],
+    good_images: Section | None = None,
 ) -> str:
     """The whole page as HTML.
 
@@ -73,12 +80,14 @@ def render(
       sentences: the answer in plain words, first on the page.
       pictures: see `efficiency_figures.pictures`.
       provenance: the run's record of itself.
+      good_images: see `enough.section`.
     """
     leading = [place for place in found.places if place.budget == found.leading_budget]
     proven = all(efficiency_words.clear(place.standings[0].estimates[GAIN]) for place in leading)
     sections = [
         _best(found),
         _curves(found, pictures),
+        good_images,
         _ranking(found, leading),
         *(_all_figures(found, category) for category in found.categories),
         _costs(found),
@@ -223,13 +232,17 @@ def _left_out(found: Findings) -> Section:
     for reason, cells in reasons.items():
         what = (
             _distinct(cell.category for cell in cells),
-            _distinct(short_budget(cell.budget) for cell in cells),
+            _distinct(_budget(cell) for cell in cells),
             _distinct(found.name((cell.encoder, cell.head)) for cell in cells),
             _distinct(str(cell.seed) for cell in cells),
         )
         rows.append((str(len(cells)), reason, "; ".join(what)))
     columns = ("Cells", Column("Why", "words"), Column("Categories; budgets; heads; draws", "words"))
     return Section("Left out", [Table(columns, rows)])
+
+
+def _budget(cell: GridCell) -> str:
+    return short_budget(cell.budget) + ("" if cell.good == enough.ALL else f" with {cell.good} good objects")
 
 
 def _distinct(names: Iterable[str]) -> str:

@@ -140,15 +140,16 @@ class _Clock:
 def _pools(grid: Grid, records: Sequence[Record]) -> dict[tuple[str, int], int]:
     """(category, seed) -> how many test images are in the pool: those that are not evaluated."""
     tests = Counter(record.category for record in records if record.split == "test")
-    return {(category, seed): tests[category] - len(cut.evaluate) for (category, _, seed), cut in grid.cuts.items()}
+    return {(category, seed): tests[category] - len(cut.evaluate) for (category, _, seed, _), cut in grid.cuts.items()}
 
 
 def _kind(cell: Cell) -> tuple[str, ...]:
-    return cell.category, cell.encoder, cell.head
+    return cell.category, cell.encoder, cell.head, cell.good
 
 
 def _name(cell: Cell) -> str:
-    return f"{cell.category}, {cell.encoder}, {cell.head}, budget {cell.budget}, seed {cell.seed}"
+    good = "" if cell.good == protocol.ALL else f", {cell.good} of the good objects"
+    return f"{cell.category}, {cell.encoder}, {cell.head}, budget {cell.budget}, seed {cell.seed}{good}"
 
 
 def _figure(value: float | None) -> str:

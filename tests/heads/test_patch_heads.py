@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from scipy.ndimage import gaussian_filter
+from sklearn.metrics import roc_auc_score
 
 from mvtec_tf.errors import UserError
 from mvtec_tf.heads import coreset
@@ -209,10 +210,20 @@ def test_heat_maps_of_two_categories_come_from_the_head_of_the_nearest(data):
 @pytest.mark.parametrize("head", [Padim(), PatchCore()], ids=_names)
 def test_what_a_patch_head_cannot_be_fitted_on_is_said(data, head):
     features, labels = data
-    with pytest.raises(UserError, match="at least two good images, found 1"):
-        head.fit(features.select(np.array([0, 38, 39])), labels[[0, 38, 39]])
+    least = "two good images" if isinstance(head, Padim) else "one good image"
+    with pytest.raises(UserError, match=f"at least {least}, found 0"):
+        head.fit(features.select(np.array([38, 39])), labels[[38, 39]])
     with pytest.raises(UserError, match="global averages only"):
         head.fit(FrozenFeatures(features.pooled), labels)
     same = FrozenFeatures(np.ones((5, 3)), {"fine": np.ones((5, 2, 2, 3))}, image_size=(4, 4))
     with pytest.raises(UserError, match="same numbers"):
         head.fit(same, np.zeros(5, int))
+
+
+def test_the_memory_of_a_single_image_ranks_others_by_their_farthest_patch(data):
+    features, labels = data
+    head = PatchCore(40).fit(features.select(np.array([0])))
+    assert head.decision_function(features.select(np.array([0])))[0] < head.decision_function(features)[1:].min()
+    assert roc_auc_score(labels[1:], head.decision_function(features)[1:]) > 0.9
+    with pytest.raises(UserError, match="two good images, found 1"):
+        Padim().fit(features.select(np.array([0])))

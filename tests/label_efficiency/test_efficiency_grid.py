@@ -1,7 +1,9 @@
 """The grid holds what can be computed, names what cannot, and survives being stopped."""
 
+import csv
 import dataclasses
 import functools
+import itertools
 import pathlib
 
 import numpy as np
@@ -13,9 +15,11 @@ from mvtec_tf.evaluation.thresholds import Rule
 from mvtec_tf.heads.frozen import FrozenFeatures
 from mvtec_tf.heads.make import make_head
 from mvtec_tf.heads.settings import HeadSettings
+from mvtec_tf.label_efficiency import enough, findings
+from mvtec_tf.label_efficiency import report as efficiency_report
 from mvtec_tf.label_efficiency.cell import Method
 from mvtec_tf.label_efficiency.files import COLUMNS
-from mvtec_tf.label_efficiency.grid import BUDGETS, make_grid, parse_budgets
+from mvtec_tf.label_efficiency.grid import BUDGETS, make_grid, parse_budgets, parse_good_budgets
 from mvtec_tf.label_efficiency.peak_memory import PeakMemory
 from mvtec_tf.label_efficiency.run import Runner
 from mvtec_tf.run_directory import RunDirectory
@@ -108,7 +112,7 @@ def test_the_columns_are_those_of_the_interface(whole):
     lines = (folder / "cells.csv").read_text().splitlines()
     assert lines[0] == (
         "encoder,head,category,budget,seed,labelled_images,labelled_defects,roc_auc,pr_auc,balanced_accuracy,f1,recall,"
-        "specificity,threshold,fit_seconds,peak_mb"
+        "specificity,threshold,fit_seconds,peak_mb,good"
     )
     assert tuple(lines[0].split(",")) == COLUMNS
     assert [line.split(",")[:7] for line in lines[1:]] == [
@@ -220,3 +224,49 @@ def test_the_peak_is_of_the_work_and_not_of_what_was_before():
     block = np.ones(20_000_000)
     block += 1
     assert 130 < memory.megabytes() - before < 230
+
+
+def test_fewer_good_objects_are_among_the_more_and_judged_on_the_same_images(images):
+    grid = make_grid(images, METHODS, ("0.25",), range(2), {}, parse_good_budgets(["4", "1", "99"]))
+    cuts = {good: grid.cuts["cap", "0", 1, good] for good in ("1", "4", "half", "all")}
+    assert [len(cut.train_good) for cut in cuts.values()] == [1, 4, 6, 12]
+    for fewer, more in itertools.pairwise(cuts.values()):
+        assert set(fewer.train_good) < set(more.train_good)
+        assert fewer.evaluate == more.evaluate
+        assert not fewer.labelled
+    assert cuts["4"].train_good != grid.cuts["cap", "0", 0, "4"].train_good
+    (reason,) = {item.reason for item in grid.left_out if item.cell.good == "99"}
+    assert "12 good training objects: 99" in reason
+    assert {cell.good for cell in grid.cells if cell.budget == "0.25"} == {"all"}
+
+
+def test_views_of_one_object_are_one_good_object():
+    pairs = [
+        dataclasses.replace(one, group=f"cap/{number // 2}") if one.split == "train" else one
+        for number, one in enumerate(records("cap", good=12, defective=16))
+    ]
+    cut = make_grid(pairs, METHODS, ("0",), (0,), {}, parse_good_budgets(["2"])).cuts["cap", "0", 0, "2"]
+    assert [one.group for one in cut.train_good[::2]] == [one.group for one in cut.train_good[1::2]]
+    assert len(cut.train_good) == 4
+
+
+@pytest.mark.parametrize("wrong", [["0"], ["2", "2"], ["many"], ["-1"], ["1.5"], [""], []])
+def test_numbers_of_good_objects_that_make_no_sense_are_named(wrong):
+    with pytest.raises(UsageError, match=r"`good_budgets`=.*expected different numbers"):
+        parse_good_budgets(wrong)
+
+
+def test_a_head_that_refuses_one_image_leaves_an_empty_cell_with_its_reason(images, tmp_path):
+    grid = make_grid(images, METHODS[1:], ("0",), range(2), {}, parse_good_budgets(["1", "6"]))
+    runner = _runner(tmp_path, grid, images)
+    assert list(runner.run()) == [0, 1]
+    assert {(item.cell.good, "at least two good images" in item.reason) for item in runner.left_out} == {("1", True)}
+    found = findings.find(grid, runner.results, runner.left_out)
+    (curve,) = enough.find(grid, runner.results, found)
+    # Half of twelve is six, drawn alike.
+    assert [(good, objects) for good, (objects, _) in curve.points.items()] == [("6", 6), ("half", 6), ("all", 12)]
+    page = efficiency_report.write(tmp_path, grid, runner.results, runner.left_out, {})
+    assert "Are the good images of cap enough? With 12 good objects instead of 6" in page
+    assert "at most 1 % of new good parts are stopped needs 99 good objects, one of at most 0.1 % 999" in page
+    rows = list(csv.DictReader((tmp_path / "cells.csv").open()))
+    assert sorted(row["good"] for row in rows) == sorted(2 * ["6", "half", "all"])

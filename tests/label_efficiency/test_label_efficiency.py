@@ -107,6 +107,8 @@ def test_a_repeated_command_computes_what_is_missing_and_another_recipe_is_refus
         (("--budgets=0.6",), "--budgets=0.6"),
         (("--budgets=0.1,0.10",), "0.1 stands there twice"),
         (("--budgets=0d",), "--budgets=0d"),
+        (("--good_budgets=0,all",), "--good_budgets=0,all: expected different numbers"),
+        (("--weights=none", "--heads=lda", "--recipe=none", "--good_budgets=1"), "every head here needs some (lda)"),
         (("--seeds=0",), "--seeds"),
         (("--tiles=2by2",), "--tiles=2by2"),
         (("--encoders=start,start",), "two are called start"),
@@ -127,3 +129,22 @@ def test_an_encoder_that_is_none_is_named(toy, tmp_path):
     done = run_binary("label_efficiency", *where, check=False)
     assert done.returncode == 1
     assert f"--encoders={tmp_path / 'nowhere'}: no run directory and no SavedModel there" in done.stderr
+
+
+@pytest.mark.slow
+def test_few_good_images_are_measured_and_a_single_one_only_ranks(flags, tmp_path):
+    asked = ("--heads=patchcore", "--budgets=0.25", "--seeds=2", "--recipe_image_size=64", "--good_budgets=1,4,all")
+    printed = run_binary("label_efficiency", flags[1][0], f"--run_dir={tmp_path / 'run'}", *FEATURES, *asked).stdout
+    cells = {(cell["head"], cell["budget"], cell["good"], cell["seed"]): cell for cell in _cells(tmp_path / "run")}
+    unlabelled = sorted({(head, good) for head, budget, good, _ in cells if budget == "0"})
+    assert unlabelled == [
+        *(("few_labels", good) for good in ("4", "all", "half")),
+        *(("patchcore", good) for good in ("1", "4", "all", "half")),
+    ]
+    single = cells["patchcore", "0", "1", "0"]
+    assert 0 < float(single["roc_auc"]) <= 1
+    assert single["threshold"] == single["balanced_accuracy"] == ""
+    assert "Are the good images of" in printed
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "needs good images of at least 3 objects" in page
+    assert "A single object leaves none to hold out" in page
