@@ -32,12 +32,14 @@ class Judging:
       source: who says so, in words.
       threshold: None: chosen by `rule`.
       rule, costs: see `assessment.assess`.
+      basis: what is to be said of the rows that the rule chooses on, see `summary.sentences`.
     """
 
     source: str
     threshold: float | Chosen | None = None
     rule: Rule = dataclasses.field(default_factory=Rule)
     costs: Costs = dataclasses.field(default_factory=Costs)
+    basis: str = ""
 
     def in_words(self) -> str:
         """One sentence."""
@@ -93,7 +95,8 @@ def of_document(document: Mapping[str, Any], source: str) -> Judging:
             values = {name: each["value"] for name, each in own.items()} or {"": found["value"]}
             return Judging(source, thresholds.told(values, found["reason"]), costs=costs)
         if wanted:
-            return Judging(source, _threshold(wanted["threshold"]), Rule(**wanted["rule"]), costs)
+            threshold, basis = _threshold(wanted["threshold"]), wanted.get("basis", "")
+            return Judging(source, threshold, Rule(**wanted["rule"]), costs, basis)
         # Written before what was asked for was kept: Youden's rule was then the only one of a run.
         return Judging(source, found["value"] if found["method"] == thresholds.GIVEN else None, Rule(), costs)
     except (KeyError, TypeError, ValueError) as error:

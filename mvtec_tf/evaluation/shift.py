@@ -5,12 +5,14 @@ year of wear breaks that, and nothing in the threshold tells.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from mvtec_tf import conformal
+from mvtec_tf.data.record import TEST, Record
+from mvtec_tf.evaluation import table
 from mvtec_tf.evaluation.table import Predictions
 
 # Of a rank test.
@@ -18,6 +20,7 @@ LEVEL = 0.05
 # In standard deviations: what is said even where there are too few objects for the test to show it. Without any shift
 # the median of two objects differs so much in one case of six, that of ten in fewer than one of a hundred.
 LARGE = 1.0
+_TRAINING = "the held-out good training images"
 # Objects of one side up to which SciPy's test counts out the exact distribution.
 _EXACT_UP_TO = 8
 
@@ -34,6 +37,7 @@ class Shift:
       p: of the two-sided rank test (Mann and Whitney, Annals of Mathematical Statistics 18, 1947).
       level: below which `p` is called a shift: 0.05 over the number of categories that are tested.
       stopped_held_out, stopped: share of their images at the threshold, every object counted once; None without one.
+      difference: that of the medians, in units of the score.
     """
 
     held_out: int
@@ -44,6 +48,7 @@ class Shift:
     level: float = LEVEL
     stopped_held_out: float | None = None
     stopped: float | None = None
+    difference: float = 0.0
 
     @property
     def shown(self) -> bool:
@@ -101,7 +106,7 @@ def compare(
     size = difference / spread if spread else (0.0 if difference == 0 else None)
     stops = [None if threshold is None else _stopped(rows, threshold) for rows in (held_out, evaluated)]
     higher = u / (len(old) * len(new))
-    return Shift(len(old), len(new), size, higher, p, level, *stops)
+    return Shift(len(old), len(new), size, higher, p, level, *stops, difference)
 
 
 
@@ -144,6 +149,49 @@ def by_category(
     }
     parts = {name: pair for name, pair in parts.items() if all(map(len, pair))}
     return {name: compare(*pair, thresholds[name], LEVEL / len(parts)) for name, pair in parts.items()}
+
+
+def on_line(held_out: Sequence[Record], scores: np.ndarray) -> tuple[np.ndarray, dict[str, Shift]]:
+    """Scores of held-out images as they are on the line, and how its good images score beside the training images.
+
+    Labelled test images are the line as it is, good training images what it was. Where a category's good ones
+    differ (see `Shift.said`), the scores of its training images are moved by the difference of the medians: the few of
+    the line say where good parts score, the many others how far they scatter.
+
+    Args:
+      held_out: images with a score by a head that was not fitted on them.
+      scores: float [N], these.
+
+    Returns:
+      float64 [N]; and category -> its shift, before anything was moved.
+    """
+    held = Predictions.from_rows(table.rows(held_out, "calibrate", scores))
+    of_line = np.array([record.split == TEST for record in held_out], bool)
+    found = by_category(held.select(~of_line), held.select(of_line), dict.fromkeys(held.categories()))
+    moved = held.score.copy()
+    for name, one in found.items():
+        if one.said:
+            moved[~of_line & (held.category == name)] += one.difference
+    return moved, found
+
+
+def note(found: Mapping[str, Shift]) -> str:
+    """How the labelled good images score beside the training images, of every category, and what that was used for."""
+    sentences = []
+    for name, one in found.items():
+        these = f"In category {name} labelled" if len(found) > 1 else "Labelled"
+        sentences.append(one.in_words(f"{these} good test images", _TRAINING) + ".")
+    return " ".join([*sentences, basis(found) or "The threshold rests on both."])
+
+
+def basis(found: Mapping[str, Shift]) -> str:
+    """Which scores `on_line` moved and why, for the first sentences of a report; "" if none."""
+    return " ".join(
+        f"The threshold rests on the labelled good test images{f' of category {name}' if len(found) > 1 else ''}, "
+        f"because {one.in_words('they', _TRAINING)}: the scores of the training images were moved by as much."
+        for name, one in found.items()
+        if one.said
+    )
 
 
 def _medians(rows: Predictions) -> np.ndarray:

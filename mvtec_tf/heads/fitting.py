@@ -36,6 +36,11 @@ class FittedProbe:
     calibrate_scores: np.ndarray
     warnings: tuple[str, ...] = ()
 
+    def with_scores(self, held_out: Sequence[Record], scores: np.ndarray) -> "FittedProbe":
+        """The same, calibrated on other scores, float [M], of its held-out images."""
+        self.head.calibrate(_calibrations(held_out, scores))
+        return dataclasses.replace(self, calibrate_scores=np.asarray(scores, np.float32))
+
 
 def fit_probe(
     make_head: Callable[[], Any], features: Any, records: Sequence[Record], seed: int, of_types: bool = False
@@ -66,8 +71,8 @@ def fit_probe(
     else:
         scores = _out_of_fold(make_head, features, targets, categories, folds)
     calibrate = np.flatnonzero(np.isfinite(scores))
-    head.calibrate(_calibrations([records[i] for i in calibrate], scores[calibrate]))
-    return FittedProbe(head, calibrate, scores[calibrate], tuple(_warnings(records, folds)))
+    probe = FittedProbe(head, calibrate, scores[calibrate], tuple(_warnings(records, folds)))
+    return probe.with_scores([records[i] for i in calibrate], scores[calibrate])
 
 
 def _out_of_fold(

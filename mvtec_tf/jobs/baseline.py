@@ -5,6 +5,7 @@ import numpy as np
 from mvtec_tf.data import protocol
 from mvtec_tf.data.decoding.image_store import ImageStore
 from mvtec_tf.data.protocol import Cut
+from mvtec_tf.evaluation import shift
 from mvtec_tf.features.baseline_graph import Baseline, write_baseline
 from mvtec_tf.graphs import scoring
 from mvtec_tf.heads import baselines
@@ -44,7 +45,7 @@ def _fit_and_judge(run: RunDirectory, settings: BaselineSettings, store: ImageSt
     features = getattr(baselines, settings.features)(store.load((*fit, *cut.evaluate))).astype(np.float32)
     make, name = (Logistic, "logistic") if cut.labelled else (Mahalanobis, "mahalanobis")
     with run.timed("fit"):
-        fitted = fit_probe(make, features[: len(fit)], fit, settings.seed)
+        fitted, line = probe.on_line(fit_probe(make, features[: len(fit)], fit, settings.seed), cut)
     if not run.saved_model.exists():
         side = baselines.SIDES[settings.features]
         graph = Baseline(side, fitted.head, settings.image_size, settings.max_pixels)
@@ -57,4 +58,5 @@ def _fit_and_judge(run: RunDirectory, settings: BaselineSettings, store: ImageSt
     judging.note_labels(run, cut.labelled, SCORE_UNITS[name])
     words = {"logistic": "Logistic regression on", "mahalanobis": "Mahalanobis distance of"}[name]
     title = f"{words} {settings.features.replace('_', ' ')}"
-    judging.judge_run(run, settings, table, title, [("Labels", probe.labels_note(cut))], evaluated=cut.evaluate)
+    notes = [("Labels", probe.labels_note(cut)), *probe.note_line(run, line)]
+    judging.judge_run(run, settings, table, title, notes, evaluated=cut.evaluate, basis=shift.basis(line))

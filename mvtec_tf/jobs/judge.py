@@ -56,6 +56,7 @@ def judge_table(settings: JudgeSettings) -> dict[str, Any]:
             allow_leak=settings.allow_leak,
             tensorboard=settings.tensorboard,
             extras=shown,
+            basis=own.basis if own and how["threshold"] is None else "",
             **how,
         )
 

@@ -35,6 +35,7 @@ def judge_run(
     allow_leak: bool = False,
     evaluated: Sequence[Record] = (),
     heat_maps: pathlib.Path | None = None,
+    basis: str = "",
 ) -> dict[str, Any]:
     """Writes the table of predictions, then judges the table as it was written.
 
@@ -52,6 +53,7 @@ def judge_run(
       evaluated: the evaluated images, to be shown; none: there are no photographs.
       heat_maps: folder with those of all evaluated images, to be measured against their masks; None: only a few are
         drawn.
+      basis: what is to be said of the rows that the threshold rests on, see `summary.sentences`.
     """
     directory = run.path / part
     skipped = [(item["path"], item["reason"]) for item in run.record.get(SKIPPED, [])]
@@ -69,6 +71,7 @@ def judge_run(
         extras=_photographs(run, evaluated, part, heat_maps),
         heading=_heading(run, title, part),
         tensorboard=run.tensorboard,
+        basis=basis,
         **settings.rule_and_costs(),
     )
     print(f"{title}: {document['summary']}", flush=True)

@@ -1,17 +1,16 @@
 """The steps of `fit` (the binary fit_probe) after the features: a head on them, its export, its judgement."""
 
 import pathlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
 
 from mvtec_tf.data.protocol import Cut
-from mvtec_tf.data.record import Record
 from mvtec_tf.evaluation import defect_types, shift
 from mvtec_tf.evaluation.defect_types import Call
 from mvtec_tf.evaluation.shift import Shift
-from mvtec_tf.evaluation.table import Predictions, Row, rows
+from mvtec_tf.evaluation.table import Row, rows
 from mvtec_tf.features.probe_graph import TYPE_SCORES, Probe, write_probe
 from mvtec_tf.graphs import saved_model, scoring
 from mvtec_tf.heads.defect_types import PerCategoryTypeHead, TypeHead
@@ -49,7 +48,7 @@ def fit_and_judge(run: RunDirectory, settings: FitSettings, features: Features, 
         return TypeHead(kind.name, kind.c, kind.seed) if of_types else make_head(kind, features.tiled)
 
     with run.timed("fit"):
-        fitted = fit_probe(make, features.fit_rows, cut.fit, kind.seed, of_types)
+        fitted, line = on_line(fit_probe(make, features.fit_rows, cut.fit, kind.seed, of_types), cut)
     head = fitted.head
     save_head(run.path / "head.npz", head, kind, features.key.as_json(), features.tiled)
     for warning in fitted.warnings:
@@ -71,12 +70,9 @@ def fit_and_judge(run: RunDirectory, settings: FitSettings, features: Features, 
     if of_types:
         title += " that names the defect"
         notes.append(("Names of defects", _NAMES))
-    elif line := labelled_shifts([cut.fit[i] for i in fitted.calibrate], fitted.calibrate_scores):
-        run.note(shift_of_labelled={name: one.as_json() for name, one in line.items()})
-        notes.append(("Labelled good images beside good training images", shift_note(line)))
-        print(notes[-1][1], flush=True)
-    maps = _heat_maps(run, settings, cut)
-    judging.judge_run(run, settings, table, title, notes, evaluated=cut.evaluate, heat_maps=maps)
+    notes += note_line(run, line)
+    maps, basis = _heat_maps(run, settings, cut), shift.basis(line)
+    judging.judge_run(run, settings, table, title, notes, evaluated=cut.evaluate, heat_maps=maps, basis=basis)
     if of_types:
         _judge_names(run, cut, head, served[TYPE_SCORES], title)
 
@@ -101,26 +97,21 @@ def _heat_maps(run: RunDirectory, settings: FitSettings, cut: Cut) -> pathlib.Pa
     return folder if masks else None
 
 
-def labelled_shifts(calibrate: Sequence[Record], scores: np.ndarray) -> dict[str, Shift]:
-    """category -> how its labelled good test images score beside the good training images, all of them held out.
-
-    Args:
-      calibrate: images with an out-of-fold score.
-      scores: float [N], these.
-    """
-    table = Predictions.from_rows(rows(calibrate, "calibrate", scores))
-    of_line = np.array([record.split == "test" for record in calibrate], bool)
-    categories = dict.fromkeys(table.categories())
-    return shift.by_category(table.select(~of_line), table.select(of_line), categories)
+def on_line(fitted: FittedProbe, cut: Cut) -> tuple[FittedProbe, dict[str, Shift]]:
+    """The head with its held-out scores as they are on the line, see `shift.on_line`: threshold and probability rest on
+    them."""
+    held_out = [cut.fit[i] for i in fitted.calibrate]
+    scores, found = shift.on_line(held_out, fitted.calibrate_scores)
+    return fitted.with_scores(held_out, scores), found
 
 
-def shift_note(found: Mapping[str, Shift]) -> str:
-    """For the report: whether the labelled good images, which are the line as it is, are like the training images."""
-    sentences = []
-    for name, one in found.items():
-        where = f"In category {name} labelled" if len(found) > 1 else "Labelled"
-        sentences.append(one.in_words(f"{where} good test images", "the held-out good training images") + ".")
-    return " ".join([*sentences, "The threshold rests on both."])
+def note_line(run: RunDirectory, line: Mapping[str, Shift]) -> list[tuple[str, str]]:
+    """Prints and records how the labelled good images score beside the training images; for the report's notes."""
+    if not line:
+        return []
+    run.note(shift_of_labelled={name: one.as_json() for name, one in line.items()})
+    print(shift.note(line), flush=True)
+    return [("Labelled good images beside good training images", shift.note(line))]
 
 
 def check_roads(served: np.ndarray, computed: np.ndarray) -> None:

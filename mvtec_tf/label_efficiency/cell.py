@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mvtec_tf.data.protocol import Cut
-from mvtec_tf.evaluation import trivial
+from mvtec_tf.evaluation import shift, trivial
 from mvtec_tf.evaluation.assessment import assess
 from mvtec_tf.evaluation.intervals import Bootstrap
 from mvtec_tf.evaluation.metrics import Costs
@@ -113,11 +113,12 @@ def compute(
     memory = PeakMemory()
     start = time.monotonic()
     probe = fit_probe(lambda: method.make_head(cell.seed), features.select(np.arange(len(records))), records, cell.seed)
+    calibrate = [records[i] for i in probe.calibrate]
+    probe = probe.with_scores(calibrate, shift.on_line(calibrate, probe.calibrate_scores)[0])
     fit_seconds = time.monotonic() - start
     evaluated = features.select(np.arange(len(records), len(features)))
     scores = probe.head.decision_function(evaluated)
     peak_mb = memory.megabytes()
-    calibrate = [records[i] for i in probe.calibrate]
     probability = probe.head.probability_of(scores, np.full(len(scores), cell.category))
     known = [i for i, record in enumerate(cut.train_good) if record.path in method.pretrained]
     known_scores = probe.head.decision_function(features.select(np.array(known, int)))

@@ -1,17 +1,19 @@
 """Good evaluated images that are not like those that the threshold rests on: found, measured, and said first."""
 
+import dataclasses
 import json
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from mvtec_tf.evaluation import shift
+from mvtec_tf.data.record import Record
+from mvtec_tf.evaluation import recorded, shift
 from mvtec_tf.evaluation.assessment import assess
 from mvtec_tf.evaluation.intervals import Bootstrap
 from mvtec_tf.evaluation.report import summary
-from mvtec_tf.evaluation.report.judge import judge
-from mvtec_tf.evaluation.table import Predictions, Row
+from mvtec_tf.evaluation.report.judge import Extras, judge, judge_again
+from mvtec_tf.evaluation.table import Predictions, Row, write_predictions
 from mvtec_tf.evaluation.thresholds import Rule
 
 QUICK = Bootstrap(200)
@@ -183,3 +185,60 @@ def test_another_view_of_a_pretrained_object_is_no_held_out_one():
     known = [Row("cap/other.png", "cap", "good", 0, "pretrain", 0.0, calibrate[0].group)]
     table = Predictions.from_rows(known + calibrate + _rows("evaluate", [0.0]) + _rows("evaluate", [5.0], 1))
     assert assess(table, bootstrap=QUICK).threshold.whole.images == 58
+
+
+def _images(train, good, defective=3, category="cap"):
+    parts = [("train", "good", train), ("test", "good", good), ("test", "chip", defective)]
+    names = [(f"{category}/{split}/{kind}/{i}", kind, split) for split, kind, count in parts for i in range(count)]
+    return [Record(path, "", category, kind, int(kind != "good"), split, path) for path, kind, split in names]
+
+
+def test_training_scores_are_moved_to_where_the_labelled_good_images_lie_and_the_report_says_so():
+    images = _images(train=40, good=10)
+    scores = np.concatenate([np.arange(40.0), np.arange(10.0) + 60, [99.0] * 3])
+    moved, found = shift.on_line(images, scores)
+    assert (found["cap"].held_out, found["cap"].evaluated, found["cap"].shown) == (40, 10, True)
+    # The medians are 19.5 and 64.5.
+    np.testing.assert_array_equal(moved[:40], np.arange(40.0) + 45)
+    np.testing.assert_array_equal(moved[40:], scores[40:])
+    text = shift.note(found)
+    assert text.startswith("Labelled good test images score higher than the held-out good training images, by +")
+    assert text.endswith(shift.basis(found))
+    assert "The threshold rests on the labelled good test images, because they score higher than" in text
+
+
+def test_of_one_object_with_many_views_the_median_counts_once():
+    images = _images(train=40, good=6, defective=0)
+    images[41:] = [dataclasses.replace(image, group="one") for image in images[41:]]
+    scores = np.concatenate([np.arange(40.0), [200.0], [100.0] * 5])
+    # Two objects, at 200 and 100.
+    assert shift.on_line(images, scores)[0][0] == 150 - 19.5
+
+
+def test_a_category_that_is_like_its_training_images_is_left_as_it_is_beside_one_that_is_not():
+    images = _images(40, 10) + _images(40, 10, category="nut")
+    alike = np.concatenate([np.arange(40.0), np.arange(10.0) * 4, [99.0] * 3])
+    moved, found = shift.on_line(images, np.concatenate([alike, alike + 100 * (np.arange(53) >= 40)]))
+    np.testing.assert_array_equal(moved[:53], alike)
+    assert moved[53] == pytest.approx(found["nut"].difference)
+    assert "The threshold rests on the labelled good test images of category nut, because" in shift.basis(found)
+    assert "category cap" not in shift.basis(found)
+
+
+def test_without_labelled_good_images_there_is_nothing_to_say_or_to_move():
+    images = _images(40, 0)
+    scores = np.arange(43.0)
+    moved, found = shift.on_line(images, scores)
+    np.testing.assert_array_equal(moved, scores)
+    assert (found, shift.basis(found)) == ({}, "")
+
+
+def test_a_table_judged_again_says_what_its_threshold_rests_on(tmp_path):
+    rng = np.random.default_rng(5)
+    table = _table(rng.normal(size=60), rng.normal(0, 1, 40), rng.normal(7, 1, 20))
+    write_predictions(tmp_path / recorded.TABLE_FILE, table)
+    document = judge(table, tmp_path, bootstrap=QUICK, basis="It rests on ten parts.")
+    again = judge_again(tmp_path, Extras(), "again")
+    assert document["summary"] == again["summary"]
+    assert again["summary"].index("It rests on ten parts.") < again["summary"].index("That threshold was chosen")
+    assert recorded.of_document(again, "run").basis == "It rests on ten parts."

@@ -2,7 +2,6 @@
 
 import json
 
-import numpy as np
 import pytest
 
 from mvtec_tf.data import protocol
@@ -10,7 +9,6 @@ from mvtec_tf.data.record import Record
 from mvtec_tf.errors import LeakError, UsageError
 from mvtec_tf.evaluation.table import read_predictions
 from mvtec_tf.jobs import checks
-from mvtec_tf.jobs.probe import labelled_shifts, shift_note
 from mvtec_tf.jobs.settings import FitSettings
 from tests.conftest import run_binary
 
@@ -86,14 +84,3 @@ def test_a_run_judges_all_test_images_and_measures_heat_maps_and_says_where_the_
     assert f"PRO {pixels['overall']['pro']['value']:.4f}" in done.stdout
     report = (run / "report.html").read_text()
     assert "The threshold comes from held-out good training images" in report
-
-
-def test_labelled_good_images_are_set_beside_the_good_training_images():
-    records = _records(train=40, good=10, defective=3)
-    scores = np.concatenate([np.arange(40.0), np.arange(10.0) + 60, [99.0] * 3]).astype(np.float32)
-    found = labelled_shifts(records, scores)
-    assert (found["cap"].held_out, found["cap"].evaluated, found["cap"].shown) == (40, 10, True)
-    text = shift_note(found)
-    assert text.startswith("Labelled good test images score higher than the held-out good training images, by +")
-    assert text.endswith("The threshold rests on both.")
-    assert labelled_shifts(records[:40], scores[:40]) == {}

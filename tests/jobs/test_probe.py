@@ -5,13 +5,16 @@ import pytest
 from sklearn.metrics import balanced_accuracy_score
 from sklearn.metrics import brier_score_loss as brier
 
+from mvtec_tf.data.protocol import Cut
 from mvtec_tf.data.record import Record
 from mvtec_tf.errors import UserError
-from mvtec_tf.evaluation.thresholds import choose_threshold
+from mvtec_tf.evaluation.thresholds import Rule, choose_threshold
+from mvtec_tf.heads.distance import NearestNeighbours
 from mvtec_tf.heads.fitting import fit_probe
 from mvtec_tf.heads.linear import Logistic
 from mvtec_tf.heads.make import make_head
 from mvtec_tf.heads.settings import HEADS, NEED_LABELS, NEED_MAPS, HeadSettings
+from mvtec_tf.jobs.probe import on_line
 
 
 def _records(train_good, good, defective, category="cap"):
@@ -128,3 +131,29 @@ def test_a_category_with_one_class_only_is_named_with_a_way_out():
     records = [*_records(20, 2, 4), *_records(20, 2, 0, category="nut")]
     with pytest.raises(UserError, match=r"category 'nut': .*all 22 given are good.*`label_budget`"):
         fit_probe(Logistic, _features(_labels(records), seed=0), records, seed=0)
+
+
+def test_where_the_line_has_moved_the_threshold_lets_more_of_its_good_parts_pass_and_the_probability_is_better():
+    """All test images differ from the good training images in ten features that no defect touches."""
+    records = _records(100, 6, 12)
+    cut, new_labels = Cut(tuple(records[:100]), tuple(records[100:]), ()), np.repeat([0, 1], 300)
+
+    def moved(labels, seed, by):
+        features = _features(labels, seed)
+        features[:, 20:30] += by[:, None]
+        features[labels == 1, :10] += 0.5
+        return features
+
+    features = moved(_labels(records), 2, 2.0 * (np.arange(118) >= 100))
+    before = fit_probe(NearestNeighbours, features, records, seed=0)
+    scores = before.head.decision_function(moved(new_labels, 9, np.full(600, 2.0)))
+    labels, cap = _labels(records)[before.calibrate], np.full(600, "cap")
+    error = brier(new_labels, before.head.probability_of(scores, cap))
+    after, line = on_line(before, cut)
+    assert line["cap"].shown
+    np.testing.assert_array_equal(after.calibrate_scores[100:], before.calibrate_scores[100:])
+    rule = Rule("smooth_youden")
+    cuts = [choose_threshold(labels, each.calibrate_scores, rule=rule).value for each in (before, after)]
+    specificity = [np.mean(scores[:300] < cut) for cut in cuts]
+    assert specificity[1] > specificity[0] + 0.2
+    assert brier(new_labels, after.head.probability_of(scores, cap)) < error - 0.02

@@ -115,6 +115,7 @@ def judge(
     tensorboard: files.PathLike | None = None,
     extras: Extras | None = None,
     heading: str = "",
+    basis: str = "",
 ) -> dict[str, Any]:
     """Judges the evaluate rows and writes `metrics.json`, `metrics.csv`, `figures/*` and `report.html`.
 
@@ -134,6 +135,7 @@ def judge(
       tensorboard: folder of a TensorBoard log with the same content; None: no log.
       extras: what there is beside the table: images, masks, heat maps, an embedding.
       heading: of the page; "": the title.
+      basis: what is to be said of the calibrate rows, see `summary.sentences`.
 
     Returns:
       The content of `metrics.json`.
@@ -145,11 +147,11 @@ def judge(
     """
     table.check(predictions, title, allow_leak=allow_leak)
     judged = assess(predictions, threshold, rule, costs, bootstrap, allow_leak)
-    sentences, notes = summary.sentences(judged, title), list(notes)
+    sentences, notes = summary.sentences(judged, title, basis), list(notes)
     more = (extras or Extras()).sections(judged, predictions.part(leaks.EVALUATE))
     rule = rule or Rule()
     heading = heading or title
-    asked = {"title": title, "heading": heading, "notes": [list(note) for note in notes]}
+    asked = {"title": title, "heading": heading, "notes": [list(note) for note in notes], "basis": basis}
     asked["threshold"] = recorded.asked(threshold)
     asked["rule"] = dataclasses.asdict(rule)
     document = judged.as_json() | {"summary": " ".join(sentences)} | {one.key: one.document for one in more}
@@ -234,6 +236,7 @@ def judge_again(
         allow_leak=_leaks(document),
         extras=extras,
         heading=asked.get("heading", ""),
+        basis=judging.basis,
     )
 
 

@@ -48,7 +48,7 @@ _NEEDED = (
 _NAMED = 5
 
 
-def sentences(judged: Assessment, name: str = "") -> list[str]:
+def sentences(judged: Assessment, name: str = "", basis: str = "") -> list[str]:
     """The report's first sentences, a whole thought each; together the `summary` of `metrics.json`.
 
     The first three are the answer: which model, by which threshold, misses and falsely stops how
@@ -58,6 +58,11 @@ def sentences(judged: Assessment, name: str = "") -> list[str]:
     If the model is not shown to be better than calling everything defective, that comes first: no
     figure below it can then be read as a success. Before that comes only that evaluated images had
     been seen.
+
+    Args:
+      judged: the figures.
+      name: of the model.
+      basis: what is to be said of the rows that the threshold was chosen on, in whole sentences.
     """
     overall = judged.overall
     model = f"model ({name})" if name else "model"
@@ -65,11 +70,11 @@ def sentences(judged: Assessment, name: str = "") -> list[str]:
         answer = [_no_threshold(judged), _shift(judged)]
     elif overall.verdict in (scope.NO_BETTER, scope.UNPROVEN):
         first = f"{_at(judged)} this {model} {_no_better(overall)}"
-        answer = [first, f"It {_calls(overall)}", _shift(judged), _origin(judged.threshold)]
+        answer = [first, f"It {_calls(overall)}", basis, _shift(judged), _origin(judged.threshold)]
     else:
         better = _unproven_by_leak(overall) if judged.leak else _better(overall)
         calls = f"{_at(judged)} the {model} {_calls(overall)}"
-        answer = [calls, _shift(judged), better, _origin(judged.threshold)]
+        answer = [calls, basis, _shift(judged), better, _origin(judged.threshold)]
     if judged.leak:
         answer.insert(0, judged.leak.sentence())
     return [sentence for sentence in [*answer, _categories(judged), _ranking(judged), _not_judged(judged)] if sentence]
