@@ -5,6 +5,7 @@ year of wear breaks that, and nothing in the threshold tells.
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -20,6 +21,9 @@ LEVEL = 0.05
 # In standard deviations: what is said even where there are too few objects for the test to show it. Without any shift
 # the median of two objects differs so much in one case of six, that of ten in fewer than one of a hundred.
 LARGE = 1.0
+# Share of photographs without labels that may be defective: more than any line lives with for long, and no more than
+# moves the median by a third of a standard deviation.
+MOST_DEFECTIVE = 0.2
 _TRAINING = "the held-out good training images"
 # Objects of one side up to which SciPy's test counts out the exact distribution.
 _EXACT_UP_TO = 8
@@ -173,6 +177,27 @@ def on_line(held_out: Sequence[Record], scores: np.ndarray) -> tuple[np.ndarray,
         if one.said:
             moved[~of_line & (held.category == name)] += one.difference
     return moved, found
+
+
+def of_unlabelled(held_out: Predictions, recent: np.ndarray) -> Shift:
+    """How photographs without labels score beside held-out good ones, if at most `MOST_DEFECTIVE` are defective.
+
+    Defects raise scores too. So that photographs score higher is shown only if what is left without the highest
+    `MOST_DEFECTIVE` of them does; the size is that of all, which is a little too large where some are defective.
+
+    Args:
+      held_out: good rows of one category.
+      recent: float [N], N at least 1; each shows an object of its own.
+    """
+    names = [f"recent/{i}" for i in range(len(recent))]
+    good = ["good"] * len(recent)
+    of_all = Predictions.from_columns(names, ["recent"] * len(recent), good, [0] * len(recent), good, recent)
+    found = compare(held_out, of_all)
+    if found.higher <= 0.5:
+        return found
+    kept = np.argsort(recent)[: max(1, math.ceil(len(recent) * (1 - MOST_DEFECTIVE)))]
+    left = compare(held_out, of_all.select(kept))
+    return dataclasses.replace(found, p=left.p if left.higher > 0.5 else 1.0)
 
 
 def note(found: Mapping[str, Shift]) -> str:

@@ -9,6 +9,7 @@ from mvtec_tf.data.protocol import Budget
 from mvtec_tf.errors import UsageError
 from mvtec_tf.heads.settings import HEADS, NEED_LABELS, TYPE_HEADS, HeadSettings, check_budget
 from mvtec_tf.jobs import recipes, unread
+from mvtec_tf.jobs.fields import CLEAN
 from mvtec_tf.jobs.settings import FitSettings, LabelEfficiencySettings, PretrainSettings, TrainClassifierSettings
 from mvtec_tf.label_efficiency import grid as grid_lib
 
@@ -62,6 +63,11 @@ def of_fit(said: FitSettings) -> tuple[FitSettings, HeadSettings, Budget]:
             f"`label_budget`={settings.label_budget}: `protocol`=study needs a share above 0, such as 0.1."
         )
     check_budget(head.name, budget)
+    if settings.unlabelled is not None and (budget != 0 or settings.protocol != CLEAN):
+        raise UsageError(
+            f"`unlabelled`={settings.unlabelled}: goes with `protocol`=clean and `label_budget`=0, found "
+            f"{settings.protocol} and {settings.label_budget}. Labelled good images say better how the line is."
+        )
     if settings.study_head and budget == 0:
         raise UsageError("`study_head`: it learns from labels, and `label_budget`=0 buys none. Leave it out.")
     return settings, head, budget

@@ -1,9 +1,11 @@
 """Fitting a light head on a frozen encoder with few labels or none, and judging it on images that nobody has seen."""
 
+from collections.abc import Sequence
+
 from mvtec_tf.data import protocol
 from mvtec_tf.data.protocol import Cut
 from mvtec_tf.heads.settings import HeadSettings
-from mvtec_tf.jobs import checks, encoders, judging, opening, probe, probe_features, recipes, study_head
+from mvtec_tf.jobs import checks, encoders, judging, opening, probe, probe_features, recipes, study_head, unlabelled
 from mvtec_tf.jobs.settings import FitSettings
 from mvtec_tf.run_directory import RunDirectory
 from mvtec_tf.study import protocol as study
@@ -34,13 +36,14 @@ def fit(said: FitSettings) -> RunDirectory:
         cut = protocol.one_class(records)
     else:
         cut = protocol.clean(records, budget, settings.seed)
+    recent = unlabelled.find(settings.unlabelled, cut, limit)
     # Before the run directory is made: a wrong name leaves nothing behind.
     source = probe_features.find_source(settings.encoder, settings.features, maps)
     if source is not None:
         settings = _settled(settings, said, source)
     # The study's head is kept in its graph alone.
     results = opening.RESULTS if settings.is_study else (*opening.RESULTS, "head.npz")
-    with opening.opened("fit_probe", settings, records, skipped, results) as run:
+    with opening.opened("fit_probe", settings, records, skipped, results, recent) as run:
         if run.finished:
             return run
         if source is None:
@@ -48,7 +51,7 @@ def fit(said: FitSettings) -> RunDirectory:
             run.note(network={"weights": words})
             source = probe_features.Source(encoder)
         features = source.features(run, cut, lambda stages: recipes.feature_settings(settings, stages, maps))
-        _fit_and_judge(run, settings, head, features, cut, labels_used)
+        _fit_and_judge(run, settings, head, features, cut, labels_used, recent)
         judging.finish(run)
         return run
 
@@ -67,11 +70,12 @@ def _fit_and_judge(
     features: probe_features.Features,
     cut: Cut,
     labels_used: int | None,
+    recent: Sequence[str],
 ) -> None:
     if settings.is_study:
         run.note(labels_used=labels_used)
         study_head.fit_and_judge_by_the_study(run, settings, features, labels_used)
         return
-    probe.fit_and_judge(run, settings, features, head)
+    probe.fit_and_judge(run, settings, features, head, recent)
     if settings.study_head and cut.labelled:
         study_head.fit_and_judge_study_head(run, settings, features)

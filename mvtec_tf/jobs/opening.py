@@ -1,6 +1,7 @@
 """Opening a run: its images, which of them can be used, its directory."""
 
 import contextlib
+import hashlib
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
 
@@ -95,6 +96,7 @@ def opened(
     records: Sequence[Record],
     skipped: Sequence[Unreadable] = (),
     results: Sequence[str] | None = RESULTS,
+    beside: Sequence[str] = (),
 ) -> Iterator[RunDirectory]:
     """Yields the run of the settings, this process' own until the block ends.
 
@@ -107,10 +109,15 @@ def opened(
       records: the images that are used.
       skipped: images that were left out; they are listed in run.json and in the report.
       results: what a finished run must have, or it is completed; None: the job looks for itself.
+      beside: files of photographs that are no images of the run and yet decide what comes out.
     """
     _look_at_copies(records)
+    fingerprint = records_lib.fingerprint(records)
+    if beside:
+        contents = "".join([fingerprint, *sorted(map(files.sha256, beside))])
+        fingerprint = hashlib.sha256(contents.encode()).hexdigest()
     data = {
-        "fingerprint": records_lib.fingerprint(records),
+        "fingerprint": fingerprint,
         "images": len(records),
         "categories": sorted({record.category for record in records}),
     }

@@ -1,7 +1,7 @@
 """The steps of `fit` (the binary fit_probe) after the features: a head on them, its export, its judgement."""
 
 import pathlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from mvtec_tf.heads.file import save_head
 from mvtec_tf.heads.fitting import FittedProbe, fit_probe
 from mvtec_tf.heads.make import make_head
 from mvtec_tf.heads.settings import SCORE_UNITS, HeadSettings
-from mvtec_tf.jobs import judging, probe_features
+from mvtec_tf.jobs import judging, probe_features, unlabelled
 from mvtec_tf.jobs.probe_features import Features
 from mvtec_tf.jobs.settings import FitSettings
 from mvtec_tf.run_directory import RunDirectory
@@ -36,11 +36,13 @@ _NAMES = (
 )
 
 
-def fit_and_judge(run: RunDirectory, settings: FitSettings, features: Features, kind: HeadSettings) -> None:
+def fit_and_judge(
+    run: RunDirectory, settings: FitSettings, features: Features, kind: HeadSettings, recent: Sequence[str] = ()
+) -> None:
     """Fits the head on train_good and labelled, exports it, and judges the exported graph.
 
     A head that names defects is judged twice: once like every other one, by how well its score parts good from
-    defective; and by the names.
+    defective; and by the names. The threshold rests on the files `recent` where they score higher, see `unlabelled`.
     """
     cut, of_types = features.cut, settings.task == "defect_type"
 
@@ -59,9 +61,11 @@ def fit_and_judge(run: RunDirectory, settings: FitSettings, features: Features, 
     with run.timed("score"):
         signature = saved_model.load(run.saved_model).signatures["serving_default"]
         served = scoring.run_signature(signature, [record.file for record in cut.evaluate], 32, "scored")
+        newest = scoring.run_signature(signature, recent, 32, "scored")["anomaly_score"] if recent else np.empty(0)
+    moved, basis = unlabelled.moved(run, newest, [cut.fit[i] for i in fitted.calibrate], fitted)
     scores = head.decision_function(features.frozen)
     known = () if of_types else probe_features.pretrained_paths(features.encoder)
-    table = table_of(fitted, cut, scores, served["anomaly_score"], served.get("probability"), known)
+    table = table_of(moved, cut, scores, served["anomaly_score"], served.get("probability"), known)
     judging.note_labels(run, cut.labelled, SCORE_UNITS[kind.name])
     notes = [("Labels", " ".join([labels_note(cut), *fitted.warnings]))]
     title = f"Frozen encoder with a {kind.name} head"
@@ -71,7 +75,7 @@ def fit_and_judge(run: RunDirectory, settings: FitSettings, features: Features, 
         title += " that names the defect"
         notes.append(("Names of defects", _NAMES))
     notes += note_line(run, line)
-    maps, basis = _heat_maps(run, settings, cut), shift.basis(line)
+    maps, basis = _heat_maps(run, settings, cut), basis or shift.basis(line)
     judging.judge_run(run, settings, table, title, notes, evaluated=cut.evaluate, heat_maps=maps, basis=basis)
     if of_types:
         _judge_names(run, cut, head, served[TYPE_SCORES], title)

@@ -1,0 +1,111 @@
+"""Recent photographs without labels: a threshold that no label was bought for is raised with how they score."""
+
+import os
+from collections.abc import Sequence
+
+import numpy as np
+
+from mvtec_tf import files
+from mvtec_tf.data.decoding import image_store, unreadable
+from mvtec_tf.data.protocol import Cut
+from mvtec_tf.data.record import Record
+from mvtec_tf.errors import LeakError, UserError
+from mvtec_tf.evaluation import shift, table
+from mvtec_tf.evaluation.shift import MOST_DEFECTIVE, Shift
+from mvtec_tf.evaluation.table import Predictions
+from mvtec_tf.heads.fitting import FittedProbe
+from mvtec_tf.run_directory import RunDirectory
+from mvtec_tf.serving import inputs
+
+# The median of so many good parts is known to 0.4 standard deviations.
+LEAST = 10
+
+
+def find(folder: str | None, cut: Cut, max_pixels: int) -> tuple[str, ...]:
+    """The photographs of a folder, each content once; none where no folder is named.
+
+    Args:
+      folder: that was named, or None.
+      cut: the images of the run, which may not be among them.
+      max_pixels: most pixels of a photograph.
+
+    Raises:
+      UserError: no such folder, too few photographs in it, one that cannot be read, one that was fitted on, or several
+        categories that they might be of.
+      LeakError: one of them is evaluated.
+    """
+    if folder is None:
+        return ()
+    where = f"`unlabelled`={folder}"
+    if not os.path.isdir(folder):
+        what = "a file" if os.path.exists(folder) else "nothing"
+        raise UserError(f"{where}: expected a folder of photographs, found {what}.")
+    categories = sorted({record.category for record in cut.fit})
+    if len(categories) > 1:
+        raise UserError(
+            f"{where}: nothing says which of the {len(categories)} categories a photograph without a label shows. Fit "
+            f"each by itself (`categories`={categories[0]})."
+        )
+    found = {files.sha256(path): path for path in reversed(inputs.expand([folder], say=print))}
+    for records, error, what in (
+        (cut.evaluate, LeakError, "is evaluated, and the threshold may not have seen it"),
+        (cut.fit, UserError, "was fitted on, so it says nothing of new ones"),
+    ):
+        known = [(found[digest], record) for record in records if (digest := files.sha256(record.file)) in found]
+        if known:
+            path, record = known[0]
+            more = f" (and {len(known) - 1} more such)" if known[1:] else ""
+            raise error(f"{where}: {path} is the image {record.path}{more}, which {what}. Take it out of the folder.")
+    if len(found) < LEAST:
+        raise UserError(
+            f"{where}: {len(found)} photographs of different contents, and at least {LEAST} are needed: fewer do not "
+            "say how high good parts score today."
+        )
+    recent = tuple(sorted(found.values()))
+    _, bad = image_store.check([Record(path, path, "", "", 0, "", path) for path in recent], max_pixels)
+    unreadable.refuse(bad, len(recent))
+    return recent
+
+
+def moved(
+    run: RunDirectory, recent: np.ndarray, held_out: Sequence[Record], fitted: FittedProbe
+) -> tuple[FittedProbe, str]:
+    """The head with its held-out scores raised to where recent photographs score, if those score higher.
+
+    They are never lowered: photographs that score lower may be fewer objects, or easier ones, than those to come, and
+    then the threshold would stop more good parts than it promises.
+
+    Args:
+      run: is told what was found.
+      recent: float [N], scores of the photographs of `find`; none: nothing is done.
+      held_out: the good images that `fitted` has out-of-fold scores of.
+      fitted: the head.
+
+    Returns:
+      The head, and what the threshold rests on, see `summary.sentences`.
+    """
+    if not len(recent):
+        return fitted, ""
+    held = Predictions.from_rows(table.rows(held_out, "calibrate", fitted.calibrate_scores))
+    found = shift.of_unlabelled(held, recent)
+    rises = found.said and found.is_upward
+    basis = words(found, rises, above_all=bool(recent.min() > held.score.max()))
+    run.note(unlabelled=found.as_json() | {"raised_by": found.difference if rises else 0.0})
+    print(basis, flush=True)
+    return fitted.with_scores(held_out, held.score + found.difference) if rises else fitted, basis
+
+
+def words(found: Shift, rises: bool, above_all: bool) -> str:
+    """What the report says first of the photographs, and what they cannot say."""
+    share = f"{100 * MOST_DEFECTIVE:g} %"
+    count = f"{found.evaluated} photographs without labels"
+    told = found.in_words(f"The {count}", "the held-out good training images")
+    if not rises:
+        return f"{told}, so the threshold was left as it is."
+    text = (
+        f"The threshold rests on {count}: {told[0].lower()}{told[1:]}, and the held-out scores were raised by as much. "
+        f"The test takes the highest {share} for defects; if more are, which no score can tell, defects will pass."
+    )
+    if above_all:
+        text += " All of them score above every held-out good image: look at some before you believe the threshold."
+    return text
