@@ -50,6 +50,13 @@ def is_defective(word: str) -> bool:
     return bare(word) in _DEFECTIVE
 
 
+def label_of(word: str) -> int | None:
+    """0 for a word for good or "0", 1 for one for defective or "1", None for any other."""
+    if word in ("0", "1"):
+        return int(word)
+    return 0 if is_good(word) else 1 if is_defective(word) else None
+
+
 def sounds_good(word: str) -> bool:
     """Whether a name, though no common word for good, says so nearly enough (`good_images`) to be no type of defect."""
     if is_good(word) or is_defective(word):

@@ -51,6 +51,7 @@ def findings(found: Exploration) -> list[Finding]:
         _groups_in_both(found.records),
         _unreadable(found),
         *_of_masks(found),
+        _suspects(found),
         *_of_files(found),
         _small_classes(found),
         _telling_brightness(found.looks),
@@ -177,6 +178,17 @@ def _of_masks(found: Exploration) -> Iterator[Finding]:
         "The mask is taken to be drawn on the upright image. That has the same size as the stored one, so only a look "
         "tells whether this is so.",
         tuple(f"{mask.record.path}: {mask.width} x {mask.height}" for mask in either),
+    )
+
+
+def _suspects(found: Exploration) -> Finding:
+    items = tuple(f"{one.record.path}: {one.why}, by {one.score:.1f}" for one in found.suspects or ())
+    return Finding(
+        "suspect_labels",
+        f"{counted(len(items), 'label')} that other images speak against",
+        "Look at these, worst first. Where a label is wrong, say so in the column label of suspects.csv; some are only "
+        "hard to tell.",
+        items,
     )
 
 

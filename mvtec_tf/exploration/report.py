@@ -14,7 +14,7 @@ import numpy as np
 from markupsafe import Markup
 
 from mvtec_tf import files
-from mvtec_tf.evaluation.report import page
+from mvtec_tf.evaluation.report import page, suspects
 from mvtec_tf.evaluation.report.canvas import DEFECTIVE_COLOUR, GOOD_COLOUR
 from mvtec_tf.evaluation.report.page import Cell, Column, Listing, Section, Table
 from mvtec_tf.exploration import duplicates
@@ -89,6 +89,7 @@ def render(found: Exploration, attention: Sequence[Finding], said: Sequence[str]
     sections = [
         _attention(attention),
         _duplicates(found, thumbnails),
+        None if found.suspects is None else suspects.section(found.suspects),
         _counts(found),
         _storage(found),
         _light(found),

@@ -14,6 +14,7 @@ import numpy as np
 from mvtec_tf.data import masks, walk, words
 from mvtec_tf.data.pillow_images import UnreadableImageError
 from mvtec_tf.data.record import Record
+from mvtec_tf.evaluation.report.suspects import Suspect
 from mvtec_tf.exploration import duplicates as explore_duplicates
 from mvtec_tf.exploration import masks as explore_masks
 from mvtec_tf.exploration.duplicates import Pair
@@ -43,6 +44,7 @@ class Exploration:
       masks: of the defective images of categories with masks.
       orphan_masks: (file, why) of masks that no image claims.
       ignored: files among the images that the scanner takes for none.
+      suspects: images whose labels the others speak against; None: nobody has looked, for want of features.
     """
 
     records: tuple[Record, ...]
@@ -52,6 +54,7 @@ class Exploration:
     masks: tuple[MaskLook, ...]
     orphan_masks: tuple[tuple[str, str], ...]
     ignored: tuple[str, ...]
+    suspects: tuple[Suspect, ...] | None = None
 
 
 def explore(records: Sequence[Record], progress: Callable[[int], None] = lambda done: None) -> Exploration:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from mvtec_tf import files
+from mvtec_tf.evaluation.report import suspects
 from mvtec_tf.exploration import findings as explore_findings
 from mvtec_tf.exploration.findings import Finding
 from mvtec_tf.exploration.survey import Exploration
@@ -23,7 +24,8 @@ _MASK_COLUMNS = ("path", "category", "defect", "state", "area", "mask_width", "m
 
 
 def write_tables(out_dir: files.PathLike, found: Exploration) -> None:
-    """Writes `images.csv`, `duplicates.csv`, `unreadable.csv` and `defect_area.csv`; each is there, if empty.
+    """Writes `images.csv`, `duplicates.csv`, `unreadable.csv` and `defect_area.csv`; each is there, if empty. And
+    `suspects.csv`, if labels were looked at.
 
     Areas are shares of the image, 0 to 1; brightness and contrast are grey values, 0 to 255.
     """
@@ -33,6 +35,8 @@ def write_tables(out_dir: files.PathLike, found: Exploration) -> None:
     unreadable = ((one.record.path, one.reason) for one in found.unreadable)
     files.write_csv(out_dir / "unreadable.csv", ("path", "reason"), unreadable)
     files.write_csv(out_dir / "defect_area.csv", _MASK_COLUMNS, _masks(found))
+    if found.suspects is not None:
+        suspects.write(out_dir / suspects.FILE, found.suspects)
 
 
 def document(found: Exploration, attention: Sequence[Finding], sentences: Sequence[str]) -> dict[str, Any]:

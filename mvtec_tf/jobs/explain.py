@@ -18,8 +18,9 @@ from mvtec_tf.errors import UsageError, UserError
 from mvtec_tf.evaluation import embedding
 from mvtec_tf.evaluation.localisation import heatmaps
 from mvtec_tf.evaluation.localisation.heatmaps import EXPORTED, HeatMaps
-from mvtec_tf.evaluation.report import judge
+from mvtec_tf.evaluation.report import judge, suspects
 from mvtec_tf.evaluation.report.judge import Extras
+from mvtec_tf.evaluation.report.page import Section
 from mvtec_tf.evaluation.table import Predictions
 from mvtec_tf.features.feature_graph import encoder_digest
 from mvtec_tf.features.store import FeatureStore
@@ -99,6 +100,7 @@ def explain(settings: ExplainSettings) -> dict[str, Any]:
             seed=settings.seed,
             projector=run / "tensorboard",
             say=lambda text: print(text, flush=True),
+            more=_suspects(run, records),
         )
         document = judge.judge_again(run, extras, f"Run of {record['binary']}", record)
     for figures in document["pixels"].values():
@@ -290,6 +292,11 @@ def _exported(
     features = embedded["embedding"]
     embedding.write(run_dir / EMBEDDING_FILE, evaluate.path.tolist(), features)
     return Explained((HeatMaps(folder, name),), features)
+
+
+def _suspects(run: pathlib.Path, records: Sequence[Record]) -> tuple[Section, ...]:
+    file = run / suspects.FILE
+    return (suspects.section(suspects.read(file, records)),) if file.is_file() else ()
 
 
 def records_of(evaluate: Predictions, records: Sequence[Record]) -> list[Record]:

@@ -1,5 +1,6 @@
 """Judging a run: its table of predictions, its report with photographs and heat maps, its end."""
 
+import dataclasses
 import pathlib
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -12,6 +13,7 @@ from mvtec_tf.evaluation.image_files import ImageFiles
 from mvtec_tf.evaluation.localisation import heatmaps, pixel_metrics
 from mvtec_tf.evaluation.localisation.heatmaps import EXPORTED, GivenMaps, HeatMaps
 from mvtec_tf.evaluation.report.judge import Extras, judge
+from mvtec_tf.evaluation.report.page import Section
 from mvtec_tf.evaluation.table import Row
 from mvtec_tf.graphs import scoring
 from mvtec_tf.graphs.signatures import HEAT_MAP
@@ -36,6 +38,7 @@ def judge_run(
     evaluated: Sequence[Record] = (),
     heat_maps: pathlib.Path | None = None,
     basis: str = "",
+    more: Sequence[Section] = (),
 ) -> dict[str, Any]:
     """Writes the table of predictions, then judges the table as it was written.
 
@@ -54,6 +57,7 @@ def judge_run(
       heat_maps: folder with those of all evaluated images, to be measured against their masks; None: only a few are
         drawn.
       basis: what is to be said of the rows that the threshold rests on, see `summary.sentences`.
+      more: further sections of the report.
     """
     directory = run.path / part
     skipped = [(item["path"], item["reason"]) for item in run.record.get(SKIPPED, [])]
@@ -68,7 +72,7 @@ def judge_run(
         notes,
         run.record | ({"part": part, "score_unit": PLAIN_LOG_ODDS} if part else {}),
         allow_leak=allow_leak,
-        extras=_photographs(run, evaluated, part, heat_maps),
+        extras=dataclasses.replace(_photographs(run, evaluated, part, heat_maps), more=tuple(more)),
         heading=_heading(run, title, part),
         tensorboard=run.tensorboard,
         basis=basis,

@@ -9,6 +9,7 @@ import numpy as np
 from mvtec_tf.data.protocol import Cut
 from mvtec_tf.evaluation import defect_types, shift
 from mvtec_tf.evaluation.defect_types import Call
+from mvtec_tf.evaluation.report import suspects as report_suspects
 from mvtec_tf.evaluation.shift import Shift
 from mvtec_tf.evaluation.table import Row, rows
 from mvtec_tf.features.probe_graph import TYPE_SCORES, Probe, write_probe
@@ -18,7 +19,7 @@ from mvtec_tf.heads.file import save_head
 from mvtec_tf.heads.fitting import FittedProbe, fit_probe
 from mvtec_tf.heads.make import make_head
 from mvtec_tf.heads.settings import SCORE_UNITS, HeadSettings
-from mvtec_tf.jobs import judging, probe_features, unlabelled
+from mvtec_tf.jobs import judging, probe_features, suspects, unlabelled
 from mvtec_tf.jobs.probe_features import Features
 from mvtec_tf.jobs.settings import FitSettings
 from mvtec_tf.run_directory import RunDirectory
@@ -76,7 +77,12 @@ def fit_and_judge(
         notes.append(("Names of defects", _NAMES))
     notes += note_line(run, line)
     maps, basis = _heat_maps(run, settings, cut), basis or shift.basis(line)
-    judging.judge_run(run, settings, table, title, notes, evaluated=cut.evaluate, heat_maps=maps, basis=basis)
+    found = suspects.find(cut.fit, features.fit_rows.pooled, kind.seed)
+    report_suspects.write(run.path / report_suspects.FILE, found)
+    more = [report_suspects.section(found)]
+    judging.judge_run(
+        run, settings, table, title, notes, evaluated=cut.evaluate, heat_maps=maps, basis=basis, more=more
+    )
     if of_types:
         _judge_names(run, cut, head, served[TYPE_SCORES], title)
 

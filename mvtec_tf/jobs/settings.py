@@ -269,19 +269,24 @@ class CompareSettings:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ExploreSettings:
-    """A data set that is to be looked at before any training.
+class ExploreSettings(WeightsSettings):
+    """A data set that is to be looked at before any training; with weights its labels too.
 
     Attributes:
       data_dir: category folder (MVTec layout, or good/ and defective/), folder of such, or CSV file; several with
         commas.
       categories: only these categories; default: all that are found.
       out: folder for the page and the tables; made if missing.
+      features: features of extract_features by which labels are looked at, instead of weights.
+      corrections: suspects.csv with its column label filled in: the images are looked at with these labels, and
+        corrected.csv is written to out, a list for data_dir of every command.
     """
 
     data_dir: tuple[str, ...] = dataclasses.field(metadata={"paths": True})
     categories: tuple[str, ...] = ()
     out: str
+    features: str | None = None
+    corrections: str | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

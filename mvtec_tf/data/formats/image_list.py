@@ -162,14 +162,13 @@ class _Reader:
         )
 
     def _label(self, word: str) -> int:
-        if word in ("0", "1"):
-            return int(word)
-        if not words.is_good(word) and not words.is_defective(word):
+        label = words.label_of(word)
+        if label is None:
             raise _RowError(f"label is {word!r}, expected 0 or {GOOD}, 1 or {DEFECTIVE}")
-        meaning = GOOD if words.is_good(word) else DEFECTIVE
-        if word.casefold() != meaning:
+        meaning = DEFECTIVE if label else GOOD
+        if word.casefold() not in ("0", "1", meaning):
             self._words[word, meaning] += 1
-        return int(meaning == DEFECTIVE)
+        return label
 
     def _existing(self, written: str, column: str) -> str:
         if not written:

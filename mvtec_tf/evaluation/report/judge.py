@@ -17,7 +17,7 @@ from mvtec_tf.evaluation.localisation import pixel_metrics, pixel_section
 from mvtec_tf.evaluation.localisation.heatmaps import GivenMaps, HeatMaps
 from mvtec_tf.evaluation.metrics import Costs, Metric
 from mvtec_tf.evaluation.recorded import METRICS_FILE, TABLE_FILE
-from mvtec_tf.evaluation.report import diagrams, embedding_pictures, gallery, summary
+from mvtec_tf.evaluation.report import diagrams, embedding_pictures, gallery, summary, suspects
 from mvtec_tf.evaluation.report import pictures as figures
 from mvtec_tf.evaluation.report import run_report as report
 from mvtec_tf.evaluation.report.canvas import Picture
@@ -34,6 +34,7 @@ _MORE_KINDS = (
     pixel_section.KIND,
     *(f"{gallery.KIND}_{name}" for name in ("misses", "false_alarms")),
     *embedding_pictures.KINDS,
+    suspects.KIND,
 )
 
 
@@ -52,6 +53,7 @@ class Extras:
       say: is told what takes a while.
       about_files: what must be known to read the masks, a sentence each.
       explain: paths of a few images -> their heat maps, made when they are to be shown; None: nothing can make them.
+      more: sections that are there already, last.
     """
 
     files: Mapping[str, ImageFiles] = dataclasses.field(default_factory=dict)
@@ -64,6 +66,7 @@ class Extras:
     say: Callable[[str], None] = lambda text: None
     about_files: tuple[str, ...] = ()
     explain: Callable[[Sequence[str]], GivenMaps] | None = None
+    more: tuple[Section, ...] = ()
 
     def sections(self, judged: Assessment, evaluate: Predictions) -> list[Section]:
         """The sections, in the order of the page.
@@ -82,7 +85,7 @@ class Extras:
         found.append(gallery.section(judged, evaluate, self.files, self.maps, self.explain))
         if self.features is not None:
             found.append(self._embedding(evaluate))
-        return found
+        return [*found, *self.more]
 
     def _embedding(self, evaluate: Predictions) -> Section:
         try:

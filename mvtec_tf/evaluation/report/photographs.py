@@ -73,9 +73,9 @@ def panes(path: str, files: ImageFiles, maps: Sequence[HeatMaps | GivenMaps]) ->
 
 
 def jpeg(images: Sequence[Image.Image]) -> bytes:
-    """Images of one height side by side on white, as a JPEG file; the same images give the same bytes."""
+    """Images side by side on white, as a JPEG file; the same images give the same bytes."""
     width = sum(image.width for image in images) + _GAP * (len(images) - 1)
-    sheet = Image.new("RGB", (width, images[0].height), "white")
+    sheet = Image.new("RGB", (width, max(image.height for image in images)), "white")
     left = 0
     for image in images:
         sheet.paste(image, (left, 0))
