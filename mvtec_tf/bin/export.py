@@ -11,4 +11,4 @@ from mvtec_tf.bin import entry
 from mvtec_tf.serving.settings import ExportSettings
 
 if __name__ == "__main__":
-    entry.run("mvtec_tf.serving.export.export", ExportSettings, ExportSettings.check)
+    entry.run("mvtec_tf.jobs.export.export", ExportSettings, ExportSettings.check)

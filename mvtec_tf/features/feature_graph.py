@@ -15,6 +15,7 @@ from mvtec_tf.errors import UsageError, UserError
 from mvtec_tf.graphs import saved_model
 from mvtec_tf.heads.frozen import FrozenFeatures
 from mvtec_tf.networks import patch_maps, pooling
+from mvtec_tf.networks.copies import FLOAT32
 
 PIXELS_SIGNATURE = "embed_pixels"
 
@@ -96,6 +97,7 @@ class FeatureGraph(tf.Module):
     Attributes:
       settings: as given.
       max_pixels: the encoder's own limit of what it decodes, which holds for what is made of it too.
+      precision: number format of the encoder's network, float32 or bfloat16.
 
     Raises:
       UserError: the encoder was exported without maps.
@@ -123,6 +125,7 @@ class FeatureGraph(tf.Module):
         self._tile = pixels.height_and_width(card["image_size"])
         # Encoders of older versions have no limit of their own.
         self.max_pixels = int(card.get("max_pixels", pixels.MAX_PIXELS))
+        self.precision = card.get("precision", FLOAT32)
 
     @property
     def key(self) -> FeatureKey:

@@ -41,6 +41,11 @@ class Probe(tf.Module):
         return self._graph.max_pixels
 
     @property
+    def precision(self) -> str:
+        """Number format of the encoder's network, float32 or bfloat16."""
+        return self._graph.precision
+
+    @property
     def categories(self) -> tuple[str, ...]:
         """The names behind the numbers of `category`."""
         return tuple(self._head.heads)
@@ -90,4 +95,5 @@ def write_probe(path: files.PathLike, probe: Probe, card: Mapping[str, Any]) -> 
     height, width = probe.image_size
     facts = {"kind": "probe", "image_size": height if height == width else [height, width]}
     facts |= {"categories": list(probe.categories), "types": list(probe.types), "max_pixels": probe.max_pixels}
+    facts["precision"] = probe.precision
     saved_model.write_module(path, probe, signatures.of_module(probe), dict(card) | facts)

@@ -16,7 +16,7 @@ from mvtec_tf.graphs import saved_model
 from mvtec_tf.keras_settings import keras
 from mvtec_tf.networks.backbone import EMBEDDING, build_backbone
 from mvtec_tf.networks.classifier import POOLED, build_classifier, log_odds
-from mvtec_tf.networks.copies import stable_paths
+from mvtec_tf.networks.copies import BFLOAT16, in_bfloat16, stable_paths
 from mvtec_tf.networks.fold import fold_batch_norm
 
 # Of a linear head; every other array makes a score that is no sum over features.
@@ -67,10 +67,7 @@ def rebuild_classifier(path: files.PathLike, settings: Mapping[str, Any]) -> Reb
     Raises:
       UserError: the SavedModel is not of such a network.
     """
-    backbone = build_backbone(
-        settings["backbone"], settings["image_size"], cut_after_stage=settings.get("backbone_stages", 0)
-    )
-    network = _restored(build_classifier(backbone), path)
+    network = classifier_of(path, settings)
     last = network.get_layer(POOLED).input
     head = keras.Model(last, [log_odds(network.output)])
     # Layers of its own: Grad-CAM asks each layer for its output, and a shared one answers for its first network.
@@ -91,18 +88,31 @@ def rebuild_probe(encoder: files.PathLike, feature_layers: Sequence[str], arrays
       UserError: the head is not linear, or the SavedModel not of such a network.
     """
     weights, bias = _linear_heads(arrays)
-    card = saved_model.read_card(encoder)
-    settings = card["run"]
-    backbone = build_backbone(
-        settings["backbone"], card["image_size"], cut_after_stage=settings.get("backbone_stages", 0)
-    )
-    network = _restored(backbone.model, encoder)
-    names = tuple(backbone.stages[-1] if name == EMBEDDING else name for name in feature_layers)
-    found = [network.get_layer(name).output for name in names]
+    network = encoder_of(encoder)
+    end = saved_model.read_card(encoder)["stages"][-1]
+    names = tuple(end if name == EMBEDDING else name for name in feature_layers)
+    found = [keras.ops.cast(network.get_layer(name).output, "float32") for name in names]
     maps = [keras.Input(output.shape[1:], name=f"map_{index}") for index, output in enumerate(found)]
     averages = [layers.GlobalAveragePooling2D()(one) for one in maps]
     parts = _LinearParts(weights, bias, arrays["means"], arrays["scale"], name="score_parts")(averages)
     return Rebuilt(keras.Model(network.inputs, found), keras.Model(maps, list(parts)), names)
+
+
+def classifier_of(path: files.PathLike, settings: Mapping[str, Any]) -> keras.Model:
+    """The network of a classifier's SavedModel, batch norm folded; see `rebuild_classifier`."""
+    backbone = build_backbone(
+        settings["backbone"], settings["image_size"], cut_after_stage=settings.get("backbone_stages", 0)
+    )
+    return _restored(build_classifier(backbone), path)
+
+
+def encoder_of(path: files.PathLike) -> keras.Model:
+    """The network of an encoder's SavedModel, batch norm folded. Raises UserError: it is none of this version."""
+    card = saved_model.read_card(path)
+    settings, size = card["run"], card["image_size"]
+    backbone = build_backbone(settings["backbone"], size, cut_after_stage=settings.get("backbone_stages", 0))
+    network = _restored(backbone.model, path)
+    return in_bfloat16(network) if card.get("precision") == BFLOAT16 else network
 
 
 def _linear_heads(arrays: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

@@ -20,6 +20,7 @@ from mvtec_tf.graphs.signatures import IMAGE_BYTES, Signature
 from mvtec_tf.keras_settings import keras
 from mvtec_tf.networks import architecture
 from mvtec_tf.networks.backbone import EMBEDDING, Backbone
+from mvtec_tf.networks.copies import BFLOAT16, FLOAT32, in_bfloat16
 from mvtec_tf.networks.fold import fold_batch_norm
 
 __all__ = ["CARD", "EXTRA", "load", "newest", "read_card"]
@@ -45,7 +46,7 @@ def write_classifier(
         max_pixels=max_pixels,
         batch_norm={"folded": len(folded.folded), "kept": list(folded.kept)},
     )
-    _write_keras(path, [folded.model], signatures.of_classifier(folded.model, max_pixels), card)
+    write_folded(path, folded.model, card)
 
 
 def write_encoder(
@@ -54,6 +55,7 @@ def write_encoder(
     card: Mapping[str, Any],
     layers: Sequence[str] = (),
     max_pixels: int = pixels.MAX_PIXELS,
+    precision: str = FLOAT32,
 ) -> None:
     """Writes a frozen encoder with its batch norm folded. Its outputs are named like layers: the last one of every
     stage, and `layers`.
@@ -71,18 +73,48 @@ def write_encoder(
       card: what a reader needs to know of it, JSON.
       layers: more layers than the stages' last ones.
       max_pixels: images that are larger are refused, see `pixels.decode`.
+      precision: number format of the network, float32 or bfloat16; what it answers is float32.
 
     Raises:
       UsageError: the network has no such layer, or its output is no map.
     """
     names = tuple(dict.fromkeys((*backbone.stages, *layers)))
     network = fold_batch_norm(backbone.model).model
+    height, width = network.input_shape[1:3]
+    size = height if height == width else [height, width]
+    card = dict(card, kind="encoder", image_size=size, stages=backbone.stages, middle_stages=backbone.middle_stages)
+    card |= {"max_pixels": max_pixels, "precision": precision}
+    card["architecture"] = architecture.describe(backbone.model, backbone.stages, trained=False)
+    network = in_bfloat16(network) if precision == BFLOAT16 else network
+    write_folded(path, network, dict(card, layers=names))
+
+
+def write_folded(path: files.PathLike, network: keras.Model, card: Mapping[str, Any]) -> None:
+    """Writes a network whose batch norm is folded, with the signatures of its kind.
+
+    Args:
+      path: a new directory.
+      network: of a classifier or an encoder, see `write_classifier` and `write_encoder`.
+      card: what these say of it.
+    """
+    limit = card["max_pixels"]
+    if card["kind"] == "classifier":
+        models, endpoints = [network], signatures.of_classifier(network, limit)
+    else:
+        models, endpoints = _of_encoder(network, card["layers"], card["image_size"], limit)
+    _write_keras(path, models, endpoints, card)
+
+
+def _of_encoder(
+    network: keras.Model, names: Sequence[str], size: pixels.Size, max_pixels: int
+) -> tuple[list[keras.Model], dict[str, Signature]]:
+    """What is to be tracked, and name -> signature."""
     maps = {name: _map_of(network, name) for name in names} | {EMBEDDING: network.output}
+    # A network in bfloat16 gives the numbers that it has, in the format in which all that follows computes.
+    maps = {name: keras.ops.cast(value, "float32") for name, value in maps.items()}
     outputs = {name: keras.layers.GlobalAveragePooling2D()(value) for name, value in maps.items()}
     models = [keras.Model(network.inputs, outputs), keras.Model(network.inputs, maps)]
     averages, mapper = (signatures.also_empty(functools.partial(model, training=False)) for model in models)
-    height, width = backbone.model.input_shape[1:3]
-    size = height if height == width else [height, width]
 
     def embed(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
         return averages(pixels.decode_batch(image_bytes, size, max_pixels))
@@ -90,17 +122,13 @@ def write_encoder(
     def embed_maps(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
         return mapper(pixels.decode_batch(image_bytes, size, max_pixels))
 
-    card = dict(card, kind="encoder", image_size=size, stages=backbone.stages, middle_stages=backbone.middle_stages)
-    card["max_pixels"] = max_pixels
-    card["architecture"] = architecture.describe(backbone.model, backbone.stages, trained=False)
-    images = tf.TensorSpec([None, height, width, 3], tf.uint8, name="images")
-    endpoints = {
+    images = tf.TensorSpec([None, *network.input_shape[1:]], tf.uint8, name="images")
+    return models, {
         "serving_default": Signature(embed, IMAGE_BYTES),
         "embed": Signature(embed, IMAGE_BYTES),
         "embed_maps": Signature(embed_maps, IMAGE_BYTES),
         "embed_pixels": Signature(mapper, images),
     }
-    _write_keras(path, models, endpoints, dict(card, layers=names))
 
 
 def write_module(

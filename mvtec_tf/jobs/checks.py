@@ -16,7 +16,7 @@ from mvtec_tf.label_efficiency import grid as grid_lib
 START = "start"
 NO_RECIPE = "none"
 # They say what the encoder START is made of.
-_OF_START = ("weights", "weights_partial", "backbone", "image_size", "image_shape")
+_OF_START = ("weights", "weights_partial", "backbone", "image_size", "image_shape", "precision")
 _OF_THRESHOLD = ("threshold_method", "threshold_per", "target_recall", "target_specificity")
 # The study's head sees the encoder's last output, as it is.
 _NOT_OF_THE_STUDY = (

@@ -15,7 +15,7 @@ from mvtec_tf.jobs.fields import EncoderFields
 from mvtec_tf.jobs.settings import LabelEfficiencySettings
 from mvtec_tf.networks.backbone import EMBEDDING, build_backbone
 from mvtec_tf.run_directory import read_finished
-from mvtec_tf.training import loop
+from mvtec_tf.training import loop, precision
 
 
 def resolve_encoder(name: str, setting: str = "encoder") -> pathlib.Path:
@@ -102,5 +102,7 @@ def write_start(
     print(words, flush=True)
     provenance = settings_lib.recorded(settings) | {"image_size": side}
     card = {"run": provenance, "weights": words, "pretrain_images": []}
-    saved_model.write_encoder(path, built, card, [one for one in layers if one != EMBEDDING], settings.max_pixels)
+    named = [one for one in layers if one != EMBEDDING]
+    number_format = precision.of_graph(settings.precision)
+    saved_model.write_encoder(path, built, card, named, settings.max_pixels, number_format)
     return words

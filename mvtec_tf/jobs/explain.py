@@ -23,7 +23,6 @@ from mvtec_tf.evaluation.report.judge import Extras
 from mvtec_tf.evaluation.report.page import Section
 from mvtec_tf.evaluation.table import Predictions
 from mvtec_tf.features.feature_graph import encoder_digest
-from mvtec_tf.features.store import FeatureStore
 from mvtec_tf.graphs import grad_cam, rebuild, saved_model, scoring
 from mvtec_tf.graphs.rebuild import Rebuilt
 from mvtec_tf.graphs.signatures import EMBED, HEAT_MAP
@@ -32,9 +31,10 @@ from mvtec_tf.heads.file import read_head, settings_of
 from mvtec_tf.jobs import extras as extras_lib
 from mvtec_tf.jobs import unread
 from mvtec_tf.jobs.encoders import resolve_encoder
-from mvtec_tf.jobs.probe_features import encoder_of
+from mvtec_tf.jobs.probe_features import encoder_of_run
 from mvtec_tf.jobs.settings import ExplainSettings
 from mvtec_tf.keras_settings import keras
+from mvtec_tf.networks.copies import BFLOAT16, FLOAT32
 from mvtec_tf.ownership import Owned
 from mvtec_tf.run_directory import read_finished
 
@@ -46,8 +46,8 @@ _USE_EXPORTED = "Use `method`=exported."
 EMBEDDING_FILE = "embedding.npz"
 # What maps are of; maps of something else are not kept.
 _KEY_FILE = "maps.json"
-# float32 through one graph, by two roads: with the exported ops and with Keras'.
-_ROADS_AGREE = 1e-3
+# Through one graph, by two roads: with the exported ops and with Keras'.
+_ROADS_AGREE = {FLOAT32: 1e-3, BFLOAT16: 5e-2}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -181,21 +181,10 @@ def _rebuilt(run_dir: pathlib.Path, record: Mapping[str, Any], encoder: str | No
             f"`run`={run_dir}: Grad-CAM explains a head on averages of whole images as they are; this one sees "
             f"patches, tiles, other pooling or shifted brightness. {_USE_EXPORTED}"
         )
-    folder = _encoder(run_dir, record, encoder)
+    folder = resolve_encoder(encoder) if encoder else encoder_of_run(run_dir, record)
     if encoder_digest(folder) != key["encoder"]:
         raise UserError(f"{folder}: not the encoder that the head of {run_dir} was fitted on. Name it with `encoder`.")
     return rebuild.rebuild_probe(folder, key["layers"], arrays)
-
-
-def _encoder(run_dir: pathlib.Path, record: Mapping[str, Any], given: str | None) -> pathlib.Path:
-    if given is not None:
-        return resolve_encoder(given)
-    own, settings = run_dir / "encoder", record["settings"]
-    if own.is_dir():
-        return own
-    if settings.get("encoder"):
-        return resolve_encoder(settings["encoder"])
-    return encoder_of(FeatureStore(settings["features"]))
 
 
 def _gradcam(
@@ -267,7 +256,8 @@ def _write_missing(
 
 def _check_scores(run_dir: pathlib.Path, evaluate: Predictions, start: int, score: np.ndarray) -> None:
     judged = evaluate.score[start : start + len(score)]
-    wrong = np.abs(score - judged) > _ROADS_AGREE * (1 + np.abs(judged))
+    precision = saved_model.read_card(run_dir / "saved_model").get("precision", FLOAT32)
+    wrong = np.abs(score - judged) > _ROADS_AGREE[precision] * (1 + np.abs(judged))
     if wrong.any():
         row = int(np.argmax(wrong))
         raise UserError(

@@ -173,6 +173,8 @@ class WeightsSettings:
       image_size: side in pixels for weights; an encoder has its own. Unset: 224, or the recipe's.
       image_shape: what images are resized to for weights; square: of the side image_size; parts: of its area, as high
         and wide as the training images are shaped. Unset: square, or the recipe's.
+      precision: number format of the network of the weights: float32, or bfloat16, which processors that have it
+        compute faster; auto: bfloat16 where this one has it. What follows the network is float32. Unset: float32.
     """
 
     weights: str | None = None
@@ -180,6 +182,7 @@ class WeightsSettings:
     backbone: str | None = None
     image_size: int | None = number(None, least=1)
     image_shape: Literal["square", "parts"] | None = None
+    precision: Literal["auto", "float32", "bfloat16"] | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -24,7 +24,7 @@ RESULTS = ("saved_model", "predictions.csv", "metrics.json", "report.html")
 _OF_FEATURES = (
     *("encoder", "encoders", "features", "seed", "max_pixels", "recipe_image_size", "categories"),
     *("feature_layers", "pooling", "centre_brightness", "tiles", "neighbourhood"),
-    *("weights", "weights_partial", "backbone", "image_size", "image_shape"),
+    *("weights", "weights_partial", "backbone", "image_size", "image_shape", "precision"),
 )
 
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from mvtec_tf.features.store import ENCODER, FeatureStore
 from mvtec_tf.graphs import saved_model
 from mvtec_tf.heads.frozen import FrozenFeatures
 from mvtec_tf.jobs.encoders import resolve_encoder
+from mvtec_tf.networks.copies import FLOAT32
 from mvtec_tf.run_directory import RunDirectory, read_run
 
 
@@ -43,6 +44,11 @@ class Features:
         """Those of the cut's images, from a store that holds them."""
         records = (*cut.fit, *cut.evaluate)
         return cls(encoder, store.key, cut, store.of(records), store.embeddings_of(records))
+
+    @property
+    def precision(self) -> str:
+        """Number format of the encoder's network, float32 or bfloat16."""
+        return saved_model.read_card(self.encoder).get("precision", FLOAT32)
 
     @property
     def tiled(self) -> bool:
@@ -166,6 +172,21 @@ def encoder_of(store: FeatureStore) -> pathlib.Path:
         f"`features`={store.path}: the encoder that made these features is not with them (looked at {looked}). Name it "
         "with `encoder`, or write the features with extract_features, which keeps it beside them."
     )
+
+
+def encoder_of_run(run: pathlib.Path, record: Mapping[str, Any]) -> pathlib.Path:
+    """The SavedModel of the encoder that a run of fit_probe rests on.
+
+    Args:
+      run: its directory.
+      record: of it.
+    """
+    own, settings = run / ENCODER, record["settings"]
+    if own.is_dir():
+        return own
+    if settings.get("encoder"):
+        return resolve_encoder(settings["encoder"])
+    return encoder_of(FeatureStore(settings["features"]))
 
 
 def check_pretraining(encoder: pathlib.Path, evaluated: Sequence[Record]) -> None:

@@ -118,6 +118,7 @@ def settled(
     square = isinstance(size, int)
     own = {"image_size": size if square else run["image_size"], "image_shape": SQUARE if square else PARTS}
     own |= {"backbone": run.get("backbone", settings.backbone), "weights_partial": False}
+    own["precision"] = card.get("precision", "float32")
     if key is not None:
         own |= {"tiles": "{}x{}".format(*key.tiles), "pooling": tuple(key.pooling), "feature_layers": tuple(key.layers)}
         own |= {"centre_brightness": key.centre_brightness, "neighbourhood": key.neighbourhood}

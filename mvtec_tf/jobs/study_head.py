@@ -57,7 +57,7 @@ def fit_and_judge_by_the_study(
     with run.timed("score"):
         served = scoring.score_files(run.saved_model, [record.file for record in cut.evaluate])
     scores = head.decision_function(features.embedding[len(cut.train_good) :])
-    probe_steps.check_roads(served.score, scores[len(cut.labelled) :])
+    probe_steps.check_roads(served.score, scores[len(cut.labelled) :], features.precision)
     note = (
         f"The protocol of the original study: {labels_used} test images were labelled, {len(cut.labelled)} of them "
         f"fitted, and all {len(cut.evaluate)} test images evaluated, the labelled ones among them."

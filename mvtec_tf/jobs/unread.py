@@ -17,6 +17,7 @@ DEFAULTS = {
     "maps": False,
     "neighbourhood": 3,
     "pooling": ("mean",),
+    "precision": "float32",
     "tiles": "1x1",
 }
 # Setting -> field of `HeadSettings`.

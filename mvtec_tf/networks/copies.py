@@ -11,13 +11,27 @@ from typing import Any
 
 from mvtec_tf.keras_settings import keras
 
+# Number formats of a network that is only served.
+FLOAT32, BFLOAT16 = "float32", "bfloat16"
 # Types of a layer's input that are no number format of a network.
 _INTEGERS = ("uint8", "int32", "int64")
 
 
 def in_float32(model: keras.Model) -> keras.Model:
     """Copies a functional network with its weights and names, whatever number format it was trained in."""
-    return _copy(model, "dtype", lambda dtype: dtype if dtype in _INTEGERS else "float32")
+    return _copy(model, "dtype", lambda dtype: dtype if dtype in _INTEGERS else FLOAT32)
+
+
+def in_bfloat16(model: keras.Model) -> keras.Model:
+    """Copies a functional network, whose maps [B, h, w, C] the copy computes in bfloat16, and all else in float32.
+
+    The weights stay float32, and are rounded where they are used.
+    """
+
+    def makes_maps(layer: keras.Layer) -> bool:
+        return all(len(output.shape) == 4 for output in keras.tree.flatten(layer.output))
+
+    return _copy(model, "dtype", lambda dtype: dtype if dtype in _INTEGERS else "mixed_bfloat16", makes_maps)
 
 
 def with_stable_names(model: keras.Model) -> keras.Model:
@@ -81,12 +95,17 @@ def _snake_case(name: str) -> str:
     return re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower()
 
 
-def _copy(model: keras.Model, key: str, change: Callable[[Any], Any]) -> keras.Model:
+def _copy(
+    model: keras.Model,
+    key: str,
+    change: Callable[[Any], Any],
+    of: Callable[[keras.Layer], bool] = lambda layer: True,
+) -> keras.Model:
     copies: dict[keras.Operation, keras.Operation] = {}
 
     def copy(layer: keras.Operation) -> keras.Operation:
         config = layer.get_config()
-        if isinstance(layer, keras.Layer):
+        if isinstance(layer, keras.Layer) and of(layer):
             config = _changed(config, key, change)
         copies[layer] = type(layer).from_config(config)
         return copies[layer]

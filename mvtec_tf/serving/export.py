@@ -4,6 +4,7 @@ import dataclasses
 import pathlib
 import re
 import shutil
+from collections.abc import Mapping
 from typing import Any
 
 import tensorflow as tf
@@ -14,20 +15,19 @@ from mvtec_tf.errors import UserError
 from mvtec_tf.graphs import saved_model
 from mvtec_tf.graphs.thresholded import ThresholdedModel, Thresholds
 from mvtec_tf.serving import configs, model_card, warmup
-from mvtec_tf.serving.settings import ExportOptions, ExportSettings
+from mvtec_tf.serving.settings import ExportOptions
 
 # Of the run, kept with the export: the evaluation's scores, its figures, the flags that repeat it, and its images.
 _KEPT = ("predictions.csv", "metrics.json", "flags.txt", known_images.FILE)
 
 
-def export(settings: ExportSettings) -> None:
-    """Exports the run and prints where the new version lies. See `export_run`."""
-    settings.check()
-    print(export_run(settings.run, settings.name, settings.saved_models, settings))
-
-
 def export_run(
-    run_dir: files.PathLike, name: str, root: files.PathLike, options: ExportOptions | None = None
+    run_dir: files.PathLike,
+    name: str,
+    root: files.PathLike,
+    options: ExportOptions | None = None,
+    source: files.PathLike | None = None,
+    facts: Mapping[str, Any] | None = None,
 ) -> pathlib.Path:
     """Writes the next version of `name` below `root`, whole or not at all; older ones stay untouched.
 
@@ -39,6 +39,8 @@ def export_run(
       name: of the model.
       root: folder of all models.
       options: see there.
+      source: SavedModel that is exported. None: the run's own.
+      facts: that the card says of it.
 
     Returns:
       The new directory.
@@ -48,9 +50,9 @@ def export_run(
     """
     files.check_text(root, "`saved_models`=")
     run_dir, folder, options = pathlib.Path(run_dir), pathlib.Path(root) / name, options or ExportOptions()
-    source = run_dir / "saved_model"
-    card = saved_model.read_card(source)
-    thresholds = None if card["kind"] == "encoder" else _thresholds(run_dir, options.threshold)
+    source = pathlib.Path(source or run_dir / "saved_model")
+    card = saved_model.read_card(source) | dict(facts or {})
+    thresholds = None if card["kind"] == "encoder" else thresholds_of(run_dir, options.threshold)
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder}: a file of this name is in the way. Choose another `name`.")
     with files.alone_in(folder):
@@ -99,7 +101,8 @@ def _write_extra(directory: pathlib.Path, run_dir: pathlib.Path, card: dict[str,
     model_card.write(extra, model_card.build(run_dir, card, options))
 
 
-def _thresholds(run_dir: pathlib.Path, given: float | None) -> Thresholds:
+def thresholds_of(run_dir: pathlib.Path, given: float | None) -> Thresholds:
+    """The given threshold, or those of a finished run. Raises UserError: it is not finished, or has none."""
     if given is not None:
         return Thresholds(given, "given on the command line")
     file = run_dir / "metrics.json"

@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+from typing import Literal
 
 from mvtec_tf import files
 from mvtec_tf import settings as settings_lib
@@ -46,14 +47,27 @@ class ExportSettings(ExportOptions):
       run: run directory of a finished run.
       name: name of the model.
       saved_models: folder of all exported models.
+      precision: number format of the network: float32, as it was judged, or bfloat16, which processors that have it
+        compute faster. It is exported only if every evaluated image keeps its verdict; auto: then, and where this
+        processor has it, else float32.
+      data_dir: where the run's images are, on which verdicts in bfloat16 are compared.
     """
 
     run: str
     name: str
     saved_models: str = "saved_models"
+    precision: Literal["auto", "float32", "bfloat16"] = "float32"
+    data_dir: tuple[str, ...] = dataclasses.field(default=(), metadata={"paths": True})
 
     def check(self) -> None:
         """Raises UsageError for what a server could not find or answer."""
+        if self.precision == "float32":
+            settings_lib.refuse_unread(self, ["data_dir"], "`precision`=float32 compares nothing")
+        elif not self.data_dir:
+            raise UsageError(
+                f"`precision`={self.precision} compares verdicts on the run's evaluated images. Say with `data_dir` "
+                "where they are."
+            )
         if not configs.is_name(self.name):
             raise UsageError(f"`name`={self.name}: a model's name is one folder name, without any of [ ] \\ * ?")
         if files.PATTERN.search(self.server_root):

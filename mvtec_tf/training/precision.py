@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import tensorflow as tf
 
 from mvtec_tf.keras_settings import keras
+from mvtec_tf.networks.copies import BFLOAT16, FLOAT32
 
 
 def resolve_precision(choice: str) -> str:
@@ -14,6 +15,11 @@ def resolve_precision(choice: str) -> str:
     if choice != "auto":
         return choice
     return "mixed_bfloat16" if tf.config.list_physical_devices("GPU") or _cpu_has_bfloat16() else "float32"
+
+
+def of_graph(choice: str) -> str:
+    """The number format of a network that is only served, float32 or bfloat16; `auto` as for `resolve_precision`."""
+    return FLOAT32 if choice == FLOAT32 or resolve_precision(choice) == FLOAT32 else BFLOAT16
 
 
 def resolve_jit(choice: str) -> bool:

@@ -1,0 +1,116 @@
+"""The steps of export: the run's graph, perhaps with its network in bfloat16, becomes the next version of a model."""
+
+import pathlib
+import tempfile
+
+import numpy as np
+
+from mvtec_tf.data import leaks
+from mvtec_tf.data.formats import scan
+from mvtec_tf.errors import UserError
+from mvtec_tf.evaluation import image_files
+from mvtec_tf.evaluation.report import judge
+from mvtec_tf.evaluation.table import Predictions
+from mvtec_tf.features.feature_graph import FeatureKey, encoder_digest
+from mvtec_tf.features.probe_graph import Probe, write_probe
+from mvtec_tf.graphs import rebuild, saved_model, scoring
+from mvtec_tf.heads.file import load_head, read_head
+from mvtec_tf.jobs.probe_features import encoder_of_run
+from mvtec_tf.networks.copies import BFLOAT16, in_bfloat16
+from mvtec_tf.run_directory import read_finished
+from mvtec_tf.serving import export as export_lib
+from mvtec_tf.serving.settings import ExportSettings
+from mvtec_tf.training import precision
+
+
+def export(settings: ExportSettings) -> None:
+    """Exports the run and prints where the new version lies. See `serving.export.export_run`.
+
+    Raises:
+      UserError: `precision`=bfloat16, and the run has no network that could compute in it, or some verdict differs.
+    """
+    settings.check()
+    source, facts = None, {}
+    with tempfile.TemporaryDirectory() as folder:
+        if precision.of_graph(settings.precision) == BFLOAT16:
+            try:
+                source = write_in_bfloat16(pathlib.Path(settings.run), pathlib.Path(folder))
+                facts = {"precision": BFLOAT16} | compare(settings, source)
+            except UserError as error:
+                if settings.precision == BFLOAT16:
+                    raise
+                source = None
+                print(f"It computes in float32. {error}", flush=True)
+        print(export_lib.export_run(settings.run, settings.name, settings.saved_models, settings, source, facts))
+
+
+def write_in_bfloat16(run: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
+    """Writes the graph of a finished run with the maps of its network in bfloat16.
+
+    The head, and all that is a score, stays in float32.
+
+    Args:
+      run: of train_cnn or fit_probe.
+      folder: for what is made on the way.
+
+    Returns:
+      The SavedModel, in `folder`.
+
+    Raises:
+      UserError: the run has no such network.
+    """
+    record, source, target = read_finished(run, f"`run`={run}"), run / "saved_model", folder / "model"
+    card = saved_model.read_card(source)
+    if card["kind"] == "classifier":
+        network = rebuild.classifier_of(source, record["settings"])
+        saved_model.write_folded(target, in_bfloat16(network), card)
+        return target
+    if card["kind"] != "probe" or not (run / "head.npz").is_file():
+        raise UserError(
+            f"`run`={run}: a run of {record['binary']}, whose export gives no verdicts of a network. Leave `precision` "
+            "out."
+        )
+    key, encoder = read_head(run / "head.npz")[0]["key"], encoder_of_run(run, record)
+    head = load_head(run / "head.npz", key)
+    if encoder_digest(encoder) != key["encoder"]:
+        raise UserError(f"{encoder}: not the encoder that the head of {run} was fitted on.")
+    faster = folder / "encoder"
+    saved_model.write_folded(
+        faster, in_bfloat16(rebuild.encoder_of(encoder)), saved_model.read_card(encoder)
+    )
+    write_probe(target, Probe(faster, FeatureKey.from_json(key), head), card)
+    return target
+
+
+def compare(settings: ExportSettings, model: pathlib.Path) -> dict[str, float | int]:
+    """What differs between the scores of a SavedModel and those of the run that it was made of, on evaluated images.
+
+    Raises:
+      UserError: some verdict differs, or the images are not where they were.
+    """
+    run = pathlib.Path(settings.run)
+    table = judge.predictions_of(run).part(leaks.EVALUATE)
+    categories = read_finished(run, f"`run`={run}")["settings"].get("categories") or []
+    records = scan.scan(settings.data_dir, categories, say=print)
+    found = image_files.from_records(records, table, f"`data_dir`={','.join(settings.data_dir)}")
+    scores = scoring.score_files(model, [found[path].image for path in table.path.tolist()]).score
+    thresholds = export_lib.thresholds_of(run, settings.threshold)
+    limits = np.array([thresholds.categories.get(name, thresholds.value) for name in table.category.tolist()])
+    _refuse_other_verdicts(table, scores, limits)
+    return {
+        "compared_images": len(scores),
+        "largest_difference": float(np.abs(scores - table.score).max()),
+        "standard_deviation_of_scores": float(table.score.std()),
+    }
+
+
+def _refuse_other_verdicts(table: Predictions, scores: np.ndarray, limits: np.ndarray) -> None:
+    other = np.flatnonzero((scores >= limits) != (table.score >= limits))
+    if not len(other):
+        return
+    worst = other[np.argmax(np.abs(scores[other] - table.score[other]))]
+    raise UserError(
+        f"In bfloat16 {len(other)} of the {len(scores)} evaluated images get another verdict, such as "
+        f"{table.path[worst]}: {table.score[worst]:.6g} in float32, {scores[worst]:.6g} in bfloat16, threshold "
+        f"{limits[worst]:.6g}. Nothing was exported in bfloat16."
+    )

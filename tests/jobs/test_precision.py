@@ -1,0 +1,101 @@
+"""A network in bfloat16: what is judged is what is served, and no export changes a verdict."""
+
+import numpy as np
+import pytest
+
+from mvtec_tf.graphs import saved_model, scoring
+from mvtec_tf.networks import copies
+from mvtec_tf.networks.backbone import build_backbone
+from mvtec_tf.networks.fold import fold_batch_norm
+from tests.support.in_process import run_in_process
+
+SMALL = ("--weights=none", "--backbone=resnet10", "--image_size=64")
+
+
+def _run(name, *arguments):
+    return run_in_process(name, *arguments, check=False)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    asked = ("--image_size=64", "--train_good=12", "--test_good=10", "--per_defect=4", "--products=flange")
+    assert _run("make_toy", f"--out={folder}", *asked).returncode == 0
+    return folder / "flange"
+
+
+@pytest.fixture(scope="module")
+def run(data, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run") / "probe"
+    done = _run("fit_probe", f"--data_dir={data}", *SMALL, "--label_budget=0.5", f"--run_dir={folder}")
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def _export(run, data, folder, *flags):
+    asked = (f"--run={run}", f"--data_dir={data}", "--name=probe", f"--saved_models={folder}")
+    return _run("export", *asked, "--precision=bfloat16", *flags)
+
+
+def test_a_copy_in_bfloat16_computes_maps_in_it_and_is_near_the_original():
+    network = fold_batch_norm(build_backbone("resnet10", 64).model).model
+    half = copies.in_bfloat16(network)
+    images = np.random.default_rng(0).integers(0, 256, (4, 64, 64, 3)).astype(np.uint8)
+    one, other = (np.asarray(model(images, training=False), np.float32) for model in (network, half))
+    assert half.output.dtype == "bfloat16"
+    assert 0 < np.abs(one - other).max() < 0.05 * np.abs(one).max()
+
+
+def test_an_export_in_bfloat16_keeps_every_verdict_and_says_how_near_it_is(run, data, tmp_path):
+    done = _export(run, data, tmp_path)
+    assert done.returncode == 0, done.stderr
+    card = saved_model.read_card(tmp_path / "probe" / "1")
+    assert card["precision"] == "bfloat16"
+    assert 0 < card["largest_difference"] < card["standard_deviation_of_scores"]
+    assert card["compared_images"] > 0
+
+
+def test_an_export_that_would_change_a_verdict_is_refused_and_named(run, data, tmp_path):
+    rows = [line.split(",") for line in (run / "predictions.csv").read_text().splitlines()]
+    score, split, path = (rows[0].index(name) for name in ("score", "split", "path"))
+    evaluated = [row for row in rows[1:] if row[split] == "evaluate"]
+    table = {row[path]: float(row[score]) for row in evaluated}
+    assert _export(run, data, tmp_path / "a").returncode == 0
+    served = scoring.score_files(tmp_path / "a" / "probe" / "1", [str(data.parent / name) for name in table]).score
+    exact, half = max(zip(table.values(), served, strict=True), key=lambda one: abs(one[0] - one[1]))
+    between = (exact + float(half)) / 2
+    done = _export(run, data, tmp_path / "b", f"--threshold={between}")
+    assert done.returncode == 1
+    assert "another verdict" in done.stderr
+    assert not list((tmp_path / "b").rglob("saved_model.pb"))
+
+
+@pytest.mark.slow
+def test_a_fit_in_bfloat16_is_served_as_it_was_judged(data, tmp_path):
+    asked = (*SMALL, "--precision=bfloat16", "--label_budget=0.5", f"--run_dir={tmp_path / 'probe'}")
+    done = _run("fit_probe", f"--data_dir={data}", *asked)
+    assert done.returncode == 0, done.stderr
+    assert saved_model.read_card(tmp_path / "probe" / "encoder")["precision"] == "bfloat16"
+    explained = _run("explain", f"--run={tmp_path / 'probe'}", f"--data_dir={data}", "--method=gradcam")
+    assert explained.returncode == 0, explained.stderr
+
+
+def test_an_encoder_cannot_be_had_in_another_precision(run, data, tmp_path):
+    asked = (f"--encoder={run / 'encoder'}", "--precision=bfloat16", f"--run_dir={tmp_path / 'other'}")
+    done = _run("fit_probe", f"--data_dir={data}", *asked)
+    assert done.returncode == 2
+    assert "--precision=bfloat16 (it has float32)" in done.stderr
+
+
+def test_a_run_without_a_network_has_nothing_to_compute_in_bfloat16(data, tmp_path):
+    folder = tmp_path / "grey"
+    assert _run("fit_baseline", f"--data_dir={data}", f"--run_dir={folder}").returncode == 0
+    done = _export(folder, data, tmp_path)
+    assert done.returncode == 1
+    assert "no verdicts of a network" in done.stderr
+
+
+def test_verdicts_are_compared_on_images_that_must_be_named(run, tmp_path):
+    asked = (f"--run={run}", "--name=probe", f"--saved_models={tmp_path}", "--precision=auto")
+    done = _run("export", *asked)
+    assert (done.returncode, "Say with --data_dir where they are" in done.stderr) == (2, True)
