@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from mvtec_tf.data import leaks
-from mvtec_tf.evaluation import intervals, metrics, scope, shift, thresholds, trivial
+from mvtec_tf.evaluation import doubt, intervals, metrics, scope, shift, thresholds, trivial
+from mvtec_tf.evaluation.doubt import Doubt
 from mvtec_tf.evaluation.intervals import Bootstrap, Resampling
 from mvtec_tf.evaluation.metrics import Costs, Metric
 from mvtec_tf.evaluation.sample import Replicates
@@ -77,6 +78,7 @@ class Assessment:
       not_judged: categories of the table without an evaluate row; nothing is known of them.
       leak: how many of the evaluated images had been seen before; None if none had.
       shifts: category -> how its good evaluated images score beside the held-out good ones, where there are both.
+      doubt: what a third verdict comes to; None if nobody is to be asked.
     """
 
     overall: Scope
@@ -91,6 +93,7 @@ class Assessment:
     not_judged: tuple[str, ...] = ()
     leak: Seen | None = None
     shifts: Mapping[str, Shift] = dataclasses.field(default_factory=dict)
+    doubt: Doubt | None = None
 
     @property
     def verdict(self) -> str:
@@ -126,7 +129,8 @@ class Assessment:
             "difference_to_always_defective": forms(self.overall.gains),
             "threshold": self.threshold.as_json(),
             "shift": {name: each.as_json() for name, each in self.shifts.items()},
-            "costs": dataclasses.asdict(self.costs),
+            "costs": self.costs.as_json(),
+            **({"doubt": self.doubt.as_json()} if self.doubt else {}),
             "intervals": dataclasses.asdict(self.bootstrap) | {"level": intervals.LEVEL, "groups": self.groups},
             "confusion": {
                 "overall": _counts(self.overall),
@@ -172,6 +176,7 @@ def assess(
         chosen = threshold if isinstance(threshold, Chosen) else Chosen(thresholds.given(threshold))
     resampling = Resampling(evaluate.path, evaluate.category, evaluate.group, evaluate.label, bootstrap)
     overall, categories, mean = _scopes(evaluate, resampling, chosen, costs)
+    held_out = thresholds.held_out_rows(predictions, rule).rows
     # Images that were used to fit say nothing of new ones.
     limits = {} if leak else {name: chosen.of(name).value for name in categories}
     return Assessment(
@@ -189,7 +194,8 @@ def assess(
         costs=costs,
         not_judged=tuple(name for name in predictions.categories() if name not in categories),
         leak=leak,
-        shifts=shift.by_category(thresholds.held_out_rows(predictions, rule).rows, evaluate, limits),
+        shifts=shift.by_category(held_out, evaluate, limits),
+        doubt=doubt.judge(held_out, evaluate, chosen, costs, resampling),
     )
 
 

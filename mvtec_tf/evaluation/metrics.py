@@ -55,19 +55,25 @@ class Costs:
     Attributes:
       miss: of a defective image called good.
       false_alarm: of a good image called defective.
+      review: of an image that a person looks at, who calls it rightly; None: nobody is asked.
 
     Raises:
-      ValueError: one of them is negative or not finite, or both are 0.
+      ValueError: one of them is negative or not finite, or the first two are 0.
     """
 
     miss: float = 1.0
     false_alarm: float = 1.0
+    review: float | None = None
 
     def __post_init__(self) -> None:
         """Refuses what the attributes may not be."""
         both = (self.miss, self.false_alarm)
-        if not all(math.isfinite(cost) and cost >= 0 for cost in both) or not any(both):
-            raise ValueError(f"expected costs of 0 or more, not both 0. Received: {both}")
+        if not all(math.isfinite(cost) and cost >= 0 for cost in (*both, self.review or 0)) or not any(both):
+            raise ValueError(f"expected costs of 0 or more, the first two not both 0. Received: {self}")
+
+    def as_json(self) -> dict[str, float]:
+        """The form in `metrics.json`, which the constructor takes."""
+        return {name: cost for name, cost in dataclasses.asdict(self).items() if cost is not None}
 
 
 @dataclasses.dataclass(frozen=True)

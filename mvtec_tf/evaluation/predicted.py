@@ -6,6 +6,7 @@ import json
 import pathlib
 from collections.abc import Collection, Iterable, Iterator, Sequence
 
+from mvtec_tf import files
 from mvtec_tf.data.csv_table import CsvTable
 from mvtec_tf.errors import UserError
 
@@ -61,6 +62,14 @@ class JsonLines:
         if not isinstance(found, dict):
             raise UserError(f"{where}: expected a JSON object, found {type(found).__name__}.")
         return {name: "" if value is None else str(value) for name, value in found.items()}
+
+
+def open_table(path: files.PathLike, required: Collection[str], optional: Collection[str] = ()) -> CsvTable | JsonLines:
+    """The rows of a table, JSON lines or CSV by its name. Raises UserError if it cannot be read."""
+    file = pathlib.Path(path)
+    if file.suffix.lower() == JSON_LINES:
+        return JsonLines(file, required)
+    return CsvTable(file, required, optional, strip=False)
 
 
 def is_predicted(table: CsvTable | JsonLines) -> bool:

@@ -44,6 +44,7 @@ class Judging:
     def in_words(self) -> str:
         """One sentence."""
         costs = f"a miss costs {self.costs.miss:g}, a false alarm {self.costs.false_alarm:g}"
+        costs += "" if self.costs.review is None else f", a person {self.costs.review:g}"
         return f"Threshold as {self.source} says: {self._threshold()}; {costs}."
 
     def _threshold(self) -> str:

@@ -11,20 +11,41 @@ _POINTS = 1024
 
 
 def smooth_cut(scores: np.ndarray, defective: np.ndarray, weights: np.ndarray | None = None) -> float | None:
-    """The score of the largest J = recall + specificity - 1, both of kernel estimates.
+    """The score of the largest J = recall + specificity - 1, both of `smoothed`, as Fluss, Faraggi and Reiser do it,
+    "Estimation of the Youden index and its associated cutoff point", Biometrical Journal 47, 2005, section 2.3.
 
-    Fluss, Faraggi and Reiser, "Estimation of the Youden index and its associated cutoff point", Biometrical
-    Journal 47, 2005, section 2.3: normal kernels, of the width 1.06 s n^(-1/5) for each class (Silverman 1986,
-    equation 3.28). A class without spread, such as a single defect, has the other's. Scores are counted on a grid
-    before they are smoothed (Silverman, "Kernel density estimation using the fast Fourier transform", 1982).
+    Args:
+      scores, defective, weights: see `smoothed`.
+
+    Returns:
+      The lowest of equally good cuts, or None if no class has any spread.
+    """
+    found = smoothed(scores, defective, weights)
+    if found is None:
+        return None
+    grid, good, bad = found
+    # Differences of rounding must not choose among equally good cuts.
+    return float(grid[np.argmax(np.round(bad - good, 9))])
+
+
+def smoothed(
+    scores: np.ndarray, defective: np.ndarray, weights: np.ndarray | None = None, margin: float = 0.0
+) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+    """The shares of good and of defective images that lie above a score, by kernel estimates.
+
+    Normal kernels, of the width 1.06 s n^(-1/5) for each class (Silverman 1986, equation 3.28). A class without spread,
+    such as a single defect, has the other's. Scores are counted on a grid before they are smoothed (Silverman, "Kernel
+    density estimation using the fast Fourier transform", 1982).
 
     Args:
       scores: float [N], finite.
       defective: bool [N]; both kinds must occur.
       weights: float [N], how often each image counts; None: once.
+      margin: how far the grid reaches beyond the scores, in standard deviations of the class that has more.
 
     Returns:
-      The lowest of equally good cuts, or None if no class has any spread.
+      A grid of scores, and the shares of good and of defective images above each, float [G]; None if no class has any
+      spread.
     """
     weights = np.ones(len(scores)) if weights is None else weights
     low, high = float(scores.min()), float(scores.max())
@@ -32,15 +53,13 @@ def smooth_cut(scores: np.ndarray, defective: np.ndarray, weights: np.ndarray | 
     widest = max(spreads.values())
     if widest == 0 or high <= low:
         return None
-    grid = np.linspace(low, high, _POINTS)
+    grid = np.linspace(low - margin * widest, high + margin * widest, _POINTS)
     shares = {}
     for kind, spread in spreads.items():
         own, counts = scores[defective == kind], weights[defective == kind]
         width = 1.06 * (spread or spreads[not kind]) * counts.sum() ** -0.2
         shares[kind] = _above(own, counts, grid, width)
-    # Differences of rounding must not choose among equally good cuts.
-    gain = np.round(shares[True] - shares[False], 9)
-    return float(grid[np.argmax(gain)])
+    return grid, shares[False], shares[True]
 
 
 def _spread(scores: np.ndarray, weights: np.ndarray) -> float:

@@ -15,7 +15,6 @@ import numpy as np
 
 from mvtec_tf import files
 from mvtec_tf.data import leaks, words
-from mvtec_tf.data.csv_table import CsvTable
 from mvtec_tf.data.record import Record
 from mvtec_tf.errors import UserError
 from mvtec_tf.evaluation import predicted
@@ -164,8 +163,7 @@ def read_predictions(path: files.PathLike, allow_leak: bool = False) -> Predicti
     source = os.fspath(path)
     # A folder's name may begin with a space: nothing is stripped.
     file = pathlib.Path(path)
-    is_json = file.suffix.lower() == predicted.JSON_LINES
-    table = predicted.JsonLines(file, REQUIRED) if is_json else CsvTable(file, REQUIRED, OPTIONAL, strip=False)
+    table = predicted.open_table(file, REQUIRED, OPTIONAL)
     by_predict = predicted.is_predicted(table)
     left_out: list[tuple[str, str]] = []
     called: list[Called] = []

@@ -12,6 +12,7 @@ from mvtec_tf.graphs.signatures import Answer
 from mvtec_tf.heads import baselines
 from mvtec_tf.heads.by_category import PerCategoryHead
 from mvtec_tf.heads.frozen import FrozenFeatures
+from mvtec_tf.networks.backbone import EMBEDDING
 
 
 class Baseline(tf.Module):
@@ -39,12 +40,13 @@ class Baseline(tf.Module):
         return tuple(self._head.heads)
 
     def judge(self, images: tf.Tensor) -> Answer:
-        """uint8 [B, S, S, 3] -> `anomaly_score` [B], `category` int64 [B], perhaps `probability` [B]."""
-        return self._head.answer(FrozenFeatures(self._cells(images)), self._arrays)
+        """uint8 [B, S, S, 3] -> `anomaly_score` [B], `category` int64 [B], `embedding`, perhaps `probability` [B]."""
+        cells = self._cells(images)
+        return self._head.answer(FrozenFeatures(cells), self._arrays) | {EMBEDDING: cells}
 
     def embed(self, images: tf.Tensor) -> Answer:
         """uint8 [B, S, S, 3] -> `embedding` float32 [B, cells], 0 to 255, row by row."""
-        return {"embedding": self._cells(images)}
+        return {EMBEDDING: self._cells(images)}
 
     def explain(self, images: tf.Tensor) -> tuple[Answer, tf.Tensor]:
         """uint8 [B, S, S, 3] -> what `judge` answers, and a heat map, float32 [B, side, side].
@@ -59,7 +61,7 @@ class Baseline(tf.Module):
         usual = tf.gather(self._arrays["means"], answer["category"])
         found = tape.gradient(answer["anomaly_score"], cells) * (cells - usual)
         found = tf.where(tf.math.is_finite(found), found, 0.0)  # a distance of 0 has no direction
-        return answer, tf.nn.relu(tf.reshape(found, [-1, self._side, self._side]))
+        return answer | {EMBEDDING: cells}, tf.nn.relu(tf.reshape(found, [-1, self._side, self._side]))
 
     def _cells(self, images: tf.Tensor) -> tf.Tensor:
         grey = tf.tensordot(tf.cast(images, tf.float32), tf.constant(LUMA, tf.float32), 1)

@@ -10,6 +10,7 @@ from mvtec_tf.features.feature_graph import FeatureGraph, FeatureSettings
 from mvtec_tf.graphs import heat_maps, saved_model, signatures
 from mvtec_tf.graphs.signatures import Answer
 from mvtec_tf.heads.by_category import PerCategoryHead
+from mvtec_tf.networks.backbone import EMBEDDING
 
 DEFECT_TYPE = "defect_type"
 TYPE_SCORES = "type_scores"
@@ -56,7 +57,7 @@ class Probe(tf.Module):
         return self._head.types if self._head.gives_types else ()
 
     def judge(self, images: tf.Tensor) -> Answer:
-        """uint8 [B, height, width, 3] -> `anomaly_score` [B], `category` int64 [B], perhaps `probability` [B].
+        """uint8 [B, height, width, 3] -> `anomaly_score` [B], `category` int64 [B], `embedding`, perhaps `probability`.
 
         A head that names defects also answers `type_scores` float32 [B, T] and `defect_type` string [B].
         """
@@ -64,7 +65,7 @@ class Probe(tf.Module):
 
     def embed(self, images: tf.Tensor) -> Answer:
         """uint8 [B, height, width, 3] -> `embedding` float32 [B, D], the global averages of the joined layers."""
-        return {"embedding": self._graph.features(images).pooled}
+        return {EMBEDDING: self._graph.features(images).pooled}
 
     def explain(self, images: tf.Tensor) -> tuple[Answer, tf.Tensor]:
         """uint8 [B, height, width, 3] -> what `judge` answers, and a heat map, float32 [B, height, width].
@@ -83,7 +84,7 @@ class Probe(tf.Module):
         return self._answer(self._graph.features_of(maps)), tf.nn.relu(tf.add_n(enlarged))
 
     def _answer(self, features: Any) -> Answer:
-        answer = self._head.answer(features, self._arrays)
+        answer = self._head.answer(features, self._arrays) | {EMBEDDING: features.pooled}
         if self._head.gives_types:
             answer[TYPE_SCORES] = self._head.type_scores(features, self._arrays)
             answer[DEFECT_TYPE] = tf.gather(tf.constant(self._head.types), tf.argmax(answer[TYPE_SCORES], axis=1))

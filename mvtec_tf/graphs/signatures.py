@@ -8,7 +8,9 @@
 | `explain`         | `image_bytes`                      | the same as `serving_default`, and `heat_map` float32|
 |                   |                                    | [B, S, S], `overlay_bytes` string [B]: PNG files     |
 
-An export adds `threshold` float32 [B] and `label` int64 [B] to every answer that has a score. TensorFlow Serving's
+Whatever has a score also answers `embedding` and `image_statistics` float32 [B, 3], see `image_statistics`. An export
+makes of these how unlike the training images an image is, see `features.reference`, and adds `threshold` float32 [B]
+and `label` int64 [B]. TensorFlow Serving's
 REST form takes and gives strings whose name ends in `_bytes` as {"b64": ...}.
 """
 
@@ -21,6 +23,7 @@ import tensorflow as tf
 from mvtec_tf.data.decoding import pixels
 from mvtec_tf.graphs import heat_maps
 from mvtec_tf.keras_settings import keras
+from mvtec_tf.networks.backbone import EMBEDDING
 from mvtec_tf.networks.classifier import POOLED, log_odds
 
 SERVING_DEFAULT = "serving_default"
@@ -28,6 +31,7 @@ PREDICT_IMAGES = "predict_images"
 EMBED = "embed"
 EXPLAIN = "explain"
 HEAT_MAP = "heat_map"
+IMAGE_STATISTICS = "image_statistics"
 
 IMAGE_BYTES = tf.TensorSpec([None], tf.string, name="image_bytes")
 IMAGES = tf.TensorSpec([None, None, None, 3], tf.uint8, name="images")
@@ -59,7 +63,7 @@ def of_pixels(
 
     Args:
       image_size: of those pixels.
-      judge: pixels -> `anomaly_score` and what goes with it.
+      judge: pixels -> `anomaly_score`, `embedding` and what goes with them.
       embed: pixels -> `embedding`.
       explain: pixels -> what `judge` answers, and a heat map, float32 [B, h, w], not negative.
       max_pixels: encoded images that are larger are refused before they are decoded.
@@ -67,11 +71,14 @@ def of_pixels(
 
     judge, embed, explain = also_empty(judge), also_empty(embed), also_empty(explain)
 
+    def judged(images: tf.Tensor) -> Answer:
+        return judge(images) | {IMAGE_STATISTICS: image_statistics(images)}
+
     def serving_default(image_bytes: tf.Tensor) -> Answer:
-        return judge(pixels.decode_batch(image_bytes, image_size, max_pixels))
+        return judged(pixels.decode_batch(image_bytes, image_size, max_pixels))
 
     def predict_images(images: tf.Tensor) -> Answer:
-        return judge(resize_batch(images, image_size))
+        return judged(resize_batch(images, image_size))
 
     def embed_bytes(image_bytes: tf.Tensor) -> Answer:
         return embed(pixels.decode_batch(image_bytes, image_size, max_pixels))
@@ -80,6 +87,7 @@ def of_pixels(
         images, sizes = pixels.decode_batch_with_sizes(image_bytes, image_size, max_pixels)
         answer, heat_map = explain(images)
         heat_map = heat_maps.enlarge(heat_map, image_size)
+        answer[IMAGE_STATISTICS] = image_statistics(images)
         return answer | {HEAT_MAP: heat_map, "overlay_bytes": heat_maps.overlay_png(images, heat_map, sizes)}
 
     return {
@@ -97,26 +105,44 @@ def of_module(module: Any) -> dict[str, Callable]:
     return {name: tf.function(one.function, input_signature=[one.takes]) for name, one in named.items()}
 
 
+def image_statistics(images: tf.Tensor) -> tf.Tensor:
+    """Brightness, contrast and sharpness of uint8 [B, H, W, 3]: float32 [B, 3].
+
+    Mean and standard deviation of the grey values, and the standard deviation of their Laplacian (Pech-Pacheco et al.,
+    "Diatom autofocusing in brightfield microscopy", ICPR 2000) by that of the grey values, so that a lamp moves the
+    first two and a lens the last one. 0 where nothing is to be seen.
+    """
+    grey = tf.tensordot(tf.cast(images, tf.float32), tf.constant(pixels.LUMA, tf.float32), 1)
+    inner = grey[:, 1:-1, 1:-1]
+    laplacian = grey[:, :-2, 1:-1] + grey[:, 2:, 1:-1] + grey[:, 1:-1, :-2] + grey[:, 1:-1, 2:] - 4 * inner
+    contrast = tf.math.reduce_std(grey, [1, 2])
+    sharpness = tf.math.divide_no_nan(tf.math.reduce_std(laplacian, [1, 2]), contrast)
+    return tf.stack([tf.reduce_mean(grey, [1, 2]), contrast, sharpness], axis=1)
+
+
 def of_classifier(model: keras.Model, max_pixels: int = pixels.MAX_PIXELS) -> dict[str, Signature]:
     """The signatures of a network uint8 [B, S, S, 3] -> float32 logits [B, 2] with a layer `pooled`."""
     pooled = model.get_layer(POOLED)
     to_maps = keras.Model(model.inputs, pooled.input)
     from_maps = keras.Model(pooled.input, model.output)
     to_embedding = keras.Model(model.inputs, pooled.output)
+    to_both = keras.Model(model.inputs, [model.output, pooled.output])
 
-    def answer(score: tf.Tensor) -> Answer:
-        return {"anomaly_score": score, "probability": tf.sigmoid(score)}
+    def answer(score: tf.Tensor, embedding: tf.Tensor) -> Answer:
+        embedding = tf.cast(embedding, tf.float32)
+        return {"anomaly_score": score, "probability": tf.sigmoid(score), EMBEDDING: embedding}
 
     def judge(images: tf.Tensor) -> Answer:
-        return answer(log_odds(model(images, training=False)))
+        logits, embedding = to_both(images, training=False)
+        return answer(log_odds(logits), embedding)
 
     def embed(images: tf.Tensor) -> Answer:
-        return {"embedding": to_embedding(images, training=False)}
+        return {EMBEDDING: to_embedding(images, training=False)}
 
     def explain(images: tf.Tensor) -> tuple[Answer, tf.Tensor]:
         maps = to_maps(images, training=False)
         score, heat_map = heat_maps.grad_cam(maps, lambda values: log_odds(from_maps(values, training=False)))
-        return answer(score), heat_map
+        return answer(score, tf.reduce_mean(maps, [1, 2])), heat_map
 
     return of_pixels(model.input_shape[1], judge, embed, explain, max_pixels)
 

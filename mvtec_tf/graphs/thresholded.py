@@ -7,11 +7,14 @@ from typing import Any
 import tensorflow as tf
 
 from mvtec_tf.errors import UserError
-from mvtec_tf.graphs.signatures import EXPLAIN, Answer
+from mvtec_tf.graphs.signatures import EXPLAIN, IMAGE_STATISTICS, Answer
+from mvtec_tf.networks.backbone import EMBEDDING
 
 SCORE = "anomaly_score"
 # What a model with a head for each category answers beside its score: the number of the one it chose.
 CATEGORY = "category"
+# 0 good, 1 defective, 2 unsure; of models with a third verdict.
+VERDICT = "verdict"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,26 +25,37 @@ class Thresholds:
       value: for every image, unless its category has its own.
       origin: how it was chosen, in words.
       categories: category -> its own threshold; empty: one for all.
+      unsure: category -> the scores from the first up to the second are unsure, under "" those of all others; empty:
+        there is no third verdict.
     """
 
     value: float
     origin: str
     categories: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    unsure: Mapping[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
 
 
 class ThresholdedModel(tf.Module):
-    """Every signature of a scoring model, with `threshold` and `label` beside each score.
+    """Every signature of a scoring model, with `threshold` and `label` beside each score, and how usual the image is.
 
     Args:
       scoring: a loaded SavedModel.
       thresholds: which scores are called defective.
       categories: that the model chooses among, by their numbers; empty if it does not.
+      usual: image statistics, embedding, score and number of the category -> what an answer says of how usual the image
+        is, see `reference.Usual`; None: it says nothing.
 
     Raises:
       UserError: there are thresholds for categories, and the model cannot tell which one an image shows.
     """
 
-    def __init__(self, scoring: Any, thresholds: Thresholds, categories: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        scoring: Any,
+        thresholds: Thresholds,
+        categories: tuple[str, ...] = (),
+        usual: Callable[..., Answer] | None = None,
+    ) -> None:
         super().__init__()
         if thresholds.categories and not categories:
             raise UserError(
@@ -49,9 +63,14 @@ class ThresholdedModel(tf.Module):
                 f"category it shows. Give one for all with `threshold`; the run's own for all is {thresholds.value}."
             )
         self._scoring = scoring
+        self._usual = usual
         own = [thresholds.categories.get(category, thresholds.value) for category in categories]
         self._thresholds = tf.Variable(own or [thresholds.value], trainable=False, dtype=tf.float32)
         self._categories = categories
+        self._unsure = None
+        if thresholds.unsure:
+            zones = [thresholds.unsure.get(category, thresholds.unsure[""]) for category in categories or [""]]
+            self._unsure = tf.Variable(zones, trainable=False, dtype=tf.float32)
 
     def signatures(self) -> dict[str, Callable]:
         """name -> function, of every signature of the scoring model."""
@@ -70,11 +89,20 @@ class ThresholdedModel(tf.Module):
         if SCORE not in answer:
             return answer
         score = answer[SCORE]
+        # Models of before have neither.
+        seen = answer.pop(IMAGE_STATISTICS, None), answer.pop(EMBEDDING, None)
         thresholds = self._thresholds.read_value()
         which = tf.zeros_like(score, tf.int64) if category is None else category
         # With one category or one threshold for all there is nothing to choose between.
-        threshold = tf.gather(thresholds, tf.minimum(which, len(self._categories or (0,)) - 1))
+        which = tf.minimum(which, len(self._categories or (0,)) - 1)
+        threshold = tf.gather(thresholds, which)
         answer |= {"threshold": threshold, "label": tf.cast(score >= threshold, tf.int64)}
+        if self._unsure is not None:
+            low, high = tf.unstack(tf.gather(self._unsure, which), axis=1)
+            answer[VERDICT] = tf.where(score >= high, 1, tf.where(score < low, 0, 2))
+            answer[VERDICT] = tf.cast(answer[VERDICT], tf.int64)
+        if self._usual is not None:
+            answer |= self._usual(*seen, score, which)
         if name == EXPLAIN and category is not None:
             answer[CATEGORY] = tf.gather(tf.constant(self._categories), category)
         return answer

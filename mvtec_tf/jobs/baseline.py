@@ -60,4 +60,5 @@ def _fit_and_judge(run: RunDirectory, settings: BaselineSettings, store: ImageSt
     words = {"logistic": "Logistic regression on", "mahalanobis": "Mahalanobis distance of"}[name]
     title = f"{words} {settings.features.replace('_', ' ')}"
     notes = [("Labels", probe.labels_note(cut)), *probe.note_line(run, line)]
-    judging.judge_run(run, settings, table, title, notes, evaluated=cut.evaluate, basis=shift.basis(line))
+    basis = shift.basis(line)
+    judging.judge_run(run, settings, table, title, notes, evaluated=cut.evaluate, basis=basis, calibrate=fit)

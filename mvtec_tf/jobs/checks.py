@@ -106,6 +106,7 @@ def of_label_efficiency(
       UsageError: they contradict each other.
     """
     said.check_threshold()
+    unread.refuse(said, ["cost_review"], "the cells of a grid are judged by two verdicts")
     settings, heads = _settled(said), _heads_of(said)
     grid_lib.parse_budgets(settings.budgets)
     goods = grid_lib.parse_good_budgets(settings.good_budgets)

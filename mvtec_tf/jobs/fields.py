@@ -72,6 +72,8 @@ class ThresholdSettings:
       target_specificity: share of the good images to let pass, e.g. 0.95.
       cost_miss: what a defective image that is called good costs. Unset: 1.
       cost_false_alarm: what a good image that is stopped costs. Unset: 1.
+      cost_review: what a person costs who looks at an image of which the model is unsure, and calls it rightly: a third
+        verdict, where that is cheaper than a mistake. Unset: two verdicts.
     """
 
     threshold_method: (
@@ -82,6 +84,7 @@ class ThresholdSettings:
     target_specificity: float | None = None
     cost_miss: float | None = number(None, least=0)
     cost_false_alarm: float | None = number(None, least=0)
+    cost_review: float | None = number(None, least=0)
 
     @property
     def threshold_is_given(self) -> bool:
@@ -102,8 +105,7 @@ class ThresholdSettings:
             raise UsageError(f"`threshold_method`={method} needs `{method}`, a share such as 0.95.")
         if target is not None and not 0 < target <= 1:
             raise UsageError(f"`{method}`={target}: expected a share above 0 and up to 1, such as 0.95.")
-        costs = self._costs()
-        if not any(costs):
+        if not any(self._costs()[:2]):
             raise UsageError("`cost_miss`=0 and `cost_false_alarm`=0: expected costs that are not both 0.")
 
     def rule_and_costs(self) -> dict[str, Any]:
@@ -115,8 +117,9 @@ class ThresholdSettings:
         method, target = self._method()
         return {"rule": Rule(method, self.threshold_per or "model", target), "costs": Costs(*self._costs())}
 
-    def _costs(self) -> tuple[float, float]:
-        return tuple(1.0 if cost is None else cost for cost in (self.cost_miss, self.cost_false_alarm))
+    def _costs(self) -> tuple[float | None, ...]:
+        mistakes = (1.0 if cost is None else cost for cost in (self.cost_miss, self.cost_false_alarm))
+        return *mistakes, self.cost_review
 
     def _method(self) -> tuple[str, float | None]:
         """The method, and the wanted share of those that need one."""

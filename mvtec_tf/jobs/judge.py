@@ -73,7 +73,7 @@ def as_judged(settings: JudgeSettings, own: Judging | None) -> dict[str, Any]:
         return found
     if settings.threshold is None and settings.threshold_per is None and not settings.threshold_is_given:
         found |= {"threshold": own.threshold, "rule": own.rule}
-    given = {"miss": settings.cost_miss, "false_alarm": settings.cost_false_alarm}
+    given = {name: getattr(settings, f"cost_{name}") for name in ("miss", "false_alarm", "review")}
     costs = dataclasses.replace(own.costs, **{name: value for name, value in given.items() if value is not None})
     return found | {"costs": costs}
 

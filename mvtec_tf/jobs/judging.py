@@ -8,13 +8,14 @@ from typing import Any
 from mvtec_tf import files
 from mvtec_tf.data.decoding import unreadable
 from mvtec_tf.data.record import Record
-from mvtec_tf.evaluation import table
+from mvtec_tf.evaluation import table, thresholds
 from mvtec_tf.evaluation.image_files import ImageFiles
 from mvtec_tf.evaluation.localisation import heatmaps, pixel_metrics
 from mvtec_tf.evaluation.localisation.heatmaps import EXPORTED, GivenMaps, HeatMaps
 from mvtec_tf.evaluation.report.judge import Extras, judge
 from mvtec_tf.evaluation.report.page import Section
 from mvtec_tf.evaluation.table import Row
+from mvtec_tf.features import reference
 from mvtec_tf.graphs import scoring
 from mvtec_tf.graphs.signatures import HEAT_MAP
 from mvtec_tf.heads.settings import PLAIN_LOG_ODDS
@@ -39,6 +40,7 @@ def judge_run(
     heat_maps: pathlib.Path | None = None,
     basis: str = "",
     more: Sequence[Section] = (),
+    calibrate: Sequence[Record] = (),
 ) -> dict[str, Any]:
     """Writes the table of predictions, then judges the table as it was written.
 
@@ -58,6 +60,7 @@ def judge_run(
         drawn.
       basis: what is to be said of the rows that the threshold rests on, see `summary.sentences`.
       more: further sections of the report.
+      calibrate: images of calibrate rows, of which the good ones say what is usual; none: nothing does.
     """
     directory = run.path / part
     skipped = [(item["path"], item["reason"]) for item in run.record.get(SKIPPED, [])]
@@ -78,6 +81,11 @@ def judge_run(
         basis=basis,
         **settings.rule_and_costs(),
     )
+    if calibrate:
+        held_out = thresholds.held_out_rows(predictions, settings.rule_and_costs()["rule"]).rows
+        good, places = held_out.select(held_out.label == 0), {one.path: one.file for one in calibrate}
+        with run.timed("reference"):
+            reference.keep(run.path, [places[path] for path in good.path], good.score, good.objects)
     print(f"{title}: {document['summary']}", flush=True)
     for name, pixels in document.get("pixels", {}).items():
         print(pixels["summary"], flush=True)

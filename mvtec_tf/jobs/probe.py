@@ -83,7 +83,16 @@ def fit_and_judge(
     report_suspects.write(run.path / report_suspects.FILE, found)
     more = [report_suspects.section(found)]
     judging.judge_run(
-        run, settings, table, title, notes, evaluated=cut.evaluate, heat_maps=maps, basis=basis, more=more
+        run,
+        settings,
+        table,
+        title,
+        notes,
+        evaluated=cut.evaluate,
+        heat_maps=maps,
+        basis=basis,
+        more=more,
+        calibrate=cut.fit,
     )
     if of_types:
         _judge_names(run, cut, head, served[TYPE_SCORES], title)

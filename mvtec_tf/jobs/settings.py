@@ -3,6 +3,8 @@
 import dataclasses
 from typing import Literal
 
+from mvtec_tf import drift
+from mvtec_tf import settings as settings_lib
 from mvtec_tf.errors import UsageError
 from mvtec_tf.heads.settings import HEADS
 from mvtec_tf.jobs.fields import (
@@ -287,6 +289,42 @@ class ExploreSettings(WeightsSettings):
     out: str
     features: str | None = None
     corrections: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DriftSettings:
+    """The parts of a line, in their order, that may have drifted.
+
+    Attributes:
+      out: folder for drift.html, drift.csv and figures/; made if missing.
+      table: table that predict wrote.
+      model: export whose training images the parts are set beside. Unset: the parts before them.
+      folder: folder of photographs that the model is to judge first, instead of a table.
+      order: order of the parts: as in the table (photographs: by name), by name, or by the time in their Exif data.
+      list: CSV list with the columns path and `column`, which says the order instead.
+      column: column of the list: numbers, or texts that sort as they are to stand.
+      drift_alarm: probability of a false alarm of drift for every part.
+    """
+
+    out: str
+    table: str | None = None
+    model: str | None = None
+    folder: str | None = None
+    order: Literal["table", "name", "exif"] = "table"
+    list: str | None = None
+    column: str = "time"
+    drift_alarm: float = number(drift.ALARM, above=0, most=1)
+
+    def check(self) -> None:
+        """Raises UsageError for settings that contradict each other."""
+        if bool(self.table) == bool(self.folder):
+            raise UsageError("Give either `table`, which predict wrote, or a `folder` of photographs and a `model`.")
+        if self.folder and not self.model:
+            raise UsageError("`folder` needs a `model` that judges its photographs: saved_models/NAME.")
+        if self.list:
+            settings_lib.refuse_unread(self, ["order"], "`list` says the order")
+        else:
+            settings_lib.refuse_unread(self, ["column"], "`list` is not given")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -143,4 +143,5 @@ def _train_and_judge(
         threshold=parts.threshold,
         allow_leak=settings.is_study,
         evaluated=parts.by_split["evaluate"],
+        calibrate=parts.calibrate,
     )

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from mvtec_tf import drift
 from mvtec_tf.data import leaks
 from mvtec_tf.data.record import DEFECTIVE, GOOD
 from mvtec_tf.errors import UserError
@@ -26,6 +27,8 @@ from mvtec_tf.serving.client import BadImageError, Model, UnavailableError
 from mvtec_tf.serving.journal import Journal
 from mvtec_tf.serving.truth import Truth
 
+# How usual an image is among the training's; empty where a model does not say.
+_USUAL = (drift.P_VALUE, drift.UNLIKE, *drift.COLUMNS)
 COLUMNS = (
     "path",
     "category",
@@ -38,9 +41,14 @@ COLUMNS = (
     "threshold",
     "model",
     "verdict",
+    *_USUAL,
     "sha256",
     "error",
 )
+# Decimals of these.
+_DIGITS = 5
+UNSURE = "unsure"
+_VERDICTS = (GOOD, DEFECTIVE, UNSURE)
 _NEEDED = ("anomaly_score", "threshold", "label")
 # No camera's encoded photograph is as large; a file that is would fill the memory before it is refused.
 _LARGEST_FILE = 512 * 2**20
@@ -177,14 +185,16 @@ class Judge:
         if not isinstance(answer, str) and not math.isfinite(answer["anomaly_score"]):
             answer = f"the model's score is {answer['anomaly_score']}"
         if isinstance(answer, str):
-            return row | dict.fromkeys(("score", "probability", "threshold")) | {"verdict": "", "error": answer}
+            empty = dict.fromkeys(("score", "probability", "threshold", *_USUAL))
+            return row | empty | {"verdict": "", "error": answer}
         return row | {
             "score": float(answer["anomaly_score"]),
             "probability": float(answer["probability"]) if "probability" in answer else None,
             "threshold": float(answer["threshold"]),
-            "verdict": DEFECTIVE if answer["label"] else GOOD,
+            # Models with two verdicts answer a label only.
+            "verdict": _VERDICTS[int(answer.get("verdict", answer["label"]))],
             "error": self._write_overlay(row["path"], answer) if self._overlays else "",
-        }
+        } | {name: round(float(answer[name]), _DIGITS) if name in answer else None for name in _USUAL}
 
     def _write_overlay(self, name: str, answer: dict[str, Any]) -> str:
         """Writes the picture; returns why it could not be written, which takes nothing from the verdict."""
@@ -258,9 +268,11 @@ def summary(tally: Tally, seconds: float, requests: Sequence[float], batch_size:
     """What was found, and how fast: throughput over all, latency of single requests."""
     verdicts, count = tally.verdicts, tally.verdicts.total()
     splits = {split: tally.splits[split] for split in _USES if tally.splits[split]}
+    unsure = f"{verdicts[UNSURE]} unsure, " if verdicts[UNSURE] else ""
     used = [f"{images} of these were used to {_USES[split]}" for split, images in splits.items()]
     text = (
-        f"{count} images: {verdicts[GOOD]} good, {verdicts[DEFECTIVE]} defective, {verdicts['']} could not be judged. "
+        f"{count} images: {verdicts[GOOD]} good, {verdicts[DEFECTIVE]} defective, {unsure}{verdicts['']} could not be "
+        "judged. "
         f"{count / max(seconds, 1e-9):.1f} images/s."
     )
     if used:

@@ -28,7 +28,7 @@ _PORTS = {"grpc": 8500, "http": 8501, "https": 443}
 _TRY_AGAIN_AFTER_SECONDS = (0.2, 1.0)
 _INPUT = "image_bytes"
 # What an answer has beside float32 numbers and strings.
-_WHOLE_NUMBERS = ("label", "category")
+_WHOLE_NUMBERS = ("label", "category", "verdict")
 # A request that is refused so is as wrong the next time: not allowed, not there, not served so, or sent elsewhere.
 # 413 is of one image, and 400 of an image or of a signature. All else is a bad moment of the server or of a proxy.
 _TOO_LARGE = 413

@@ -9,16 +9,19 @@ from typing import Any
 
 import tensorflow as tf
 
-from mvtec_tf import files
+from mvtec_tf import drift, files
 from mvtec_tf.data import known_images
 from mvtec_tf.errors import UserError
+from mvtec_tf.features import reference
+from mvtec_tf.features.reference import Reference, Usual
 from mvtec_tf.graphs import saved_model
 from mvtec_tf.graphs.thresholded import ThresholdedModel, Thresholds
 from mvtec_tf.serving import configs, model_card, warmup
 from mvtec_tf.serving.settings import ExportOptions
 
-# Of the run, kept with the export: the evaluation's scores, its figures, the flags that repeat it, and its images.
-_KEPT = ("predictions.csv", "metrics.json", "flags.txt", known_images.FILE)
+# Of the run, kept with the export: the evaluation's scores, its figures, the flags that repeat it, its images, and what
+# is usual.
+_KEPT = ("predictions.csv", "metrics.json", "flags.txt", known_images.FILE, drift.REFERENCE_FILE)
 
 
 def export_run(
@@ -63,7 +66,7 @@ def export_run(
             if thresholds is None:
                 shutil.copytree(source, directory, dirs_exist_ok=True)
             else:
-                card = _write_thresholded(directory, source, card, thresholds)
+                card = _write_thresholded(directory, source, card, thresholds, _usual(run_dir))
             _write_extra(directory, run_dir, card, options)
         if not configs.write(root, (name, version), options.labels, options.server_root):
             path = folder / str(version)
@@ -72,10 +75,14 @@ def export_run(
 
 
 def _write_thresholded(
-    directory: pathlib.Path, source: pathlib.Path, card: dict[str, Any], thresholds: Thresholds
+    directory: pathlib.Path,
+    source: pathlib.Path,
+    card: dict[str, Any],
+    thresholds: Thresholds,
+    usual: Usual | None,
 ) -> dict[str, Any]:
     """Writes the model with its thresholds; returns the card with what is new in it."""
-    model = ThresholdedModel(saved_model.load(source), thresholds, tuple(card.get("categories", ())))
+    model = ThresholdedModel(saved_model.load(source), thresholds, tuple(card.get("categories", ())), usual)
     tf.saved_model.save(model, str(directory), signatures=model.signatures())
     return card | {
         "threshold": thresholds.value,
@@ -101,6 +108,12 @@ def _write_extra(directory: pathlib.Path, run_dir: pathlib.Path, card: dict[str,
     model_card.write(extra, model_card.build(run_dir, card, options))
 
 
+def _usual(run_dir: pathlib.Path) -> Usual | None:
+    """What the run says is usual; None of a run of before, or with too few held-out good images."""
+    file = run_dir / reference.FILE
+    return Usual(Reference.load(file)) if file.is_file() else None
+
+
 def thresholds_of(run_dir: pathlib.Path, given: float | None) -> Thresholds:
     """The given threshold, or those of a finished run. Raises UserError: it is not finished, or has none."""
     if given is not None:
@@ -108,11 +121,14 @@ def thresholds_of(run_dir: pathlib.Path, given: float | None) -> Thresholds:
     file = run_dir / "metrics.json"
     if not file.is_file():
         raise UserError(f"{run_dir}: the run is not finished (no metrics.json). Repeat its command to finish it.")
-    threshold: dict[str, Any] = files.read_json(file)["threshold"]
+    document = files.read_json(file)
+    threshold: dict[str, Any] = document["threshold"]
     if threshold["value"] is None:
         raise UserError(f"{file}: the run has no threshold ({threshold['reason']}). Give one with `threshold`.")
     own = {category: chosen["value"] for category, chosen in threshold.get("categories", {}).items()}
-    return Thresholds(threshold["value"], threshold["reason"], own)
+    zones = document.get("doubt", {}).get("zones", {})
+    unsure = {category: (zone["low"], zone["high"]) for category, zone in zones.items()}
+    return Thresholds(threshold["value"], threshold["reason"], own, unsure)
 
 
 def _remove_half_written(folder: pathlib.Path) -> None:

@@ -6,10 +6,15 @@ import pathlib
 import signal
 import threading
 import time
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from mvtec_tf.data.formats import scan
 from mvtec_tf.errors import UserError
-from mvtec_tf.serving import batch, client, inputs, journal
+from mvtec_tf.evaluation import predicted
+from mvtec_tf.graphs.loading import newest
+from mvtec_tf.serving import batch, client, drifting, inputs, journal
+from mvtec_tf.serving.drifting import Line
 from mvtec_tf.serving.journal import Journal
 from mvtec_tf.serving.settings import PredictSettings
 from mvtec_tf.serving.truth import Truth
@@ -27,9 +32,10 @@ def predict(settings: PredictSettings) -> None:
     form, out = journal.form_of(settings.out), pathlib.Path(settings.out)
     files = [] if settings.watch else _files(settings)
     judge = _judge(settings)
+    line = Line(drifting.read_reference(newest(settings.model)) if settings.model else None, settings.drift_alarm)
     if settings.watch:
         with Journal(out, batch.COLUMNS, form) as table:
-            _watch(settings, judge, table)
+            _watch(settings, judge, table, line)
     else:
         asked = set(map(judge.name, files))
         with batch.finished_as(out, _partial(settings, judge.called), judge.called, form, asked) as table:
@@ -38,6 +44,9 @@ def predict(settings: PredictSettings) -> None:
             seconds = time.monotonic() - start
         summary = batch.summary(tally, seconds, judge.seconds, settings.batch_size)
         print(summary if tally.verdicts.total() else "Nothing was left to judge.")
+        line.add(row for _, row in predicted.open_table(out, batch.COLUMNS))
+    if found := line.summary():
+        print(found)
     print(out, flush=True)
     if table.failed:
         rest = table.failed - table.unjudged
@@ -68,14 +77,25 @@ def _judge(settings: PredictSettings) -> batch.Judge:
     return batch.Judge(model, truth, settings.relative_to, overlays, called)
 
 
-def _watch(settings: PredictSettings, judge: batch.Judge, table: Journal) -> None:
+def _watch(settings: PredictSettings, judge: batch.Judge, table: Journal, line: Line) -> None:
     """Until SIGTERM or SIGINT; a batch that has begun is finished."""
+    place = table.file.with_name(f"{table.file.stem}{drifting.ENDING}")
+
+    def note(rows: Iterable[Mapping[str, Any]]) -> None:
+        if risen := line.add(rows):
+            print(f"DRIFT: {'; '.join(map(line.told, risen))}.", flush=True)
+            try:
+                line.write(place)
+            except OSError as error:  # a full disk ends no watch; the next alarm writes all
+                print(f"{place}: cannot be written ({error.strerror}).", flush=True)
+
+    note(row for _, row in predicted.open_table(table.file, batch.COLUMNS))
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     print(f"Watching {settings.watch}; {len(table.names)} files are in {settings.out} already.", flush=True)
     box = DropBox(settings.watch, judge.name, settings.patience)
-    watch(box, judge, table, settings.batch_size, lambda: not stop.wait(settings.poll_seconds))
+    watch(box, judge, table, settings.batch_size, lambda: not stop.wait(settings.poll_seconds), note)
 
 
 def _called(model: pathlib.Path) -> str:

@@ -4,7 +4,7 @@ import dataclasses
 import pathlib
 from typing import Literal
 
-from mvtec_tf import files
+from mvtec_tf import drift, files
 from mvtec_tf import settings as settings_lib
 from mvtec_tf.errors import UsageError, UserError
 from mvtec_tf.serving import configs
@@ -97,6 +97,7 @@ class PredictSettings:
       timeout: seconds that a server may take for one request.
       poll_seconds: seconds between two looks into the watched folder.
       patience: looks without change after which a file in the watched folder that cannot be read is called bad.
+      drift_alarm: probability of a false alarm of drift for every part that is judged.
     """
 
     paths: tuple[str, ...] = dataclasses.field(default=(), metadata={"arguments": True})
@@ -113,6 +114,7 @@ class PredictSettings:
     timeout: float = dataclasses.field(default=60.0, metadata={"least": 0.001})
     poll_seconds: float = dataclasses.field(default=1.0, metadata={"least": 0.001})
     patience: int = dataclasses.field(default=10, metadata={"least": 2})
+    drift_alarm: float = dataclasses.field(default=drift.ALARM, metadata={"above": 0, "most": 1})
 
     def check(self) -> None:
         """Raises UsageError for settings that do not go together, UserError if there is nothing to watch."""

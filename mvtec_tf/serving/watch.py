@@ -105,6 +105,7 @@ def watch(
     journal: Journal,
     batch_size: int,
     pause: Callable[[], bool],
+    note: Callable[[list[dict[str, Any]]], None] = lambda rows: None,
 ) -> None:
     """Judges what comes until `pause` says to stop.
 
@@ -114,6 +115,7 @@ def watch(
       journal: what has been judged; takes the rows.
       batch_size: files in one request.
       pause: waits until the next look; False: stop.
+      note: is told the rows that are in the journal.
     """
     trouble = _Trouble()
     while trouble.wait(pause):
@@ -130,6 +132,7 @@ def watch(
             trouble.over()
             for row in settled:
                 print(": ".join(filter(None, (row["path"], row["verdict"], row["error"]))), flush=True)
+            note(settled)
 
 
 def _judged(

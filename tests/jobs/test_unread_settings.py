@@ -100,6 +100,7 @@ def test_trainings_refuse_what_they_do_not_read(job):
         {"weights_partial": True},
         {"heads": (), "tiles": "2x2"},
         {"heads": (), "image_size": 96},
+        {"cost_review": 0.5},
         {"recipe": "none", "recipe_image_size": 96},
         {"weights": None, "encoders": ("elsewhere",), "recipe_image_size": 96},
     ],

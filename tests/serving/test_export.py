@@ -16,6 +16,7 @@ from PIL import Image
 from tensorflow_serving.apis import prediction_log_pb2
 from tensorflow_serving.config import model_server_config_pb2
 
+from mvtec_tf import drift
 from mvtec_tf.data.decoding import pixels
 from mvtec_tf.errors import UserError
 from mvtec_tf.graphs import saved_model
@@ -52,7 +53,8 @@ def test_the_served_graph_gives_the_unfolded_networks_scores(small_run, model, c
     expected = log_odds(small_run[1](images, training=False)).numpy()
     assert np.ptp(expected) > 1e-3
     answer = model.signatures["serving_default"](image_bytes=contents)
-    assert set(answer) == {"anomaly_score", "probability", "label", "threshold"}
+    usual = {*drift.COLUMNS, drift.UNLIKE, drift.P_VALUE}
+    assert set(answer) == {"anomaly_score", "probability", "label", "threshold"} | usual
     np.testing.assert_allclose(answer["anomaly_score"], expected, atol=1e-4)
     np.testing.assert_allclose(answer["probability"], 1 / (1 + np.exp(-expected)), atol=1e-5)
     threshold = json.loads((small_run[0] / "metrics.json").read_text())["threshold"]["value"]
@@ -279,6 +281,34 @@ def test_each_image_is_called_by_the_threshold_of_the_category_that_the_model_ch
     assert answer["threshold"].numpy().tolist() == [2, 2, 20, 20]
     assert answer["label"].numpy().tolist() == [0, 1, 0, 1]
     assert functions["explain"](tf.constant([1.0, 15.0]))["category"].numpy().tolist() == [b"cap", b"washer"]
+
+
+def test_a_third_verdict_is_of_the_category_that_the_model_chose_and_a_model_without_one_answers_none(tmp_path):
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, name="x")])
+    def score(x):
+        return {"anomaly_score": x, "category": tf.cast(x > 10, tf.int64)}
+
+    tf.saved_model.save(tf.Module(), str(tmp_path), signatures={"serving_default": score})
+    scoring = tf.saved_model.load(str(tmp_path))
+    thresholds = Thresholds(5.0, "chosen", unsure={"": (2.0, 4.0), "washer": (12.0, 12.0)})
+    answer = ThresholdedModel(scoring, thresholds, ("cap", "washer")).signatures()["serving_default"]
+    given = tf.constant([1.0, 2.0, 3.9, 4.0, 11.0, 12.0])
+    assert answer(given)["verdict"].numpy().tolist() == [0, 2, 2, 1, 0, 1]
+    assert answer(given)["label"].numpy().tolist() == [0, 0, 0, 0, 1, 1]
+    assert answer(given[:0])["verdict"].shape == [0]
+    one_for_all = Thresholds(5.0, "chosen", unsure={"": (2.0, 4.0)})
+    answer = ThresholdedModel(scoring, one_for_all).signatures()["serving_default"]
+    assert answer(given)["verdict"].numpy().tolist() == [0, 2, 2, 1, 1, 1]
+
+
+def test_what_is_usual_is_the_same_by_every_road(model, contents, images, exported):
+    by_bytes = model.signatures["serving_default"](image_bytes=contents)
+    by_pixels = model.signatures["predict_images"](images=tf.constant(images))
+    explained = model.signatures["explain"](image_bytes=contents)
+    for name in (*drift.COLUMNS, drift.UNLIKE, drift.P_VALUE):
+        np.testing.assert_allclose(by_pixels[name], by_bytes[name], atol=1e-4, err_msg=name)
+        np.testing.assert_allclose(explained[name], by_bytes[name], atol=1e-3, err_msg=name)
+    assert (exported / "assets.extra" / drift.REFERENCE_FILE).is_file()
 
 
 def test_thresholds_of_categories_are_refused_for_a_model_that_cannot_tell_them_apart(small_run, tmp_path):

@@ -3,6 +3,8 @@
 import csv
 import json
 import pathlib
+import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -11,12 +13,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mvtec_tf import drift
 from mvtec_tf.errors import UsageError, UserError
 from mvtec_tf.evaluation.table import read_predictions
 from mvtec_tf.serving import batch, client, inputs
 from mvtec_tf.serving.batch import COLUMNS, Judge
 from mvtec_tf.serving.client import Address, BadImageError, LocalModel, UnavailableError, open_server
+from mvtec_tf.serving.export import export_run
 from mvtec_tf.serving.journal import Journal
+from mvtec_tf.serving.predict import predict
+from mvtec_tf.serving.settings import PredictSettings
 from mvtec_tf.serving.truth import Truth
 from tests.conftest import run_binary
 from tests.support.standin_server import Served, serving
@@ -312,6 +318,93 @@ def test_the_binary_writes_the_table_says_how_fast_and_fails_if_an_image_did(res
     assert _rows(lines)[-1]["error"]
 
 
+def _predict(capsys, **settings):
+    """What predict prints, in this process."""
+    predict(PredictSettings(**settings))
+    return capsys.readouterr().out
+
+
+def test_parts_unlike_the_training_images_are_told_from_others_here_and_by_a_server(
+    exported, served, toy, tmp_path, capsys
+):
+    model, good = str(exported), sorted(map(str, pathlib.Path(toy).glob("*/train/good/*.png")))
+    said = _predict(capsys, model=model, out=str(tmp_path / "good.csv"), paths=tuple(good))
+    assert f"No drift: {', '.join(drift.STATISTICS)} have not moved (32 parts in the order of the table" in said
+    assert all(0 <= float(row[drift.UNLIKE]) < 1 for row in _rows(tmp_path / "good.csv"))
+    # Those that the reference is of are usual: p-values are spread evenly.
+    assert np.mean([float(row[drift.P_VALUE]) for row in _rows(tmp_path / "good.csv")]) == pytest.approx(0.5, abs=0.05)
+    for file in good:
+        dark = tmp_path / "dark" / pathlib.Path(file).relative_to(toy)
+        dark.parent.mkdir(parents=True, exist_ok=True)
+        Image.open(file).point(lambda value: value // 3).save(dark)
+    both = (*good, str(tmp_path / "dark"))
+    said = _predict(capsys, model=model, out=str(tmp_path / "both.csv"), paths=both)
+    assert "\nDrift: " in said
+    found = re.search(r"brightness \(-[\d.]+ standard deviations since part (\d+) \(", said)
+    assert found, said
+    assert abs(int(found[1]) - 33) < 8
+    rows = _rows(tmp_path / "both.csv")
+    assert np.mean([float(row[drift.UNLIKE]) for row in rows[32:]]) > 0.9
+    url = f"http://127.0.0.1:{served[2]}/small"
+    said = _predict(capsys, server=url, out=str(tmp_path / "served.jsonl"), paths=both)
+    assert "set against the ones before them" in said
+    for here, there in zip(rows, _rows(tmp_path / "served.jsonl"), strict=True):
+        for name in (*drift.COLUMNS, drift.UNLIKE, drift.P_VALUE):
+            assert there[name] == pytest.approx(float(here[name]), abs=1e-4)
+
+
+def test_a_model_of_before_goes_on_working_and_the_last_line_says_why(small_run, toy, tmp_path, capsys):
+    run_dir = tmp_path / "run"
+    shutil.copytree(small_run[0], run_dir)
+    for name in ("reference.npz", drift.REFERENCE_FILE):
+        (run_dir / name).unlink()
+    export = export_run(run_dir, "old", tmp_path / "saved_models")
+    said = _predict(capsys, model=str(export), out=str(tmp_path / "t.csv"), paths=(str(toy),))
+    assert "Drift was not looked for: the model says nothing of how usual an image is." in said
+    rows = _rows(tmp_path / "t.csv")
+    assert {row[name] for row in rows for name in (*drift.COLUMNS, drift.UNLIKE, drift.P_VALUE)} == {""}
+    assert {row["verdict"] for row in rows} <= {"good", "defective"}
+
+
+def test_one_photograph_again_and_again_is_drift_and_a_folder_in_no_order_has_the_order_of_its_table(
+    exported, toy, tmp_path, capsys
+):
+    image = sorted(pathlib.Path(toy).glob("*/train/good/*.png"))[0]
+    (tmp_path / "alike").mkdir()
+    for number in np.random.default_rng(0).permutation(60):
+        shutil.copyfile(image, tmp_path / "alike" / f"{number}.png")
+    out = tmp_path / "t.csv"
+    said = _predict(capsys, model=str(exported), out=str(out), paths=(str(tmp_path / "alike"),))
+    assert "Drift: " in said
+    assert "60 parts in the order of the table" in said
+    # The same once more: nothing is judged, and the answer is the same.
+    again = _predict(capsys, model=str(exported), out=str(out), paths=(str(tmp_path / "alike"),))
+    assert again.splitlines()[-2] == said.splitlines()[-2]
+
+
+def test_a_damaged_reference_is_named(exported, toy, tmp_path):
+    copy = tmp_path / "model"
+    shutil.copytree(exported, copy)
+    (copy / "assets.extra" / drift.REFERENCE_FILE).write_text("z_brightness\nx\n")
+    with pytest.raises(UserError, match=r"reference\.csv: cannot be read"):
+        predict(PredictSettings(model=str(copy), out=str(tmp_path / "t.csv"), paths=(str(toy),)))
+
+
+def test_an_unsure_verdict_stands_in_the_table_and_is_counted():
+    class Unsure:
+        name = "unsure"
+
+        def __call__(self, signature, images):
+            scores = np.arange(len(images), dtype=np.float32)
+            return {"anomaly_score": scores, "threshold": scores, "label": np.ones(3, int), "verdict": np.arange(3)}
+
+    rows = Judge(Unsure())([__file__] * 3)
+    assert [row["verdict"] for row in rows] == ["good", "defective", "unsure"]
+    tally = batch.Tally()
+    tally.add(rows)
+    assert "3 images: 1 good, 1 defective, 1 unsure, 0 could not be judged." in batch.summary(tally, 1.0, [], 8)
+
+
 def test_an_interrupted_table_is_gone_on_with(served, rest, toy, tmp_path):
     model, out = served[0], tmp_path / "t.csv"
     files = inputs.expand([str(toy)])
@@ -390,7 +483,7 @@ def test_wrong_use_of_the_binary_is_status_2(flags, words, tmp_path):
 def test_asking_a_server_over_rest_needs_no_tensorflow():
     code = (
         "import sys; sys.modules['tensorflow'] = None\n"
-        "from mvtec_tf.serving import batch, client, inputs, journal, watch\n"
+        "from mvtec_tf.serving import batch, client, drifting, inputs, journal, predict, watch\n"
         "client.open_server('http://h:1/m')"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -12,11 +12,14 @@ import threading
 import time
 
 import pytest
+from PIL import Image
 
 from mvtec_tf.graphs import saved_model
 from mvtec_tf.serving import inputs
 from mvtec_tf.serving.batch import Judge
 from mvtec_tf.serving.client import LocalModel
+from mvtec_tf.serving.predict import predict
+from mvtec_tf.serving.settings import PredictSettings
 from mvtec_tf.serving.watch import PATIENCE
 from tests.support.standin_server import Served, serving
 from tests.support.watched_line import WHOLE, Fake, Line, nothing
@@ -117,6 +120,47 @@ def test_files_of_a_writer_that_uses_a_dot_and_files_that_are_no_images_are_left
         (line.folder / name).write_bytes(WHOLE)
     line.look(nothing, lambda: (line.folder / ".b.png").rename(line.folder / "b.png"), nothing)
     assert line.rows() == {"b.png": ""}
+
+
+def test_an_alarm_of_drift_is_told_as_it_rises_kept_beside_the_table_and_known_again(exported, toy, tmp_path, capsys):
+    box, out = tmp_path / "box", tmp_path / "t.csv"
+    box.mkdir()
+    for number, file in enumerate(sorted(pathlib.Path(toy).glob("*/train/good/*.png"))):
+        shutil.copyfile(file, box / f"{number:03d}.png")
+        Image.open(file).point(lambda value: value // 3).save(box / f"{100 + number}.png")
+
+    def watched(until):
+        """What is printed until the table has so many lines."""
+
+        kept = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+
+        def stop():
+            # Not before the watch listens to the signal, which would end the tests.
+            while signal.getsignal(signal.SIGTERM) is kept[signal.SIGTERM]:
+                time.sleep(0.05)
+            while len(out.read_text().splitlines()) < until:
+                time.sleep(0.05)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+        threading.Thread(target=stop).start()
+        try:
+            predict(PredictSettings(model=str(exported), out=str(out), watch=str(box), poll_seconds=0.01))
+        finally:
+            for number, handler in kept.items():
+                signal.signal(number, handler)
+        return capsys.readouterr().out
+
+    said = watched(65)
+    told = [line for line in said.splitlines() if line.startswith("DRIFT: ")]
+    assert any("brightness (-" in line for line in told)
+    with (tmp_path / "t.drift.csv").open() as content:
+        alarms = list(csv.DictReader(content))
+    assert len(alarms) == sum(line.count("standard deviations since") for line in told)
+    assert "brightness" in {alarm["statistic"] for alarm in alarms}
+    # A watch that is started again tells it at once, and judges nothing anew.
+    again = watched(65)
+    assert [line.split(" (")[0] for line in again.splitlines() if line.startswith("DRIFT")] == [told[0].split(" (")[0]]
+    assert len(out.read_text().splitlines()) == 65
 
 
 def test_two_hundred_files_and_five_kills_give_two_hundred_verdicts(exported, toy, tmp_path):

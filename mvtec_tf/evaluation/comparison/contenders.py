@@ -172,7 +172,9 @@ def _chosen(table: Predictions, judging: recorded.Judging) -> Chosen:
 
 def common_costs(methods: Sequence[Method]) -> Costs | None:
     """The costs that all runs which say any were judged with; None if they say different ones, or none."""
-    found = {run.costs for method in methods for run in method.runs} - {None}
+    runs = [run.costs for method in methods for run in method.runs if run.costs is not None]
+    # Nobody is asked in a comparison.
+    found = {dataclasses.replace(costs, review=None) for costs in runs}
     return found.pop() if len(found) == 1 else None
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from mvtec_tf.evaluation import metrics, thresholds, trivial
 from mvtec_tf.evaluation.assessment import Assessment
+from mvtec_tf.evaluation.doubt import Doubt
 from mvtec_tf.evaluation.intervals import LEVEL
 from mvtec_tf.evaluation.report import page, summary
 from mvtec_tf.evaluation.report import pictures as figures
@@ -19,6 +20,18 @@ _TRIVIAL_HEADS = {
     trivial.ALWAYS_DEFECTIVE: "always defective",
     trivial.ALWAYS_GOOD: "always good",
     trivial.CHANCE: "chance",
+}
+
+# `doubt.FIGURES` in words.
+_DOUBT = {
+    "reviewed": "Parts that a person looks at",
+    "reviewed_good": "Good ones of which the model is unsure",
+    "reviewed_defective": "Defective ones of which it is unsure",
+    "missed": "Defective parts that pass",
+    "stopped": "Good parts that are stopped",
+    "cost": "Cost of a part, three verdicts",
+    "cost_two_way": "Cost of a part, two verdicts",
+    "difference": "Difference of both",
 }
 
 
@@ -48,6 +61,7 @@ def render(
         _overall(judged),
         _by_category(judged) if len(judged.categories) > 1 else None,
         _thresholds(judged, (provenance or {}).get("score_unit", "")),
+        _doubt(judged.doubt),
         _pictures(judged, pictures),
         *more,
         _how_sure(judged),
@@ -132,6 +146,22 @@ def _threshold_row(name: str, threshold: Threshold) -> tuple[str, ...]:
     limits = "-" if threshold.low is None else f"{summary.number(threshold.low)} to {summary.number(threshold.high)}"
     warning = f" Warning: {threshold.warning}." if threshold.warning else ""
     return name, value, limits, f"{threshold.reason[:1].upper()}{threshold.reason[1:]}.{warning}"
+
+
+def _doubt(found: Doubt | None) -> Section | None:
+    if found is None:
+        return None
+    zones = [
+        (name or "all", summary.number(zone.low), summary.number(zone.high)) for name, zone in found.zones.items()
+    ]
+    rows = [(_DOUBT[name], metric) for name, metric in found.figures.items()]
+    weighed = (
+        f"Good and defective images are weighed as if {100 * found.share:.3g} % of the parts were defective, as of the "
+        "calibrate rows."
+    )
+    tables = [Table(("Category", "Unsure from", "Defective from"), zones), weighed, Table(("", "model"), rows)]
+    warning = [f"Not to be relied on: {found.warning}."] if found.warning else []
+    return Section("Unsure", [f"{found.reason[:1].upper()}{found.reason[1:]}.", *(tables if zones else [])], warning)
 
 
 def _how_sure(judged: Assessment) -> Section:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from mvtec_tf.data import leaks
-from mvtec_tf.evaluation import metrics, scope, thresholds
+from mvtec_tf.evaluation import doubt, metrics, scope, thresholds
 from mvtec_tf.evaluation.assessment import Assessment
 from mvtec_tf.evaluation.metrics import Metric
 from mvtec_tf.evaluation.scope import Scope
@@ -77,6 +77,7 @@ def sentences(judged: Assessment, name: str = "", basis: str = "") -> list[str]:
         answer = [calls, basis, _shift(judged), better, _origin(judged.threshold)]
     if judged.leak:
         answer.insert(0, judged.leak.sentence())
+    answer += doubt.in_words(judged.doubt) if judged.doubt else []
     return [sentence for sentence in [*answer, _categories(judged), _ranking(judged), _not_judged(judged)] if sentence]
 
 

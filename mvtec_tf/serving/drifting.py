@@ -1,0 +1,95 @@
+"""Drift in a table of verdicts: which statistics of its parts have moved, by how much, since which of them."""
+
+import csv
+import pathlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from mvtec_tf import drift, files
+from mvtec_tf.errors import UserError
+
+# Ending of the table of alarms beside a watch's table, whose stem it has: two cameras may share a folder.
+ENDING = ".drift.csv"
+_FILE_COLUMNS = ("statistic", "since_part", "since_path", "raised_at_part", "standard_deviations", "over_at_part")
+_WITHOUT = (
+    "Drift was not looked for: the model says nothing of how usual an image is. It was made by an older version, or of "
+    "too few held-out good objects; fit it anew to have that."
+)
+
+
+class Line:
+    """The parts of a table in its order, each with what the test says of those up to it.
+
+    Args:
+      reference: see `drift.Detector`.
+      alarm: probability of a false alarm, a part.
+
+    Attributes:
+      names: of the parts that have all statistics.
+      without: how many verdicts came without.
+    """
+
+    def __init__(self, reference: np.ndarray | None = None, alarm: float = drift.ALARM) -> None:
+        self.names: list[str] = []
+        self.without = 0
+        self._alarm = alarm
+        self._against = "the ones before them" if reference is None else "the training images"
+        self._detector = drift.Detector(reference, alarm)
+
+    @property
+    def alarms(self) -> list[drift.Alarm]:
+        """That have risen, in their order."""
+        return self._detector.alarms
+
+    def add(self, rows: Iterable[Mapping[str, Any]]) -> list[drift.Alarm]:
+        """Takes rows with their columns as text or numbers; returns the alarms that rise with them."""
+        risen = []
+        for row in rows:
+            values = [row.get(name) for name in drift.COLUMNS]
+            if None in values or "" in values:
+                self.without += bool(row["verdict"])
+                continue
+            self.names.append(row["path"])
+            risen += self._detector.add([float(value) for value in values])
+        return risen
+
+    def told(self, alarm: drift.Alarm) -> str:
+        """An alarm in words, with the name of the part that it began with."""
+        return alarm.in_words(self.names[alarm.since - 1])
+
+    def summary(self) -> str:
+        """The closing line: what has moved, or that nothing has, or why that is not known."""
+        if not self.names:
+            return _WITHOUT if self.without else ""
+        chance = f"a false alarm in {1 / self._alarm:,.0f} parts at most"
+        order = f"{len(self.names):,} parts in the order of the table, set against {self._against}; {chance}"
+        more = f" {self.without:,} verdicts came without the statistics." if self.without else ""
+        if not self.alarms:
+            return f"No drift: {', '.join(drift.STATISTICS)} have not moved ({order}).{more}"
+        return f"Drift: {'; '.join(map(self.told, self.alarms))} ({order}).{more}"
+
+    def write(self, file: files.PathLike) -> None:
+        """Writes all alarms as a table, whole."""
+        rows = [
+            (one.statistic, one.since, self.names[one.since - 1], one.raised, round(one.size, 3), one.over or "")
+            for one in self.alarms
+        ]
+        files.write_csv(file, _FILE_COLUMNS, rows)
+
+
+def read_reference(export: files.PathLike) -> np.ndarray | None:
+    """What an export says of the training's held-out good images, float [N, 5]; None of one that does not.
+
+    Raises:
+      UserError: the file cannot be read.
+    """
+    file = pathlib.Path(export) / "assets.extra" / drift.REFERENCE_FILE
+    if not file.is_file():
+        return None
+    try:
+        with file.open(encoding="utf-8", newline="") as handle:
+            return np.array([[float(row[name]) for name in drift.COLUMNS] for row in csv.DictReader(handle)])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{file}: cannot be read ({error!r}). Export the model anew.") from error
