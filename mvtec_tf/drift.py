@@ -51,10 +51,10 @@ class Alarm:
     over: int | None = None
 
     def in_words(self, name: str = "") -> str:
-        """What has moved, by how much, since when: `brightness by -4.1 since part 501 (name)`."""
+        """What has moved, by how many standard deviations, since when: `brightness -4.1 since part 501 (name)`."""
         named = f" ({name})" if name else ""
         until = f" until part {self.over:,}" if self.over else ""
-        return f"{self.statistic} ({self.size:+.1f} standard deviations since part {self.since:,}{named}{until})"
+        return f"{self.statistic} {self.size:+.1f} since part {self.since:,}{named}{until}"
 
 
 class Detector:

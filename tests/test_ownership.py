@@ -110,6 +110,7 @@ TABLE = "path,category,defect,label,split,score\n" + "".join(
         ("quickstart", "run_dir", []),
         ("evaluate", "out", ["--predictions={tmp}/a.csv"]),
         ("compare", "out", ["--runs={tmp}/a.csv,{tmp}/b.csv"]),
+        ("drift", "out", ["--table={tmp}/a.csv"]),
         ("explore_data", "out", ["--data_dir={toy}"]),
         ("make_toy", "out", []),
         ("fetch_mvtec", "out", []),

@@ -28,6 +28,7 @@ COMMANDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "explain": ("explain", ("heatmaps", "gradcam")),
     "export": ("export", ()),
     "predict": ("predict", ("score", "watch")),
+    "drift": ("drift", ()),
     "extract-features": ("extract_features", ("extract", "features")),
     "toy": ("make_toy", ("toy-factory",)),
     "fetch-mvtec": ("fetch_mvtec", ("fetch", "download")),

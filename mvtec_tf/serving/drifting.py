@@ -25,16 +25,19 @@ class Line:
     Args:
       reference: see `drift.Detector`.
       alarm: probability of a false alarm, a part.
+      order: of the parts, in words.
 
     Attributes:
       names: of the parts that have all statistics.
       without: how many verdicts came without.
     """
 
-    def __init__(self, reference: np.ndarray | None = None, alarm: float = drift.ALARM) -> None:
+    def __init__(
+        self, reference: np.ndarray | None = None, alarm: float = drift.ALARM, order: str = "their order in the table"
+    ) -> None:
         self.names: list[str] = []
         self.without = 0
-        self._alarm = alarm
+        self._alarm, self._order = alarm, order
         self._against = "the ones before them" if reference is None else "the training images"
         self._detector = drift.Detector(reference, alarm)
 
@@ -63,12 +66,17 @@ class Line:
         """The closing line: what has moved, or that nothing has, or why that is not known."""
         if not self.names:
             return _WITHOUT if self.without else ""
-        chance = f"a false alarm in {1 / self._alarm:,.0f} parts at most"
-        order = f"{len(self.names):,} parts in the order of the table, set against {self._against}; {chance}"
+        chance = f"one false alarm expected in {1 / self._alarm:,.0f} parts at most"
+        order = f"{len(self.names):,} parts by {self._order}, set against {self._against}; {chance}"
         more = f" {self.without:,} verdicts came without the statistics." if self.without else ""
         if not self.alarms:
             return f"No drift: {', '.join(drift.STATISTICS)} have not moved ({order}).{more}"
-        return f"Drift: {'; '.join(map(self.told, self.alarms))} ({order}).{more}"
+        there = [alarm for alarm in self.alarms if not alarm.over]
+        over = len(self.alarms) - len(there)
+        # What is over is listed where nothing else is, and in the table of alarms.
+        told = "; ".join(map(self.told, there or self.alarms))
+        told += f"; {over:,} more that are over" if there and over else ""
+        return f"Drift, in standard deviations of the training images: {told} ({order}).{more}"
 
     def write(self, file: files.PathLike) -> None:
         """Writes all alarms as a table, whole."""

@@ -7,6 +7,7 @@ import pytest
 from tests.conftest import run_binary
 
 BINARIES = (
+    "drift",
     "evaluate",
     "explore_data",
     "export",

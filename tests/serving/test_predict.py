@@ -329,7 +329,7 @@ def test_parts_unlike_the_training_images_are_told_from_others_here_and_by_a_ser
 ):
     model, good = str(exported), sorted(map(str, pathlib.Path(toy).glob("*/train/good/*.png")))
     said = _predict(capsys, model=model, out=str(tmp_path / "good.csv"), paths=tuple(good))
-    assert f"No drift: {', '.join(drift.STATISTICS)} have not moved (32 parts in the order of the table" in said
+    assert f"No drift: {', '.join(drift.STATISTICS)} have not moved (32 parts by their order in the table" in said
     assert all(0 <= float(row[drift.UNLIKE]) < 1 for row in _rows(tmp_path / "good.csv"))
     # Those that the reference is of are usual: p-values are spread evenly.
     assert np.mean([float(row[drift.P_VALUE]) for row in _rows(tmp_path / "good.csv")]) == pytest.approx(0.5, abs=0.05)
@@ -339,8 +339,8 @@ def test_parts_unlike_the_training_images_are_told_from_others_here_and_by_a_ser
         Image.open(file).point(lambda value: value // 3).save(dark)
     both = (*good, str(tmp_path / "dark"))
     said = _predict(capsys, model=model, out=str(tmp_path / "both.csv"), paths=both)
-    assert "\nDrift: " in said
-    found = re.search(r"brightness \(-[\d.]+ standard deviations since part (\d+) \(", said)
+    assert "\nDrift, in standard deviations" in said
+    found = re.search(r"brightness -[\d.]+ since part (\d+) \(", said)
     assert found, said
     assert abs(int(found[1]) - 33) < 8
     rows = _rows(tmp_path / "both.csv")
@@ -375,8 +375,8 @@ def test_one_photograph_again_and_again_is_drift_and_a_folder_in_no_order_has_th
         shutil.copyfile(image, tmp_path / "alike" / f"{number}.png")
     out = tmp_path / "t.csv"
     said = _predict(capsys, model=str(exported), out=str(out), paths=(str(tmp_path / "alike"),))
-    assert "Drift: " in said
-    assert "60 parts in the order of the table" in said
+    assert "Drift, in standard deviations" in said
+    assert "60 parts by their order in the table" in said
     # The same once more: nothing is judged, and the answer is the same.
     again = _predict(capsys, model=str(exported), out=str(out), paths=(str(tmp_path / "alike"),))
     assert again.splitlines()[-2] == said.splitlines()[-2]
