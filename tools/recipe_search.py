@@ -7,6 +7,7 @@ Features are written before, for each set by itself (a category folder or a list
 
 The evidences are fitted on train/good alone, once a set; labels come in with the ridge, draw by draw, protocol `clean`.
 The patch heads see the recipe's features too (448 px, brightness taken away, patches not averaged over neighbours).
+Two more tables say how well the recipe's thresholds keep what they promise (`kept_promises`).
 """
 
 import dataclasses
@@ -35,6 +36,8 @@ from mvtec_tf.heads.gaussian import GoodGaussian
 from mvtec_tf.heads.linear import Logistic
 from mvtec_tf.heads.patch import Padim, PatchCore
 from mvtec_tf.label_efficiency.statistics import estimate
+from tools import kept_promises
+from tools.kept_promises import Draw
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -245,6 +248,28 @@ def chosen_on_the_others(values: np.ndarray) -> np.ndarray:
     return others.argmax(axis=1)
 
 
+def promises(one: Set, budget: protocol.Budget, draws: int) -> list[dict[str, float]]:
+    """What the recipe's thresholds come to, draw by draw, see `kept_promises.Draw`."""
+    plain = unlike(one, evidence_of(one, NOW.power), NOW)
+    labels = np.array([record.label for record in one.records])
+    tests, train = np.flatnonzero(~one.train), np.flatnonzero(one.train)
+    found = []
+    for seed in range(draws):
+        cut = protocol.clean(one.records, budget, seed)
+        fit = np.concatenate([train, one.rows(cut.labelled)])
+        scores, held_out = plain, plain[fit]
+        if labels[fit].any():
+            ridge = ridge_of(one, fit)
+            scores, kept = ridge.added(plain, None), ridge.scores.copy()
+            kept[fit] = ridge.like.held_out
+            held_out = dataclasses.replace(ridge, scores=kept).added(plain, None)[fit]
+        known = np.isfinite(held_out)
+        of = [one.records[row] for row in fit[known]]
+        draw = Draw(cut, [one.records[row] for row in tests], scores[tests], of, held_out[known], seed)
+        found.append(draw.figures())
+    return found
+
+
 def measure(one: Set, budget: protocol.Budget, draws: int, others: Sequence[str]) -> Iterator[tuple[str, float]]:
     """(method or choice, ROC-AUC on the evaluated images), draw by draw."""
     labels = np.array([record.label for record in one.records])
@@ -325,6 +350,7 @@ def main(asked: SearchSettings) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     sets: list[str] = []
     found: dict[str, list[dict[str, list[float]]]] = {"0": [], asked.label_budget: []}
+    kept: dict[str, list[list[dict[str, float]]]] = {"0": [], asked.label_budget: []}
     for data_dir, features in zip(asked.data_dir, asked.features, strict=True):
         one = read_set(data_dir, features, folder)
         sets.append(f"{one.name} ({one.train.sum()} good, {len(one.records) - one.train.sum()} test)")
@@ -333,13 +359,16 @@ def main(asked: SearchSettings) -> None:
             for name, value in measure(one, protocol.parse_budget(budget), asked.draws, asked.others):
                 draws.setdefault(name, []).append(value)
             figures.append(draws)
+            kept[budget].append(promises(one, protocol.parse_budget(budget), asked.draws))
         print(f"{sets[-1]}: done", flush=True)
     texts = []
     for budget, figures in found.items():
         words = "No labels" if budget == "0" else f"Labels: {budget}"
         texts.append(f"{words}, mean of {asked.draws} draws\n\n{table(sets, figures, asked.others, budget != '0')}")
+        texts.append(f"{words}, thresholds\n\n{kept_promises.table(sets, kept[budget], budget != '0')}")
     files.write_text(folder / "table.md", "\n\n".join(texts) + "\n")
-    files.write_json(folder / "figures.json", {"sets": sets, "draws": asked.draws, "figures": found})
+    figures = {"sets": sets, "draws": asked.draws, "figures": found, "thresholds": kept}
+    files.write_json(folder / "figures.json", figures)
     print("\n\n".join(texts))
     print(folder)
 

@@ -3,11 +3,13 @@
 import dataclasses
 
 import numpy as np
+import pytest
 
+from mvtec_tf.data.protocol import Cut
 from mvtec_tf.data.record import Record
 from mvtec_tf.heads.evidence import Found, Unlike
 from mvtec_tf.heads.frozen import FrozenFeatures
-from tools import recipe_search
+from tools import kept_promises, recipe_search
 
 
 def test_what_wins_on_one_set_alone_is_chosen_for_all_others_but_not_for_it():
@@ -48,3 +50,49 @@ def test_the_table_names_what_was_chosen_and_ends_with_the_mean():
     assert "| a | 0.400 | 0.500 | 0.700 | +0.200 [-2.001, +2.401] |" in text
     assert f"- c: {names[0]}" in text
 
+
+
+def _draw(rng, moved, labelled):
+    """60 good training images; 40 good and 30 defective test images, `moved` standard deviations up, half evaluated."""
+    names = [("train", "good")] * 60 + [("test", "good")] * 40 + [("test", "chip")] * 30
+    records = [
+        Record(f"part/{split}/{kind}/{i}", "", "part", kind, int(kind != "good"), split, str(i))
+        for i, (split, kind) in enumerate(names)
+    ]
+    scores = rng.normal(size=130) + moved * (np.arange(130) >= 60) + 4 * (np.arange(130) >= 100)
+    pool = (*records[60:80], *records[100:115])
+    cut = Cut(tuple(records[:60]), pool[16:28] if labelled else (), (*records[80:100], *records[115:]))
+    rows = [records.index(record) for record in cut.fit]
+    return kept_promises.Draw(cut, records[60:], scores[60:], cut.fit, scores[rows], 0)
+
+
+@pytest.mark.parametrize("labelled", [False, True])
+def test_a_threshold_that_rests_on_the_line_stops_fewer_good_images_and_the_shift_is_announced(labelled):
+    rng = np.random.default_rng(0)
+    draws = [_draw(rng, 0.0, labelled).figures() for _ in range(20)]
+    means = {name: np.mean([draw[name] for draw in draws]) for name in draws[0]}
+    assert means["raised specificity before"] < means["raised specificity now"] - 0.05
+    assert means["raised specificity now"] > 0.9
+    assert means["specificity now"] > 0.9
+    assert means["raised announced before"] > 0.9
+    assert means["raised moved"] > 0.9
+    assert means["moved"] < 0.4
+
+
+def test_raised_scores_are_two_standard_deviations_of_the_training_images_higher():
+    rng = np.random.default_rng(1)
+    plain = _draw(rng, 0.0, True)
+    by = 2.0 * plain.held_out_scores[:60].std()
+    line = plain.held_out_scores + by * (np.arange(len(plain.held_out)) >= 60)
+    lamp = dataclasses.replace(plain, scores=plain.scores + by, held_out_scores=line)
+    expected = {f"raised {name}": value for name, value in lamp.figures().items() if not name.startswith("raised")}
+    assert expected.items() <= plain.figures().items()
+
+
+def test_the_table_of_thresholds_has_every_set_as_it_is_and_raised_and_their_mean():
+    names = [name.format(prefix) for prefix in ("", "raised ") for name in kept_promises._COLUMNS[True].values()]
+    sets = [[dict.fromkeys(names, value), dict.fromkeys(names, value + 0.2)] for value in (0.1, 0.5)]
+    lines = kept_promises.table(["a", "b"], sets, labelled=True).splitlines()
+    assert [line.split("|")[1].strip() for line in lines[2:5]] == ["a", "b", "mean"]
+    assert lines[4].split("|")[2:-1] == [" 0.400 "] * 6
+    assert lines[5].startswith("| a, scores raised | 0.200 |")
