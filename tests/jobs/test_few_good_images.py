@@ -1,0 +1,64 @@
+"""The recipe few_labels on next to no good images: a refusal with a way out, or a threshold that warns."""
+
+import json
+import shutil
+
+import pytest
+
+from mvtec_tf.errors import UserError
+from mvtec_tf.jobs.fit import fit
+from mvtec_tf.jobs.settings import FitSettings
+
+pytestmark = pytest.mark.slow
+
+
+def _line(root, toy, train):
+    """A category with these good training images, four good and four defective test images."""
+    for folder, files in {
+        "train/good": train,
+        "test/good": sorted((toy / "flange/test/good").iterdir())[:4],
+        "test/chip": sorted((toy / "flange/test/chip").iterdir())[:4],
+    }.items():
+        (root / "flange" / folder).mkdir(parents=True)
+        for number, file in enumerate(files):
+            shutil.copy(file, root / "flange" / folder / f"{number}.png")
+    return root / "flange"
+
+
+def _fit(data, run, budget):
+    return fit(
+        FitSettings(
+            data_dir=(str(data),),
+            run_dir=str(run),
+            weights="none",
+            backbone="resnet10",
+            recipe="few_labels",
+            label_budget=budget,
+        )
+    )
+
+
+def test_of_two_good_images_it_says_how_many_are_needed_and_what_makes_do_with_them(toy, tmp_path):
+    data = _line(tmp_path, toy, sorted((toy / "flange/train/good").iterdir())[:2])
+    with pytest.raises(UserError, match=r"needs good images of at least 3 objects, found 2 of 2.*patchcore"):
+        _fit(data, tmp_path / "run", "0")
+    assert not (tmp_path / "run" / "report.html").exists()
+
+
+def test_one_good_training_image_and_labelled_good_ones_are_enough_and_the_threshold_warns(toy, tmp_path):
+    run = _fit(_line(tmp_path, toy, sorted((toy / "flange/train/good").iterdir())[:1]), tmp_path / "run", "all")
+    document = json.loads((run.path / "metrics.json").read_text())
+    assert document["threshold"]["images"] == 5
+    assert "chosen on only 3 good and 2 defective calibrate images" in document["threshold"]["warning"]
+
+
+@pytest.mark.parametrize("budget", ["0", "all"])
+def test_good_training_images_that_are_copies_of_one(budget, toy, tmp_path):
+    first = sorted((toy / "flange/train/good").iterdir())[0]
+    data = _line(tmp_path, toy, [first] * 6)
+    if budget == "0":
+        with pytest.raises(UserError, match="The features of all 6 images are the same numbers"):
+            _fit(data, tmp_path / "run", budget)
+        return
+    document = json.loads((_fit(data, tmp_path / "run", budget).path / "metrics.json").read_text())
+    assert document["threshold"]["value"] is not None
