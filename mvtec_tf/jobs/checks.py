@@ -81,6 +81,7 @@ def of_training(said: TrainClassifierSettings) -> TrainClassifierSettings:
         unread.refuse(said, _OF_TRAINING, "`protocol`=study fixes its own split of the images")
         unread.refuse(said, _OF_THRESHOLD, "`protocol`=study calls the likelier class")
     unread.of_weights(said)
+    unread.of_trained_networks(said)
     unsaid = {name: value for name, value in _OF_TRAINING.items() if getattr(said, name) is None}
     return dataclasses.replace(said, **unsaid)
 
@@ -88,6 +89,7 @@ def of_training(said: TrainClassifierSettings) -> TrainClassifierSettings:
 def of_pretraining(settings: PretrainSettings) -> None:
     """Raises UsageError if the settings contradict each other."""
     unread.of_weights(settings)
+    unread.of_trained_networks(settings)
     # None is what such a schedule has, and what the study's flags say.
     if settings.schedule == "cosine_by_epoch" and settings.warmup_share:
         unread.refuse(settings, ["warmup_share"], "`schedule`=cosine_by_epoch has no warm-up")

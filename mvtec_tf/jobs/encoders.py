@@ -13,6 +13,7 @@ from mvtec_tf.features.recipe import PARTS
 from mvtec_tf.graphs import saved_model
 from mvtec_tf.jobs.fields import EncoderFields
 from mvtec_tf.jobs.settings import LabelEfficiencySettings
+from mvtec_tf.networks import foundation
 from mvtec_tf.networks.backbone import EMBEDDING, build_backbone
 from mvtec_tf.run_directory import read_finished
 from mvtec_tf.training import loop, precision
@@ -53,18 +54,21 @@ def encoder_of(settings: EncoderFields, folder: pathlib.Path, records: Sequence[
     """
     if settings.encoder is not None:
         return resolve_encoder(settings.encoder), ""
-    size = size_of(settings.image_size, settings.image_shape, records)
+    size = size_of(settings.image_size, settings.image_shape, records, settings.backbone)
     return folder, write_start(folder, settings, settings.image_size, size, settings.seed)
 
 
-def size_of(side: int, shape: str, records: Sequence[Record]) -> Size:
+def size_of(side: int, shape: str, records: Sequence[Record], backbone: str) -> Size:
     """The size in pixels of an encoder that is made of weights.
 
     Args:
       side: of the square, or of a square of the same area.
       shape: `square` or `parts`.
       records: images whose shape it takes.
+      backbone: its name; some see squares only.
     """
+    if backbone.lower() in foundation.ARCHITECTURES:
+        return side
     size = part_shape.size_of_parts(records, side) if shape == PARTS else side
     if size != side:
         print(f"Images are resized to {size[0]} x {size[1]} pixels (height x width), as these parts are shaped.")

@@ -120,7 +120,7 @@ def _start(
     side, shape = settings.image_size, settings.image_shape
     if recipe:
         side, shape = settings.recipe_image_size, RECIPES[recipe].image_shape
-    size = encoders_lib.size_of(side, shape, records)
+    size = encoders_lib.size_of(side, shape, records, settings.backbone)
     path = run.path / "encoders" / f"{START}_{side if size == side else f'{size[0]}x{size[1]}'}"
     run.note(network={"weights": encoders_lib.write_start(path, settings, side, size, seed=0)})
     return path

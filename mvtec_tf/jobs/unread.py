@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from mvtec_tf import settings as settings_lib
+from mvtec_tf.errors import UsageError
 from mvtec_tf.features.recipe import SQUARE
 from mvtec_tf.heads.settings import NEED_MAPS, READ_BY, HeadSettings
 
@@ -46,7 +47,16 @@ def of_heads(said: Any, heads: Sequence[HeadSettings]) -> None:
             refuse(said, [name], f"{what} {' and '.join(heads_that_do)}, and {among}")
 
 
+def of_trained_networks(said: Any) -> None:
+    """Raises UsageError for a backbone that is taken as it is."""
+    if (said.backbone or "").lower().startswith("dinov2"):
+        raise UsageError(
+            f"`backbone`={said.backbone}: is not trained here, its features are taken as they are: by fit_probe, "
+            "extract_features, label_efficiency and explore_data. Train a network of keras.applications."
+        )
+
+
 def of_weights(said: Any) -> None:
     """Raises UsageError if part of a weights file is asked for where there is no file."""
-    if said.weights in ("imagenet", "none"):
+    if said.weights in ("imagenet", "none", "preset"):
         refuse(said, ["weights_partial"], f"`weights`={said.weights} is no file")

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from mvtec_tf.errors import UsageError, UserError
 from mvtec_tf.keras_settings import keras
+from mvtec_tf.networks import foundation
 from mvtec_tf.networks.copies import with_stable_names
 from mvtec_tf.networks.small_resnet import resnet10
 from mvtec_tf.networks.weights import WeightsReport, load_weights_file
@@ -48,7 +49,7 @@ class Backbone:
 
 def names() -> list[str]:
     """Every backbone that `build_backbone` knows."""
-    return sorted([*_SMALL, *(name.lower() for name in _applications())])
+    return sorted([*_SMALL, *foundation.ARCHITECTURES, *(name.lower() for name in _applications())])
 
 
 def build_backbone(
@@ -62,9 +63,11 @@ def build_backbone(
     """Builds a backbone under the current dtype policy.
 
     Args:
-      name: `resnet10`, or any network of `keras.applications`, in any case of letters.
+      name: `resnet10`, any network of `keras.applications`, in any case of letters, or one of
+        `foundation.ARCHITECTURES`.
       image_size: side of the input in pixels, or its (height, width).
-      weights: `imagenet` (downloaded by Keras), `none` (random), or a file for `load_weights_file`.
+      weights: `imagenet` (downloaded by Keras), `none` (random), or a file for `load_weights_file`; of DINOv2 see
+        `foundation.maps_of`.
       weights_partial: see `load_weights_file`.
       cut_after_stage: if positive, the network ends after that many stages (resolutions).
 
@@ -74,6 +77,12 @@ def build_backbone(
     """
     height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
     inputs = keras.Input((height, width, 3), dtype="uint8", name="image")
+    if name.lower() in foundation.ARCHITECTURES:
+        if weights_partial or cut_after_stage:
+            raise UsageError(f"`backbone`={name}: is taken whole, without `weights_partial` and `backbone_stages`.")
+        return _foundation(name.lower(), inputs, weights)
+    if weights == foundation.PRESET:
+        raise UsageError(f"`weights`={weights}: {name} has none. Use imagenet, none, or a file.")
     outputs = _apply(name.lower(), inputs, image_size, weights)
     model = with_stable_names(keras.Model(inputs, outputs, name=name.lower()))
     for layer in model.layers:
@@ -92,6 +101,13 @@ def build_backbone(
         model = keras.Model(model.inputs, model.get_layer(stages[-1]).output, name=model.name)
         report = report and report.within(model)
     return Backbone(model, stages, report)
+
+
+def _foundation(name: str, inputs: keras.KerasTensor, weights: str) -> Backbone:
+    output, stages, loaded = foundation.maps_of(name, inputs, weights)
+    model = keras.Model(inputs, output, name=name)
+    names = tuple(layer.name for layer in model.layers if layer.weights)
+    return Backbone(model, stages, WeightsReport(names, (), ()) if loaded else None)
 
 
 def freeze_up_to(model: keras.Model, backbone: Backbone, trainable_stages: int) -> list[str]:
