@@ -28,29 +28,46 @@ def train_simclr(run: RunDirectory, settings: ContrastiveSettings, images: np.nd
     if settings.epochs:
         fitting = input_pipeline.fitting_batch_size(len(images), settings.batch_size, settings.passes_per_epoch)
         settings = dataclasses.replace(settings, batch_size=fitting)
-    network, backbone, jit = loop.build(run, settings, functools.partial(_network, settings), len(images))
-    # An encoder that is kept as it is takes no step; its schedule is never asked.
-    passes = settings.passes_per_epoch
-    steps = input_pipeline.steps_per_epoch(len(images), settings.batch_size, passes) if settings.epochs else 1
+    network, backbone, jit = loop.build(run, settings, functools.partial(network_of, settings), len(images))
+    model = compiled(network, settings, len(images), jit)
+    of_run = functools.partial(batches, images, settings)
+    if not run.resumed and settings.epochs:
+        view_a, view_b = next(iter(of_run(0)))
+        loop.log_images(run, {"view_a": view_a.numpy(), "view_b": view_b.numpy()})
+    history = loop.run_epochs(run, model, network, of_run, settings, _steps(settings, len(images)), [])
+    run.note(history=history)
+    return Backbone(in_float32(backbone.model), backbone.stages, backbone.weights)
+
+
+def compiled(network: keras.Model, settings: ContrastiveSettings, images: int, jit: bool) -> SimCLR:
+    """The model that trains the network.
+
+    Args:
+      network: of `network_of`.
+      settings: the recipe; its batch size fits the images.
+      images: how many it is trained on.
+      jit: whether steps are compiled with XLA.
+    """
     model = SimCLR(network, settings.temperature)
     model.compile(
         keras.optimizers.AdamW(
-            _schedule(settings, steps),
+            _schedule(settings, _steps(settings, images)),
             weight_decay=settings.weight_decay,
             global_clipnorm=settings.clip_norm,
         ),
         jit_compile=jit,
     )
-    batches = functools.partial(_batches, images, settings)
-    if not run.resumed and settings.epochs:
-        view_a, view_b = next(iter(batches(0)))
-        loop.log_images(run, {"view_a": view_a.numpy(), "view_b": view_b.numpy()})
-    history = loop.run_epochs(run, model, network, batches, settings, steps, [])
-    run.note(history=history)
-    return Backbone(in_float32(backbone.model), backbone.stages, backbone.weights)
+    return model
 
 
-def _network(settings: ContrastiveSettings) -> tuple[keras.Model, Backbone, dict[str, str]]:
+def _steps(settings: ContrastiveSettings, images: int) -> int:
+    """Of an epoch; an encoder that is kept as it is takes none, and its schedule is never asked."""
+    if not settings.epochs:
+        return 1
+    return input_pipeline.steps_per_epoch(images, settings.batch_size, settings.passes_per_epoch)
+
+
+def network_of(settings: ContrastiveSettings) -> tuple[keras.Model, Backbone, dict[str, str]]:
     """The network, the encoder in it, and nothing more to be said of it."""
     backbone = _backbone(settings)
     network = build_projection_network(backbone, settings.projection_hidden, settings.projection_dimensions)
@@ -71,7 +88,9 @@ def _schedule(settings: ContrastiveSettings, steps: int) -> keras.optimizers.sch
     return WarmupCosine(peak, round(settings.warmup_share * total), total, final)
 
 
-def _batches(images: np.ndarray, settings: ContrastiveSettings, first_epoch: int) -> tf.data.Dataset:
+def batches(images: np.ndarray, settings: ContrastiveSettings, first_epoch: int) -> tf.data.Dataset:
+    """Pairs of views from an epoch to the end of the run, see `input_pipeline.training_batches`."""
+
     def transform(batch: tf.Tensor, _: tf.Tensor, seeds: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         return augment.two_views(batch, seeds, settings.augmentation)
 

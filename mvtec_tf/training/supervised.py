@@ -39,31 +39,43 @@ def train_classifier(
     images, labels = train
     fitting = input_pipeline.fitting_batch_size(len(images), settings.batch_size)
     settings = dataclasses.replace(settings, batch_size=fitting)
-    network, _, jit = loop.build(run, settings, functools.partial(_network, settings), len(images))
-    weights = np.ones(2) if settings.balanced_sampling else balanced_class_weights(labels)
-    steps = input_pipeline.steps_per_epoch(len(images), settings.batch_size)
-    # A model of its own around the same layers: what is saved as the network has no optimizer in it.
-    model = keras.Model(network.inputs, network.outputs, name="training")
-    model.compile(
-        OneCycleAdamW(settings.learning_rate, steps * settings.epochs, weight_decay=settings.weight_decay),
-        WeightedCrossEntropy(weights),
-        jit_compile=jit,
-    )
-    batches = functools.partial(_batches, images, labels, settings)
+    network, _, jit = loop.build(run, settings, functools.partial(network_of, settings), len(images))
+    weights, steps = _class_weights(labels, settings), input_pipeline.steps_per_epoch(len(images), settings.batch_size)
+    model = compiled(network, settings, labels, jit)
+    of_run = functools.partial(batches, images, labels, settings)
     if not run.resumed:
-        augmented, _ = next(iter(batches(0)))
+        augmented, _ = next(iter(of_run(0)))
         loop.log_images(run, {"augmented_training_batch": augmented.numpy(), "training_images": images[:16]})
     best_file = run.checkpoints / "best.weights.h5"
     best = KeepBest(best_file, network, settings.patience)
     watch = ValidationMetrics(*validation, weights, settings.batch_size)
-    history = loop.run_epochs(run, model, network, batches, settings, steps, [watch, best])
+    history = loop.run_epochs(run, model, network, of_run, settings, steps, [watch, best])
     run.note(history=history, best_epoch=best.best_epoch)
     network.load_weights(best_file)
     print(f"Best validation F1 {best.best[0]:.4f} in epoch {best.best_epoch} of {len(history)}.", flush=True)
     return in_float32(network)
 
 
-def _network(settings: SupervisedSettings) -> tuple[keras.Model, Backbone, dict[str, str]]:
+def compiled(network: keras.Model, settings: SupervisedSettings, labels: np.ndarray, jit: bool) -> keras.Model:
+    """A model of its own around the network's layers, so that what is saved as the network has no optimizer in it.
+
+    Args:
+      network: of `network_of`.
+      settings: the recipe; its batch size fits the images.
+      labels: int [N], of the training images.
+      jit: whether steps are compiled with XLA.
+    """
+    steps = input_pipeline.steps_per_epoch(len(labels), settings.batch_size) * settings.epochs
+    model = keras.Model(network.inputs, network.outputs, name="training")
+    model.compile(
+        OneCycleAdamW(settings.learning_rate, steps, weight_decay=settings.weight_decay),
+        WeightedCrossEntropy(_class_weights(labels, settings)),
+        jit_compile=jit,
+    )
+    return model
+
+
+def network_of(settings: SupervisedSettings) -> tuple[keras.Model, Backbone, dict[str, str]]:
     """The network, its backbone, and what is frozen, in words."""
     backbone = build_backbone(
         settings.backbone,
@@ -78,7 +90,9 @@ def _network(settings: SupervisedSettings) -> tuple[keras.Model, Backbone, dict[
     return network, backbone, {"frozen": f"frozen: {len(frozen)} layers{ends}."}
 
 
-def _batches(images: np.ndarray, labels: np.ndarray, settings: SupervisedSettings, first_epoch: int) -> tf.data.Dataset:
+def batches(images: np.ndarray, labels: np.ndarray, settings: SupervisedSettings, first_epoch: int) -> tf.data.Dataset:
+    """Augmented batches from an epoch to the end of the run, see `input_pipeline.training_batches`."""
+
     def transform(batch: tf.Tensor, batch_labels: tf.Tensor, seeds: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         return augment.augment_classifier(batch, seeds, settings.augmentation), batch_labels
 
@@ -92,3 +106,7 @@ def _batches(images: np.ndarray, labels: np.ndarray, settings: SupervisedSetting
         epochs=settings.epochs,
         balanced=settings.balanced_sampling,
     )
+
+
+def _class_weights(labels: np.ndarray, settings: SupervisedSettings) -> np.ndarray:
+    return np.ones(2) if settings.balanced_sampling else balanced_class_weights(labels)

@@ -35,7 +35,10 @@ def test_tables_and_pictures_are_judged_by_the_command_and_measured(tmp_path):
     assert "not an empty folder" in again.stderr
 
 
-@pytest.mark.parametrize("flag", ["--sizes=many", "--sizes=20,10", "--sizes=1", "--pictures=3", "--out="])
+@pytest.mark.parametrize(
+    "flag",
+    ["--sizes=many", "--sizes=20,10", "--sizes=1", "--pictures=3", "--out=", "--job=inference", "--job=infer"],
+)
 def test_wrong_use_is_refused(flag, tmp_path):
     done = run_process("tools.benchmark", f"--out={tmp_path / 'out'}", flag, check=False)
     assert done.returncode == 2
@@ -54,3 +57,27 @@ def test_a_command_that_fails_is_named(tmp_path):
     with pytest.raises(UserError, match="ended with status 2; what it said is in"):
         evaluation_cost._cost("table", 1, ("--no_such_flag",), tmp_path / "out")
     assert "no_such_flag" in (tmp_path / "out.log").read_text()
+
+
+@pytest.mark.slow
+def test_jobs_are_measured_beside_a_peer_that_is_run_in_turn(tmp_path):
+    toy = tmp_path / "toy"
+    run_process("make_toy", f"--out={toy}", "--image_size=32", "--train_good=6", "--test_good=4", "--per_defect=2")
+    log = tmp_path / "asked"
+    peer = tmp_path / "peer.sh"
+    peer.write_text(f'#!/bin/sh\necho "$2" >> {log}\nprintf \'loading\\n{{"job": "%s", "value": 2.0}}\\n\' "$2"\n')
+    peer.chmod(0o755)
+    asked = (f"--data_dir={toy}", "--categories=flange", "--backbone=resnet10", "--image_size=32", "--rounds=2")
+    jobs, out = ("infer", "cnn", "simclr", "probe"), tmp_path / "jobs.json"
+    run_process("tools.benchmark", f"--job={','.join(jobs)}", f"--out={out}", *asked, f"--peer={peer}")
+    found = json.loads(out.read_text())
+    assert log.read_text().split() == [job for job in jobs for _ in range(2)]
+    for job in jobs:
+        assert found[job]["precision"] in ("float32", "bfloat16")
+        assert found[job]["peak_mb"] > 100
+    for job in jobs[:3]:
+        assert found[job]["ratio"] == found[job]["images_per_second"] / 2.0
+        assert 0 < found[job]["share_of_peak"] < 1
+    assert found["probe"]["ratio"] == 2.0 / found["probe"]["seconds"]
+    assert set(found["cnn"]["seconds_of_a_step"]) == {"input", "forward", "backward", "update"}
+    assert found["simclr"]["step_over_resident"] > 0
