@@ -1,7 +1,7 @@
 """How well thresholds keep what they promise, before and since they rest on the line as it is, for `recipe_search`.
 
 Each set is judged as it is and with the scores of all its test images raised by two standard deviations of held-out
-good images, as another lamp might raise them.
+good images, as another lamp might do.
 """
 
 import dataclasses
@@ -30,7 +30,7 @@ _COLUMNS = {
         "shift announced": "{}announced before",
         "specificity with photographs": "{}specificity now",
         "recall ": "{}recall now",
-        "threshold raised": "{}moved",
+        "raised": "{}raised",
     },
     True: {
         "balanced accuracy before": "{}balanced_accuracy before",
@@ -38,7 +38,7 @@ _COLUMNS = {
         "specificity before": "{}specificity before",
         "now ": "{}specificity now",
         "shift announced now": "{}announced now",
-        "moved": "{}moved",
+        "raised": "{}raised",
     },
 }
 
@@ -64,22 +64,22 @@ class Draw:
     seed: int
 
     def figures(self) -> dict[str, float]:
-        """Name -> figure of the evaluated images; "announced" and "moved" are 0 or 1."""
+        """Name -> figure of the evaluated images; "announced" and "raised" are 0 or 1."""
         of_line = np.array([record.split == TEST for record in self.held_out], bool)
         by = RAISED * float(self.held_out_scores[~of_line].std())
         lamp = dataclasses.replace(self, scores=self.scores + by, held_out_scores=self.held_out_scores + by * of_line)
-        return self._figures() | {f"raised {name}": value for name, value in lamp._figures().items()}
+        return self._figures() | {f"lamp {name}": value for name, value in lamp._figures().items()}
 
     def _figures(self) -> dict[str, float]:
         if self.cut.labelled:
             moved, line = shift.on_line(self.held_out, self.held_out_scores)
-            acted = any(one.said for one in line.values())
+            acted = any(one.raises for one in line.values())
         else:
             held = Predictions.from_rows(rows(self.held_out, "calibrate", self.held_out_scores))
             one = shift.of_unlabelled(held, self._photographs())
-            acted = one.said and one.is_upward
+            acted = one.raises
             moved = self.held_out_scores + acted * one.difference
-        return self._judged("before", self.held_out_scores) | self._judged("now", moved) | {"moved": float(acted)}
+        return self._judged("before", self.held_out_scores) | self._judged("now", moved) | {"raised": float(acted)}
 
     def _judged(self, when: str, held_out_scores: np.ndarray) -> dict[str, float]:
         score_of = {record.path: score for record, score in zip(self.tests, self.scores, strict=True)}
@@ -110,7 +110,7 @@ def table(sets: Sequence[str], draws: Sequence[Sequence[Mapping[str, float]]], l
     """
     columns = _COLUMNS[labelled]
     lines = [f"| set | {' | '.join(columns)} |", "|" + "---|" * (len(columns) + 1)]
-    for prefix, words in (("", ""), ("raised ", ", scores raised")):
+    for prefix, words in (("", ""), ("lamp ", ", another lamp")):
         names = [name.format(prefix) for name in columns.values()]
         values = np.array([[np.mean([draw[name] for draw in own]) for name in names] for own in draws])
         for name, row in zip([*sets, "mean"], [*values, values.mean(axis=0)], strict=True):

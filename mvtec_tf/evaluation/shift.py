@@ -64,6 +64,12 @@ class Shift:
         """Whether it belongs to what is said first: the test shows it, or it is large."""
         return self.shown or self.size is None or abs(self.size) >= LARGE
 
+    @property
+    def raises(self) -> bool:
+        """Whether a threshold is raised for it. For images that score lower none is lowered: they may be fewer objects,
+        or easier ones, than those to come, and then it would stop more good parts than it promises."""
+        return self.said and self.is_upward
+
     def as_json(self) -> dict[str, Any]:
         """The form in `metrics.json`."""
         return dataclasses.asdict(self) | {"shown": self.shown, "said": self.said}
@@ -158,23 +164,23 @@ def by_category(
 def on_line(held_out: Sequence[Record], scores: np.ndarray) -> tuple[np.ndarray, dict[str, Shift]]:
     """Scores of held-out images as they are on the line, and how its good images score beside the training images.
 
-    Labelled test images are the line as it is, good training images what it was. Where a category's good ones
-    differ (see `Shift.said`), the scores of its training images are moved by the difference of the medians: the few of
-    the line say where good parts score, the many others how far they scatter.
+    Labelled test images are the line as it is, good training images what it was. Where a category's good ones score
+    higher (see `Shift.raises`), the scores of its training images are raised by the difference of the medians: the few
+    of the line say where good parts score, the many others how far they scatter.
 
     Args:
       held_out: images with a score by a head that was not fitted on them.
       scores: float [N], these.
 
     Returns:
-      float64 [N]; and category -> its shift, before anything was moved.
+      float64 [N]; and category -> its shift, before anything was raised.
     """
     held = Predictions.from_rows(table.rows(held_out, "calibrate", scores))
     of_line = np.array([record.split == TEST for record in held_out], bool)
     found = by_category(held.select(~of_line), held.select(of_line), dict.fromkeys(held.categories()))
     moved = held.score.copy()
     for name, one in found.items():
-        if one.said:
+        if one.raises:
             moved[~of_line & (held.category == name)] += one.difference
     return moved, found
 
@@ -210,12 +216,12 @@ def note(found: Mapping[str, Shift]) -> str:
 
 
 def basis(found: Mapping[str, Shift]) -> str:
-    """Which scores `on_line` moved and why, for the first sentences of a report; "" if none."""
+    """Which scores `on_line` raised and why, for the first sentences of a report; "" if none."""
     return " ".join(
         f"The threshold rests on the labelled good test images{f' of category {name}' if len(found) > 1 else ''}, "
-        f"because {one.in_words('they', _TRAINING)}: the scores of the training images were moved by as much."
+        f"because {one.in_words('they', _TRAINING)}: the scores of the training images were raised by as much."
         for name, one in found.items()
-        if one.said
+        if one.raises
     )
 
 

@@ -70,10 +70,7 @@ def find(folder: str | None, cut: Cut, max_pixels: int) -> tuple[str, ...]:
 def moved(
     run: RunDirectory, recent: np.ndarray, held_out: Sequence[Record], fitted: FittedProbe
 ) -> tuple[FittedProbe, str]:
-    """The head with its held-out scores raised to where recent photographs score, if those score higher.
-
-    They are never lowered: photographs that score lower may be fewer objects, or easier ones, than those to come, and
-    then the threshold would stop more good parts than it promises.
+    """The head with its held-out scores raised to where recent photographs score, where `Shift.raises` says so.
 
     Args:
       run: is told what was found.
@@ -88,19 +85,18 @@ def moved(
         return fitted, ""
     held = Predictions.from_rows(table.rows(held_out, "calibrate", fitted.calibrate_scores))
     found = shift.of_unlabelled(held, recent)
-    rises = found.said and found.is_upward
-    basis = words(found, rises, above_all=bool(recent.min() > held.score.max()))
-    run.note(unlabelled=found.as_json() | {"raised_by": found.difference if rises else 0.0})
+    basis = words(found, above_all=bool(recent.min() > held.score.max()))
+    run.note(unlabelled=found.as_json() | {"raised_by": found.difference if found.raises else 0.0})
     print(basis, flush=True)
-    return fitted.with_scores(held_out, held.score + found.difference) if rises else fitted, basis
+    return fitted.with_scores(held_out, held.score + found.difference) if found.raises else fitted, basis
 
 
-def words(found: Shift, rises: bool, above_all: bool) -> str:
+def words(found: Shift, above_all: bool) -> str:
     """What the report says first of the photographs, and what they cannot say."""
     share = f"{100 * MOST_DEFECTIVE:g} %"
     count = f"{found.evaluated} photographs without labels"
     told = found.in_words(f"The {count}", "the held-out good training images")
-    if not rises:
+    if not found.raises:
         return f"{told}, so the threshold was left as it is."
     text = (
         f"The threshold rests on {count}: {told[0].lower()}{told[1:]}, and the held-out scores were raised by as much. "

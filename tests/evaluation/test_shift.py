@@ -193,7 +193,7 @@ def _images(train, good, defective=3, category="cap"):
     return [Record(path, "", category, kind, int(kind != "good"), split, path) for path, kind, split in names]
 
 
-def test_training_scores_are_moved_to_where_the_labelled_good_images_lie_and_the_report_says_so():
+def test_training_scores_are_raised_to_where_the_labelled_good_images_lie_and_the_report_says_so():
     images = _images(train=40, good=10)
     scores = np.concatenate([np.arange(40.0), np.arange(10.0) + 60, [99.0] * 3])
     moved, found = shift.on_line(images, scores)
@@ -223,6 +223,15 @@ def test_a_category_that_is_like_its_training_images_is_left_as_it_is_beside_one
     assert moved[53] == pytest.approx(found["nut"].difference)
     assert "The threshold rests on the labelled good test images of category nut, because" in shift.basis(found)
     assert "category cap" not in shift.basis(found)
+
+
+def test_for_labelled_good_images_that_score_lower_nothing_is_lowered():
+    images = _images(train=40, good=10, defective=0)
+    scores = np.concatenate([np.arange(40.0), np.arange(10.0) - 60])
+    moved, found = shift.on_line(images, scores)
+    np.testing.assert_array_equal(moved, scores)
+    assert (found["cap"].shown, shift.basis(found)) == (True, "")
+    assert shift.note(found).endswith("The threshold rests on both.")
 
 
 def test_without_labelled_good_images_there_is_nothing_to_say_or_to_move():

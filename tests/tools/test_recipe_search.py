@@ -71,12 +71,12 @@ def test_a_threshold_that_rests_on_the_line_stops_fewer_good_images_and_the_shif
     rng = np.random.default_rng(0)
     draws = [_draw(rng, 0.0, labelled).figures() for _ in range(20)]
     means = {name: np.mean([draw[name] for draw in draws]) for name in draws[0]}
-    assert means["raised specificity before"] < means["raised specificity now"] - 0.05
-    assert means["raised specificity now"] > 0.9
+    assert means["lamp specificity before"] < means["lamp specificity now"] - 0.05
+    assert means["lamp specificity now"] > 0.9
     assert means["specificity now"] > 0.9
-    assert means["raised announced before"] > 0.9
-    assert means["raised moved"] > 0.9
-    assert means["moved"] < 0.4
+    assert means["lamp announced before"] > 0.9
+    assert means["lamp raised"] > 0.9
+    assert means["raised"] < 0.4
 
 
 def test_raised_scores_are_two_standard_deviations_of_the_training_images_higher():
@@ -85,14 +85,14 @@ def test_raised_scores_are_two_standard_deviations_of_the_training_images_higher
     by = 2.0 * plain.held_out_scores[:60].std()
     line = plain.held_out_scores + by * (np.arange(len(plain.held_out)) >= 60)
     lamp = dataclasses.replace(plain, scores=plain.scores + by, held_out_scores=line)
-    expected = {f"raised {name}": value for name, value in lamp.figures().items() if not name.startswith("raised")}
+    expected = {f"lamp {name}": value for name, value in lamp.figures().items() if not name.startswith("lamp ")}
     assert expected.items() <= plain.figures().items()
 
 
 def test_the_table_of_thresholds_has_every_set_as_it_is_and_raised_and_their_mean():
-    names = [name.format(prefix) for prefix in ("", "raised ") for name in kept_promises._COLUMNS[True].values()]
+    names = [name.format(prefix) for prefix in ("", "lamp ") for name in kept_promises._COLUMNS[True].values()]
     sets = [[dict.fromkeys(names, value), dict.fromkeys(names, value + 0.2)] for value in (0.1, 0.5)]
     lines = kept_promises.table(["a", "b"], sets, labelled=True).splitlines()
     assert [line.split("|")[1].strip() for line in lines[2:5]] == ["a", "b", "mean"]
     assert lines[4].split("|")[2:-1] == [" 0.400 "] * 6
-    assert lines[5].startswith("| a, scores raised | 0.200 |")
+    assert lines[5].startswith("| a, another lamp | 0.200 |")
