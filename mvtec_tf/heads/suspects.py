@@ -35,8 +35,8 @@ class Suspicion:
     Attributes:
       score: float64 [N], in standard deviations of held-out good images beyond the cut between good and defective;
         above 0 the others speak against the label, NaN where an image could not be held out.
-      neighbour: int [N], the nearest image of another object with the other label, or the nearest good one where there
-        is none; -1 where there is no other object.
+      neighbour: int [N], where the score is above 0 the nearest image of another object with the other label, or the
+        nearest good one where there is none; -1 elsewhere.
       by_labels: whether labels of both kinds say it; otherwise only good images are looked at.
     """
 
@@ -56,13 +56,11 @@ def suspicion(pooled: np.ndarray, labels: np.ndarray, groups: np.ndarray, seed: 
     """
     pooled, good = np.asarray(pooled, np.float64), labels == 0
     objects = np.unique(groups, return_inverse=True)[1]
-    standard = rotated(pooled, good)
-    neighbours = _neighbours(standard, labels, objects)
+    standard, score = rotated(pooled, good), np.full(len(labels), np.nan)
     known = [len(np.unique(objects[own])) for own in (good, ~good)]
     by_labels = known[0] >= _LEAST_GOOD and known[1] >= _LEAST_DEFECTIVE
-    score = np.full(len(labels), np.nan)
     if known[0] < _LEAST_GOOD:
-        return Suspicion(score, neighbours, False)
+        return Suspicion(score, np.full(len(labels), -1), False)
     folds = inner_folds(labels, groups, seed, FOLDS)
     distance, side = score.copy(), score.copy()
     for fold in np.unique(folds[folds >= 0]):
@@ -75,10 +73,12 @@ def suspicion(pooled: np.ndarray, labels: np.ndarray, groups: np.ndarray, seed: 
         # By medians: defects among the good images must not widen what is usual.
         usual = np.nanmedian(distance[good])
         spread = _DEVIATION * np.nanmedian(np.abs(distance[good] - usual)) or 1.0
-        return Suspicion(np.where(good, (distance - usual) / spread - _FAR, np.nan), neighbours, False)
-    standard_scores = [_standardised(values, good) for values in (distance, side)]
-    joined = _standardised(sum(max(np.nanmean(one[~good]), 0.0) * one for one in standard_scores), good)
-    return Suspicion((joined - best_cut(joined, good)) * np.where(good, 1, -1), neighbours, True)
+        score = np.where(good, (distance - usual) / spread - _FAR, np.nan)
+    else:
+        both = [_standardised(values, good) for values in (distance, side)]
+        joined = _standardised(sum(max(np.nanmean(one[~good]), 0.0) * one for one in both), good)
+        score = (joined - best_cut(joined, good)) * np.where(good, 1, -1)
+    return Suspicion(score, _neighbours(standard, labels, objects, score > 0), by_labels)
 
 
 def _standardised(values: np.ndarray, good: np.ndarray) -> np.ndarray:
@@ -110,10 +110,13 @@ def rotated(pooled: np.ndarray, good: np.ndarray) -> np.ndarray:
     return left * strength
 
 
-def _neighbours(standard: np.ndarray, labels: np.ndarray, objects: np.ndarray) -> np.ndarray:
-    """int [N]; of the other label if there is one, else good, never of the same object."""
-    distances = cdist(standard, standard)
-    distances[objects[:, None] == objects] = np.inf
-    other = np.where(labels[:, None] != labels, distances, np.inf)
-    chosen = np.where(np.isfinite(other).any(axis=1, keepdims=True), other, distances)
-    return np.where(np.isfinite(chosen).any(axis=1), chosen.argmin(axis=1), -1)
+def _neighbours(standard: np.ndarray, labels: np.ndarray, objects: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """int [N], of the wanted ones, bool [N]; of the other label if there is one, never of the same object; else -1."""
+    found = np.full(len(labels), -1)
+    for row in np.flatnonzero(wanted):
+        apart = objects != objects[row]
+        others = np.flatnonzero(apart & (labels != labels[row]))
+        # There are other good objects, or nobody would be suspected.
+        others = others if len(others) else np.flatnonzero(apart)
+        found[row] = others[cdist(standard[row : row + 1], standard[others]).argmin()]
+    return found

@@ -30,7 +30,6 @@ def find(records: Sequence[Record], pooled: np.ndarray, seed: int = 0) -> list[S
         labels, groups = np.array([one.label for one in own]), np.array([one.group for one in own])
         said = suspicion(pooled[[row[one.path] for one in own]], labels, groups, seed)
         for place in np.flatnonzero(said.score > 0):
-            other = own[said.neighbour[place]] if said.neighbour[place] >= 0 else None
-            why = _WHY[own[place].label, said.by_labels]
+            other, why = own[said.neighbour[place]], _WHY[own[place].label, said.by_labels]
             found.append(Suspect(own[place], float(said.score[place]), why, other))
     return sorted(found, key=lambda one: (-one.score, one.record.path))

@@ -33,7 +33,7 @@ class Suspect:
       record: the image, with the label given.
       score: how much, above 0, see `heads.suspects`.
       why: in words.
-      neighbour: the nearest image that speaks against the label, or the nearest good one; None: there is none.
+      neighbour: the nearest image that speaks against the label, or the nearest good one; None: it is no longer there.
     """
 
     record: Record
