@@ -5,12 +5,14 @@ Kept with the run (`reference.npz`), and inside the export's graph.
 
 import dataclasses
 import pathlib
+import zipfile
 from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
 
 from mvtec_tf import conformal, drift, files
+from mvtec_tf.errors import UserError
 from mvtec_tf.graphs import saved_model, scoring
 from mvtec_tf.graphs.signatures import IMAGE_STATISTICS, SERVING_DEFAULT, Answer
 from mvtec_tf.graphs.thresholded import CATEGORY
@@ -103,9 +105,13 @@ class Reference:
 
     @classmethod
     def load(cls, file: files.PathLike) -> "Reference":
-        """Reads it."""
-        with np.load(file) as there:
-            return cls(**{field.name: there[field.name] for field in dataclasses.fields(cls)})
+        """Reads it. Raises UserError if it is damaged."""
+        try:
+            with np.load(file) as there:
+                return cls(**{field.name: there[field.name] for field in dataclasses.fields(cls)})
+        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            without = "Without this file an export says nothing of drift"
+            raise UserError(f"{file}: cannot be read ({error}). {without}; fit the run anew to have it.") from error
 
 
 def keep(run_dir: files.PathLike, images: Sequence[str], score: np.ndarray, objects: np.ndarray) -> None:

@@ -44,14 +44,14 @@ def draw_drift(settings: DriftSettings) -> Line:
         reference = drifting.read_reference(newest(settings.model)) if settings.model else None
         line = Line(reference, settings.drift_alarm, _in_words(settings))
         line.add(rows)
-        there = [number for number, row in enumerate(rows) if row[drift.COLUMNS[0]]]
+        values = [drifting.values_of(row) for row in rows]
+        there = [number for number, found in enumerate(values) if found]
         if not line.names:
             why = line.summary() or f"It has {len(rows)} rows, none of them with a verdict."
             raise UserError(f"{table}: there is nothing to draw. {why}")
         title = f"Drift: {pathlib.Path(settings.folder or table).name}"
-        values = np.array([[float(rows[number][name]) for name in drift.COLUMNS] for number in there])
         shown = [places[number] if places else "" for number in there]
-        drift_report.write(settings.out, line, values, shown, title)
+        drift_report.write(settings.out, line, np.array([values[number] for number in there]), shown, title)
     print(line.summary())
     print(f"Page: {pathlib.Path(settings.out) / drift_report.PAGE_FILE}")
     print(settings.out)

@@ -86,7 +86,7 @@ def _picture(number: int, line: Line, values: np.ndarray, places: Sequence[str])
     moved = "; ".join(_told(alarm, line, places) for alarm in alarms) or "has not moved"
     beyond = int(((values < axes.get_ylim()[0]) | (values > axes.get_ylim()[1])).sum())
     caption = f"{_MEANINGS[name][0].upper()}{_MEANINGS[name][1:]}. {name.capitalize()} {moved}."
-    caption += f" {beyond:,} parts lie beyond the axis." if beyond else ""
+    caption += f" Parts beyond the axis: {beyond:,}." if beyond else ""
     file_name = f"{_KIND}_{name}.png"
     alt = f"{name} of {len(values):,} parts: {moved}"
     return Picture(f"{_KIND}_{name}", "", file_name, canvas.png(figure), alt, caption, name.capitalize())
@@ -100,4 +100,4 @@ def _told(alarm: Alarm, line: Line, places: Sequence[str]) -> str:
 def _at(line: Line, places: Sequence[str], part: int) -> str:
     """What a part is called, and its place in the order."""
     name, place = line.names[part - 1], places[part - 1]
-    return name if place in ("", name) else f"{name}, {place}"
+    return pathlib.PurePath(name).name + ("" if place in ("", name) else f", {place}")

@@ -1,6 +1,7 @@
 """Drift in a table of verdicts: which statistics of its parts have moved, by how much, since which of them."""
 
 import csv
+import math
 import pathlib
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -50,17 +51,17 @@ class Line:
         """Takes rows with their columns as text or numbers; returns the alarms that rise with them."""
         risen = []
         for row in rows:
-            values = [row.get(name) for name in drift.COLUMNS]
-            if None in values or "" in values:
+            values = values_of(row)
+            if values is None:
                 self.without += bool(row["verdict"])
                 continue
             self.names.append(row["path"])
-            risen += self._detector.add([float(value) for value in values])
+            risen += self._detector.add(values)
         return risen
 
     def told(self, alarm: drift.Alarm) -> str:
-        """An alarm in words, with the name of the part that it began with."""
-        return alarm.in_words(self.names[alarm.since - 1])
+        """An alarm in words, with the file of the part that it began with; the table of alarms has its whole path."""
+        return alarm.in_words(pathlib.PurePath(self.names[alarm.since - 1]).name)
 
     def summary(self) -> str:
         """The closing line: what has moved, or that nothing has, or why that is not known."""
@@ -87,12 +88,29 @@ class Line:
         files.write_csv(file, _FILE_COLUMNS, rows)
 
 
+def values_of(row: Mapping[str, Any]) -> list[float] | None:
+    """The statistics in a row, None where one is missing. Raises UserError: one is no number."""
+    values = [row.get(name) for name in drift.COLUMNS]
+    if None in values or "" in values:
+        return None
+    try:
+        numbers = [float(value) for value in values]
+    except ValueError:
+        numbers = [math.nan]
+    if not all(map(math.isfinite, numbers)):
+        wrong = ", ".join(map(str, values))
+        raise UserError(f"{row['path']}: expected numbers in {', '.join(drift.COLUMNS)}, found {wrong}.")
+    return numbers
+
+
 def read_reference(export: files.PathLike) -> np.ndarray | None:
     """What an export says of the training's held-out good images, float [N, 5]; None of one that does not.
 
     Raises:
-      UserError: the file cannot be read.
+      UserError: there is no export, or the file cannot be read.
     """
+    if not (pathlib.Path(export) / "saved_model.pb").is_file():
+        raise UserError(f"{export}: no SavedModel (no saved_model.pb in it). Expected saved_models/NAME/VERSION.")
     file = pathlib.Path(export) / "assets.extra" / drift.REFERENCE_FILE
     if not file.is_file():
         return None

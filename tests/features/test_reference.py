@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 
 from mvtec_tf import drift
+from mvtec_tf.errors import UserError
 from mvtec_tf.features import reference
 from mvtec_tf.features.reference import Reference, Usual
 from mvtec_tf.graphs import signatures
@@ -79,6 +80,9 @@ def test_too_few_objects_say_nothing_and_images_all_alike_say_numbers(tmp_path):
     again = Reference.load(tmp_path / reference.FILE)
     for name, value in vars(found).items():
         np.testing.assert_array_equal(getattr(again, name), value)
+    (tmp_path / reference.FILE).write_bytes(b"PK")
+    with pytest.raises(UserError, match=r"reference\.npz: cannot be read"):
+        Reference.load(tmp_path / reference.FILE)
 
 
 def test_a_lamp_moves_brightness_and_contrast_and_a_lens_sharpness():

@@ -95,6 +95,11 @@ def test_a_table_of_a_model_of_before_is_refused_with_the_reason_and_one_of_some
     (tmp_path / "other.csv").write_text("path,score\na.png,1\n")
     with pytest.raises(UserError, match="no column verdict, z_brightness"):
         draw_drift(DriftSettings(table=str(tmp_path / "other.csv"), out=str(tmp_path / "out")))
+    words = _write(tmp_path / "w.csv", ["a.png"], [["much"] * 5])
+    with pytest.raises(UserError, match=r"a\.png: expected numbers in z_brightness, .* found much"):
+        draw_drift(DriftSettings(table=words, out=str(tmp_path / "out")))
+    with pytest.raises(UserError, match="nowhere: no SavedModel"):
+        draw_drift(DriftSettings(table=empty, model=str(tmp_path / "nowhere"), out=str(tmp_path / "out")))
     assert not (tmp_path / "out" / "drift.html").exists()
 
 
