@@ -90,6 +90,8 @@ def of_pretraining(settings: PretrainSettings) -> None:
     """Raises UsageError if the settings contradict each other."""
     unread.of_weights(settings)
     unread.of_trained_networks(settings)
+    if settings.method != "simclr":
+        unread.refuse(settings, ["temperature"], f"`method`={settings.method} has no temperature")
     # None is what such a schedule has, and what the study's flags say.
     if settings.schedule == "cosine_by_epoch" and settings.warmup_share:
         unread.refuse(settings, ["warmup_share"], "`schedule`=cosine_by_epoch has no warm-up")

@@ -1,4 +1,4 @@
-"""Training a SimCLR encoder on good images only, and exporting it frozen."""
+"""Training an encoder on good images only, and exporting it frozen."""
 
 from mvtec_tf.data.decoding.image_store import ImageStore
 from mvtec_tf.graphs import saved_model
@@ -7,7 +7,7 @@ from mvtec_tf.jobs.fields import STUDY
 from mvtec_tf.jobs.settings import PretrainSettings
 from mvtec_tf.run_directory import RunDirectory
 from mvtec_tf.study import protocol as study
-from mvtec_tf.training.contrastive import train_simclr
+from mvtec_tf.training.contrastive import train_encoder
 
 
 def pretrain(settings: PretrainSettings) -> RunDirectory:
@@ -33,7 +33,7 @@ def pretrain(settings: PretrainSettings) -> RunDirectory:
         images = store.load(good)
         if not run.saved_model.exists():
             with run.timed("train"):
-                encoder = train_simclr(run, settings, images)
+                encoder = train_encoder(run, settings, images)
             seen = [{"path": record.path, "group": record.group, "category": record.category} for record in good]
             card = {"run": run.record["settings"], "pretrain_images": seen}
             saved_model.write_encoder(run.saved_model, encoder, card, max_pixels=settings.max_pixels)

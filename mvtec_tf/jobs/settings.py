@@ -199,7 +199,7 @@ class TrainClassifierSettings(RunSettings, ImageSettings, ProtocolSettings, Thre
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PretrainSettings(RunSettings, ImageSettings, ContrastiveSettings):
-    """SimCLR: its training and its images.
+    """Pretraining: how, and on which images.
 
     Attributes:
       protocol: protocol that says who may see which image; study: 85 % of the good training images, as in the

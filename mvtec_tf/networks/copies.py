@@ -34,6 +34,14 @@ def in_bfloat16(model: keras.Model) -> keras.Model:
     return _copy(model, "dtype", lambda dtype: dtype if dtype in _INTEGERS else "mixed_bfloat16", makes_maps)
 
 
+def renamed(model: keras.Model, prefix: str) -> keras.Model:
+    """Copies a functional network with its weights, whose layers, and itself, are called PREFIX_NAME."""
+    names = {layer.name for layer in model.layers}
+    copied = _copy(model, "name", lambda name: f"{prefix}_{name}" if name in names else name)
+    copied.name = f"{prefix}_{model.name}"
+    return copied
+
+
 def with_stable_names(model: keras.Model) -> keras.Model:
     """Gives layers that Keras named the names that they have in a process that builds nothing else.
 

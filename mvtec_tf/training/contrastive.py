@@ -1,4 +1,4 @@
-"""Training SimCLR on good images only."""
+"""Training an encoder on good images only, by SimCLR or another method of `pretext.METHODS`."""
 
 import dataclasses
 import functools
@@ -10,14 +10,14 @@ from mvtec_tf.data import augment, input_pipeline
 from mvtec_tf.keras_settings import keras
 from mvtec_tf.networks.backbone import Backbone, build_backbone
 from mvtec_tf.networks.copies import in_float32
-from mvtec_tf.networks.simclr import SimCLR, build_projection_network
+from mvtec_tf.networks.pretext import Pretext, build_network
 from mvtec_tf.run_directory import RunDirectory
 from mvtec_tf.training import loop
 from mvtec_tf.training.recipes import ContrastiveSettings
 from mvtec_tf.training.schedules import CosineByEpoch, WarmupCosine
 
 
-def train_simclr(run: RunDirectory, settings: ContrastiveSettings, images: np.ndarray) -> Backbone:
+def train_encoder(run: RunDirectory, settings: ContrastiveSettings, images: np.ndarray) -> Backbone:
     """Trains, or goes on training, and returns the encoder in float32.
 
     Args:
@@ -39,7 +39,7 @@ def train_simclr(run: RunDirectory, settings: ContrastiveSettings, images: np.nd
     return Backbone(in_float32(backbone.model), backbone.stages, backbone.weights)
 
 
-def compiled(network: keras.Model, settings: ContrastiveSettings, images: int, jit: bool) -> SimCLR:
+def compiled(network: keras.Model, settings: ContrastiveSettings, images: int, jit: bool) -> Pretext:
     """The model that trains the network.
 
     Args:
@@ -48,10 +48,11 @@ def compiled(network: keras.Model, settings: ContrastiveSettings, images: int, j
       images: how many it is trained on.
       jit: whether steps are compiled with XLA.
     """
-    model = SimCLR(network, settings.temperature)
+    steps = _steps(settings, images)
+    model = Pretext(network, settings.method, settings.temperature, steps * max(settings.epochs, 1))
     model.compile(
         keras.optimizers.AdamW(
-            _schedule(settings, _steps(settings, images)),
+            _schedule(settings, steps),
             weight_decay=settings.weight_decay,
             global_clipnorm=settings.clip_norm,
         ),
@@ -70,7 +71,9 @@ def _steps(settings: ContrastiveSettings, images: int) -> int:
 def network_of(settings: ContrastiveSettings) -> tuple[keras.Model, Backbone, dict[str, str]]:
     """The network, the encoder in it, and nothing more to be said of it."""
     backbone = _backbone(settings)
-    network = build_projection_network(backbone, settings.projection_hidden, settings.projection_dimensions)
+    network = build_network(
+        backbone, settings.method, settings.projection_hidden, settings.projection_dimensions
+    )
     return network, backbone, {}
 
 

@@ -66,12 +66,13 @@ class SupervisedSettings(TrainingSettings):
 
 @dataclasses.dataclass(frozen=True)
 class ContrastiveSettings(TrainingSettings):
-    """The SimCLR recipe; the defaults are those of the study where it said them.
+    """Learning from two views; the defaults are those of the study, of SimCLR, where it said them.
 
     Attributes:
+      method: method of learning: simclr, byol, simsiam, barlow_twins or vicreg.
       projection_hidden: width of the projection head's hidden layer.
       projection_dimensions: width of the projection head's output.
-      temperature: temperature of NT-Xent.
+      temperature: temperature of NT-Xent, the loss of simclr.
       batch_size: pairs of views a step; one of each image where that is more.
       epochs: epochs of the run; 0 keeps the starting weights, the baseline without pretraining.
       passes_per_epoch: times that each image is drawn in one epoch.
@@ -84,6 +85,7 @@ class ContrastiveSettings(TrainingSettings):
       augmentation: strengths of the augmentations.
     """
 
+    method: Literal["simclr", "byol", "simsiam", "barlow_twins", "vicreg"] = "simclr"
     projection_hidden: int = dataclasses.field(default=1024, metadata=_ABOVE_ZERO)
     projection_dimensions: int = dataclasses.field(default=256, metadata=_ABOVE_ZERO)
     temperature: float = dataclasses.field(default=0.07, metadata=_ABOVE_ZERO)

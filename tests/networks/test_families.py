@@ -13,7 +13,7 @@ import tensorflow as tf
 from mvtec_tf.graphs import rebuild, saved_model
 from mvtec_tf.networks.backbone import build_backbone
 from mvtec_tf.run_directory import RunDirectory
-from mvtec_tf.training.contrastive import train_simclr
+from mvtec_tf.training.contrastive import train_encoder
 from mvtec_tf.training.recipes import ContrastiveSettings, SupervisedSettings
 from mvtec_tf.training.supervised import train_classifier
 
@@ -95,7 +95,7 @@ def test_one_member_of_every_family_trains_a_step_exports_and_scores(name, size,
     run = RunDirectory(tmp_path / "simclr", "train_simclr", {}, {"fingerprint": ""}, "")
     contrastive = ContrastiveSettings(**common, projection_hidden=8, projection_dimensions=8)
     with _one_op_after_the_other():
-        encoder = train_simclr(run, contrastive, images)
+        encoder = train_encoder(run, contrastive, images)
     saved_model.write_encoder(run.saved_model, encoder, {"run": common})
     embedding = saved_model.load(run.saved_model).signatures["embed"](image_bytes=png)["embedding"]
     average = np.asarray(encoder.model(images)).mean(axis=(1, 2))

@@ -17,7 +17,7 @@ from mvtec_tf.heads.linear import Logistic, StudyHead
 from mvtec_tf.run_directory import RunDirectory
 from mvtec_tf.training import callbacks
 from mvtec_tf.training.checkpoints import Checkpoints
-from mvtec_tf.training.contrastive import train_simclr
+from mvtec_tf.training.contrastive import train_encoder
 from mvtec_tf.training.recipes import ContrastiveSettings, SupervisedSettings
 from mvtec_tf.training.supervised import train_classifier
 
@@ -37,12 +37,12 @@ def _train_classifier(run, **settings):
     return train_classifier(run, SupervisedSettings(**_SMALL, **settings), (images, labels), (images, labels))
 
 
-def _train_simclr(run, **settings):
+def _train_encoder(run, **settings):
     shape = {"projection_hidden": 8, "projection_dimensions": 8}
-    return train_simclr(run, ContrastiveSettings(**_SMALL, **shape, **settings), _images(6))
+    return train_encoder(run, ContrastiveSettings(**_SMALL, **shape, **settings), _images(6))
 
 
-@pytest.fixture(scope="module", params=[_train_classifier, _train_simclr])
+@pytest.fixture(scope="module", params=[_train_classifier, _train_encoder])
 def trained(request, tmp_path_factory):
     """(a training, a run of its that has finished one epoch, with a batch that is larger than its images)."""
     path = tmp_path_factory.mktemp("trained") / "run"
@@ -134,5 +134,5 @@ def test_a_batch_that_is_larger_than_the_images_shrinks_to_them_and_says_so(caps
 
 def test_an_encoder_that_is_kept_as_it_is_needs_no_batch(tmp_path):
     run = _run(tmp_path / "run")
-    train_simclr(run, ContrastiveSettings(**_SMALL, epochs=0, schedule="cosine_by_epoch"), _images(1))
+    train_encoder(run, ContrastiveSettings(**_SMALL, epochs=0, schedule="cosine_by_epoch"), _images(1))
     assert run.record["history"] == []

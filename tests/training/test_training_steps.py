@@ -7,7 +7,7 @@ import pytest
 from mvtec_tf.networks.backbone import build_backbone, freeze_up_to
 from mvtec_tf.networks.classifier import build_classifier, log_odds
 from mvtec_tf.networks.losses import WeightedCrossEntropy
-from mvtec_tf.networks.simclr import SimCLR, build_projection_network
+from mvtec_tf.networks.pretext import Pretext, build_network
 from mvtec_tf.training import precision
 from mvtec_tf.training.schedules import OneCycleAdamW, WarmupCosine
 
@@ -19,8 +19,8 @@ def _images(count, size=32, seed=0):
 def _simclr(jit, policy="float32"):
     keras.utils.set_random_seed(0)
     with precision.dtype_policy(policy):
-        network = build_projection_network(build_backbone("resnet10", 32), hidden=32, dimensions=16)
-    model = SimCLR(network, temperature=0.5)
+        network = build_network(build_backbone("resnet10", 32), hidden=32, dimensions=16)
+    model = Pretext(network, temperature=0.5)
     optimizer = keras.optimizers.AdamW(WarmupCosine(1e-3, 1, 10), weight_decay=1e-4, global_clipnorm=1.0)
     model.compile(optimizer, jit_compile=jit)
     return model, network

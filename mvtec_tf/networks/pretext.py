@@ -1,0 +1,188 @@
+"""Learning from two views of each image, without labels: SimCLR and its brothers, one row of `METHODS` each.
+
+All share views, backbone, projection head and training step. SimCLR compares with other images; the others do without,
+and keep from giving the same vector to every image each in its own way.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+
+import tensorflow as tf
+from keras import layers
+
+from mvtec_tf.keras_settings import keras
+from mvtec_tf.networks import copies, pretext_losses
+from mvtec_tf.networks.backbone import BATCH_NORM_MOMENTUM, EMBEDDING, Backbone
+from mvtec_tf.networks.nt_xent import contrastive_accuracy, nt_xent
+
+# Share of its old weights that the moving average keeps in the first step, all in the last (BYOL, section 3.2).
+_KEPT_BY_TARGET = 0.99
+_TARGET = "target"
+
+# What the network gives for the views of a batch: two tensors [B, D] of the first and of the second views.
+Pair = tuple[tf.Tensor, tf.Tensor]
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """One way to learn.
+
+    Attributes:
+      loss: projections, predictions, the target's projections, temperature -> float32 scalar.
+      predictor: width of the hidden layer of a second head on the projections, as a multiple of their own; 0: none.
+      has_target: whether a moving average of the network projects the other view.
+      normalised: whether the projections end in batch norm.
+    """
+
+    loss: Callable[[Pair, Pair | None, Pair | None, float], tf.Tensor]
+    predictor: float = 0.0
+    has_target: bool = False
+    normalised: bool = False
+
+
+METHODS: Mapping[str, Method] = {
+    "simclr": Method(lambda z, p, t, temperature: nt_xent(*z, temperature)),
+    "byol": Method(
+        lambda z, p, t, temperature: pretext_losses.negative_cosine(p, t) * 2 + 2, predictor=4.0, has_target=True
+    ),
+    "simsiam": Method(
+        lambda z, p, t, temperature: pretext_losses.negative_cosine(p, z), predictor=0.25, normalised=True
+    ),
+    "barlow_twins": Method(lambda z, p, t, temperature: pretext_losses.barlow_twins(*z)),
+    "vicreg": Method(lambda z, p, t, temperature: pretext_losses.vicreg(*z)),
+}
+
+
+def build_network(
+    backbone: Backbone, method: str = "simclr", hidden: int = 1024, dimensions: int = 256
+) -> keras.Model:
+    """Backbone, global average, and the projection head C-`hidden`-`dimensions` with batch norm and ReLU.
+
+    Args:
+      backbone: its graph is continued, not wrapped.
+      method: of `METHODS`.
+      hidden: width of the projection head's hidden layer.
+      dimensions: width of what it gives.
+
+    Returns:
+      uint8 [B, S, S, 3] -> float32 [B, dimensions], a list of such where the method has a predictor or a target: the
+      projections, the predictions, the target's projections. The layer `embedding` holds the [B, C] that is kept after
+      training; the heads are thrown away (SimCLR, section 4.2, says why).
+    """
+    row = METHODS[method]
+    projected = _projected(backbone.model.output, hidden, dimensions, row.normalised)
+    network = keras.Model(backbone.model.inputs, projected, name=f"{backbone.model.name}_{method}")
+    outputs = [projected]
+    if row.predictor:
+        outputs.append(_predicted(projected, round(row.predictor * dimensions), dimensions))
+    if row.has_target:
+        target = copies.renamed(network, _TARGET)
+        target.trainable = False
+        outputs.append(target(backbone.model.inputs[0]))
+    if len(outputs) == 1:
+        return network
+    return keras.Model(backbone.model.inputs, outputs, name=network.name)
+
+
+class Pretext(keras.Model):
+    """Trains a network of `build_network` on pairs of views.
+
+    `fit` takes a dataset of (view_a, view_b), each uint8 [B, S, S, 3]. Logs `loss`; `contrastive_accuracy`, the share
+    of views whose nearest other view is their partner; and what tells a collapse: `deviation` and `effective_rank` of
+    the projections, see `pretext_losses`.
+
+    Args:
+      network: of `build_network`, for the same method.
+      method: of `METHODS`.
+      temperature: of SimCLR's loss.
+      steps: of the whole training, for the target's moving average.
+    """
+
+    def __init__(
+        self, network: keras.Model, method: str = "simclr", temperature: float = 0.07, steps: int = 1, **kwargs: object
+    ) -> None:
+        super().__init__(**kwargs)
+        self.network = network
+        self.temperature = temperature
+        self._row = METHODS[method]
+        self._steps = steps
+        self._online, self._target = _averaged(network) if self._row.has_target else ([], [])
+        names = ("loss", "contrastive_accuracy", "deviation", "effective_rank")
+        self._means = [keras.metrics.Mean(name=name) for name in names]
+
+    @property
+    def metrics(self) -> list[keras.metrics.Metric]:
+        """Reset by Keras at the start of each epoch."""
+        return self._means
+
+    def call(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """uint8 [B, S, S, 3] -> float32 projections [B, D]."""
+        return tf.nest.flatten(self.network(images, training=training))[0]
+
+    def train_step(self, data: tuple[tf.Tensor, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """One step on B pairs; both views go through the network as one batch of 2B, so that batch
+        norm cannot tell which view an image belongs to by its statistics."""
+        # `train_on_batch` adds an empty sample weight to the pair.
+        view_a, view_b = data[:2]
+        with tf.GradientTape() as tape:
+            outputs = tf.nest.flatten(self.network(tf.concat([view_a, view_b], axis=0), training=True))
+            z, *more = [tuple(tf.split(one, 2, axis=0)) for one in outputs]
+            predicted = more[0] if self._row.predictor else None
+            loss = self._row.loss(z, predicted, more[-1] if self._row.has_target else None, self.temperature)
+        gradients = tape.gradient(loss, self.network.trainable_variables)
+        self.optimizer.apply_gradients(zip(gradients, self.network.trainable_variables, strict=True))
+        self._move_target()
+        views = tf.concat(z, axis=0)
+        values = (
+            loss,
+            contrastive_accuracy(*z),
+            pretext_losses.deviation(views),
+            pretext_losses.effective_rank(views),
+        )
+        for mean, value in zip(self._means, values, strict=True):
+            mean.update_state(value)
+        return {mean.name: mean.result() for mean in self._means}
+
+    def _move_target(self) -> None:
+        """The target's weights become tau of themselves and 1 - tau of the network's (BYOL, equation 1)."""
+        if not self._target:
+            return
+        done = tf.cast(self.optimizer.iterations, tf.float32) / self._steps
+        tau = 1 - (1 - _KEPT_BY_TARGET) * (tf.cos(math.pi * tf.minimum(done, 1.0)) + 1) / 2
+        for online, target in zip(self._online, self._target, strict=True):
+            target.assign(tau * target + (1 - tau) * online)
+
+
+def _projected(maps: keras.KerasTensor, hidden: int, dimensions: int, normalised: bool) -> keras.KerasTensor:
+    x = layers.GlobalAveragePooling2D(name=EMBEDDING)(maps)
+    x = layers.Dense(hidden, name="projection_dense_1")(x)
+    x = layers.BatchNormalization(momentum=BATCH_NORM_MOMENTUM, name="projection_bn")(x)
+    x = layers.ReLU(name="projection_relu")(x)
+    x = layers.Dense(dimensions, dtype="float32", name="projection_dense_2")(x)
+    if normalised:
+        x = layers.BatchNormalization(momentum=BATCH_NORM_MOMENTUM, dtype="float32", name="projection_bn_2")(x)
+    return x
+
+
+def _predicted(projected: keras.KerasTensor, hidden: int, dimensions: int) -> keras.KerasTensor:
+    x = layers.Dense(max(hidden, 1), name="prediction_dense_1")(projected)
+    x = layers.BatchNormalization(momentum=BATCH_NORM_MOMENTUM, name="prediction_bn")(x)
+    x = layers.ReLU(name="prediction_relu")(x)
+    return layers.Dense(dimensions, dtype="float32", name="prediction_dense_2")(x)
+
+
+def _averaged(network: keras.Model) -> tuple[list[keras.Variable], list[keras.Variable]]:
+    """The weights that are averaged, and the averages, in the same order."""
+    target = next(layer for layer in network.layers if layer.name.startswith(f"{_TARGET}_") and layer.weights)
+    pairs = [
+        (ours, theirs)
+        for layer in target.layers
+        if layer.weights
+        for ours, theirs in zip(
+            network.get_layer(layer.name.removeprefix(f"{_TARGET}_")).weights, layer.weights, strict=True
+        )
+        # Statistics of batch norm are the target's own.
+        if ours.trainable
+    ]
+    return [one for one, _ in pairs], [one for _, one in pairs]
