@@ -1,4 +1,4 @@
-"""Trains a SimCLR encoder on good images only and exports it, frozen.
+"""Trains an encoder on good images only, by SimCLR or another method, and exports it, frozen.
 
 Example:
   python -m mvtec_tf.bin.train_simclr --data_dir=DATA/bottle --run_dir=results/bottle_simclr
