@@ -93,14 +93,13 @@ def moved(
 
 def words(found: Shift, above_all: bool) -> str:
     """What the report says first of the photographs, and what they cannot say."""
-    share = f"{100 * MOST_DEFECTIVE:g} %"
+    share, training = f"{100 * MOST_DEFECTIVE:g} %", "the held-out good training images"
     count = f"{found.evaluated} photographs without labels"
-    told = found.in_words(f"The {count}", "the held-out good training images")
     if not found.raises:
-        return f"{told}, so the threshold was left as it is."
+        return f"{found.in_words(f'The {count}', training)}, so the threshold was left as it is."
     text = (
-        f"The threshold rests on {count}: {told[0].lower()}{told[1:]}, and the held-out scores were raised by as much. "
-        f"The test takes the highest {share} for defects; if more are, which no score can tell, defects will pass."
+        f"The threshold rests on {count}: {found.in_words('they', training)}, and the held-out scores were raised by "
+        f"as much. The test takes the highest {share} for defects; if more are, which no score can tell, defects pass."
     )
     if above_all:
         text += " All of them score above every held-out good image: look at some before you believe the threshold."
