@@ -53,6 +53,7 @@ class Doubt:
         called good and good ones called defective; the mean cost of a part, the same of the two-way rule, and the
         former less the latter.
       warning: why it should not be relied on, "" if nothing speaks against it.
+      review: what a person costs, and so a part where all are looked at.
     """
 
     zones: Mapping[str, Zone]
@@ -60,6 +61,7 @@ class Doubt:
     share: float = 0.0
     figures: Mapping[str, Metric] = dataclasses.field(default_factory=dict)
     warning: str = ""
+    review: float = 0.0
 
     def as_json(self) -> dict[str, Any]:
         """The form in `metrics.json`."""
@@ -119,7 +121,8 @@ def judge(
     )
     few = f"only {defects} defective calibrate images say where it should lie" if defects < FEW else ""
     share = defects / images
-    return Doubt(zones, reason, share, _figures(evaluate, zones, chosen, costs, share, resampling), few)
+    figures = _figures(evaluate, zones, chosen, costs, share, resampling)
+    return Doubt(zones, reason, share, figures, few, costs.review)
 
 
 def _zone(calibrate: Predictions, costs: Costs) -> Zone | None:
@@ -201,7 +204,7 @@ def in_words(found: Doubt) -> Sequence[str]:
         f"With a third verdict a person looks at {100 * numbers['reviewed']:.1f} % of the parts, "
         f"{100 * numbers['missed']:.1f} % of the defective ones pass and {100 * numbers['stopped']:.1f} % of the good "
         f"ones are stopped; where {100 * found.share:.3g} % of the parts are defective, as of the calibrate rows, a "
-        f"part costs {numbers['cost']:.3f}"
+        f"part costs {numbers['cost']:.3f}, with a person for every part {found.review:.3f}"
     )
     difference = found.figures["difference"]
     if difference.value is None:
