@@ -68,6 +68,11 @@ def of_fit(said: FitSettings) -> tuple[FitSettings, HeadSettings, Budget]:
             f"`unlabelled`={settings.unlabelled}: goes with `protocol`=clean and `label_budget`=0, found "
             f"{settings.protocol} and {settings.label_budget}. Labelled good images say better how the line is."
         )
+    if settings.smallest_defect is not None and (settings.is_study or not head.needs_maps):
+        raise UsageError(
+            f"`smallest_defect`={settings.smallest_defect:g}: is compared with the patches of a head, and "
+            f"`head`={head.name} sees none here. Leave it out, or use `recipe`=few_labels."
+        )
     if settings.study_head and budget == 0:
         raise UsageError("`study_head`: it learns from labels, and `label_budget`=0 buys none. Leave it out.")
     return settings, head, budget

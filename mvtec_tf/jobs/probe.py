@@ -19,7 +19,7 @@ from mvtec_tf.heads.file import save_head
 from mvtec_tf.heads.fitting import FittedProbe, fit_probe
 from mvtec_tf.heads.make import make_head
 from mvtec_tf.heads.settings import SCORE_UNITS, HeadSettings
-from mvtec_tf.jobs import judging, probe_features, suspects, unlabelled
+from mvtec_tf.jobs import fineness, judging, probe_features, suspects, unlabelled
 from mvtec_tf.jobs.probe_features import Features
 from mvtec_tf.jobs.settings import FitSettings
 from mvtec_tf.networks.copies import BFLOAT16, FLOAT32
@@ -78,6 +78,9 @@ def fit_and_judge(
         title += " that names the defect"
         notes.append(("Names of defects", _NAMES))
     notes += note_line(run, line)
+    if settings.smallest_defect is not None:
+        notes.append(("Smallest defect", fineness.note(settings.smallest_defect, cut.train_good, features)))
+        print(notes[-1][1], flush=True)
     maps, basis = _heat_maps(run, settings, cut), basis or shift.basis(line)
     found = suspects.find(cut.fit, features.fit_rows.pooled, kind.seed)
     report_suspects.write(run.path / report_suspects.FILE, found)

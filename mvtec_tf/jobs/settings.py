@@ -41,6 +41,8 @@ class FitSettings(RunSettings, ImageSettings, ProtocolSettings, ThresholdSetting
       task: what the head tells; defect_type: also the defect's name, by linear heads of many classes.
       unlabelled: folder of recent photographs without labels, at most a fifth of them defective; where they score
         higher than held-out good training images, the threshold is raised with them. With label_budget=0 only.
+      smallest_defect: width in pixels of the photographs of the smallest defect that matters; where the head's patches
+        are too coarse for it, a note says what is fine enough. Heads on patches only.
       heatmaps: write a heat map of every evaluated image to RUN_DIR/heatmaps, and measure them where there are masks;
         the report shows mistakes' in any case. The protocol one_class does both by itself where there are masks.
       study_head: also fit the original study's head (30 epochs of Adam) and report it as it is.
@@ -54,6 +56,7 @@ class FitSettings(RunSettings, ImageSettings, ProtocolSettings, ThresholdSetting
     label_budget: str | None = None
     task: Literal["defect", "defect_type"] = "defect"
     unlabelled: str | None = None
+    smallest_defect: float | None = number(None, above=0)
     heatmaps: bool = False
     study_head: bool = False
     seed: int = number(0, least=0)
