@@ -28,7 +28,7 @@ from mvtec_tf.jobs.settings import (
     PretrainSettings,
     TrainClassifierSettings,
 )
-from mvtec_tf.serving.settings import ExportOptions
+from mvtec_tf.serving.settings import ExportSettings
 
 Image = PathLike | np.ndarray
 
@@ -122,11 +122,11 @@ def train_classifier(data: PathLike | Sequence[PathLike], *, run_dir: PathLike, 
 
 
 def pretrain(data: PathLike | Sequence[PathLike], *, run_dir: PathLike, **settings: Any) -> pathlib.Path:
-    """Trains a SimCLR encoder on good images only.
+    """Trains an encoder on good images only, by SimCLR or another method.
 
     Args:
       data, run_dir: as of `fit`.
-      **settings: as of `mvtec-tf pretrain`: backbone, weights, epochs, temperature, seed, ...
+      **settings: as of `mvtec-tf pretrain`: method, backbone, weights, epochs, seed, ...
 
     Returns:
       The run, which `fit(..., encoder=...)` takes.
@@ -341,12 +341,12 @@ class Model:
         Args:
           name: name of the model.
           saved_models: folder of all models.
-          **options: as of `mvtec-tf export`: threshold, labels, server_root, data_licence, weights_licence.
+          **options: as of `mvtec-tf export`: threshold, precision, labels, server_root, data_licence, weights_licence.
         """
-        from mvtec_tf.serving.export import export_run
+        from mvtec_tf.jobs.export import export_run
 
-        asked = settings_lib.of_keywords(ExportOptions, options)
-        return Model(export_run(self._of_run("export"), name, saved_models, asked))
+        own = {"run": self._of_run("export"), "name": name, "saved_models": saved_models}
+        return Model(export_run(settings_lib.of_keywords(ExportSettings, options | own)))
 
     def _of_run(self, what: str) -> pathlib.Path:
         if not self._run:

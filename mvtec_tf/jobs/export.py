@@ -24,7 +24,15 @@ from mvtec_tf.training import precision
 
 
 def export(settings: ExportSettings) -> None:
-    """Exports the run and prints where the new version lies. See `serving.export.export_run`.
+    """Exports the run and prints where the new version lies."""
+    print(export_run(settings))
+
+
+def export_run(settings: ExportSettings) -> pathlib.Path:
+    """Exports the run in the number format that is asked for; see `serving.export.export_run`.
+
+    Returns:
+      The new version's directory.
 
     Raises:
       UserError: `precision`=bfloat16, and the run has no network that could compute in it, or some verdict differs.
@@ -41,7 +49,7 @@ def export(settings: ExportSettings) -> None:
                     raise
                 source = None
                 print(f"It computes in float32. {error}", flush=True)
-        print(export_lib.export_run(settings.run, settings.name, settings.saved_models, settings, source, facts))
+        return export_lib.export_run(settings.run, settings.name, settings.saved_models, settings, source, facts)
 
 
 def write_in_bfloat16(run: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
@@ -95,8 +103,13 @@ def compare(settings: ExportSettings, model: pathlib.Path) -> dict[str, float | 
     found = image_files.from_records(records, table, f"`data_dir`={','.join(settings.data_dir)}")
     scores = scoring.score_files(model, [found[path].image for path in table.path.tolist()]).score
     thresholds = export_lib.thresholds_of(run, settings.threshold)
-    limits = np.array([thresholds.categories.get(name, thresholds.value) for name in table.category.tolist()])
-    _refuse_other_verdicts(table, scores, limits)
+    named = table.category.tolist()
+    cuts = [np.array([thresholds.categories.get(name, thresholds.value) for name in named])]
+    if thresholds.unsure:
+        zones = [thresholds.unsure.get(name, thresholds.unsure[""]) for name in named]
+        cuts += list(np.array(zones, np.float64).T)
+    for limits in cuts:
+        _refuse_other_verdicts(table, scores, limits)
     return {
         "compared_images": len(scores),
         "largest_difference": float(np.abs(scores - table.score).max()),
