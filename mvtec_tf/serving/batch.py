@@ -192,7 +192,7 @@ class Judge:
             "probability": float(answer["probability"]) if "probability" in answer else None,
             "threshold": float(answer["threshold"]),
             # Models with two verdicts answer a label only.
-            "verdict": _VERDICTS[int(answer.get("verdict", answer["label"]))],
+            "verdict": _VERDICTS[int(answer["verdict"] if "verdict" in answer else bool(answer["label"]))],
             "error": self._write_overlay(row["path"], answer) if self._overlays else "",
         } | {name: round(float(answer[name]), _DIGITS) if name in answer else None for name in _USUAL}
 
