@@ -6,15 +6,17 @@ Kept with the run (`reference.npz`), and inside the export's graph.
 import dataclasses
 import pathlib
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from mvtec_tf import conformal, drift, files
+from mvtec_tf.data.decoding import pixels
 from mvtec_tf.errors import UserError
 from mvtec_tf.graphs import saved_model, scoring
-from mvtec_tf.graphs.signatures import IMAGE_STATISTICS, SERVING_DEFAULT, Answer
+from mvtec_tf.graphs.signatures import IMAGE_BYTES, IMAGE_STATISTICS, SERVING_DEFAULT, Answer, image_statistics
 from mvtec_tf.graphs.thresholded import CATEGORY
 from mvtec_tf.heads.folds import inner_folds
 from mvtec_tf.networks.backbone import EMBEDDING
@@ -114,27 +116,48 @@ class Reference:
             raise UserError(f"{file}: cannot be read ({error}). {without}; fit the run anew to have it.") from error
 
 
-def keep(run_dir: files.PathLike, images: Sequence[str], score: np.ndarray, objects: np.ndarray) -> None:
-    """Looks at held-out good images with a run's own graph, and writes what they say beside it; nothing of too few.
+def keep(
+    run_dir: files.PathLike,
+    images: Sequence[str],
+    score: np.ndarray,
+    objects: np.ndarray,
+    embedded: tuple[np.ndarray, np.ndarray] | None = None,
+) -> None:
+    """Looks at held-out good images, and writes what they say beside a run; nothing of too few.
 
     Args:
       run_dir: with its SavedModel.
       images: files, N.
       score: float [N], held out.
       objects: [N], the object that each shows.
+      embedded: embedding float [N, D] and number of the category int64 [N], which the run's graph would answer; None:
+        it is asked, which takes as long as judging the images.
     """
     chosen = np.sort(np.random.default_rng(0).permutation(len(images))[:MOST])
     model = pathlib.Path(run_dir) / "saved_model"
-    signature = saved_model.load(model).signatures[SERVING_DEFAULT]
-    seen = scoring.run_signature(signature, [images[row] for row in chosen], 32, "what is usual:")
-    category = seen.get(CATEGORY, np.zeros(len(chosen), np.int64))
-    categories = len(saved_model.read_card(model).get("categories", [""]))
-    found = Reference.of(
-        seen[IMAGE_STATISTICS], seen[EMBEDDING], score[chosen], category, objects[chosen], categories
-    )
+    card = saved_model.read_card(model)
+    look = _look(card) if embedded else saved_model.load(model).signatures[SERVING_DEFAULT]
+    seen = scoring.run_signature(look, [images[row] for row in chosen], 32, "what is usual:")
+    if embedded:
+        embedding, category = (one[chosen] for one in embedded)
+    else:
+        embedding, category = seen[EMBEDDING], seen.get(CATEGORY, np.zeros(len(chosen), np.int64))
+    categories = len(card.get("categories", [""]))
+    found = Reference.of(seen[IMAGE_STATISTICS], embedding, score[chosen], category, objects[chosen], categories)
     if found is not None:
         found.save(pathlib.Path(run_dir) / FILE)
         files.write_csv(pathlib.Path(run_dir) / drift.REFERENCE_FILE, drift.COLUMNS, found.z.tolist())
+
+
+def _look(card: Mapping[str, Any]) -> Callable[..., Answer]:
+    """`image_bytes` -> the statistics of the image alone, as the graph that the card is of computes them."""
+
+    @tf.function(input_signature=[IMAGE_BYTES])
+    def look(image_bytes: tf.Tensor) -> Answer:
+        images = pixels.decode_batch(image_bytes, card["image_size"], card["max_pixels"])
+        return {IMAGE_STATISTICS: image_statistics(images)}
+
+    return look
 
 
 class Usual(tf.Module):

@@ -5,6 +5,8 @@ import pathlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
+
 from mvtec_tf import files
 from mvtec_tf.data.decoding import unreadable
 from mvtec_tf.data.record import Record
@@ -41,6 +43,7 @@ def judge_run(
     basis: str = "",
     more: Sequence[Section] = (),
     calibrate: Sequence[Record] = (),
+    embedded: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> dict[str, Any]:
     """Writes the table of predictions, then judges the table as it was written.
 
@@ -61,6 +64,7 @@ def judge_run(
       basis: what is to be said of the rows that the threshold rests on, see `summary.sentences`.
       more: further sections of the report.
       calibrate: images of calibrate rows, of which the good ones say what is usual; none: nothing does.
+      embedded: embedding and category of `calibrate`, see `reference.keep`.
     """
     directory = run.path / part
     skipped = [(item["path"], item["reason"]) for item in run.record.get(SKIPPED, [])]
@@ -83,9 +87,11 @@ def judge_run(
     )
     if calibrate:
         held_out = thresholds.held_out_rows(predictions, settings.rule_and_costs()["rule"]).rows
-        good, places = held_out.select(held_out.label == 0), {one.path: one.file for one in calibrate}
+        good, places = held_out.select(held_out.label == 0), {one.path: row for row, one in enumerate(calibrate)}
+        rows_of = np.array([places[path] for path in good.path.tolist()], int)
+        known = embedded and tuple(one[rows_of] for one in embedded)
         with run.timed("reference"):
-            reference.keep(run.path, [places[path] for path in good.path], good.score, good.objects)
+            reference.keep(run.path, [calibrate[row].file for row in rows_of], good.score, good.objects, known)
     print(f"{title}: {document['summary']}", flush=True)
     for name, pixels in document.get("pixels", {}).items():
         print(pixels["summary"], flush=True)

@@ -14,9 +14,11 @@ from mvtec_tf.evaluation.shift import Shift
 from mvtec_tf.evaluation.table import Row, rows
 from mvtec_tf.features.probe_graph import TYPE_SCORES, Probe, write_probe
 from mvtec_tf.graphs import saved_model, scoring
+from mvtec_tf.heads.base import by_ops
 from mvtec_tf.heads.defect_types import PerCategoryTypeHead, TypeHead
 from mvtec_tf.heads.file import save_head
 from mvtec_tf.heads.fitting import FittedProbe, fit_probe
+from mvtec_tf.heads.frozen import frozen
 from mvtec_tf.heads.make import make_head
 from mvtec_tf.heads.settings import SCORE_UNITS, HeadSettings
 from mvtec_tf.jobs import fineness, judging, probe_features, suspects, unlabelled
@@ -96,6 +98,7 @@ def fit_and_judge(
         basis=basis,
         more=more,
         calibrate=cut.fit,
+        embedded=(features.fit_rows.pooled, by_ops(head.choose, frozen(features.fit_rows.pooled), head.arrays())),
     )
     if of_types:
         _judge_names(run, cut, head, served[TYPE_SCORES], title)

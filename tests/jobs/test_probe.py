@@ -8,13 +8,16 @@ from sklearn.metrics import brier_score_loss as brier
 from mvtec_tf.data.protocol import Cut
 from mvtec_tf.data.record import Record
 from mvtec_tf.errors import UserError
+from mvtec_tf.evaluation.table import read_predictions
 from mvtec_tf.evaluation.thresholds import Rule, choose_threshold
+from mvtec_tf.features import reference
 from mvtec_tf.heads.distance import NearestNeighbours
 from mvtec_tf.heads.fitting import fit_probe
 from mvtec_tf.heads.linear import Logistic
 from mvtec_tf.heads.make import make_head
 from mvtec_tf.heads.settings import HEADS, NEED_LABELS, NEED_MAPS, HeadSettings
 from mvtec_tf.jobs.probe import on_line
+from tests.support.in_process import run_in_process
 
 
 def _records(train_good, good, defective, category="cap"):
@@ -157,3 +160,21 @@ def test_where_the_line_has_moved_the_threshold_lets_more_of_its_good_parts_pass
     specificity = [np.mean(scores[:300] < cut) for cut in cuts]
     assert specificity[1] > specificity[0] + 0.2
     assert brier(new_labels, after.head.probability_of(scores, cap)) < error - 0.02
+
+
+def test_what_is_usual_needs_no_second_look_by_the_network(tmp_path):
+    """The features that a head was fitted on say what the exported graph would."""
+    toy = tmp_path / "toy"
+    asked = ("--image_size=48", "--train_good=12", "--test_good=6", "--per_defect=2", "--products=denim,flange")
+    run_in_process("make_toy", f"--out={toy}", *asked)
+    own = ("--weights=none", "--backbone=resnet10", "--image_size=48", "--head=mahalanobis", "--label_budget=0")
+    run_in_process("fit_probe", f"--data_dir={toy}", *own, f"--run_dir={tmp_path / 'run'}")
+    found = reference.Reference.load(tmp_path / "run" / reference.FILE)
+    table = read_predictions(tmp_path / "run" / "predictions.csv").part("calibrate")
+    files = [str(toy / path) for path in table.path.tolist()]
+    (tmp_path / "run" / reference.FILE).unlink()
+    reference.keep(tmp_path / "run", files, table.score, table.objects)
+    again = reference.Reference.load(tmp_path / "run" / reference.FILE)
+    assert set(found.category.tolist()) == {0, 1}
+    for name, value in vars(found).items():
+        np.testing.assert_allclose(value, getattr(again, name), rtol=1e-3, atol=1e-4, err_msg=name)
