@@ -25,6 +25,8 @@ LARGE = 1.0
 # moves the median by a third of a standard deviation.
 MOST_DEFECTIVE = 0.2
 _TRAINING = "the held-out good training images"
+# Labelled good objects that are believed where no labelled defect stands beside them.
+_ENOUGH = 5
 # Objects of one side up to which SciPy's test counts out the exact distribution.
 _EXACT_UP_TO = 8
 
@@ -42,6 +44,7 @@ class Shift:
       level: below which `p` is called a shift: 0.05 over the number of categories that are tested.
       stopped_held_out, stopped: share of their images at the threshold, every object counted once; None without one.
       difference: that of the medians, in units of the score.
+      trusted: whether the evaluated scores are believed to be those of parts to come, see `on_line`.
     """
 
     held_out: int
@@ -53,6 +56,7 @@ class Shift:
     stopped_held_out: float | None = None
     stopped: float | None = None
     difference: float = 0.0
+    trusted: bool = True
 
     @property
     def shown(self) -> bool:
@@ -66,9 +70,11 @@ class Shift:
 
     @property
     def raises(self) -> bool:
-        """Whether a threshold is raised for it. For images that score lower none is lowered: they may be fewer objects,
-        or easier ones, than those to come, and then it would stop more good parts than it promises."""
-        return self.said and self.is_upward
+        """Whether a threshold is raised for it: only if the test shows it, for a few objects differ by chance.
+
+        For images that score lower none is lowered: they may be fewer objects, or easier ones, than those to come, and
+        then it would stop more good parts than it promises."""
+        return self.trusted and self.shown and self.is_upward and self.difference > 0
 
     def as_json(self) -> dict[str, Any]:
         """The form in `metrics.json`."""
@@ -168,6 +174,11 @@ def on_line(held_out: Sequence[Record], scores: np.ndarray) -> tuple[np.ndarray,
     higher (see `Shift.raises`), the scores of its training images are raised by the difference of the medians: the few
     of the line say where good parts score, the many others how far they scatter.
 
+    A held-out image is judged by a head that knows less of the line than the one that is served: where one or two of
+    the labelled good images are all that it knows of a new lamp, they score far higher than parts to come will. This
+    shows where they score as high as the labelled defects, held out likewise, and cannot show where there is none; then
+    nothing is raised.
+
     Args:
       held_out: images with a score by a head that was not fitted on them.
       scores: float [N], these.
@@ -178,11 +189,21 @@ def on_line(held_out: Sequence[Record], scores: np.ndarray) -> tuple[np.ndarray,
     held = Predictions.from_rows(table.rows(held_out, "calibrate", scores))
     of_line = np.array([record.split == TEST for record in held_out], bool)
     found = by_category(held.select(~of_line), held.select(of_line), dict.fromkeys(held.categories()))
+    found = {
+        name: dataclasses.replace(one, trusted=_trusted(held.select(of_line & (held.category == name))))
+        for name, one in found.items()
+    }
     moved = held.score.copy()
     for name, one in found.items():
         if one.raises:
             moved[~of_line & (held.category == name)] += one.difference
     return moved, found
+
+
+def _trusted(line: Predictions) -> bool:
+    """Whether the scores of labelled good images are below those of labelled defects; of many without any defect."""
+    good, defective = (_medians(line.select(line.label == label)) for label in (0, 1))
+    return len(good) >= _ENOUGH if not len(defective) else bool(np.median(good) < np.median(defective))
 
 
 def of_unlabelled(held_out: Predictions, recent: np.ndarray) -> Shift:
@@ -212,6 +233,12 @@ def note(found: Mapping[str, Shift]) -> str:
     for name, one in found.items():
         these = f"In category {name} labelled" if len(found) > 1 else "Labelled"
         sentences.append(one.in_words(f"{these} good test images", _TRAINING) + ".")
+        if one.said and one.is_upward and not one.trusted:
+            sentences.append(
+                "Held out they score as high as defects, or no defect says how high that is: so few say nothing of how "
+                "high parts to come will score, and new good parts may be stopped more often than is promised. Label "
+                "more good images of the line."
+            )
     return " ".join([*sentences, basis(found) or "The threshold rests on both."])
 
 

@@ -208,9 +208,9 @@ def test_training_scores_are_raised_to_where_the_labelled_good_images_lie_and_th
 
 
 def test_of_one_object_with_many_views_the_median_counts_once():
-    images = _images(train=40, good=6, defective=0)
-    images[41:] = [dataclasses.replace(image, group="one") for image in images[41:]]
-    scores = np.concatenate([np.arange(40.0), [200.0], [100.0] * 5])
+    images = _images(train=40, good=6, defective=1)
+    images[41:46] = [dataclasses.replace(image, group="one") for image in images[41:46]]
+    scores = np.concatenate([np.arange(40.0), [200.0], [100.0] * 5, [300.0]])
     # Two objects, at 200 and 100.
     assert shift.on_line(images, scores)[0][0] == 150 - 19.5
 
@@ -223,6 +223,43 @@ def test_a_category_that_is_like_its_training_images_is_left_as_it_is_beside_one
     assert moved[53] == pytest.approx(found["nut"].difference)
     assert "The threshold rests on the labelled good test images of category nut, because" in shift.basis(found)
     assert "category cap" not in shift.basis(found)
+
+
+def test_labelled_good_images_that_score_like_defects_when_held_out_raise_nothing_and_the_report_says_why():
+    """One image is all that a head knows of a new lamp, and is not in the head that judges it."""
+    images = _images(train=40, good=3)
+    scores = np.concatenate([np.arange(40.0), [900.0] * 3, [300.0] * 3])
+    moved, found = shift.on_line(images, scores)
+    np.testing.assert_array_equal(moved, scores)
+    assert (found["cap"].shown, shift.basis(found)) == (True, "")
+    assert "Held out they score as high as defects" in shift.note(found)
+
+
+@pytest.mark.parametrize(("good", "raised"), [(4, False), (5, True)])
+def test_without_a_labelled_defect_only_some_labelled_good_images_are_believed(good, raised):
+    images = _images(train=40, good=good, defective=0)
+    moved, _ = shift.on_line(images, np.concatenate([np.arange(40.0), np.full(good, 900.0)]))
+    assert (moved[0] > 0) == raised
+
+
+def test_one_labelled_good_image_that_no_test_tells_from_chance_raises_nothing():
+    images = _images(train=20, good=1)
+    scores = np.concatenate([np.arange(20.0), [100.0], [300.0] * 3])
+    moved, found = shift.on_line(images, scores)
+    np.testing.assert_array_equal(moved, scores)
+    assert (found["cap"].shown, found["cap"].said) == (False, True)
+
+
+def test_a_raise_never_lowers_where_the_test_says_higher_and_the_medians_lower():
+    images = _images(train=100, good=40)
+    training = np.concatenate([np.full(49, -5.0), np.full(51, 1.0)]) + np.arange(100) / 1e4
+    scores = np.concatenate([training, np.full(40, 0.9), [99.0] * 3])
+    scores[100:118] += 3
+    moved, found = shift.on_line(images, scores)
+    assert found["cap"].shown
+    assert found["cap"].higher > 0.5
+    assert found["cap"].difference < 0
+    np.testing.assert_array_equal(moved, scores)
 
 
 def test_for_labelled_good_images_that_score_lower_nothing_is_lowered():
