@@ -100,6 +100,21 @@ class Detector:
         return risen
 
 
+def fewest(reference: np.ndarray | None = None, alarm: float = ALARM) -> int:
+    """How many parts an alarm takes at least: those of parts each of which lies beyond all that is known.
+
+    No part can have a smaller p-value, so of fewer parts nothing can be known. Arguments are those of `Detector`.
+    """
+    known = np.zeros((1, len(STATISTICS))) if reference is None else reference
+    needed = []
+    for end, step in ((known.min(axis=0), -1), (known.max(axis=0), 1)):
+        detector = Detector(reference, alarm)
+        while not detector.add(end + step * (detector.parts + 1)):
+            pass
+        needed.append(detector.parts)
+    return min(needed)
+
+
 class _Side:
     """The evidence that one statistic has moved one way, up to `limit`, where it is an alarm."""
 

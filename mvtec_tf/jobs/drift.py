@@ -2,13 +2,14 @@
 
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from PIL import ExifTags, Image
 
 from mvtec_tf import drift
+from mvtec_tf.data import csv_table, moments
 from mvtec_tf.data.csv_table import CsvTable, Places
 from mvtec_tf.errors import UserError
 from mvtec_tf.evaluation import predicted
@@ -35,14 +36,13 @@ def draw_drift(settings: DriftSettings) -> Line:
     """
     settings.check()
     with Owned(settings.out, "`out`"):
+        reference = drifting.read_reference(newest(settings.model)) if settings.model else None
         table = settings.table or _judged(settings)
         rows = [row for _, row in predicted.open_table(table, _NEEDED)]
-        places = _places(settings, rows)
-        if places:
-            order = sorted(range(len(rows)), key=_key(places))
-            rows, places = [rows[number] for number in order], [places[number] for number in order]
-        reference = drifting.read_reference(newest(settings.model)) if settings.model else None
-        line = Line(reference, settings.drift_alarm, _in_words(settings))
+        words, places, keys = _order(settings, [row["path"] for row in rows])
+        order = sorted(range(len(rows)), key=keys.__getitem__)
+        rows, places = [rows[number] for number in order], [places[number] for number in order]
+        line = Line(reference, settings.drift_alarm, words)
         line.add(rows)
         values = [drifting.values_of(row) for row in rows]
         there = [number for number, found in enumerate(values) if found]
@@ -50,7 +50,7 @@ def draw_drift(settings: DriftSettings) -> Line:
             why = line.summary() or f"It has {len(rows)} rows, none of them with a verdict."
             raise UserError(f"{table}: there is nothing to draw. {why}")
         title = f"Drift: {pathlib.Path(settings.folder or table).name}"
-        shown = [places[number] if places else "" for number in there]
+        shown = [places[number] for number in there]
         drift_report.write(settings.out, line, np.array([values[number] for number in there]), shown, title)
     print(line.summary())
     print(f"Page: {pathlib.Path(settings.out) / drift_report.PAGE_FILE}")
@@ -61,55 +61,64 @@ def draw_drift(settings: DriftSettings) -> Line:
 def _judged(settings: DriftSettings) -> pathlib.Path:
     """The table of the folder's photographs, which is gone on with where it is there."""
     # Not above: a table is drawn without TensorFlow.
-    from mvtec_tf.serving.predict import predict
+    from mvtec_tf.serving.predict import judge_given, what_failed
 
     out = pathlib.Path(settings.out) / _JUDGED
-    try:
-        predict(PredictSettings(model=settings.model, out=str(out), paths=(settings.folder,)))
-    except UserError as error:
-        # Of files that cannot be judged; what is wrong with the model leaves no table.
-        if not out.is_file():
-            raise
-        print(f"Note: {error}", flush=True)
+    table = judge_given(PredictSettings(model=settings.model, out=str(out), paths=(settings.folder,)))
+    # Of files that cannot be judged; what is wrong with the model leaves no table.
+    if failed := what_failed(table, out):
+        print(f"Note: {failed}", flush=True)
     return out
 
 
-def _in_words(settings: DriftSettings) -> str:
-    words = {"table": "their order in the table", "name": "name", "exif": "the time of their Exif data"}
-    return f"the column {settings.column} of {settings.list}" if settings.list else words[settings.order]
-
-
-def _places(settings: DriftSettings, rows: Sequence[Mapping[str, str]]) -> list[str]:
-    """What says each row's place in the order; nothing where the table's own order holds.
+def _order(settings: DriftSettings, paths: Sequence[str]) -> tuple[str, list[str], Sequence[Any]]:
+    """What the order is in words, and of each path what says its place in it, as it is shown and as it is compared.
 
     Raises:
-      UserError: some have none.
+      UserError: some have no place.
     """
-    paths = [row["path"] for row in rows]
+    if not settings.list and settings.order == "table":
+        return "their order in the table", [""] * len(paths), range(len(paths))
+    if not settings.list and settings.order == "name":
+        return "name", list(paths), paths
     if settings.list:
+        words = f"the column {settings.column} of {settings.list}"
         found, of_whom = _listed(settings.list, settings.column, paths), f"in the column {settings.column} of the list"
-    elif settings.order == "exif":
-        found, of_whom = [_taken(path) for path in paths], "in its Exif data"
     else:
-        return paths if settings.order == "name" else []
-    if missing := [path for path, place in zip(paths, found, strict=True) if not place]:
+        words, of_whom = "the time of their Exif data", "in its Exif data"
+        found = [(f"{path}, Exif data", _taken(path)) for path in paths]
+    if missing := [path for path, (_, place) in zip(paths, found, strict=True) if not place]:
         raise UserError(
             f"{len(missing)} of {len(paths)} parts, {missing[0]} first, have no time {of_whom}. Leave them out of the "
             "table, or choose another order."
         )
-    return found
+    if not found:
+        return words, [], []
+    form, values = moments.read(found)
+    return f"{words} ({form})", [place for _, place in found], values
 
 
-def _listed(file: str, column: str, paths: Sequence[str]) -> list[str]:
-    """What a list says of each path, written as in the table or from the list's folder; "" where nothing."""
+def _listed(file: str, column: str, paths: Sequence[str]) -> list[tuple[str, str]]:
+    """(Where it stands, what is written) in a list of each path, written as in the table or from the list's folder; of
+    a path that is not there, nothing is written.
+
+    Raises:
+      UserError: it names one twice and says two things.
+    """
     table = CsvTable(pathlib.Path(file), ("path", column))
     places = Places(pathlib.Path(file).absolute().parent)
-    said: dict[str, str] = {}
-    for _, row in table:
-        said[row["path"]] = row[column]
-        if there := places.find(row["path"]):
-            said[os.path.realpath(there)] = row[column]
-    return [said.get(path) or said.get(os.path.realpath(path), "") for path in paths]
+    said: dict[str, tuple[int, str]] = {}
+    for line, row in table:
+        there = places.find(row["path"])
+        for name in (row["path"], os.path.realpath(there) if there else csv_table.plain_path(row["path"])):
+            first, before = said.setdefault(name, (line, row[column]))
+            if before != row[column]:
+                raise UserError(
+                    f"{file}, line {line}: {row['path']} has {row[column]!r} in the column {column}, and {before!r} in "
+                    f"line {first}. Keep one of them."
+                )
+    found = [said.get(path) or said.get(os.path.realpath(path), (0, "")) for path in paths]
+    return [(f"{file}, line {line}, column {column}", cell) for line, cell in found]
 
 
 def _taken(path: str) -> str:
@@ -121,14 +130,6 @@ def _taken(path: str) -> str:
         raise UserError(f"{path}: cannot be read ({error}). Its time is in its Exif data only.") from error
     own = exif.get_ifd(ExifTags.IFD.Exif)
     taken = own.get(ExifTags.Base.DateTimeOriginal) or exif.get(ExifTags.Base.DateTime) or ""
-    fraction = own.get(ExifTags.Base.SubsecTimeOriginal, "")
-    return f"{taken}.{fraction}" if taken and fraction else str(taken)
-
-
-def _key(places: Sequence[str]) -> Any:
-    """The order of row numbers: by number where all places are numbers, else by text; equal ones as in the table."""
-    try:
-        numbers = [float(place) for place in places]
-    except ValueError:
-        return places.__getitem__
-    return numbers.__getitem__
+    # Some cameras pad both; a microsecond is the finest that is read.
+    taken, fraction = (str(one).strip("\0 ") for one in (taken, own.get(ExifTags.Base.SubsecTimeOriginal, "")))
+    return f"{taken}.{fraction[:6]}" if taken and fraction else taken

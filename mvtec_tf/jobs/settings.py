@@ -305,7 +305,7 @@ class DriftSettings:
       folder: folder of photographs that the model is to judge first, instead of a table.
       order: order of the parts: as in the table (photographs: by name), by name, or by the time in their Exif data.
       list: CSV list with the columns path and `column`, which says the order instead.
-      column: column of the list: numbers, or texts that sort as they are to stand.
+      column: column of the list: numbers, times or dates, all of one form.
       drift_alarm: probability of a false alarm of drift for every part.
     """
 

@@ -54,7 +54,7 @@ def write(out: files.PathLike, line: Line, values: np.ndarray, places: Sequence[
         for one in line.alarms
     ]
     titles = ("Statistic", "Moved by", "Since part", "Known at part", "Over at part")
-    blocks = [Table(titles, rows)] if rows else ["Nothing has moved."]
+    blocks = [Table(titles, rows)] if rows else [line.summary()]
     about = (
         "Everything is in standard deviations of the held-out good training images, whose mean is 0; grey lines at -2 "
         "and 2. Dots are parts, the line is their running median, orange is what has moved. Its beginning is estimated."

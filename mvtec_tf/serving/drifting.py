@@ -39,6 +39,7 @@ class Line:
         self.names: list[str] = []
         self.without = 0
         self._alarm, self._order = alarm, order
+        self._reference = reference
         self._against = "the ones before them" if reference is None else "the training images"
         self._detector = drift.Detector(reference, alarm)
 
@@ -70,6 +71,8 @@ class Line:
         chance = f"one false alarm expected in {1 / self._alarm:,.0f} parts at most"
         order = f"{len(self.names):,} parts by {self._order}, set against {self._against}; {chance}"
         more = f" {self.without:,} verdicts came without the statistics." if self.without else ""
+        if not self.alarms and len(self.names) < (fewest := drift.fewest(self._reference, self._alarm)):
+            return f"Whether there is drift cannot be known of fewer than {fewest:,} parts ({order}).{more}"
         if not self.alarms:
             return f"No drift: {', '.join(drift.STATISTICS)} have not moved ({order}).{more}"
         there = [alarm for alarm in self.alarms if not alarm.over]
@@ -98,8 +101,12 @@ def values_of(row: Mapping[str, Any]) -> list[float] | None:
     except ValueError:
         numbers = [math.nan]
     if not all(map(math.isfinite, numbers)):
-        wrong = ", ".join(map(str, values))
-        raise UserError(f"{row['path']}: expected numbers in {', '.join(drift.COLUMNS)}, found {wrong}.")
+        wrong = "; ".join(map(str, values))
+        commas = "A spreadsheet has written decimal commas. " if any("," in str(value) for value in values) else ""
+        raise UserError(
+            f"{row['path']}: expected numbers in {', '.join(drift.COLUMNS)}, like -0.25, with a decimal point; found "
+            f"{wrong}. {commas}Take the table as predict wrote it."
+        )
     return numbers
 
 

@@ -30,29 +30,46 @@ def predict(settings: PredictSettings) -> None:
     """
     settings.check()
     form, out = journal.form_of(settings.out), pathlib.Path(settings.out)
-    files = [] if settings.watch else _files(settings)
-    judge = _judge(settings)
+    # First: what cannot be read is not found out after hours.
     line = Line(drifting.read_reference(newest(settings.model)) if settings.model else None, settings.drift_alarm)
     if settings.watch:
+        judge = _judge(settings)
         with Journal(out, batch.COLUMNS, form) as table:
             _watch(settings, judge, table, line)
     else:
-        asked = set(map(judge.name, files))
-        with batch.finished_as(out, _partial(settings, judge.called), judge.called, form, asked) as table:
-            start = time.monotonic()
-            tally = batch.judge_files(judge, files, table, settings.batch_size, settings.concurrency)
-            seconds = time.monotonic() - start
-        summary = batch.summary(tally, seconds, judge.seconds, settings.batch_size)
-        print(summary if tally.verdicts.total() else "Nothing was left to judge.")
+        table = judge_given(settings)
         line.add(row for _, row in predicted.open_table(out, batch.COLUMNS))
     if found := line.summary():
         print(found)
     print(out, flush=True)
-    if table.failed:
-        rest = table.failed - table.unjudged
-        found = [f"{table.unjudged} of {len(table.names)} images could not be judged"] * bool(table.unjudged)
-        found += [f"{rest} were judged, but have no overlay"] * bool(rest)
-        raise UserError(f"{', and '.join(found)}; the column error of {out} says why.")
+    if failed := what_failed(table, out):
+        raise UserError(failed)
+
+
+def judge_given(settings: PredictSettings) -> Journal:
+    """Judges the files that are named, without a word on drift; returns the table, finished.
+
+    Raises:
+      UserError: the model or the table cannot be used, or there is no file.
+    """
+    form, out, files = journal.form_of(settings.out), pathlib.Path(settings.out), _files(settings)
+    judge = _judge(settings)
+    asked = set(map(judge.name, files))
+    with batch.finished_as(out, _partial(settings, judge.called), judge.called, form, asked) as table:
+        start = time.monotonic()
+        tally = batch.judge_files(judge, files, table, settings.batch_size, settings.concurrency)
+        seconds = time.monotonic() - start
+    summary = batch.summary(tally, seconds, judge.seconds, settings.batch_size)
+    print(summary if tally.verdicts.total() else "Nothing was left to judge.")
+    return table
+
+
+def what_failed(table: Journal, out: pathlib.Path) -> str:
+    """How many rows of a table something went wrong with, and where `out` says what; "" if none."""
+    rest = table.failed - table.unjudged
+    found = [f"{table.unjudged} of {len(table.names)} images could not be judged"] * bool(table.unjudged)
+    found += [f"{rest} were judged, but have no overlay"] * bool(rest)
+    return f"{', and '.join(found)}; the column error of {out} says why." if found else ""
 
 
 def _files(settings: PredictSettings) -> list[str]:

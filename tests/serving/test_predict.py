@@ -16,6 +16,8 @@ from PIL import Image
 from mvtec_tf import drift
 from mvtec_tf.errors import UsageError, UserError
 from mvtec_tf.evaluation.table import read_predictions
+from mvtec_tf.jobs.drift import draw_drift
+from mvtec_tf.jobs.settings import DriftSettings
 from mvtec_tf.serving import batch, client, inputs
 from mvtec_tf.serving.batch import COLUMNS, Judge
 from mvtec_tf.serving.client import Address, BadImageError, LocalModel, UnavailableError, open_server
@@ -351,6 +353,13 @@ def test_parts_unlike_the_training_images_are_told_from_others_here_and_by_a_ser
     for here, there in zip(rows, _rows(tmp_path / "served.jsonl"), strict=True):
         for name in (*drift.COLUMNS, drift.UNLIKE, drift.P_VALUE):
             assert there[name] == pytest.approx(float(here[name]), abs=1e-4)
+
+
+def test_drift_of_a_folder_has_one_closing_line_that_is_of_the_order_asked_for(exported, toy, tmp_path, capsys):
+    draw_drift(DriftSettings(model=str(exported), folder=str(toy), order="name", out=str(tmp_path / "drift")))
+    said = capsys.readouterr().out
+    assert "images/s" in said
+    assert re.findall(r"parts by ([\w ]+), set against", said) == ["name"]
 
 
 def test_a_model_of_before_goes_on_working_and_the_last_line_says_why(small_run, toy, tmp_path, capsys):
