@@ -97,11 +97,12 @@ def measure(data_dir: str, features: str, head: str, asked: DoubtSettings) -> tu
             costs = Costs(asked.cost_miss, asked.cost_false_alarm, float(review))
             two = {name: choose_threshold(known, held, rule=Rule(name), costs=costs).value for name in _METHODS}
             zones = {f"two: {name}": Zone(value, value) for name, value in two.items()}
-            makers = (doubt.least_cost, counted, of_curve)
-            zones |= {name: make(held, known, costs) for name, make in zip(_THREE, makers, strict=True)}
+            smoothed = doubt.least_cost(held, known, costs, two[thresholds.LEAST_COST])
+            three = smoothed, counted(held, known, costs), of_curve(held, known, costs)
+            zones |= dict(zip(_THREE, three, strict=True))
             for name, zone in zones.items():
                 called = zone.called(scores)
-                figures = doubt.rates(np.ones((1, len(scores))), defective, called, None, costs, known.mean())
+                figures = doubt.rates(np.ones((1, len(scores))), defective, called, None, None, costs, known.mean())
                 rows.setdefault(name, []).append(figures[:, 0])
     return records[0].category, found
 

@@ -8,11 +8,15 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from mvtec_tf import files
 from mvtec_tf.data.csv_table import CsvTable
+from mvtec_tf.data.record import DEFECTIVE, GOOD
 from mvtec_tf.errors import UserError
 
 JSON_LINES = ".jsonl"
 # Other tables have no business with all of these.
 _MARKS = frozenset(("threshold", "verdict", "error"))
+UNSURE = "unsure"
+# In the order of the numbers that an export answers.
+VERDICTS = (GOOD, DEFECTIVE, UNSURE)
 
 
 class JsonLines:
@@ -86,6 +90,13 @@ def why_not_judged(row: dict[str, str]) -> str:
     return "" if row["split"] else "not known whether the model was made with it"
 
 
+def verdict_of(row: dict[str, str], where: str) -> str:
+    """The verdict of a row. Raises UserError if it is none of `VERDICTS`; `where` begins the message."""
+    if row["verdict"] not in VERDICTS:
+        raise UserError(f"{where}: verdict {row['verdict']!r}. Expected {', '.join(VERDICTS)}, as predict writes it.")
+    return row["verdict"]
+
+
 def in_words(left_out: Iterable[tuple[str, str]]) -> str:
     """How many rows are not judged, and why."""
     kinds = collections.Counter(reason.split(" (")[0] for _, reason in left_out)
@@ -100,11 +111,15 @@ class Called:
       category: of the image.
       threshold: None where the row does not say it.
       model: that called it, "" where the row does not say it.
+      path: of the image.
+      verdict: one of `VERDICTS`.
     """
 
     category: str
     threshold: float | None
     model: str
+    path: str
+    verdict: str
 
 
 def thresholds_of(rows: Sequence[Called], source: str) -> dict[str, float]:
@@ -128,3 +143,9 @@ def thresholds_of(rows: Sequence[Called], source: str) -> dict[str, float]:
         if row.threshold is not None:
             found[row.category][row.threshold] += 1
     return {category: counter.most_common(1)[0][0] for category, counter in found.items()}
+
+
+def verdicts_of(rows: Sequence[Called]) -> dict[str, str]:
+    """path -> verdict of each image, where some are unsure; where none is the thresholds say the same: empty."""
+    found = {row.path: row.verdict for row in rows}
+    return found if UNSURE in found.values() else {}

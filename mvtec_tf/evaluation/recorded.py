@@ -33,6 +33,7 @@ class Judging:
       threshold: None: chosen by `rule`.
       rule, costs: see `assessment.assess`.
       basis: what is to be said of the rows that the rule chooses on, see `summary.sentences`.
+      says_costs: whether `source` says what mistakes cost.
     """
 
     source: str
@@ -40,11 +41,14 @@ class Judging:
     rule: Rule = dataclasses.field(default_factory=Rule)
     costs: Costs = dataclasses.field(default_factory=Costs)
     basis: str = ""
+    says_costs: bool = True
 
     def in_words(self) -> str:
         """One sentence."""
         costs = f"a miss costs {self.costs.miss:g}, a false alarm {self.costs.false_alarm:g}"
         costs += "" if self.costs.review is None else f", a person {self.costs.review:g}"
+        if not self.says_costs:
+            costs = "no costs are said there, such as those of the model's run, so either mistake costs 1"
         return f"Threshold as {self.source} says: {self._threshold()}; {costs}."
 
     def _threshold(self) -> str:
@@ -71,7 +75,9 @@ def of_table(path: files.PathLike, table: Predictions) -> Judging | None:
     folder = path.absolute().parent
     if table.thresholds:
         source = "the column threshold"
-        return Judging(source, thresholds.told(table.thresholds, "the model called the images by it"))
+        third = "; that some were unsure is not counted by it" if table.verdicts else ""
+        threshold = thresholds.told(table.thresholds, f"the model called the images by it{third}")
+        return Judging(source, threshold, says_costs=False)
     if path.name == TABLE_FILE and (folder / METRICS_FILE).is_file():
         if (folder / _EXPORT_FILE).is_file():
             return _of_export(folder)

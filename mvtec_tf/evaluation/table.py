@@ -57,6 +57,7 @@ class Predictions:
       ignored_columns: columns of the file that are not used.
       left_out: (path, reason) of rows that cannot be judged; only of tables that `predict` wrote.
       thresholds: category -> the threshold that its images were called by; only of tables that `predict` wrote.
+      verdicts: path -> how an evaluated image was called; only of tables that `predict` wrote with unsure ones in them.
     """
 
     path: np.ndarray
@@ -70,6 +71,7 @@ class Predictions:
     ignored_columns: tuple[str, ...] = ()
     left_out: tuple[tuple[str, str], ...] = ()
     thresholds: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    verdicts: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @classmethod
     def from_columns(
@@ -175,8 +177,10 @@ def read_predictions(path: files.PathLike, allow_leak: bool = False) -> Predicti
                 left_out.append((row["path"], reason))
                 continue
             if row["split"] == leaks.EVALUATE:
-                threshold = _threshold(row["threshold"], f"{source}, line {line}") if row["threshold"] else None
-                called.append(Called(row["category"], threshold, row.get("model", "")))
+                where = f"{source}, line {line}"
+                threshold = _threshold(row["threshold"], where) if row["threshold"] else None
+                verdict = predicted.verdict_of(row, where)
+                called.append(Called(row["category"], threshold, row.get("model", ""), row["path"], verdict))
         lines.append(line)
         for name, values in columns.items():
             values.append(_value(row[name], name, f"{source}, line {line}"))
@@ -190,6 +194,7 @@ def read_predictions(path: files.PathLike, allow_leak: bool = False) -> Predicti
         ignored_columns=() if by_predict else tuple(table.unused(REQUIRED + OPTIONAL)),
         left_out=tuple(left_out),
         thresholds=predicted.thresholds_of(called, source),
+        verdicts=predicted.verdicts_of(called),
     )
     check(predictions, source, lambda row: f"line {lines[row]}", allow_leak)
     return predictions

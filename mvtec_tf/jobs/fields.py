@@ -65,15 +65,16 @@ class ThresholdSettings:
 
     Attributes:
       threshold_method: method by which the threshold is chosen on the calibrate rows; smooth_youden: the best balanced
-        accuracy of smoothed scores, for few labels. Unset: what target_recall or target_specificity says, or the
-        recipe's (few_labels: smooth_youden), or youden. Without a labelled defect it is a bound on false alarms.
+        accuracy of smoothed scores, for few labels. Unset: what target_recall or target_specificity says, or with
+        cost_review least_cost, or the recipe's (few_labels: smooth_youden), or youden. Without a labelled defect it is
+        a bound on false alarms.
       threshold_per: what has a threshold of its own: the model, or each category. Unset: the model.
       target_recall: share of the defective images to find, e.g. 0.95.
       target_specificity: share of the good images to let pass, e.g. 0.95.
       cost_miss: what a defective image that is called good costs. Unset: 1.
       cost_false_alarm: what a good image that is stopped costs. Unset: 1.
       cost_review: what a person costs who looks at an image of which the model is unsure, and calls it rightly: a third
-        verdict, where that is cheaper than a mistake. Unset: two verdicts.
+        verdict around the threshold, where that is cheaper than a mistake. Unset: two verdicts.
     """
 
     threshold_method: (
@@ -124,7 +125,9 @@ class ThresholdSettings:
     def _method(self) -> tuple[str, float | None]:
         """The method, and the wanted share of those that need one."""
         targets = [name for name in _TARGETS if getattr(self, name) is not None]
-        method = self.threshold_method or (targets[0] if targets else "youden")
+        # Who says what a person costs asks for what costs least.
+        default = "youden" if self.cost_review is None else "least_cost"
+        method = self.threshold_method or (targets[0] if targets else default)
         return method, getattr(self, targets[0]) if targets else None
 
 

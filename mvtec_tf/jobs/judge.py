@@ -11,6 +11,7 @@ from mvtec_tf.evaluation.intervals import Bootstrap
 from mvtec_tf.evaluation.recorded import Judging
 from mvtec_tf.evaluation.report import judge
 from mvtec_tf.evaluation.table import read_predictions
+from mvtec_tf.evaluation.thresholds import LEAST_COST, SMOOTH_YOUDEN, YOUDEN, Rule
 from mvtec_tf.jobs import extras
 from mvtec_tf.jobs.settings import JudgeSettings
 from mvtec_tf.ownership import Owned
@@ -72,7 +73,12 @@ def as_judged(settings: JudgeSettings, own: Judging | None) -> dict[str, Any]:
     if own is None:
         return found
     if settings.threshold is None and settings.threshold_per is None and not settings.threshold_is_given:
-        found |= {"threshold": own.threshold, "rule": own.rule}
+        found["threshold"] = own.threshold
+        # What was chosen for balanced accuracy gives way to what a person costs; a promise does not.
+        if settings.cost_review is None or own.rule.method not in (YOUDEN, SMOOTH_YOUDEN):
+            found["rule"] = own.rule
+        else:
+            found["rule"] = Rule(LEAST_COST, own.rule.per)
     given = {name: getattr(settings, f"cost_{name}") for name in ("miss", "false_alarm", "review")}
     costs = dataclasses.replace(own.costs, **{name: value for name, value in given.items() if value is not None})
     return found | {"costs": costs}
@@ -80,10 +86,11 @@ def as_judged(settings: JudgeSettings, own: Judging | None) -> dict[str, Any]:
 
 def _in_words(settings: JudgeSettings, own: Judging | None, how: dict[str, Any]) -> str:
     """Who says how the threshold is chosen."""
+    with_person = "" if settings.cost_review is None else " where a person's cost is given"
     if own is None and how["threshold"] is None and not settings.threshold_is_given:
         return (
-            f"Threshold by the default, {how['rule'].method}: no run lies beside this table to say how it is chosen. "
-            "Say it with a threshold or a method."
+            f"Threshold by the default{with_person}, {how['rule'].method}: no run lies beside this table to say how it "
+            "is chosen. Say it with a threshold or a method."
         )
     if own is None:
         return "Threshold and costs as asked for."

@@ -53,7 +53,7 @@ def resolved(settings: EncoderFields) -> Any:
                 )
         values["recipe"] = name
         # What a miss and a false alarm are worth is the user's to say, so another threshold contradicts nothing.
-        if isinstance(settings, ThresholdSettings) and not settings.threshold_is_given:
+        if isinstance(settings, ThresholdSettings) and not settings.threshold_is_given and settings.cost_review is None:
             values["threshold_method"] = recipe.threshold
     found = dataclasses.replace(settings, **(unsaid(settings) | values))
     check_features(found)

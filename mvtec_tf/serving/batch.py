@@ -21,6 +21,7 @@ from mvtec_tf import drift
 from mvtec_tf.data import leaks
 from mvtec_tf.data.record import DEFECTIVE, GOOD
 from mvtec_tf.errors import UserError
+from mvtec_tf.evaluation.predicted import UNSURE, VERDICTS
 from mvtec_tf.files import replacing, speaker
 from mvtec_tf.serving import journal as journal_lib
 from mvtec_tf.serving.client import BadImageError, Model, UnavailableError
@@ -47,8 +48,6 @@ COLUMNS = (
 )
 # Decimals of these.
 _DIGITS = 5
-UNSURE = "unsure"
-_VERDICTS = (GOOD, DEFECTIVE, UNSURE)
 _NEEDED = ("anomaly_score", "threshold", "label")
 # No camera's encoded photograph is as large; a file that is would fill the memory before it is refused.
 _LARGEST_FILE = 512 * 2**20
@@ -192,7 +191,7 @@ class Judge:
             "probability": float(answer["probability"]) if "probability" in answer else None,
             "threshold": float(answer["threshold"]),
             # Models with two verdicts answer a label only.
-            "verdict": _VERDICTS[int(answer["verdict"] if "verdict" in answer else bool(answer["label"]))],
+            "verdict": VERDICTS[int(answer["verdict"] if "verdict" in answer else bool(answer["label"]))],
             "error": self._write_overlay(row["path"], answer) if self._overlays else "",
         } | {name: round(float(answer[name]), _DIGITS) if name in answer else None for name in _USUAL}
 

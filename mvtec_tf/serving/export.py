@@ -128,6 +128,13 @@ def thresholds_of(run_dir: pathlib.Path, given: float | None) -> Thresholds:
     own = {category: chosen["value"] for category, chosen in threshold.get("categories", {}).items()}
     zones = document.get("doubt", {}).get("zones", {})
     unsure = {category: (zone["low"], zone["high"]) for category, zone in zones.items()}
+    for category, (low, high) in unsure.items():
+        if not low <= own.get(category, threshold["value"]) <= high:
+            raise UserError(
+                f"{file}: scores from {low:.6g} up to {high:.6g} are unsure, and the threshold is not among them, so "
+                "verdicts would contradict it: another version wrote it. Make the run anew, or give `threshold`, with "
+                "which there are two verdicts."
+            )
     return Thresholds(threshold["value"], threshold["reason"], own, unsure)
 
 

@@ -247,7 +247,8 @@ def _threshold_text(threshold: Mapping[str, Any] | None) -> str:
     text = f"A score of {threshold['value']:.6g} or more is called defective: {threshold['origin']}."
     for name, (low, high) in threshold.get("unsure", {}).items():
         where = f"Of {name or 'all'}{' others' if not name and len(threshold['unsure']) > 1 else ''}"
-        text += f"\n\n{where}: scores from {low:.6g} up to {high:.6g} are unsure, those from there on defective."
+        what = f"scores from {low:.6g} up to {high:.6g} are unsure" if low < high else "no score is unsure"
+        text += f"\n\n{where}: {what}, those from {high:.6g} on are defective."
     own = "\n".join(f"- {name}: {value:.6g}" for name, value in threshold["categories"].items())
     return text if not own else f"Each category has its own; the model tells the category from the image.\n\n{own}"
 

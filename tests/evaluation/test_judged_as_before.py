@@ -17,6 +17,8 @@ from mvtec_tf.evaluation.metrics import Costs
 from mvtec_tf.evaluation.report.judge import Extras, judge, judge_again
 from mvtec_tf.evaluation.table import Predictions, read_predictions, write_predictions
 from mvtec_tf.evaluation.thresholds import Rule
+from mvtec_tf.jobs.judge import judge_table
+from mvtec_tf.jobs.settings import JudgeSettings
 from mvtec_tf.serving import batch
 from mvtec_tf.serving.journal import Journal
 
@@ -126,12 +128,15 @@ def test_compare_takes_a_runs_table_as_it_takes_the_run(tmp_path):
     assert contenders.common_costs(contenders.read_methods([str(first), str(second)])) is None
 
 
-def _predicted(file, thresholds):
+def _predicted(file, thresholds, unsure_from=None):
     """What `predict` writes of the evaluate rows of `_table`, with rows that nobody can judge between them."""
     rows = []
     for row in _table().part(leaks.EVALUATE).rows():
         threshold = thresholds[row.category]
-        known = dataclasses.asdict(row) | {"threshold": threshold, "verdict": "good", "error": ""}
+        verdict = "defective" if isinstance(threshold, float) and row.score >= threshold else "good"
+        if unsure_from is not None and unsure_from <= row.score < threshold:
+            verdict = "unsure"
+        known = dataclasses.asdict(row) | {"threshold": threshold, "verdict": verdict, "error": ""}
         rows.append({name: known.get(name, "") for name in batch.COLUMNS})
     rows[3]["error"] = "the overlay cannot be written: File name too long"
     empty = dict.fromkeys(batch.COLUMNS, "") | {"score": None, "probability": None, "threshold": None, "label": None}
@@ -169,6 +174,48 @@ def test_what_predict_wrote_is_judged_at_the_models_thresholds_without_the_rows_
     # Judged once more with more to show, it is judged at the same thresholds.
     write_predictions(tmp_path / "out" / "predictions.csv", table)
     assert judge_again(tmp_path / "out", Extras(), "again")["confusion"] == document["confusion"]
+
+
+@pytest.mark.parametrize("review", [None, 0.3])
+def test_unsure_verdicts_that_predict_wrote_are_judged_as_such_and_the_other_figures_said_to_be_two_way(
+    review, tmp_path, capsys
+):
+    file = tmp_path / "judged.csv"
+    _predicted(file, {"cap": 0.9, "washer": 0.9}, unsure_from=0.1)
+    costs = {"cost_miss": 5, "cost_false_alarm": 1, "cost_review": review} if review else {}
+    document = judge_table(JudgeSettings(predictions=str(file), out=str(tmp_path / "out"), resamples=50, **costs))
+    table = _table().part(leaks.EVALUATE)
+    unsure = (table.score >= 0.1) & (table.score < 0.9)
+    missed, stopped = (table.score < 0.1) & (table.label == 1), (table.score >= 0.9) & (table.label == 0)
+    figures = {name: metric["value"] for name, metric in document["doubt"]["figures"].items()}
+    assert figures["reviewed"] == pytest.approx(unsure.mean())
+    assert figures["missed"] == pytest.approx(missed.sum() / table.label.sum())
+    two_way = document["confusion"]["overall"]
+    assert two_way["fn"] == ((table.score < 0.9) & (table.label == 1)).sum() > missed.sum()
+    summary = document["summary"]
+    assert f"By the table's own column verdict a person looks at {100 * unsure.mean():.1f} % of the parts" in summary
+    assert "All other figures are of two verdicts" in summary
+    assert summary.index("own column verdict") < summary.index("ROC-AUC")
+    assert "is unsure:" not in summary
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "As the column verdict of the table says." in page
+    if review:
+        expected = (5 * missed + stopped + 0.3 * unsure).mean()
+        assert figures["cost"] == pytest.approx(expected)
+        assert figures["cost_own"] == pytest.approx(document["overall"]["cost"]["value"])
+    else:
+        assert figures["cost"] is None
+        assert "`cost_review` does" in summary
+        assert "no costs are said there" in capsys.readouterr().out
+        assert recorded.of_document(document, "run").costs == Costs()
+
+
+def test_a_verdict_in_a_table_of_predict_that_is_none_is_named_with_its_line(tmp_path):
+    file = tmp_path / "judged.csv"
+    _predicted(file, {"cap": 0.4, "washer": 0.4})
+    file.write_text(file.read_text().replace(",defective,", ",perhaps,"))
+    with pytest.raises(UserError, match=r"judged\.csv, line \d+: verdict 'perhaps'"):
+        read_predictions(file)
 
 
 @pytest.mark.parametrize("threshold", ["nan", "inf", "0,5", "1_0"])

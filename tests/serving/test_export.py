@@ -23,7 +23,7 @@ from mvtec_tf.graphs import saved_model
 from mvtec_tf.graphs.thresholded import ThresholdedModel, Thresholds
 from mvtec_tf.networks.classifier import log_odds
 from mvtec_tf.serving import configs, warmup
-from mvtec_tf.serving.export import export_run
+from mvtec_tf.serving.export import export_run, thresholds_of
 from mvtec_tf.serving.settings import ExportOptions
 from tests.support.serving_protos import BatchingParameters, MonitoringConfig
 from tests.support.small_run import SIZE
@@ -290,15 +290,30 @@ def test_a_third_verdict_is_of_the_category_that_the_model_chose_and_a_model_wit
 
     tf.saved_model.save(tf.Module(), str(tmp_path), signatures={"serving_default": score})
     scoring = tf.saved_model.load(str(tmp_path))
-    thresholds = Thresholds(5.0, "chosen", unsure={"": (2.0, 4.0), "washer": (12.0, 12.0)})
+    thresholds = Thresholds(3.0, "chosen", {"washer": 12.0}, unsure={"": (2.0, 4.0), "washer": (12.0, 12.0)})
     answer = ThresholdedModel(scoring, thresholds, ("cap", "washer")).signatures()["serving_default"]
     given = tf.constant([1.0, 2.0, 3.9, 4.0, 11.0, 12.0])
     assert answer(given)["verdict"].numpy().tolist() == [0, 2, 2, 1, 0, 1]
-    assert answer(given)["label"].numpy().tolist() == [0, 0, 0, 0, 1, 1]
+    assert answer(given)["label"].numpy().tolist() == [0, 0, 1, 1, 0, 1]
     assert answer(given[:0])["verdict"].shape == [0]
-    one_for_all = Thresholds(5.0, "chosen", unsure={"": (2.0, 4.0)})
+    one_for_all = Thresholds(4.0, "chosen", unsure={"": (2.0, 4.0)})
     answer = ThresholdedModel(scoring, one_for_all).signatures()["serving_default"]
     assert answer(given)["verdict"].numpy().tolist() == [0, 2, 2, 1, 1, 1]
+
+
+def test_a_zone_beside_its_threshold_is_not_exported(small_run, tmp_path):
+    run_dir = _copy_of(small_run[0], tmp_path / "run")
+    metrics = json.loads((run_dir / "metrics.json").read_text())
+    limit = metrics["threshold"]["value"]
+    for low, high in ((limit + 1, limit + 2), (limit - 2, limit - 1)):
+        metrics["doubt"] = {"zones": {"": {"low": low, "high": high}}}
+        (run_dir / "metrics.json").write_text(json.dumps(metrics))
+        with pytest.raises(UserError, match="would contradict it"):
+            thresholds_of(run_dir, None)
+        assert thresholds_of(run_dir, 0.25).unsure == {}
+    metrics["doubt"] = {"zones": {"": {"low": limit - 1, "high": limit}}}
+    (run_dir / "metrics.json").write_text(json.dumps(metrics))
+    assert thresholds_of(run_dir, None).unsure == {"": (limit - 1, limit)}
 
 
 def test_what_is_usual_is_the_same_by_every_road(model, contents, images, exported):

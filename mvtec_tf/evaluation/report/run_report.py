@@ -30,8 +30,9 @@ _DOUBT = {
     "missed": "Defective parts that pass",
     "stopped": "Good parts that are stopped",
     "cost": "Cost of a part, three verdicts",
-    "cost_two_way": "Cost of a part, two verdicts",
+    "cost_two_way": "Cost of a part, two verdicts, threshold of the least cost on the same calibrate rows",
     "difference": "Difference of both",
+    "cost_own": "Cost of a part, two verdicts, the threshold above",
 }
 
 
@@ -152,16 +153,21 @@ def _doubt(found: Doubt | None) -> Section | None:
     if found is None:
         return None
     zones = [
-        (name or "all", summary.number(zone.low), summary.number(zone.high)) for name, zone in found.zones.items()
+        (name or "all", "none" if zone.is_empty else summary.number(zone.low), summary.number(zone.high))
+        for name, zone in found.zones.items()
+        # Beside categories' own it is of those that have not been judged.
+        if name or len(found.zones) == 1
     ]
-    rows = [(_DOUBT[name], metric) for name, metric in found.figures.items()]
     weighed = (
         f"Good and defective images are weighed as if {100 * found.share:.3g} % of the parts were defective, as of the "
-        "calibrate rows."
+        f"{'evaluated' if found.told else 'calibrate'} rows."
     )
-    tables = [Table(("Category", "Unsure from", "Defective from"), zones), weighed, Table(("", "model"), rows)]
-    warning = [f"Not to be relied on: {found.warning}."] if found.warning else []
-    return Section("Unsure", [f"{found.reason[:1].upper()}{found.reason[1:]}.", *(tables if zones else [])], warning)
+    figures = [weighed, Table(("", "model"), [(_DOUBT[name], metric) for name, metric in found.figures.items()])]
+    blocks: list[Any] = [f"{found.reason[:1].upper()}{found.reason[1:]}."]
+    blocks += [Table(("Category", "Unsure from", "Defective from"), zones)] if zones else []
+    warnings = [f"Not to be relied on: {found.warning}."] if found.warning else []
+    warnings += [f"{name}: {why}, so no verdict of it is unsure." for name, why in found.without.items()]
+    return Section("Unsure", blocks + (figures if found.figures else []), warnings)
 
 
 def _how_sure(judged: Assessment) -> Section:

@@ -75,9 +75,12 @@ def sentences(judged: Assessment, name: str = "", basis: str = "") -> list[str]:
         better = _unproven_by_leak(overall) if judged.leak else _better(overall)
         calls = f"{_at(judged)} the {model} {_calls(overall)}"
         answer = [calls, basis, _shift(judged), better, _origin(judged.threshold)]
+    if judged.doubt:
+        # What the table itself says stands before what is not of it.
+        place = 1 if judged.doubt.told else len(answer)
+        answer[place:place] = doubt.in_words(judged.doubt)
     if judged.leak:
         answer.insert(0, judged.leak.sentence())
-    answer += doubt.in_words(judged.doubt) if judged.doubt else []
     return [sentence for sentence in [*answer, _categories(judged), _ranking(judged), _not_judged(judged)] if sentence]
 
 
