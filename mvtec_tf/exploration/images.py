@@ -73,7 +73,7 @@ def look(record: Record) -> tuple[Look, np.ndarray]:
         brightness=float(grey.mean(dtype=np.float64)),
         contrast=float(grey.std(dtype=np.float64)),
         file_hash=hashlib.sha256(content).hexdigest(),
-        pixel_hash=_pixel_hash(image),
+        pixel_hash=pixel_hash(image),
     )
     return found, small(grey)
 
@@ -91,7 +91,8 @@ def _format(image: Image.Image) -> str:
     return f"{found}: {refused}" if refused else found
 
 
-def _pixel_hash(image: Image.Image) -> str:
+def pixel_hash(image: Image.Image) -> str:
+    """SHA-256 of size and RGB values of a stored image, upright, hex: the same for all lossless copies."""
     digest = hashlib.sha256(f"{image.width}x{image.height} ".encode())
     digest.update(np.asarray(image).tobytes() if pillow_images.deep(image) else pillow_images.rgb(image).tobytes())
     return digest.hexdigest()

@@ -36,14 +36,14 @@ def fit(said: FitSettings) -> RunDirectory:
         cut = protocol.one_class(records)
     else:
         cut = protocol.clean(records, budget, settings.seed)
-    recent = unlabelled.find(settings.unlabelled, cut, limit)
+    recent, left_out = unlabelled.find(settings.unlabelled, cut, limit, settings.on_bad_image)
     # Before the run directory is made: a wrong name leaves nothing behind.
     source = probe_features.find_source(settings.encoder, settings.features, maps)
     if source is not None:
         settings = _settled(settings, said, source)
     # The study's head is kept in its graph alone.
     results = opening.RESULTS if settings.is_study else (*opening.RESULTS, "head.npz")
-    with opening.opened("fit_probe", settings, records, skipped, results, recent) as run:
+    with opening.opened("fit_probe", settings, records, (*skipped, *left_out), results, recent) as run:
         if run.finished:
             return run
         if source is None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import pathlib
 import shutil
 from types import SimpleNamespace
 
@@ -66,9 +67,25 @@ def test_with_labels_and_with_other_protocols_it_is_refused(more):
 def test_a_folder_is_looked_through_as_by_predict_and_copies_count_once(tmp_path):
     folder = _write(tmp_path / "new/monday", 10)
     shutil.copy(folder / "3.png", tmp_path / "new/again.png")
-    found = unlabelled.find(str(tmp_path / "new"), _cut(tmp_path / "line"), PIXELS)
-    assert len(found) == 10
-    assert unlabelled.find(None, _cut(tmp_path / "other"), PIXELS) == ()
+    with Image.open(folder / "4.png") as image:
+        image.save(folder / "4.bmp")
+    found, left_out = unlabelled.find(str(tmp_path / "new"), _cut(tmp_path / "line"), PIXELS)
+    assert (len(found), left_out) == (10, ())
+    assert unlabelled.find(None, _cut(tmp_path / "other"), PIXELS) == ((), ())
+
+
+def test_a_bad_photograph_is_left_out_and_listed_where_that_is_asked_for(tmp_path, capsys):
+    cut, folder = _cut(tmp_path / "line"), _write(tmp_path / "new", 11)
+    (folder / "5.png").write_bytes(b"no image")
+    with pytest.raises(UserError, match=r"5\.png: .* leave it out by `on_bad_image`=skip"):
+        unlabelled.find(str(folder), cut, PIXELS)
+    capsys.readouterr()
+    found, (left_out,) = unlabelled.find(str(folder), cut, PIXELS, "skip")
+    assert (len(found), left_out.record.file) == (10, str(folder / "5.png"))
+    assert f"Left out because it cannot be used: 1 image: {folder / '5.png'} (" in capsys.readouterr().out
+    (folder / "6.png").write_bytes(b"no image either")
+    with pytest.raises(UserError, match="9 photographs of different contents, and at least 10"):
+        unlabelled.find(str(folder), cut, PIXELS, "skip")
 
 
 @pytest.mark.parametrize(
@@ -99,12 +116,23 @@ def test_a_folder_that_says_nothing_is_refused_with_what_was_found(what, words, 
 @pytest.mark.parametrize(
     ("part", "error", "words"), [("evaluate", LeakError, "is evaluated"), ("fit", UserError, "was fitted on")]
 )
-def test_images_of_the_run_under_other_names_are_refused_by_their_contents(part, error, words, tmp_path):
+@pytest.mark.parametrize("name", ["renamed.png", "stored_anew.png", "stored_anew.bmp"])
+def test_images_of_the_run_under_other_names_are_refused_by_their_contents(part, error, words, name, tmp_path):
     cut, folder = _cut(tmp_path / "line"), _write(tmp_path / "new", 10)
     record = getattr(cut, part)[0]
-    shutil.copy(record.file, folder / "renamed.png")
-    with pytest.raises(error, match=rf"renamed.png is the image {record.path}, which {words}"):
+    if name == "renamed.png":
+        shutil.copy(record.file, folder / name)
+    else:
+        with Image.open(record.file) as image:
+            image.save(folder / name, **({"compress_level": 1} if name.endswith("png") else {}))
+    with pytest.raises(error, match=rf"{name} is the image {record.path}, which {words}"):
         unlabelled.find(str(folder), cut, PIXELS)
+
+
+def test_an_image_of_the_run_that_cannot_be_read_is_left_to_the_fit_to_name(tmp_path):
+    cut, folder = _cut(tmp_path / "line"), _write(tmp_path / "new", 10)
+    pathlib.Path(cut.evaluate[0].file).write_bytes(b"no image")
+    assert len(unlabelled.find(str(folder), cut, PIXELS)[0]) == 10
 
 
 def test_of_several_categories_nothing_says_which_a_photograph_shows(tmp_path):
@@ -179,6 +207,7 @@ def test_a_run_on_images_of_several_sizes_rests_on_new_photographs_and_its_table
         with Image.open(file) as image:
             image.resize((80, 56) if number % 2 else image.size).save(target)
     (tmp_path / "new").mkdir()
+    (tmp_path / "new" / "broken.png").write_bytes(b"no image")
     for file in sorted((toy / "flange" / "train").rglob("*.png")):
         pixels = np.array(Image.open(file).convert("RGB"))
         pixels[::4] //= 2
@@ -191,11 +220,16 @@ def test_a_run_on_images_of_several_sizes_rests_on_new_photographs_and_its_table
         recipe="few_labels",
         label_budget="0",
         unlabelled=str(tmp_path / "new"),
+        on_bad_image="skip",
     )
     run = fit(said)
     document = json.loads((run.path / "metrics.json").read_text())
     assert "The threshold rests on 16 photographs without labels" in document["summary"]
-    raised = json.loads((run.path / "run.json").read_text())["unlabelled"]
+    record = json.loads((run.path / "run.json").read_text())
+    assert [one["path"] for one in record["skipped_images"]] == [str(tmp_path / "new" / "broken.png")]
+    assert "broken.png" in (run.path / "report.html").read_text()
+    assert fit(said).finished
+    raised = record["unlabelled"]
     assert raised["raised_by"] == pytest.approx(raised["difference"])
     table = read_predictions(run.path / "predictions.csv")
     judging = recorded.of_table(run.path / "predictions.csv", table)
