@@ -2,12 +2,14 @@
 
 import pathlib
 import tempfile
+from collections.abc import Mapping
 
 import numpy as np
 
-from mvtec_tf.data import leaks
+from mvtec_tf import files
+from mvtec_tf.data import known_images, leaks
 from mvtec_tf.data.formats import scan
-from mvtec_tf.errors import UserError
+from mvtec_tf.errors import UsageError, UserError
 from mvtec_tf.evaluation import image_files
 from mvtec_tf.evaluation.report import judge
 from mvtec_tf.evaluation.table import Predictions
@@ -16,7 +18,7 @@ from mvtec_tf.features.probe_graph import Probe, write_probe
 from mvtec_tf.graphs import rebuild, saved_model, scoring
 from mvtec_tf.heads.file import load_head, read_head
 from mvtec_tf.jobs.probe_features import encoder_of_run
-from mvtec_tf.networks.copies import BFLOAT16, in_bfloat16
+from mvtec_tf.networks.copies import BFLOAT16, FLOAT32, in_bfloat16
 from mvtec_tf.run_directory import read_finished
 from mvtec_tf.serving import export as export_lib
 from mvtec_tf.serving.settings import ExportSettings
@@ -35,21 +37,43 @@ def export_run(settings: ExportSettings) -> pathlib.Path:
       The new version's directory.
 
     Raises:
-      UserError: `precision`=bfloat16, and the run has no network that could compute in it, or some verdict differs.
+      UsageError: verdicts are to be compared, and nothing says on which images.
+      UserError: `precision`=bfloat16, and the run has no network that could compute in it, or some verdict differs; or
+        the images are not those of the run.
     """
     settings.check()
-    source, facts = None, {}
+    source, facts, images = None, {}, {}
     with tempfile.TemporaryDirectory() as folder:
-        if precision.of_graph(settings.precision) == BFLOAT16:
+        wanted = settings.precision
+        if wanted != FLOAT32 and (why := _without_verdicts(pathlib.Path(settings.run))):
+            if wanted == BFLOAT16:
+                raise UserError(f"{why} `precision`=bfloat16 is for what gives such; leave it out.")
+            print(f"It computes in float32. {why}", flush=True)
+            wanted = FLOAT32
+        if wanted != FLOAT32:
+            images = evaluated_images(settings)
+        if precision.of_graph(wanted) == BFLOAT16:
             try:
                 source = write_in_bfloat16(pathlib.Path(settings.run), pathlib.Path(folder))
-                facts = {"precision": BFLOAT16} | compare(settings, source)
+                facts = {"precision": BFLOAT16} | compare(settings, source, images)
             except UserError as error:
-                if settings.precision == BFLOAT16:
+                if wanted == BFLOAT16:
                     raise
                 source = None
                 print(f"It computes in float32. {error}", flush=True)
+        elif wanted != FLOAT32:
+            print("It computes in float32. This processor has no bfloat16.", flush=True)
         return export_lib.export_run(settings.run, settings.name, settings.saved_models, settings, source, facts)
+
+
+def _without_verdicts(run: pathlib.Path) -> str:
+    """Why a finished run has no verdicts of a network, "" if it has."""
+    record, kind = read_finished(run, f"`run`={run}"), saved_model.read_card(run / "saved_model")["kind"]
+    if kind == "encoder":
+        return f"`run`={run}: a run of {record['binary']}, an encoder, which gives no verdicts."
+    if kind == "classifier" or (kind == "probe" and (run / "head.npz").is_file()):
+        return ""
+    return f"`run`={run}: a run of {record['binary']}, whose export gives no verdicts of a network."
 
 
 def write_in_bfloat16(run: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
@@ -58,14 +82,14 @@ def write_in_bfloat16(run: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
     The head, and all that is a score, stays in float32.
 
     Args:
-      run: of train_cnn or fit_probe.
+      run: of train_cnn or fit_probe, with a network that gives verdicts.
       folder: for what is made on the way.
 
     Returns:
       The SavedModel, in `folder`.
 
     Raises:
-      UserError: the run has no such network.
+      UserError: the encoder beside the head is another one.
     """
     record, source, target = read_finished(run, f"`run`={run}"), run / "saved_model", folder / "model"
     card = saved_model.read_card(source)
@@ -73,11 +97,6 @@ def write_in_bfloat16(run: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
         network = rebuild.classifier_of(source, record["settings"])
         saved_model.write_folded(target, in_bfloat16(network), card)
         return target
-    if card["kind"] != "probe" or not (run / "head.npz").is_file():
-        raise UserError(
-            f"`run`={run}: a run of {record['binary']}, whose export gives no verdicts of a network. Leave `precision` "
-            "out."
-        )
     key, encoder = read_head(run / "head.npz")[0]["key"], encoder_of_run(run, record)
     head = load_head(run / "head.npz", key)
     if encoder_digest(encoder) != key["encoder"]:
@@ -90,18 +109,50 @@ def write_in_bfloat16(run: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
     return target
 
 
-def compare(settings: ExportSettings, model: pathlib.Path) -> dict[str, float | int]:
-    """What differs between the scores of a SavedModel and those of the run that it was made of, on evaluated images.
+def evaluated_images(settings: ExportSettings) -> dict[str, str]:
+    """Path -> file of each evaluated image of the run.
 
     Raises:
-      UserError: some verdict differs, or the images are not where they were.
+      UsageError: nothing says where they are.
+      UserError: they are not there, or others of the same names are.
     """
-    run = pathlib.Path(settings.run)
+    if not settings.data_dir:
+        raise UsageError(
+            f"`precision`={settings.precision} compares verdicts on the run's evaluated images. Say with `data_dir` "
+            "where they are."
+        )
+    run, where = pathlib.Path(settings.run), f"`data_dir`={','.join(settings.data_dir)}"
     table = judge.predictions_of(run).part(leaks.EVALUATE)
     categories = read_finished(run, f"`run`={run}")["settings"].get("categories") or []
     records = scan.scan(settings.data_dir, categories, say=print)
-    found = image_files.from_records(records, table, f"`data_dir`={','.join(settings.data_dir)}")
-    scores = scoring.score_files(model, [found[path].image for path in table.path.tolist()]).score
+    found = {path: one.image for path, one in image_files.from_records(records, table, where).items()}
+    # Runs of before have no such list.
+    listed = run / known_images.FILE
+    known = known_images.read(listed) if listed.is_file() else {}
+    digests = {record.path: digest for digest, images in known.items() for record in images}
+    other = [path for path, file in found.items() if path in digests and files.sha256(file) != digests[path]]
+    if other:
+        raise UserError(
+            f"{where}: these are not the run's images: {len(other)} of the {len(found)} evaluated ones, {other[0]} "
+            f"first, have the same name and another content than {listed} says. Name the folder of the run's images."
+        )
+    return found
+
+
+def compare(settings: ExportSettings, model: pathlib.Path, images: Mapping[str, str]) -> dict[str, float | int]:
+    """What differs between the scores of a SavedModel and those of the run that it was made of, on evaluated images.
+
+    Args:
+      settings: name the run.
+      model: the SavedModel.
+      images: see `evaluated_images`.
+
+    Raises:
+      UserError: some verdict differs.
+    """
+    run = pathlib.Path(settings.run)
+    table = judge.predictions_of(run).part(leaks.EVALUATE)
+    scores = scoring.score_files(model, [images[path] for path in table.path.tolist()]).score
     thresholds = export_lib.thresholds_of(run, settings.threshold)
     named = table.category.tolist()
     cuts = [np.array([thresholds.categories.get(name, thresholds.value) for name in named])]

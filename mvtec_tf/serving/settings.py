@@ -49,7 +49,7 @@ class ExportSettings(ExportOptions):
       saved_models: folder of all exported models.
       precision: number format of the network: float32, as it was judged, or bfloat16, which processors that have it
         compute faster. It is exported only if every evaluated image keeps its verdict; auto: then, and where this
-        processor has it, else float32.
+        processor has it, else float32, as what gives no verdicts, such as an encoder.
       data_dir: where the run's images are, on which verdicts in bfloat16 are compared.
     """
 
@@ -63,11 +63,6 @@ class ExportSettings(ExportOptions):
         """Raises UsageError for what a server could not find or answer."""
         if self.precision == "float32":
             settings_lib.refuse_unread(self, ["data_dir"], "`precision`=float32 compares nothing")
-        elif not self.data_dir:
-            raise UsageError(
-                f"`precision`={self.precision} compares verdicts on the run's evaluated images. Say with `data_dir` "
-                "where they are."
-            )
         if not configs.is_name(self.name):
             raise UsageError(f"`name`={self.name}: a model's name is one folder name, without any of [ ] \\ * ?")
         if files.PATTERN.search(self.server_root):

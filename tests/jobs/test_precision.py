@@ -1,7 +1,11 @@
 """A network in bfloat16: what is judged is what is served, and no export changes a verdict."""
 
+import re
+import shutil
+
 import numpy as np
 import pytest
+from PIL import Image
 
 from mvtec_tf.graphs import saved_model, scoring
 from mvtec_tf.networks import copies
@@ -32,9 +36,9 @@ def run(data, tmp_path_factory):
     return folder
 
 
-def _export(run, data, folder, *flags):
+def _export(run, data, folder, *flags, precision="bfloat16"):
     asked = (f"--run={run}", f"--data_dir={data}", "--name=probe", f"--saved_models={folder}")
-    return _run("export", *asked, "--precision=bfloat16", *flags)
+    return _run("export", *asked, f"--precision={precision}", *flags)
 
 
 def test_a_copy_in_bfloat16_computes_maps_in_it_and_is_near_the_original():
@@ -95,7 +99,42 @@ def test_a_run_without_a_network_has_nothing_to_compute_in_bfloat16(data, tmp_pa
     assert "no verdicts of a network" in done.stderr
 
 
+def _auto(run, folder):
+    return _run("export", f"--run={run}", "--name=probe", f"--saved_models={folder}", "--precision=auto")
+
+
+def test_an_encoder_is_exported_in_float32_with_a_word_and_in_nothing_else(data, tmp_path):
+    asked = ("--weights=none", "--backbone=resnet10", "--image_size=32", "--epochs=1", "--batch_size=4")
+    done = _run("train_simclr", f"--data_dir={data}", *asked, f"--run_dir={tmp_path / 'run'}")
+    assert done.returncode == 0, done.stderr
+    refused = _export(tmp_path / "run", data, tmp_path / "a")
+    assert refused.returncode == 1
+    assert "a run of train_simclr, an encoder, which gives no verdicts. --precision=bfloat16 is for" in refused.stderr
+    assert not (tmp_path / "a").exists()
+    done = _auto(tmp_path / "run", tmp_path / "b")
+    assert done.returncode == 0, done.stderr
+    assert "It computes in float32. " in done.stdout
+    assert "an encoder, which gives no verdicts" in done.stdout
+    assert saved_model.read_card(tmp_path / "b" / "probe" / "1")["precision"] == "float32"
+
+
+@pytest.mark.parametrize("asked", ["auto", "bfloat16"])
+def test_images_of_the_same_names_that_are_not_the_run_s_are_refused_as_such(asked, run, data, tmp_path):
+    other = tmp_path / "flange"
+    shutil.copytree(data, other)
+    for file in other.rglob("test/*/*.png"):
+        with Image.open(file) as image:
+            image.point(lambda value: value // 2).save(file)
+    done = _export(run, other, tmp_path / "a", precision=asked)
+    assert done.returncode == 1
+    assert re.search(r"these are not the run's images: (\d+) of the \1 evaluated ones, flange/test/", done.stderr)
+    assert "verdict" not in done.stderr
+    assert not (tmp_path / "a").exists()
+    done = _export(run, tmp_path / "flange" / "train", tmp_path / "a", precision=asked)
+    assert done.returncode == 1
+    assert not (tmp_path / "a").exists()
+
+
 def test_verdicts_are_compared_on_images_that_must_be_named(run, tmp_path):
-    asked = (f"--run={run}", "--name=probe", f"--saved_models={tmp_path}", "--precision=auto")
-    done = _run("export", *asked)
+    done = _auto(run, tmp_path)
     assert (done.returncode, "Say with --data_dir where they are" in done.stderr) == (2, True)
