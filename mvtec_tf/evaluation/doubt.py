@@ -305,7 +305,8 @@ def _told_in_words(found: Doubt) -> Sequence[str]:
         kind, name = ("good", "reviewed_good") if numbers["missed"] is None else ("defective", "reviewed_defective")
         alone = f"By the table's own column verdict a person looks at {100 * numbers[name]:.1f} % of the {kind} parts."
         return [alone, two_way]
-    text = f"By the table's own column verdict {_shares(numbers)}"
+    where = f"where {100 * found.share:.3g} % of the parts are defective, as of the evaluated images"
+    text = f"By the table's own column verdict {_shares(numbers)}, {where}"
     if numbers["cost"] is None:
         return [f"{text}; what a person costs the table does not say, `cost_review` does.", two_way]
     text += f"; a part costs {numbers['cost']:.3f}, with a person for every part {found.review:.3f}"

@@ -96,6 +96,8 @@ def _in_words(settings: JudgeSettings, own: Judging | None, how: dict[str, Any])
         return "Threshold and costs as asked for."
     if how == {"threshold": own.threshold, "rule": own.rule, "costs": own.costs}:
         return own.in_words()
+    if how["threshold"] is own.threshold and not own.says_costs:
+        return dataclasses.replace(own, costs=how["costs"], says_costs=True).in_words()
     return f"Threshold and costs as asked for, which is not what {own.source} says. There: {own.in_words()}"
 
 

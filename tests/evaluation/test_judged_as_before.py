@@ -199,14 +199,17 @@ def test_unsure_verdicts_that_predict_wrote_are_judged_as_such_and_the_other_fig
     assert "is unsure:" not in summary
     page = (tmp_path / "out" / "report.html").read_text()
     assert "As the column verdict of the table says." in page
+    assert "are stopped, where 50 % of the parts are defective, as of the evaluated images" in summary
+    told = capsys.readouterr().out
     if review:
+        assert "Threshold as the column threshold says: 0.9; a miss costs 5, a false alarm 1, a person 0.3." in told
         expected = (5 * missed + stopped + 0.3 * unsure).mean()
         assert figures["cost"] == pytest.approx(expected)
         assert figures["cost_own"] == pytest.approx(document["overall"]["cost"]["value"])
     else:
         assert figures["cost"] is None
         assert "`cost_review` does" in summary
-        assert "no costs are said there" in capsys.readouterr().out
+        assert "no costs are said there" in told
         assert recorded.of_document(document, "run").costs == Costs()
 
 

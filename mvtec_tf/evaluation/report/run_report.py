@@ -30,9 +30,9 @@ _DOUBT = {
     "missed": "Defective parts that pass",
     "stopped": "Good parts that are stopped",
     "cost": "Cost of a part, three verdicts",
-    "cost_two_way": "Cost of a part, two verdicts, threshold of the least cost on the same calibrate rows",
+    "cost_two_way": "Cost of a part, two verdicts of the least cost",
     "difference": "Difference of both",
-    "cost_own": "Cost of a part, two verdicts, the threshold above",
+    "cost_own": "Cost of a part, two verdicts at the threshold above",
 }
 
 
