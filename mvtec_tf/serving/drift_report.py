@@ -54,7 +54,8 @@ def write(out: files.PathLike, line: Line, values: np.ndarray, places: Sequence[
         for one in line.alarms
     ]
     titles = ("Statistic", "Moved by", "Since part", "Known at part", "Over at part")
-    blocks = [Table(titles, rows)] if rows else [line.summary()]
+    nothing = "That cannot be known of so few parts." if line.lacking else "Nothing has moved."
+    blocks = [Table(titles, rows)] if rows else [nothing]
     about = (
         "Everything is in standard deviations of the held-out good training images, whose mean is 0; grey lines at -2 "
         "and 2. Dots are parts, the line is their running median, orange is what has moved. Its beginning is estimated."
@@ -84,8 +85,9 @@ def _picture(number: int, line: Line, values: np.ndarray, places: Sequence[str])
     axes.set_ylim(min(low, -2) - room, max(high, 2) + room)
     canvas.grid(axes, "y")
     moved = "; ".join(_told(alarm, line, places) for alarm in alarms) or "has not moved"
+    said = "" if line.lacking else f" {name.capitalize()} {moved}."
     beyond = int(((values < axes.get_ylim()[0]) | (values > axes.get_ylim()[1])).sum())
-    caption = f"{_MEANINGS[name][0].upper()}{_MEANINGS[name][1:]}. {name.capitalize()} {moved}."
+    caption = f"{_MEANINGS[name][0].upper()}{_MEANINGS[name][1:]}.{said}"
     caption += f" Parts beyond the axis: {beyond:,}." if beyond else ""
     file_name = f"{_KIND}_{name}.png"
     alt = f"{name} of {len(values):,} parts: {moved}"

@@ -48,6 +48,12 @@ class Line:
         """That have risen, in their order."""
         return self._detector.alarms
 
+    @property
+    def lacking(self) -> int:
+        """How many parts there must be before any could have moved, where there are fewer; else 0."""
+        fewest = 0 if self.alarms else drift.fewest(self._reference, self._alarm)
+        return fewest if len(self.names) < fewest else 0
+
     def add(self, rows: Iterable[Mapping[str, Any]]) -> list[drift.Alarm]:
         """Takes rows with their columns as text or numbers; returns the alarms that rise with them."""
         risen = []
@@ -69,10 +75,11 @@ class Line:
         if not self.names:
             return _WITHOUT if self.without else ""
         chance = f"one false alarm expected in {1 / self._alarm:,.0f} parts at most"
-        order = f"{len(self.names):,} parts by {self._order}, set against {self._against}; {chance}"
+        parts = f"{len(self.names):,} part{'s' * (len(self.names) > 1)}"
+        order = f"{parts} by {self._order}, set against {self._against}; {chance}"
         more = f" {self.without:,} verdicts came without the statistics." if self.without else ""
-        if not self.alarms and len(self.names) < (fewest := drift.fewest(self._reference, self._alarm)):
-            return f"Whether there is drift cannot be known of fewer than {fewest:,} parts ({order}).{more}"
+        if self.lacking:
+            return f"Whether there is drift cannot be known of fewer than {self.lacking:,} parts ({order}).{more}"
         if not self.alarms:
             return f"No drift: {', '.join(drift.STATISTICS)} have not moved ({order}).{more}"
         there = [alarm for alarm in self.alarms if not alarm.over]

@@ -77,7 +77,7 @@ def test_a_folder_is_looked_through_as_by_predict_and_copies_count_once(tmp_path
 def test_a_bad_photograph_is_left_out_and_listed_where_that_is_asked_for(tmp_path, capsys):
     cut, folder = _cut(tmp_path / "line"), _write(tmp_path / "new", 11)
     (folder / "5.png").write_bytes(b"no image")
-    with pytest.raises(UserError, match=r"5\.png: .* leave it out by `on_bad_image`=skip"):
+    with pytest.raises(UserError, match=r"5\.png: .* leave it out \(in a run: `on_bad_image`=skip\)"):
         unlabelled.find(str(folder), cut, PIXELS)
     capsys.readouterr()
     found, (left_out,) = unlabelled.find(str(folder), cut, PIXELS, "skip")

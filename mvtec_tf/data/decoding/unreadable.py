@@ -64,7 +64,7 @@ def refuse(unreadable: Sequence[Unreadable], images: int) -> None:
 
 def message(file: str, reason: str) -> str:
     """What to say of one image that cannot be used."""
-    return f"{file}: {reason}. Repair or remove it, or leave it out by `on_bad_image`=skip."
+    return f"{file}: {reason}. Repair or remove it, or leave it out (in a run: `on_bad_image`=skip)."
 
 
 def listing(skipped: Sequence[tuple[str, str]]) -> str:
