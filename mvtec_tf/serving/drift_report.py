@@ -85,9 +85,10 @@ def _picture(number: int, line: Line, values: np.ndarray, places: Sequence[str])
     axes.set_ylim(min(low, -2) - room, max(high, 2) + room)
     canvas.grid(axes, "y")
     moved = "; ".join(_told(alarm, line, places) for alarm in alarms) or "has not moved"
-    said = "" if line.lacking else f" {name.capitalize()} {moved}."
+    moved = "too few to say whether it has moved" if line.lacking else moved
     beyond = int(((values < axes.get_ylim()[0]) | (values > axes.get_ylim()[1])).sum())
-    caption = f"{_MEANINGS[name][0].upper()}{_MEANINGS[name][1:]}.{said}"
+    caption = f"{_MEANINGS[name][0].upper()}{_MEANINGS[name][1:]}."
+    caption += "" if line.lacking else f" {name.capitalize()} {moved}."
     caption += f" Parts beyond the axis: {beyond:,}." if beyond else ""
     file_name = f"{_KIND}_{name}.png"
     alt = f"{name} of {len(values):,} parts: {moved}"
