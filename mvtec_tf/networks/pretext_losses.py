@@ -100,6 +100,9 @@ def effective_rank(z: tf.Tensor) -> tf.Tensor:
       float32 scalar from 1 to min(N, D).
     """
     z = tf.cast(z, tf.float32)
+    # The op fails on what is no number or overflows; that a training has diverged is for the loss to say.
+    z = tf.where(tf.math.is_finite(z), z, 0.0)
+    z /= tf.maximum(tf.reduce_max(tf.abs(z)), 1e-12)
     # The eigenvalues of the small matrix of products are the squares.
     values = tf.sqrt(tf.maximum(tf.linalg.eigvalsh(tf.matmul(z, z, transpose_b=True)), 0.0))
     shares = values / tf.maximum(tf.reduce_sum(values), 1e-12)

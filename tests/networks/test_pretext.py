@@ -101,6 +101,10 @@ def test_what_tells_a_collapse_is_one_or_none_where_it_should_be():
     assert float(pretext_losses.deviation(spread)) == pytest.approx(1.0, abs=0.02)
     assert float(pretext_losses.effective_rank(one_vector)) == pytest.approx(1.0, abs=0.05)
     assert float(pretext_losses.effective_rank(np.eye(16) * 3)) == pytest.approx(16.0, rel=1e-4)
+    for value in (np.nan, np.inf, 1e30):
+        diverged = spread[:8].copy()
+        diverged[3, 2] = value
+        assert np.isfinite(pretext_losses.effective_rank(diverged))
 
 
 def test_every_method_can_be_asked_for_and_no_other():
