@@ -1,4 +1,4 @@
-"""The recipe few_labels on next to no good images: a refusal with a way out, or a threshold that warns."""
+"""Hardly any good images, through all of `fit` with the recipe's head: a message that helps or a defined result."""
 
 import json
 import shutil
@@ -32,7 +32,8 @@ def _fit(data, run, budget):
             run_dir=str(run),
             weights="none",
             backbone="resnet10",
-            recipe="few_labels",
+            image_size=64,
+            head="fused",
             label_budget=budget,
         )
     )

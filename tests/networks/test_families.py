@@ -37,8 +37,11 @@ _FAMILIES = {
     "xception": ("xception", 71),
 }
 _FAST = ("mobilenet_v3",)
-# A minute or more each: tried where somebody asks for them.
-_ASKED_FOR = ("densenet", "inception_resnet_v2", "inception_v3", "mobilenet", "mobilenet_v2", "nasnet", "xception")
+# Half a minute or more each: tried where somebody asks for them.
+_ASKED_FOR = (
+    *("convnext", "densenet", "efficientnet_v2", "inception_resnet_v2", "inception_v3", "mobilenet", "mobilenet_v2"),
+    *("nasnet", "resnet_v2", "vgg16", "vgg19", "xception"),
+)
 _ALL = "MVTEC_TF_ALL_FAMILIES"
 
 
