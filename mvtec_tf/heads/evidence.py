@@ -10,11 +10,8 @@ import tensorflow as tf
 from mvtec_tf.heads import residual
 from mvtec_tf.heads.base import Arrays, by_ops
 from mvtec_tf.heads.frozen import FrozenFeatures
-from mvtec_tf.heads.gaussian import GoodGaussian
+from mvtec_tf.heads.gaussian import GoodGaussian, held_out_distances
 from mvtec_tf.heads.join import Join
-
-# A distance of zero is a copy of a training image; its logarithm must be a number.
-TINY = 1e-6
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,16 +51,14 @@ class Found:
           subspaces: of all good images, and without each fold that has one.
         """
         shapes = 2 * [tuple(value.shape[1:3]) for value in features.maps.values()]
-        distance = np.empty(len(folds))
         flat = np.empty((len(folds), sum(rows * columns for rows, columns in shapes)), np.float32)
         for fold in np.unique(folds):
             held = folds == fold
             seen = bool((good & held).any())
-            one = GoodGaussian(np.asarray(features.pooled)[good & ~held]) if seen else gaussian
-            distance[held] = np.log(np.maximum(one.distances(features.pooled[held]), TINY))
             flat[held] = by_ops(_all_patches, features.select(held), subspaces[fold + 1 if seen else 0])
         parts = np.split(flat, np.cumsum([rows * columns for rows, columns in shapes])[:-1], axis=1)
         patches = [part.reshape(-1, *shape) for part, shape in zip(parts, shapes, strict=True)]
+        distance = held_out_distances(np.asarray(features.pooled), good, folds, gaussian)
         return cls(distance, patches, np.empty((len(folds), 0)), np.arange(len(folds)), folds)
 
     def select(self, rows: np.ndarray) -> "Found":

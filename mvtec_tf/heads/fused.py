@@ -9,10 +9,10 @@ from sklearn.linear_model import Ridge
 from mvtec_tf.errors import UserError
 from mvtec_tf.heads import join, residual
 from mvtec_tf.heads.base import Arrays, Head, part_of
-from mvtec_tf.heads.evidence import TINY, Found, Unlike
+from mvtec_tf.heads.evidence import Found, Unlike
 from mvtec_tf.heads.folds import inner_folds, objects_of
 from mvtec_tf.heads.frozen import FrozenFeatures
-from mvtec_tf.heads.gaussian import GoodGaussian, distances_by_ops
+from mvtec_tf.heads.gaussian import TINY, GoodGaussian, distances_by_ops
 from mvtec_tf.networks import patch_maps
 
 # What the ridge's score counts beside that of the evidences, both in standard deviations of held-out good images: at
@@ -150,10 +150,7 @@ class Like:
     ) -> "Like":
         """From float64 [N, D], int [N] labels of both classes, and int [N] folds and objects."""
         standard = (pooled - gaussian.mean) / gaussian.scale
-        held_out = np.full(len(labels), np.nan)
-        for fold in np.unique(folds[folds >= 0]):
-            held = folds == fold
-            held_out[held] = balanced_ridge(standard[~held], labels[~held]).predict(standard[held])
+        held_out = held_out_ridge(standard, labels, folds)
         model = balanced_ridge(standard, labels)
         return cls(model.coef_ / gaussian.scale, float(model.intercept_), held_out, labels, objects)
 
@@ -195,6 +192,21 @@ def balanced_ridge(features: np.ndarray, labels: np.ndarray) -> Ridge:
     lengths = np.square(features - shares @ features).sum(axis=1)
     model = Ridge(alpha=PENALTY * float(shares @ lengths) / len(labels) or 1.0)
     return model.fit(features, 2.0 * labels - 1, sample_weight=shares)
+
+
+def held_out_ridge(features: np.ndarray, labels: np.ndarray, folds: np.ndarray) -> np.ndarray:
+    """Scores by the images of the other folds, float64 [N]; NaN where the fold is negative.
+
+    Args:
+      features: float64 [N, D], standardised.
+      labels: int [N]; both classes outside each fold.
+      folds: int [N].
+    """
+    found = np.full(len(labels), np.nan)
+    for fold in np.unique(folds[folds >= 0]):
+        held = folds == fold
+        found[held] = balanced_ridge(features[~held], labels[~held]).predict(features[held])
+    return found
 
 
 def _deviations(features: FrozenFeatures, arrays: Arrays) -> list[tf.Tensor]:

@@ -9,6 +9,8 @@ instead of a D x D matrix that nobody needs. With D = 3072 and n = 300 that is a
 import numpy as np
 import tensorflow as tf
 
+# A distance of zero is a copy of a training image; its logarithm must be a number.
+TINY = 1e-6
 # Directions whose variance is rounding are no directions.
 _RANK = 1e-10
 
@@ -72,6 +74,23 @@ class GoodGaussian:
             "certainty": (1 / self.variances).astype(np.float32),
             "rest": np.float32(1 / self.rest),
         }
+
+
+def held_out_distances(pooled: np.ndarray, good: np.ndarray, folds: np.ndarray, whole: GoodGaussian) -> np.ndarray:
+    """Logarithms of Mahalanobis distances, each by the good images of the other folds: float64 [N].
+
+    Args:
+      pooled: float [N, D].
+      good: bool [N], those that make a Gaussian.
+      folds: int [N]; a fold without a good image is measured by `whole`.
+      whole: the Gaussian of all good images.
+    """
+    found = np.empty(len(folds))
+    for fold in np.unique(folds):
+        held = folds == fold
+        one = GoodGaussian(pooled[good & ~held]) if (good & held).any() else whole
+        found[held] = np.log(np.maximum(one.distances(pooled[held]), TINY))
+    return found
 
 
 def distances_by_ops(features: tf.Tensor, arrays: dict[str, tf.Tensor]) -> tf.Tensor:

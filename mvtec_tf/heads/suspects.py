@@ -15,10 +15,9 @@ import dataclasses
 import numpy as np
 from scipy.spatial.distance import cdist
 
-from mvtec_tf.heads.evidence import TINY
 from mvtec_tf.heads.folds import inner_folds
-from mvtec_tf.heads.fused import FOLDS, balanced_ridge
-from mvtec_tf.heads.gaussian import GoodGaussian
+from mvtec_tf.heads.fused import FOLDS, held_out_ridge
+from mvtec_tf.heads.gaussian import GoodGaussian, held_out_distances
 
 # Objects of a class that are needed to hold one out and say what the others are like.
 _LEAST_GOOD, _LEAST_DEFECTIVE = 3, 2
@@ -57,25 +56,21 @@ def suspicion(pooled: np.ndarray, labels: np.ndarray, groups: np.ndarray, seed: 
     pooled, good = np.asarray(pooled, np.float64), labels == 0
     objects = np.unique(groups, return_inverse=True)[1]
     standard, score = rotated(pooled, good), np.full(len(labels), np.nan)
-    known = [len(np.unique(objects[own])) for own in (good, ~good)]
-    by_labels = known[0] >= _LEAST_GOOD and known[1] >= _LEAST_DEFECTIVE
-    if known[0] < _LEAST_GOOD:
+    counts = [len(np.unique(objects[own])) for own in (good, ~good)]
+    by_labels = counts[0] >= _LEAST_GOOD and counts[1] >= _LEAST_DEFECTIVE
+    if counts[0] < _LEAST_GOOD:
         return Suspicion(score, np.full(len(labels), -1), False)
     folds = inner_folds(labels, groups, seed, FOLDS)
-    distance, side = score.copy(), score.copy()
-    for fold in np.unique(folds[folds >= 0]):
-        held = folds == fold
-        distances = GoodGaussian(pooled[good & ~held]).distances(pooled[held])
-        distance[held] = np.log(np.maximum(distances, TINY))
-        if by_labels:
-            side[held] = balanced_ridge(standard[~held], labels[~held]).predict(standard[held])
+    known = folds >= 0
+    distance = score.copy()
+    distance[known] = held_out_distances(pooled[known], good[known], folds[known], GoodGaussian(pooled[good & known]))
     if not by_labels:
         # By medians: defects among the good images must not widen what is usual.
         usual = np.nanmedian(distance[good])
         spread = _DEVIATION * np.nanmedian(np.abs(distance[good] - usual)) or 1.0
         score = np.where(good, (distance - usual) / spread - _FAR, np.nan)
     else:
-        both = [_standardised(values, good) for values in (distance, side)]
+        both = [_standardised(values, good) for values in (distance, held_out_ridge(standard, labels, folds))]
         joined = _standardised(sum(max(np.nanmean(one[~good]), 0.0) * one for one in both), good)
         score = (joined - best_cut(joined, good)) * np.where(good, 1, -1)
     return Suspicion(score, _neighbours(standard, labels, objects, score > 0), by_labels)

@@ -30,7 +30,6 @@ from mvtec_tf.graphs.thresholded import SCORE
 from mvtec_tf.heads.file import read_head, settings_of
 from mvtec_tf.jobs import extras as extras_lib
 from mvtec_tf.jobs import unread
-from mvtec_tf.jobs.encoders import resolve_encoder
 from mvtec_tf.jobs.probe_features import encoder_of_run
 from mvtec_tf.jobs.settings import ExplainSettings
 from mvtec_tf.keras_settings import keras
@@ -181,9 +180,7 @@ def _rebuilt(run_dir: pathlib.Path, record: Mapping[str, Any], encoder: str | No
             f"`run`={run_dir}: Grad-CAM explains a head on averages of whole images as they are; this one sees "
             f"patches, tiles, other pooling or shifted brightness. {_USE_EXPORTED}"
         )
-    folder = resolve_encoder(encoder) if encoder else encoder_of_run(run_dir, record)
-    if encoder_digest(folder) != key["encoder"]:
-        raise UserError(f"{folder}: not the encoder that the head of {run_dir} was fitted on. Name it with `encoder`.")
+    folder = encoder_of_run(run_dir, record, key["encoder"], encoder, " Name it with `encoder`.")
     return rebuild.rebuild_probe(folder, key["layers"], arrays)
 
 
@@ -196,7 +193,8 @@ def _gradcam(
     batch_size: int,
 ) -> Explained:
     digest = encoder_digest(run_dir / "saved_model")
-    limit = saved_model.read_card(run_dir / "saved_model").get("max_pixels", MAX_PIXELS)
+    card = saved_model.read_card(run_dir / "saved_model")
+    limit, agreement = card.get("max_pixels", MAX_PIXELS), _agreement(card)
     folders = {method: run_dir / MAPS_DIR / method for method in methods}
     for method, folder in folders.items():
         begin(folder, {"method": method, "layers": list(rebuilt.layers), "saved_model": digest})
@@ -206,7 +204,7 @@ def _gradcam(
     for start in range(0, len(records), batch_size):
         part = records[start : start + batch_size]
         maps = rebuilt.run(ImageStore(rebuilt.image_size, max_pixels=limit).load(part))
-        _check_scores(run_dir, evaluate, start, rebuilt.score(maps))
+        _check_scores(run_dir, evaluate, start, rebuilt.score(maps), agreement)
         found.append(np.concatenate([one.mean(axis=(1, 2)) for one in maps], axis=1))
         for method, folder in folders.items():
             _write_missing(folder, part, maps, rebuilt.parts, method)
@@ -254,10 +252,15 @@ def _write_missing(
         heatmaps.write(folder, records[i].path, heat)
 
 
-def _check_scores(run_dir: pathlib.Path, evaluate: Predictions, start: int, score: np.ndarray) -> None:
+def _agreement(card: Mapping[str, Any]) -> float:
+    return _ROADS_AGREE[card.get("precision", FLOAT32)]
+
+
+def _check_scores(
+    run_dir: pathlib.Path, evaluate: Predictions, start: int, score: np.ndarray, agreement: float
+) -> None:
     judged = evaluate.score[start : start + len(score)]
-    precision = saved_model.read_card(run_dir / "saved_model").get("precision", FLOAT32)
-    wrong = np.abs(score - judged) > _ROADS_AGREE[precision] * (1 + np.abs(judged))
+    wrong = np.abs(score - judged) > agreement * (1 + np.abs(judged))
     if wrong.any():
         row = int(np.argmax(wrong))
         raise UserError(
@@ -273,9 +276,10 @@ def _exported(
     model, folder = run_dir / "saved_model", run_dir / MAPS_DIR
     folder.mkdir(exist_ok=True)
     missing = [i for i, one in enumerate(records) if not heatmaps.place(folder, one.path).is_file()]
+    agreement = _agreement(saved_model.read_card(model))
     answers = scoring.explained(model, [records[i].file for i in missing], batch_size)
     for i, answer in zip(missing, answers, strict=True):
-        _check_scores(run_dir, evaluate, i, answer[SCORE][None])
+        _check_scores(run_dir, evaluate, i, answer[SCORE][None], agreement)
         heatmaps.write(folder, records[i].path, answer[HEAT_MAP])
     signature = saved_model.load(model).signatures[EMBED]
     embedded = scoring.run_signature(signature, [one.file for one in records], batch_size, "embedded")

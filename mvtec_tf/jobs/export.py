@@ -3,6 +3,7 @@
 import pathlib
 import tempfile
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -13,9 +14,10 @@ from mvtec_tf.errors import UsageError, UserError
 from mvtec_tf.evaluation import image_files
 from mvtec_tf.evaluation.report import judge
 from mvtec_tf.evaluation.table import Predictions
-from mvtec_tf.features.feature_graph import FeatureKey, encoder_digest
+from mvtec_tf.features.feature_graph import FeatureKey
 from mvtec_tf.features.probe_graph import Probe, write_probe
 from mvtec_tf.graphs import rebuild, saved_model, scoring
+from mvtec_tf.graphs.thresholded import Thresholds
 from mvtec_tf.heads.file import load_head, read_head
 from mvtec_tf.jobs.probe_features import encoder_of_run
 from mvtec_tf.networks.copies import BFLOAT16, FLOAT32, in_bfloat16
@@ -42,33 +44,35 @@ def export_run(settings: ExportSettings) -> pathlib.Path:
         the images are not those of the run.
     """
     settings.check()
-    source, facts, images = None, {}, {}
+    source, facts = None, {}
     with tempfile.TemporaryDirectory() as folder:
-        wanted = settings.precision
-        if wanted != FLOAT32 and (why := _without_verdicts(pathlib.Path(settings.run))):
-            if wanted == BFLOAT16:
-                raise UserError(f"{why} `precision`=bfloat16 is for what gives such; leave it out.")
-            print(f"It computes in float32. {why}", flush=True)
-            wanted = FLOAT32
-        if wanted != FLOAT32:
-            images = evaluated_images(settings)
-        if precision.of_graph(wanted) == BFLOAT16:
-            try:
-                source = write_in_bfloat16(pathlib.Path(settings.run), pathlib.Path(folder))
-                facts = {"precision": BFLOAT16} | compare(settings, source, images)
-            except UserError as error:
-                if wanted == BFLOAT16:
-                    raise
-                source = None
-                print(f"It computes in float32. {error}", flush=True)
-        elif wanted != FLOAT32:
-            print("It computes in float32. This processor has no bfloat16.", flush=True)
+        if settings.precision != FLOAT32:
+            run = pathlib.Path(settings.run)
+            record = read_finished(run, f"`run`={run}")
+            if why := _without_verdicts(run, record):
+                if settings.precision == BFLOAT16:
+                    raise UserError(f"{why} `precision`=bfloat16 is for what gives such; leave it out.")
+            else:
+                table = judge.predictions_of(run).part(leaks.EVALUATE)
+                images = evaluated_images(settings, record, table)
+                why = "This processor has no bfloat16."
+                if precision.of_graph(settings.precision) == BFLOAT16:
+                    try:
+                        faster = write_in_bfloat16(run, record, pathlib.Path(folder))
+                        compared = compare(faster, table, images, export_lib.thresholds_of(run, settings.threshold))
+                        source, facts, why = faster, {"precision": BFLOAT16} | compared, ""
+                    except UserError as error:
+                        if settings.precision == BFLOAT16:
+                            raise
+                        why = str(error)
+            if why:
+                print(f"It computes in float32. {why}", flush=True)
         return export_lib.export_run(settings.run, settings.name, settings.saved_models, settings, source, facts)
 
 
-def _without_verdicts(run: pathlib.Path) -> str:
+def _without_verdicts(run: pathlib.Path, record: Mapping[str, Any]) -> str:
     """Why a finished run has no verdicts of a network, "" if it has."""
-    record, kind = read_finished(run, f"`run`={run}"), saved_model.read_card(run / "saved_model")["kind"]
+    kind = saved_model.read_card(run / "saved_model")["kind"]
     if kind == "encoder":
         return f"`run`={run}: a run of {record['binary']}, an encoder, which gives no verdicts."
     if kind == "classifier" or (kind == "probe" and (run / "head.npz").is_file()):
@@ -76,13 +80,14 @@ def _without_verdicts(run: pathlib.Path) -> str:
     return f"`run`={run}: a run of {record['binary']}, whose export gives no verdicts of a network."
 
 
-def write_in_bfloat16(run: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
+def write_in_bfloat16(run: pathlib.Path, record: Mapping[str, Any], folder: pathlib.Path) -> pathlib.Path:
     """Writes the graph of a finished run with the maps of its network in bfloat16.
 
     The head, and all that is a score, stays in float32.
 
     Args:
       run: of train_cnn or fit_probe, with a network that gives verdicts.
+      record: of it.
       folder: for what is made on the way.
 
     Returns:
@@ -91,16 +96,14 @@ def write_in_bfloat16(run: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
     Raises:
       UserError: the encoder beside the head is another one.
     """
-    record, source, target = read_finished(run, f"`run`={run}"), run / "saved_model", folder / "model"
+    source, target = run / "saved_model", folder / "model"
     card = saved_model.read_card(source)
     if card["kind"] == "classifier":
         network = rebuild.classifier_of(source, record["settings"])
         saved_model.write_folded(target, in_bfloat16(network), card)
         return target
-    key, encoder = read_head(run / "head.npz")[0]["key"], encoder_of_run(run, record)
-    head = load_head(run / "head.npz", key)
-    if encoder_digest(encoder) != key["encoder"]:
-        raise UserError(f"{encoder}: not the encoder that the head of {run} was fitted on.")
+    key = read_head(run / "head.npz")[0]["key"]
+    encoder, head = encoder_of_run(run, record, key["encoder"]), load_head(run / "head.npz", key)
     faster = folder / "encoder"
     saved_model.write_folded(
         faster, in_bfloat16(rebuild.encoder_of(encoder)), saved_model.read_card(encoder)
@@ -109,8 +112,13 @@ def write_in_bfloat16(run: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
     return target
 
 
-def evaluated_images(settings: ExportSettings) -> dict[str, str]:
+def evaluated_images(settings: ExportSettings, record: Mapping[str, Any], table: Predictions) -> dict[str, str]:
     """Path -> file of each evaluated image of the run.
+
+    Args:
+      settings: of the export.
+      record: of the run.
+      table: the rows of its evaluated images.
 
     Raises:
       UsageError: nothing says where they are.
@@ -122,9 +130,7 @@ def evaluated_images(settings: ExportSettings) -> dict[str, str]:
             "where they are."
         )
     run, where = pathlib.Path(settings.run), f"`data_dir`={','.join(settings.data_dir)}"
-    table = judge.predictions_of(run).part(leaks.EVALUATE)
-    categories = read_finished(run, f"`run`={run}")["settings"].get("categories") or []
-    records = scan.scan(settings.data_dir, categories, say=print)
+    records = scan.scan(settings.data_dir, record["settings"].get("categories") or [], say=print)
     found = {path: one.image for path, one in image_files.from_records(records, table, where).items()}
     # Runs of before have no such list.
     listed = run / known_images.FILE
@@ -139,21 +145,21 @@ def evaluated_images(settings: ExportSettings) -> dict[str, str]:
     return found
 
 
-def compare(settings: ExportSettings, model: pathlib.Path, images: Mapping[str, str]) -> dict[str, float | int]:
+def compare(
+    model: pathlib.Path, table: Predictions, images: Mapping[str, str], thresholds: Thresholds
+) -> dict[str, float | int]:
     """What differs between the scores of a SavedModel and those of the run that it was made of, on evaluated images.
 
     Args:
-      settings: name the run.
       model: the SavedModel.
+      table: of the run, the rows of its evaluated images.
       images: see `evaluated_images`.
+      thresholds: of the verdicts.
 
     Raises:
       UserError: some verdict differs.
     """
-    run = pathlib.Path(settings.run)
-    table = judge.predictions_of(run).part(leaks.EVALUATE)
     scores = scoring.score_files(model, [images[path] for path in table.path.tolist()]).score
-    thresholds = export_lib.thresholds_of(run, settings.threshold)
     named = table.category.tolist()
     cuts = [np.array([thresholds.categories.get(name, thresholds.value) for name in named])]
     if thresholds.unsure:

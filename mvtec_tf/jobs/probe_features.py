@@ -174,19 +174,33 @@ def encoder_of(store: FeatureStore) -> pathlib.Path:
     )
 
 
-def encoder_of_run(run: pathlib.Path, record: Mapping[str, Any]) -> pathlib.Path:
+def encoder_of_run(
+    run: pathlib.Path, record: Mapping[str, Any], digest: str, given: str | None = None, hint: str = ""
+) -> pathlib.Path:
     """The SavedModel of the encoder that a run of fit_probe rests on.
 
     Args:
       run: its directory.
       record: of it.
+      digest: of the encoder that its head was fitted on.
+      given: where the encoder lies now; None: where it lay.
+      hint: what to do where it is another one.
+
+    Raises:
+      UserError: there is none, or another one.
     """
     own, settings = run / ENCODER, record["settings"]
-    if own.is_dir():
-        return own
-    if settings.get("encoder"):
-        return resolve_encoder(settings["encoder"])
-    return encoder_of(FeatureStore(settings["features"]))
+    if given:
+        found = resolve_encoder(given)
+    elif own.is_dir():
+        found = own
+    elif settings.get("encoder"):
+        found = resolve_encoder(settings["encoder"])
+    else:
+        found = encoder_of(FeatureStore(settings["features"]))
+    if encoder_digest(found) != digest:
+        raise UserError(f"{found}: not the encoder that the head of {run} was fitted on.{hint}")
+    return found
 
 
 def check_pretraining(encoder: pathlib.Path, evaluated: Sequence[Record]) -> None:

@@ -18,12 +18,11 @@ from mvtec_tf.heads import join, residual
 from mvtec_tf.heads.base import by_ops
 from mvtec_tf.heads.by_category import PerCategoryHead
 from mvtec_tf.heads.distance import Mahalanobis
-from mvtec_tf.heads.evidence import TINY
 from mvtec_tf.heads.file import load_head, save_head
 from mvtec_tf.heads.fitting import fit_probe
 from mvtec_tf.heads.frozen import FrozenFeatures
 from mvtec_tf.heads.fused import Fused, Like, balanced_ridge
-from mvtec_tf.heads.gaussian import GoodGaussian
+from mvtec_tf.heads.gaussian import TINY, GoodGaussian
 from mvtec_tf.heads.probability import Platt
 from mvtec_tf.heads.settings import HeadSettings
 
