@@ -99,31 +99,32 @@ def write_folded(path: files.PathLike, network: keras.Model, card: Mapping[str, 
     """
     limit = card["max_pixels"]
     if card["kind"] == "classifier":
-        models, endpoints = [network], signatures.of_classifier(network, limit)
+        endpoints = signatures.of_classifier(network, limit)
     else:
-        models, endpoints = _of_encoder(network, card["layers"], card["image_size"], limit)
-    _write_keras(path, models, endpoints, card)
+        endpoints = _of_encoder(network, card["layers"], card["image_size"], limit)
+    # `rebuild` finds the numbers of the network by the names of these.
+    held = tf.train.Checkpoint(variables=[variable.value for variable in network.variables])
+    write_module(path, held, signatures.traced(endpoints), card)
 
 
 def _of_encoder(
     network: keras.Model, names: Sequence[str], size: pixels.Size, max_pixels: int
-) -> tuple[list[keras.Model], dict[str, Signature]]:
-    """What is to be tracked, and name -> signature."""
+) -> dict[str, Signature]:
     maps = {name: _map_of(network, name) for name in names} | {EMBEDDING: network.output}
     # A network in bfloat16 gives the numbers that it has, in the format in which all that follows computes.
     maps = {name: keras.ops.cast(value, "float32") for name, value in maps.items()}
-    outputs = {name: keras.layers.GlobalAveragePooling2D()(value) for name, value in maps.items()}
-    models = [keras.Model(network.inputs, outputs), keras.Model(network.inputs, maps)]
-    averages, mapper = (signatures.also_empty(functools.partial(model, training=False)) for model in models)
+    images = tf.TensorSpec([None, *network.input_shape[1:]], tf.uint8, name="images")
+    model = keras.Model(network.inputs, maps)
+    mapper = signatures.once(signatures.also_empty(functools.partial(model, training=False)), images)
 
     def embed(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
-        return averages(pixels.decode_batch(image_bytes, size, max_pixels))
+        found = mapper(pixels.decode_batch(image_bytes, size, max_pixels))
+        return {name: tf.reduce_mean(value, [1, 2]) for name, value in found.items()}
 
     def embed_maps(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
         return mapper(pixels.decode_batch(image_bytes, size, max_pixels))
 
-    images = tf.TensorSpec([None, *network.input_shape[1:]], tf.uint8, name="images")
-    return models, {
+    return {
         "serving_default": Signature(embed, IMAGE_BYTES),
         "embed": Signature(embed, IMAGE_BYTES),
         "embed_maps": Signature(embed_maps, IMAGE_BYTES),
@@ -132,14 +133,14 @@ def _of_encoder(
 
 
 def write_module(
-    path: files.PathLike, module: tf.Module, signatures: Mapping[str, Callable], card: Mapping[str, Any]
+    path: files.PathLike, module: tf.Module | tf.train.Checkpoint, signatures: Mapping[str, Callable], card: Mapping[str, Any]
 ) -> None:
     """Writes a module of plain variables and loaded SavedModels.
 
     Args:
       path: a new directory.
       module: holds everything that the signatures use.
-      signatures: name -> tf.function.
+      signatures: name -> tf.function, or a trace of one.
       card: what a reader needs to know of it, JSON.
     """
     with files.new_directory(path) as directory:
@@ -164,19 +165,6 @@ def _map_of(model: keras.Model, name: str) -> keras.KerasTensor:
     if len(output.shape) != 4:
         raise UsageError(f"`feature_layers`={name}: its output is {output.shape}, expected a map [B, h, w, C].")
     return output
-
-
-def _write_keras(
-    path: files.PathLike, models: Sequence[keras.Model], endpoints: Mapping[str, Signature], card: Mapping[str, Any]
-) -> None:
-    archive = keras.export.ExportArchive()
-    for model in models:
-        archive.track(model)
-    for name, endpoint in endpoints.items():
-        archive.add_endpoint(name, endpoint.function, input_signature=[endpoint.takes])
-    with files.new_directory(path) as directory:
-        archive.write_out(str(directory), verbose=False)
-        _write_card(directory, card)
 
 
 def _write_card(directory: pathlib.Path, card: Mapping[str, Any]) -> None:

@@ -15,7 +15,7 @@ REST form takes and gives strings whose name ends in `_bytes` as {"b64": ...}.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import tensorflow as tf
@@ -70,9 +70,8 @@ def of_pixels(
     """
 
     judge, embed, explain = also_empty(judge), also_empty(embed), also_empty(explain)
-
-    def judged(images: tf.Tensor) -> Answer:
-        return judge(images) | {IMAGE_STATISTICS: image_statistics(images)}
+    pixels_of_one_size = tf.TensorSpec([None, *pixels.height_and_width(image_size), 3], tf.uint8)
+    judged = once(lambda images: judge(images) | {IMAGE_STATISTICS: image_statistics(images)}, pixels_of_one_size)
 
     def serving_default(image_bytes: tf.Tensor) -> Answer:
         return judged(pixels.decode_batch(image_bytes, image_size, max_pixels))
@@ -100,9 +99,19 @@ def of_pixels(
 
 def of_module(module: Any) -> dict[str, Callable]:
     """The same four of a module with `image_size`, `judge`, `embed`, `explain` and `max_pixels`, as a SavedModel wants
-    them: name -> tf.function."""
-    named = of_pixels(module.image_size, module.judge, module.embed, module.explain, module.max_pixels)
-    return {name: tf.function(one.function, input_signature=[one.takes]) for name, one in named.items()}
+    them: name -> trace of a tf.function."""
+    return traced(of_pixels(module.image_size, module.judge, module.embed, module.explain, module.max_pixels))
+
+
+def traced(named: Mapping[str, Signature]) -> dict[str, Callable]:
+    """Signatures as a SavedModel wants them, name -> trace of a tf.function; equal ones are traced once."""
+    found = {one: once(one.function, one.takes).get_concrete_function() for one in set(named.values())}
+    return {name: found[one] for name, one in named.items()}
+
+
+def once(function: Callable[[tf.Tensor], Any], takes: tf.TensorSpec) -> Callable[[tf.Tensor], Any]:
+    """The same function of one tensor, traced once however many signatures call it: a network is most of its graph."""
+    return tf.function(function, input_signature=[takes], autograph=False)
 
 
 def image_statistics(images: tf.Tensor) -> tf.Tensor:
