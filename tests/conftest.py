@@ -86,6 +86,18 @@ def real_weights():
     return _from_environment("MVTEC_TF_WEIGHTS", "backbone weights")
 
 
+@pytest.fixture(scope="session")
+def small_encoder(tmp_path_factory):
+    """An encoder that was never trained, of 48 pixels: a recipe's own has 448."""
+    from mvtec_tf.graphs import saved_model
+    from mvtec_tf.networks.backbone import build_backbone
+
+    path = tmp_path_factory.mktemp("encoders") / "encoder"
+    card = {"run": {"backbone": "resnet10", "image_size": 48}, "pretrain_images": [], "weights": "weights: none."}
+    saved_model.write_encoder(path, build_backbone("resnet10", 48), card)
+    return path
+
+
 def _from_environment(variable, what):
     if not os.environ.get(variable):
         pytest.skip(f"{variable} names no folder with {what}")

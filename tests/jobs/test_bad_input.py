@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from mvtec_tf.run_directory import read_run
-from tests.conftest import run_binary, run_process
+from tests.conftest import run_binary
 
 SIMCLR = ("--backbone=resnet10", "--weights=none", "--image_size=32", "--batch_size=8", "--precision=float32")
 SIMCLR = (*SIMCLR, "--projection_hidden=16", "--projection_dimensions=8", "--epochs=3")
@@ -58,10 +58,12 @@ def test_simclr_on_good_images_alone_survives_a_full_disk_and_ctrl_c(good_only, 
     run_dir = tmp_path / "run"
     flags = (f"--data_dir={good_only}", f"--run_dir={run_dir}", *SIMCLR)
 
-    def small_disk():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (_DISK, _DISK))
-
-    full = run_process("train_simclr", *flags, check=False, preexec_fn=small_disk)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (_DISK, before[1]))
+    try:
+        full = run_binary("train_simclr", *flags, check=False)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert full.returncode == 1
     assert full.stderr.splitlines()[-1].startswith(f"ERROR: --run_dir={run_dir}: a file in {run_dir / 'checkpoints'}")
     assert "Traceback" not in full.stderr

@@ -16,7 +16,7 @@ _FLAGS = ("--features=mean_brightness", "--image_size=32")
 def finished(toy, tmp_path_factory):
     """(flags, run directory) of a finished run."""
     run_dir = tmp_path_factory.mktemp("finished") / "run"
-    flags = (f"--data_dir={toy}", f"--run_dir={run_dir}", *_FLAGS)
+    flags = (f"--data_dir={toy / 'flange'}", f"--run_dir={run_dir}", *_FLAGS)
     run_binary("fit_baseline", *flags)
     return flags, run_dir
 

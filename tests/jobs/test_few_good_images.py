@@ -25,41 +25,40 @@ def _line(root, toy, train):
     return root / "flange"
 
 
-def _fit(data, run, budget):
+def _fit(data, run, budget, encoder):
     return fit(
         FitSettings(
             data_dir=(str(data),),
             run_dir=str(run),
-            weights="none",
-            backbone="resnet10",
-            image_size=64,
+            encoder=str(encoder),
             head="fused",
             label_budget=budget,
         )
     )
 
 
-def test_of_two_good_images_it_says_how_many_are_needed_and_what_makes_do_with_them(toy, tmp_path):
+def test_of_two_good_images_it_says_how_many_are_needed_and_what_makes_do_with_them(toy, small_encoder, tmp_path):
     data = _line(tmp_path, toy, sorted((toy / "flange/train/good").iterdir())[:2])
     with pytest.raises(UserError, match=r"needs good images of at least 3 objects, found 2 of 2.*patchcore"):
-        _fit(data, tmp_path / "run", "0")
+        _fit(data, tmp_path / "run", "0", small_encoder)
     assert not (tmp_path / "run" / "report.html").exists()
 
 
-def test_one_good_training_image_and_labelled_good_ones_are_enough_and_the_threshold_warns(toy, tmp_path):
-    run = _fit(_line(tmp_path, toy, sorted((toy / "flange/train/good").iterdir())[:1]), tmp_path / "run", "all")
+def test_one_good_training_image_and_labelled_good_ones_are_enough_and_the_threshold_warns(toy, small_encoder, tmp_path):
+    data = _line(tmp_path, toy, sorted((toy / "flange/train/good").iterdir())[:1])
+    run = _fit(data, tmp_path / "run", "all", small_encoder)
     document = json.loads((run.path / "metrics.json").read_text())
     assert document["threshold"]["images"] == 5
     assert "chosen on only 3 good and 2 defective calibrate images" in document["threshold"]["warning"]
 
 
 @pytest.mark.parametrize("budget", ["0", "all"])
-def test_good_training_images_that_are_copies_of_one(budget, toy, tmp_path):
+def test_good_training_images_that_are_copies_of_one(budget, toy, small_encoder, tmp_path):
     first = sorted((toy / "flange/train/good").iterdir())[0]
     data = _line(tmp_path, toy, [first] * 6)
     if budget == "0":
         with pytest.raises(UserError, match="The features of all 6 images are the same numbers"):
-            _fit(data, tmp_path / "run", budget)
+            _fit(data, tmp_path / "run", budget, small_encoder)
         return
-    document = json.loads((_fit(data, tmp_path / "run", budget).path / "metrics.json").read_text())
+    document = json.loads((_fit(data, tmp_path / "run", budget, small_encoder).path / "metrics.json").read_text())
     assert document["threshold"]["value"] is not None

@@ -5,26 +5,16 @@ import json
 import pytest
 
 from mvtec_tf.graphs import saved_model
-from mvtec_tf.networks.backbone import build_backbone
 from tests.conftest import run_binary
 
 SIDE = 48
 
 
 @pytest.fixture(scope="module")
-def encoder(tmp_path_factory):
-    """An encoder of its own size and backbone."""
-    path = tmp_path_factory.mktemp("encoders") / "encoder"
-    card = {"run": {"backbone": "resnet10", "image_size": SIDE}, "pretrain_images": [], "weights": "weights: none."}
-    saved_model.write_encoder(path, build_backbone("resnet10", SIDE), card)
-    return path
-
-
-@pytest.fixture(scope="module")
-def run(toy, encoder, tmp_path_factory):
+def run(toy, small_encoder, tmp_path_factory):
     """A run by the recipe on that encoder, which keeps its features."""
     run_dir = tmp_path_factory.mktemp("runs") / "by_recipe"
-    run_binary("fit_probe", *_data(toy), f"--encoder={encoder}", "--recipe=auto", f"--run_dir={run_dir}")
+    run_binary("fit_probe", *_data(toy), f"--encoder={small_encoder}", "--recipe=auto", f"--run_dir={run_dir}")
     return run_dir
 
 
@@ -43,13 +33,13 @@ def _data(toy):
 )
 @pytest.mark.parametrize("binary", ["fit_probe", "extract_features"])
 def test_a_flag_that_an_encoder_cannot_follow_is_refused_before_anything_is_written(
-    binary, flags, words, toy, encoder, tmp_path
+    binary, flags, words, toy, small_encoder, tmp_path
 ):
     where = f"--run_dir={tmp_path / 'run'}" if binary == "fit_probe" else f"--out={tmp_path / 'out'}"
     data = _data(toy) if binary == "fit_probe" else _data(toy)[:2]
-    done = run_binary(binary, *data, f"--encoder={encoder}", *flags, where, check=False)
+    done = run_binary(binary, *data, f"--encoder={small_encoder}", *flags, where, check=False)
     assert done.returncode == 2, done.stderr
-    assert f"--encoder={encoder} cannot be had with another {words}" in done.stderr
+    assert f"--encoder={small_encoder} cannot be had with another {words}" in done.stderr
     assert list(tmp_path.iterdir()) == []
 
 
@@ -91,16 +81,16 @@ def test_features_without_their_encoder_are_a_message_that_says_where_it_was_loo
 
 
 @pytest.mark.parametrize("flag", ["--weights=none", "--image_size=64", "--backbone=mobilenetv2"])
-def test_a_grid_refuses_flags_of_a_start_encoder_that_it_does_not_have(flag, toy, encoder, tmp_path):
-    flags = (f"--data_dir={toy}", f"--encoders={encoder}", flag, f"--run_dir={tmp_path / 'run'}")
+def test_a_grid_refuses_flags_of_a_start_encoder_that_it_does_not_have(flag, toy, small_encoder, tmp_path):
+    flags = (f"--data_dir={toy}", f"--encoders={small_encoder}", flag, f"--run_dir={tmp_path / 'run'}")
     done = run_binary("label_efficiency", *flags, check=False)
     assert done.returncode == 2
     assert f"{flag}: start is not among the --encoders" in done.stderr
 
 
-def test_the_studys_head_is_fitted_where_it_is_asked_for_and_nowhere_else(toy, encoder, run, tmp_path):
+def test_the_studys_head_is_fitted_where_it_is_asked_for_and_nowhere_else(toy, small_encoder, run, tmp_path):
     assert not (run / "study_head").exists()
-    flags = (*_data(toy), f"--encoder={encoder}", f"--run_dir={tmp_path / 'run'}")
+    flags = (*_data(toy), f"--encoder={small_encoder}", f"--run_dir={tmp_path / 'run'}")
     run_binary("fit_probe", *flags, "--study_head")
     assert (tmp_path / "run" / "study_head" / "report.html").is_file()
     done = run_binary("fit_probe", *flags, "--study_head", "--label_budget=0", "--recipe=auto", check=False)
@@ -108,10 +98,10 @@ def test_the_studys_head_is_fitted_where_it_is_asked_for_and_nowhere_else(toy, e
     assert "--study_head: it learns from labels" in done.stderr
 
 
-def test_a_head_that_was_deleted_from_a_finished_run_is_made_anew(toy, encoder, run):
+def test_a_head_that_was_deleted_from_a_finished_run_is_made_anew(toy, small_encoder, run):
     table = (run / "predictions.csv").read_bytes()
     (run / "head.npz").unlink()
-    again = (*_data(toy), f"--encoder={encoder}", "--recipe=few_labels", f"--run_dir={run}")
+    again = (*_data(toy), f"--encoder={small_encoder}", "--recipe=few_labels", f"--run_dir={run}")
     assert "head.npz is missing or empty. It is made anew." in run_binary("fit_probe", *again).stdout
     assert (run / "head.npz").is_file()
     assert (run / "predictions.csv").read_bytes() == table

@@ -116,13 +116,14 @@ def test_the_report_on_good_images_has_no_figure_of_detection_and_says_what_woul
     [
         ("fit_baseline", "--image_size=32"),
         ("fit_baseline", "--features=mean_brightness", "--image_size=32"),
-        ("fit_probe", "--weights=none", "--backbone=resnet10", "--recipe=auto"),
+        ("fit_probe", "--recipe=auto", "--encoder="),
     ],
     ids=lambda flags: flags[0] + ("_brightness" if len(flags) == 3 else ""),
 )
 def test_a_run_on_good_images_alone_is_exported_with_its_threshold_and_predicts_what_it_was_judged_on(
-    binary, toy, tmp_path
+    binary, toy, small_encoder, tmp_path
 ):
+    binary = [f"{flag}{small_encoder}" if flag == "--encoder=" else flag for flag in binary]
     folder, run = _layout(tmp_path, toy, "train only", 0), tmp_path / "run"
     run_binary(binary[0], *binary[1:], f"--data_dir={folder}", "--label_budget=0", f"--run_dir={run}")
     metrics = json.loads((run / "metrics.json").read_text())

@@ -67,13 +67,15 @@ def test_a_label_is_none_of_this_protocol():
 
 
 @pytest.mark.slow
-def test_a_run_judges_all_test_images_and_measures_heat_maps_and_says_where_the_threshold_is_from(toy, tmp_path):
+def test_a_run_judges_all_test_images_and_measures_heat_maps_and_says_where_the_threshold_is_from(
+    toy, small_encoder, tmp_path
+):
     run = tmp_path / "run"
-    flags = ("--protocol=one_class", "--weights=none", "--backbone=resnet10", "--recipe=few_labels")
-    done = run_binary("fit_probe", *flags, f"--data_dir={toy}", f"--run_dir={run}")
+    flags = ("--protocol=one_class", f"--encoder={small_encoder}", "--recipe=few_labels")
+    done = run_binary("fit_probe", *flags, f"--data_dir={toy / 'flange'}", f"--run_dir={run}")
     document = json.loads((run / "metrics.json").read_text())
     table = read_predictions(run / "predictions.csv")
-    tests = [file for file in toy.rglob("*.png") if "test" in file.parts]
+    tests = [file for file in (toy / "flange").rglob("*.png") if "test" in file.parts]
     assert document["counts"]["evaluate"]["images"] == len(tests)
     assert document["counts"]["calibrate"]["defective"] == 0
     assert {path.split("/")[1] for path in table.part("calibrate").path} == {"train"}
