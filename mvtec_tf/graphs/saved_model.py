@@ -107,9 +107,7 @@ def write_folded(path: files.PathLike, network: keras.Model, card: Mapping[str, 
     write_module(path, held, signatures.traced(endpoints), card)
 
 
-def _of_encoder(
-    network: keras.Model, names: Sequence[str], size: pixels.Size, max_pixels: int
-) -> dict[str, Signature]:
+def _of_encoder(network: keras.Model, names: Sequence[str], size: pixels.Size, max_pixels: int) -> dict[str, Signature]:
     maps = {name: _map_of(network, name) for name in names} | {EMBEDDING: network.output}
     # A network in bfloat16 gives the numbers that it has, in the format in which all that follows computes.
     maps = {name: keras.ops.cast(value, "float32") for name, value in maps.items()}
@@ -133,7 +131,10 @@ def _of_encoder(
 
 
 def write_module(
-    path: files.PathLike, module: tf.Module | tf.train.Checkpoint, signatures: Mapping[str, Callable], card: Mapping[str, Any]
+    path: files.PathLike,
+    module: tf.Module | tf.train.Checkpoint,
+    signatures: Mapping[str, Callable],
+    card: Mapping[str, Any],
 ) -> None:
     """Writes a module of plain variables and loaded SavedModels.
 

@@ -51,9 +51,13 @@ _SAVED_MODEL_CLI = f"""
 import json, sys
 from tensorflow.python.tools import saved_model_cli
 for arguments in json.loads(sys.argv[1]):
-    print("{_NEXT}")
-    args = saved_model_cli.create_parser().parse_args(arguments)
-    args.func(args)
+    print("{_NEXT}", flush=True)
+    sys.argv = ["saved_model_cli", *arguments]
+    try:
+        saved_model_cli.main()
+    except SystemExit as ended:
+        if ended.code:
+            raise
 """
 
 

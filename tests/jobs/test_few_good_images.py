@@ -44,7 +44,9 @@ def test_of_two_good_images_it_says_how_many_are_needed_and_what_makes_do_with_t
     assert not (tmp_path / "run" / "report.html").exists()
 
 
-def test_one_good_training_image_and_labelled_good_ones_are_enough_and_the_threshold_warns(toy, small_encoder, tmp_path):
+def test_one_good_training_image_and_labelled_good_ones_are_enough_and_the_threshold_warns(
+    toy, small_encoder, tmp_path
+):
     data = _line(tmp_path, toy, sorted((toy / "flange/train/good").iterdir())[:1])
     run = _fit(data, tmp_path / "run", "all", small_encoder)
     document = json.loads((run.path / "metrics.json").read_text())
