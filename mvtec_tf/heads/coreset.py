@@ -27,9 +27,14 @@ def greedy_coreset(points: np.ndarray, size: int, seed: int, projected: int = PR
     if len(points) <= size:
         return np.arange(len(points))
     points = np.asarray(points, np.float32)
-    if points.shape[1] > projected:
-        points = SparseRandomProjection(projected, random_state=seed).fit_transform(points).astype(np.float32)
-    return farthest_points(points, size, int(rng.integers(len(points))))
+    return farthest_points(projection(points, seed, projected), size, int(rng.integers(len(points))))
+
+
+def projection(points: np.ndarray, seed: int, projected: int = PROJECTED) -> np.ndarray:
+    """float32 [N, D] -> [N, at most `projected`], see `greedy_coreset`."""
+    if points.shape[1] <= projected:
+        return points
+    return SparseRandomProjection(projected, random_state=seed).fit_transform(points).astype(np.float32)
 
 
 def farthest_points(points: np.ndarray, size: int, first: int) -> np.ndarray:
@@ -45,13 +50,26 @@ def farthest_points(points: np.ndarray, size: int, first: int) -> np.ndarray:
     """
     # Distances from far away would drown in the lengths of the vectors.
     points = np.ascontiguousarray(points - points.mean(axis=0), np.float32)
+    nearest = np.square(points - points[first]).sum(axis=1)
+    nearest[first] = -np.inf
+    return np.append(first, farther_points(points, nearest, size - 1))
+
+
+def farther_points(points: np.ndarray, nearest: np.ndarray, size: int) -> np.ndarray:
+    """The points that the greedy choice adds to those chosen before.
+
+    Args:
+      points: float32 [N, D], around the origin.
+      nearest: float32 [N], squared distances to the nearest point that was chosen, -infinity of these themselves.
+      size: at most as many as are left.
+
+    Returns:
+      int64 [size].
+    """
     lengths = np.einsum("nd,nd->n", points, points)
-    chosen = np.empty(size, np.int64)
-    nearest = np.full(len(points), np.inf, np.float32)
-    product = np.empty(len(points), np.float32)
-    chosen[0] = first
-    for number in range(1, size):
-        last = chosen[number - 1]
+    chosen, nearest, product = np.empty(size, np.int64), nearest.copy(), np.empty(len(points), np.float32)
+    for number in range(size):
+        chosen[number] = last = np.argmax(nearest)
         # |x - c|^2 = |x|^2 - 2 x.c + |c|^2, in place: this loop reads all points once a choice.
         np.dot(points, points[last], out=product)
         product *= -2
@@ -59,5 +77,4 @@ def farthest_points(points: np.ndarray, size: int, first: int) -> np.ndarray:
         product += lengths[last]
         np.minimum(nearest, product, out=nearest)
         nearest[last] = -np.inf
-        chosen[number] = np.argmax(nearest)
     return chosen

@@ -110,16 +110,16 @@ def subspaces(features: FrozenFeatures, folds: np.ndarray, seed: int = 0) -> lis
     for number, (name, own) in enumerate(parts.items()):
         whole = functools.reduce(Moments.plus, own.values())
         mean, basis = whole.subspace(shifts[name])
-        banks = {}
-        for fold, several in drawn[name].items():
-            few = np.concatenate(several)
-            banks[fold] = few[memory.kept((few - mean) @ basis, len(present), seed)]
+        few = np.concatenate([patches for several in drawn[name].values() for patches in several])
+        of_fold = np.repeat(list(drawn[name]), [sum(map(len, several)) for several in drawn[name].values()])
+        chosen = memory.kept((few - mean) @ basis, of_fold, seed)
         for fold, state in enumerate(states, -1):
-            if fold in own and len(own) > 1:
+            without = fold in own and len(own) > 1
+            if without:
                 mean, basis = whole.plus(own[fold], -1).subspace(shifts[name])
-                bank = np.concatenate([few for other, few in banks.items() if other != fold])
             else:
-                (mean, basis), bank = whole.subspace(shifts[name]), np.concatenate(list(banks.values()))
+                mean, basis = whole.subspace(shifts[name])
+            bank = few[chosen[fold if without else -1]]
             state[f"{number}/mean"], state[f"{number}/basis"] = mean, basis
             state[f"{number}/bank"] = (bank - mean) @ basis
     return states

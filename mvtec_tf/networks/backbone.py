@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from mvtec_tf.errors import UsageError, UserError
 from mvtec_tf.keras_settings import keras
 from mvtec_tf.networks import foundation
-from mvtec_tf.networks.copies import with_stable_names
+from mvtec_tf.networks.copies import prepared
 from mvtec_tf.networks.small_resnet import resnet10
 from mvtec_tf.networks.weights import WeightsReport, load_weights_file
 
@@ -84,7 +84,7 @@ def build_backbone(
     if weights == foundation.PRESET:
         raise UsageError(f"`weights`={weights}: {name} has none. Use imagenet, none, or a file.")
     outputs = _apply(name.lower(), inputs, image_size, weights)
-    model = with_stable_names(keras.Model(inputs, outputs, name=name.lower()))
+    model = prepared(keras.Model(inputs, outputs, name=name.lower()))
     for layer in model.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.momentum = BATCH_NORM_MOMENTUM

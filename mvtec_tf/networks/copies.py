@@ -1,5 +1,7 @@
 """Copies of a network whose layers keep their names, or get the ones that a fresh process would give them.
 
+Every copy has the fast batch norm of `batch_norm`.
+
 What belongs together across two copies - weights, stages, the variables of a SavedModel - is found by name, and Keras
 numbers the layers that were given none by how many of their class the process has made before.
 """
@@ -10,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from mvtec_tf.keras_settings import keras
+from mvtec_tf.networks.batch_norm import BatchNormalization
 
 # Number formats of a network that is only served.
 FLOAT32, BFLOAT16 = "float32", "bfloat16"
@@ -42,14 +45,14 @@ def renamed(model: keras.Model, prefix: str) -> keras.Model:
     return copied
 
 
-def with_stable_names(model: keras.Model) -> keras.Model:
+def prepared(model: keras.Model) -> keras.Model:
     """Gives layers that Keras named the names that they have in a process that builds nothing else.
 
     Args:
       model: a functional network, as its constructor made it.
 
     Returns:
-      The network itself if it has those names already, else a copy with its weights.
+      The network itself if it has those names and no batch norm of Keras' own, else a copy with its weights.
     """
     names: dict[str, str] = {}
     counts: dict[str, int] = {}
@@ -58,7 +61,8 @@ def with_stable_names(model: keras.Model) -> keras.Model:
         number = counts.get(stem, 0)
         counts[stem] = number + 1
         names[name] = f"{stem}_{number}" if number else stem
-    if all(name == stable for name, stable in names.items()):
+    slow = any(type(layer) is keras.layers.BatchNormalization for layer in _leaves(model))
+    if not slow and all(name == stable for name, stable in names.items()):
         return model
     return _copy(model, "name", lambda name: names.get(name, name))
 
@@ -115,7 +119,8 @@ def _copy(
         config = layer.get_config()
         if isinstance(layer, keras.Layer) and of(layer):
             config = _changed(config, key, change)
-        copies[layer] = type(layer).from_config(config)
+        kind = BatchNormalization if type(layer) is keras.layers.BatchNormalization else type(layer)
+        copies[layer] = kind.from_config(config)
         return copies[layer]
 
     # Initial values, soon replaced, are drawn from Python's generator: what is built next must not depend on it.

@@ -3,6 +3,7 @@
 from keras import layers
 
 from mvtec_tf.keras_settings import keras
+from mvtec_tf.networks.batch_norm import BatchNormalization
 
 # Channels of the first stage; each later one has twice as many.
 _WIDTH = 32
@@ -42,4 +43,4 @@ def _conv_bn(x: keras.KerasTensor, filters: int, kernel: int, stride: int, name:
     x = layers.Conv2D(
         filters, kernel, stride, padding="same", use_bias=False, kernel_initializer="he_normal", name=f"{name}_conv"
     )(x)
-    return layers.BatchNormalization(name=f"{name}_bn")(x)
+    return BatchNormalization(name=f"{name}_bn")(x)
