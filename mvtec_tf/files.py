@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import errno
 import fcntl
 import hashlib
 import io
@@ -68,8 +69,12 @@ def _tail(name: str) -> str:
 
 
 @contextlib.contextmanager
-def new_directory(path: PathLike) -> Iterator[pathlib.Path]:
+def new_directory(path: PathLike, durable: bool = False) -> Iterator[pathlib.Path]:
     """Yields an empty temporary directory beside `path`; on success it becomes `path`.
+
+    Args:
+      path: the directory.
+      durable: whether it is waited until it would outlive a power failure, which takes a busy disk some time.
 
     Raises:
       FileExistsError: `path` exists; a directory that others may be reading is never replaced.
@@ -83,9 +88,27 @@ def new_directory(path: PathLike) -> Iterator[pathlib.Path]:
         yield temporary
         # mkdtemp makes the directory private to this user; a server often runs as another one.
         temporary.chmod(0o755)
+        if durable:
+            for item in (*temporary.rglob("*"), temporary):
+                _to_the_disk(item)
         os.rename(temporary, path)
+        if durable:
+            _to_the_disk(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _to_the_disk(path: pathlib.Path) -> None:
+    """Waits until a file's contents, or a folder's names, would outlive a power failure."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        # Some network file systems cannot be asked for this.
+        if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
+            raise
+    finally:
+        os.close(handle)
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ ROOT = pathlib.Path(mvtec_tf.__file__).parent
 # A room stands above all that it imports.
 FLOORS = (
     {"errors"},
-    {"files", "settings", "keras_settings", "conformal", "drift"},
+    {"files", "settings", "keras_settings", "conformal", "drift", "stopping"},
     {"ownership"},
     {"run_directory"},
     {"data", "networks"},

@@ -158,7 +158,7 @@ def _cnn(work: Work, stack: contextlib.ExitStack) -> Callable[[], Measured]:
     labels = np.array([record.label for record in work.records])
     with _built(settings, supervised.network_of) as network:
         model = supervised.compiled(network, settings, labels, jit=precision.resolve_jit("auto"))
-    return functools.partial(_steps, model, network, supervised.batches(images, labels, settings, 0), size, 1)
+    return functools.partial(_steps, model, network, supervised.batches(images, labels, settings), size, 1)
 
 
 def _simclr(work: Work, stack: contextlib.ExitStack) -> Callable[[], Measured]:
@@ -172,7 +172,7 @@ def _simclr(work: Work, stack: contextlib.ExitStack) -> Callable[[], Measured]:
     images = ImageStore(work.image_size).load(good)
     with _built(settings, contrastive.network_of) as network:
         model = contrastive.compiled(network, settings, len(images), jit=precision.resolve_jit("auto"))
-    batches = contrastive.batches(images, settings, 0)
+    batches = contrastive.batches(images, settings)
     return functools.partial(_steps, model, network, batches, size, 2)
 
 

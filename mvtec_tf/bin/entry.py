@@ -1,15 +1,18 @@
 """The one wrapper around every binary: help, exit status, errors without tracebacks.
 
 absl on its own exits with 1 for `--help`, for wrong use and for failures alike; scripts need
-to tell these apart: 0 success or help, 1 failure, 2 wrong use, 130 interrupted, 141 nobody reads what is printed.
+to tell these apart: 0 success or help, 1 failure, 2 wrong use, 130 Ctrl-C, 143 SIGTERM, 141 nobody reads what is
+printed.
 """
 
 import difflib
+import functools
 import importlib
 import io
 import os
 import pathlib
 import re
+import shlex
 import signal
 import sys
 import threading
@@ -20,9 +23,11 @@ from absl import app, flags, logging
 
 from mvtec_tf.bin import closed_pipe, define, failures, quiet
 from mvtec_tf.errors import UsageError, UserError
+from mvtec_tf.stopping import Listener, stop
 
 # The flags of a binary's settings are its own, though they are defined from here.
 flags.disclaim_key_flags()
+_LONGEST_COMMAND = 2000
 
 
 def run(
@@ -43,20 +48,24 @@ def run(
     arguments = _parse(sys.argv)
     _say_repeated(sys.argv[1:])
     quiet.set_up(logging.get_verbosity())
-    sys.unraisablehook = _interrupt_again
+    listener = Listener(stop)
+    sys.unraisablehook = functools.partial(_interrupt_again, listener)
     # A name that the terminal's encoding does not have is no reason to stop a job.
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
-        asked = [] if settings is None else [define.read(settings, arguments)]
-        if check is not None:
-            check(*asked)
-        _function(job)(*asked)
+        with listener:
+            asked = [] if settings is None else [define.read(settings, arguments)]
+            if check is not None:
+                check(*asked)
+            _function(job)(*asked)
     except UserError as error:
         _fail(str(error), 2 if isinstance(error, UsageError) else 1)
-    except KeyboardInterrupt:
-        _fail("Interrupted. The same command goes on where it stopped, if this job can resume.", 130)
+    except KeyboardInterrupt as stopped:
+        number = signal.Signals(getattr(stopped, "number", signal.SIGINT))
+        kept = str(stopped) or f"Interrupted by {number.name}. What this job has kept, the same command goes on from."
+        _fail(f"{kept} To go on: {_same_command()}", 128 + number)
     except Exception as error:
         message = failures.describe(error, flags.FLAGS)
         if message is None:
@@ -73,11 +82,22 @@ def _function(job: str | Callable[..., Any]) -> Callable[..., Any]:
     return getattr(importlib.import_module(module), name)
 
 
-def _interrupt_again(ignored: Any) -> None:
+def _same_command() -> str:
+    """The command line as it was typed, but not thousands of files that a shell put in the place of a pattern."""
+    typed = sys.orig_argv
+    if pathlib.Path(typed[1]).name == "mvtec-tf":
+        typed = ["mvtec-tf", *typed[2:]]
+    command = shlex.join(typed)
+    return command if len(command) < _LONGEST_COMMAND else "the same command"
+
+
+def _interrupt_again(listener: Listener, ignored: Any) -> None:
     """Python ignores a Ctrl-C that comes while an object is thrown away, and TensorFlow throws away many at once
     (1 of 25 interrupted exports went on to their end): the signal is sent again a moment later."""
     if isinstance(ignored.exc_value, KeyboardInterrupt):
-        threading.Timer(0.05, os.kill, [os.getpid(), signal.SIGINT]).start()
+        listener.listen()
+        number = getattr(ignored.exc_value, "number", signal.SIGINT)
+        threading.Timer(0.05, os.kill, [os.getpid(), number]).start()
     else:
         sys.__unraisablehook__(ignored)
 

@@ -20,11 +20,13 @@ def training_batches(
     transform: Callable[..., tuple],
     *,
     first_epoch: int = 0,
+    first_step: int = 0,
     epochs: int,
     passes_per_epoch: int = 1,
     balanced: bool = False,
 ) -> tf.data.Dataset:
-    """Batches of epochs `first_epoch` to `epochs` - 1, reshuffled every pass, remainder dropped.
+    """Batches from a step of epoch `first_epoch` to the end of epoch `epochs` - 1, reshuffled every pass, remainder
+    dropped. Nothing is computed of what lies before.
 
     Args:
       images: uint8 [N, S, S, 3].
@@ -33,6 +35,7 @@ def training_batches(
       seed: of order and augmentation.
       transform: (images uint8 [B, S, S, 3], labels int64 [B], seeds int64 [B, 2]) -> what `fit` takes.
       first_epoch: where a resumed run goes on.
+      first_step: the same within that epoch.
       epochs: number of epochs of the whole run.
       passes_per_epoch: times that each image is drawn within one epoch.
       balanced: draw good and defective images equally often, with repetition.
@@ -46,7 +49,8 @@ def training_batches(
     order = order.reshape(epochs - first_epoch, len(images) * passes_per_epoch)[:, : steps * batch_size]
     # The number of each draw since the start of the run, which seeds its augmentation.
     first_draw = first_epoch * steps * batch_size
-    draws = first_draw + np.arange(order.size)
+    skipped = first_step * batch_size
+    draws = first_draw + np.arange(order.size)[skipped:]
     fetch = _fetcher(images)
     all_labels = tf.constant(labels, tf.int64)
 
@@ -56,7 +60,7 @@ def training_batches(
 
     # The way of one batch: which images, their pixels, augmented; two ahead of the network.
     return (
-        tf.data.Dataset.from_tensor_slices((order.ravel(), draws))
+        tf.data.Dataset.from_tensor_slices((order.ravel()[skipped:], draws))
         .batch(batch_size, drop_remainder=True)
         .map(batch, num_parallel_calls=2, deterministic=True)
         .prefetch(2)

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import pathlib
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -126,8 +127,10 @@ def _status(command: list[str]) -> int:
     with subprocess.Popen(command) as process:
         try:
             return process.wait()
-        except KeyboardInterrupt:
-            # The command got the same Ctrl-C: it is given the time to remove what is half-written.
+        except KeyboardInterrupt as stopped:
+            # The command got the same Ctrl-C, but no SIGTERM: it is given the time to save what it has.
+            if getattr(stopped, "number", None) == signal.SIGTERM:
+                process.terminate()
             process.wait()
             raise
 

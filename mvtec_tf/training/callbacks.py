@@ -17,42 +17,73 @@ class Diverged(UserError):
     """The numbers of a training are no numbers any more."""
 
 
+class Position(keras.callbacks.Callback):
+    """Where a training is, also after a resume within an epoch. Comes first of all callbacks.
+
+    Args:
+      epochs: of the whole run.
+      steps: per epoch.
+
+    Attributes:
+      epoch: the one that is trained, counted from 0.
+      step: finished steps of it.
+    """
+
+    def __init__(self, epochs: int, steps: int) -> None:
+        super().__init__()
+        self.epochs = epochs
+        self.steps = steps
+        self.epoch = self.step = 0
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Keras' hook. In the epoch of a resume the steps of before count."""
+        if epoch != self.epoch:
+            self.epoch, self.step = epoch, 0
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        """Keras' hook; Keras counts a resumed epoch's batches from 0."""
+        self.step += 1
+
+    def in_words(self) -> str:
+        """Such as "step 3/40 of epoch 2/7"."""
+        return f"step {self.step}/{self.steps} of epoch {self.epoch + 1}/{self.epochs}"
+
+
 class StopIfDiverged(keras.callbacks.Callback):
     """Ends a training whose loss or weights are no longer finite, before anything of it is kept.
 
-    Comes first of all callbacks: none of the others sees, averages or writes such numbers.
+    Comes before the others: none of them sees, averages or writes such numbers.
 
     Args:
       network: whose weights are trained.
-      epochs: of the whole run.
-      steps: per epoch.
+      position: where the training is.
     """
 
-    def __init__(self, network: keras.Model, epochs: int, steps: int) -> None:
+    def __init__(self, network: keras.Model, position: Position) -> None:
         super().__init__()
         self._network = network
-        self._epochs = epochs
-        self._steps = steps
+        self._position = position
         self._last = ""
-
-    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Keras' hook."""
-        self._epoch = epoch
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
         """Keras' hook."""
-        step, values = batch + 1, {name: float(np.mean(value)) for name, value in (logs or {}).items()}
-        wrong = [f"{name} is {value}" for name, value in values.items() if not math.isfinite(value)]
-        if not wrong and step == self._steps:
-            # The last step's loss is that of the weights before it.
-            wrong = [f"{weight.path} is not finite" for weight in self._network.weights if not _is_finite(weight)]
+        values = {name: float(np.mean(value)) for name, value in (logs or {}).items()}
+        self._raise([f"{name} is {value}" for name, value in values.items() if not math.isfinite(value)])
+        if self._position.step == self._position.steps:
+            self.check_weights()
+        named = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
+        self._last = f"{named} (step {self._position.step} of epoch {self._position.epoch + 1})"
+
+    def check_weights(self) -> None:
+        """Raises Diverged if a weight is not finite: the last step's loss is that of the weights before it."""
+        self._raise([f"{weight.path} is not finite" for weight in self._network.weights if not _is_finite(weight)])
+
+    def _raise(self, wrong: list[str]) -> None:
         if wrong:
             raise Diverged(
-                f"The training diverged in step {step}/{self._steps} of epoch {self._epoch + 1}/{self._epochs}: "
-                f"{wrong[0]}. The last finite values: {self._last or 'none, it was the first step'}."
+                f"The training diverged in {self._position.in_words()}: {wrong[0]}. The last finite values: "
+                f"{self._last or 'none, it was the first step'}."
             )
-        named = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
-        self._last = f"{named} (step {step} of epoch {self._epoch + 1})"
 
 
 def _is_finite(weight: keras.Variable) -> bool:
@@ -109,7 +140,7 @@ class KeepBest(keras.callbacks.Callback):
 
     def __init__(self, file: pathlib.Path, network: keras.Model, patience: int) -> None:
         super().__init__()
-        self._file = file
+        self.file = file
         self._network = network
         self._patience = patience
         self.best = (-math.inf, -math.inf)
@@ -121,7 +152,7 @@ class KeepBest(keras.callbacks.Callback):
         value = (logs["val_f1"], -logs["val_loss"])
         if value > self.best:
             self.best, self.best_epoch = value, epoch + 1
-            with files.replacing(self._file) as temporary:
+            with files.replacing(self.file) as temporary:
                 self._network.save_weights(temporary)
         elif epoch + 1 - self.best_epoch >= self._patience:
             self.stopped = self.model.stop_training = True
@@ -138,18 +169,28 @@ class KeepBest(keras.callbacks.Callback):
 
 
 class FreshDropout(keras.callbacks.Callback):
-    """Starts each epoch's dropout from (seed, epoch), because Keras does not save its generators."""
+    """Makes each step's dropout a function of (seed, epoch, step), because Keras does not save its generators.
 
-    def __init__(self, network: keras.Model, seed: int) -> None:
+    Args:
+      network: whose dropout.
+      seed: random seed.
+      position: where the training is.
+    """
+
+    def __init__(self, network: keras.Model, seed: int, position: Position) -> None:
         super().__init__()
-        self._generators = [layer.seed_generator for layer in network.layers if hasattr(layer, "seed_generator")]
+        layers = network._flatten_layers(include_self=False, recursive=True)
+        self._generators = [layer.seed_generator for layer in layers if hasattr(layer, "seed_generator")]
         self._seed = seed
+        self._position = position
 
-    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+    def on_train_batch_begin(self, batch: int, logs: dict[str, float] | None = None) -> None:
         """Keras' hook."""
+        # A million steps an epoch keep clear of the next.
+        count = self._position.epoch * 2**20 + self._position.step
         for number, generator in enumerate(self._generators):
-            # The second number counts the calls: a million steps an epoch keep clear of the next.
-            generator.state.assign([self._seed * 1000 + number, epoch * 2**20])
+            # The generator's state is two uint32.
+            generator.state.assign(np.array([self._seed * 1000 + number, count]) % 2**32)
 
 
 class History(keras.callbacks.Callback):
@@ -175,35 +216,33 @@ class History(keras.callbacks.Callback):
 class Progress(keras.callbacks.Callback):
     """One line an epoch, and one every ten seconds within a long one, with the time left."""
 
-    def __init__(self, epochs: int, steps: int) -> None:
+    def __init__(self, position: Position) -> None:
         super().__init__()
-        self._epochs = epochs
-        self._steps = steps
-        self._done = 0
+        self._position = position
 
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
         """Keras' hook."""
         self._start = self._spoke = time.monotonic()
-
-    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Keras' hook."""
-        self._epoch = epoch
+        self._done = 0
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
         """Keras' hook."""
         self._done += 1
-        if time.monotonic() - self._spoke > 10 and batch + 1 < self._steps:
-            self._say(f"step {batch + 1}/{self._steps}", logs, self._epoch * self._steps + batch + 1)
+        step, steps = self._position.step, self._position.steps
+        if time.monotonic() - self._spoke > 10 and step < steps:
+            self._say(f"step {step}/{steps}", logs)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Keras' hook."""
-        self._say("done", logs, (epoch + 1) * self._steps)
+        self._say("done", logs)
 
-    def _say(self, what: str, logs: dict[str, float] | None, steps_so_far: int) -> None:
+    def _say(self, what: str, logs: dict[str, float] | None) -> None:
         self._spoke = time.monotonic()
-        left = (self._spoke - self._start) / self._done * (self._epochs * self._steps - steps_so_far)
+        at = self._position
+        steps_left = (at.epochs - at.epoch) * at.steps - at.step
+        left = (self._spoke - self._start) / self._done * steps_left
         values = "  ".join(f"{name} {float(np.mean(value)):.4g}" for name, value in (logs or {}).items())
-        print(f"epoch {self._epoch + 1}/{self._epochs} {what}  {values}  at most {_duration(left)} left", flush=True)
+        print(f"epoch {at.epoch + 1}/{at.epochs} {what}  {values}  at most {_duration(left)} left", flush=True)
 
 
 def _duration(seconds: float) -> str:

@@ -32,7 +32,7 @@ def train_encoder(run: RunDirectory, settings: ContrastiveSettings, images: np.n
     model = compiled(network, settings, len(images), jit)
     of_run = functools.partial(batches, images, settings)
     if not run.resumed and settings.epochs:
-        view_a, view_b = next(iter(of_run(0)))
+        view_a, view_b = next(iter(of_run()))
         loop.log_images(run, {"view_a": view_a.numpy(), "view_b": view_b.numpy()})
     history = loop.run_epochs(run, model, network, of_run, settings, _steps(settings, len(images)), [])
     run.note(history=history)
@@ -91,8 +91,10 @@ def _schedule(settings: ContrastiveSettings, steps: int) -> keras.optimizers.sch
     return WarmupCosine(peak, round(settings.warmup_share * total), total, final)
 
 
-def batches(images: np.ndarray, settings: ContrastiveSettings, first_epoch: int) -> tf.data.Dataset:
-    """Pairs of views from an epoch to the end of the run, see `input_pipeline.training_batches`."""
+def batches(
+    images: np.ndarray, settings: ContrastiveSettings, first_epoch: int = 0, first_step: int = 0
+) -> tf.data.Dataset:
+    """Pairs of views from a step of an epoch to the end of the run, see `input_pipeline.training_batches`."""
 
     def transform(batch: tf.Tensor, _: tf.Tensor, seeds: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         return augment.two_views(batch, seeds, settings.augmentation)
@@ -104,6 +106,7 @@ def batches(images: np.ndarray, settings: ContrastiveSettings, first_epoch: int)
         settings.seed,
         transform,
         first_epoch=first_epoch,
+        first_step=first_step,
         epochs=settings.epochs,
         passes_per_epoch=settings.passes_per_epoch,
     )

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
+from mvtec_tf import stopping
 from mvtec_tf.keras_settings import keras
 from mvtec_tf.networks import architecture
 from mvtec_tf.networks.backbone import Backbone
@@ -58,7 +59,7 @@ def run_epochs(
     run: RunDirectory,
     model: keras.Model,
     network: keras.Model,
-    batches: Callable[[int], tf.data.Dataset],
+    batches: Callable[[int, int], tf.data.Dataset],
     settings: TrainingSettings,
     steps: int,
     extra: list[keras.callbacks.Callback],
@@ -70,52 +71,84 @@ def run_epochs(
       model: compiled; `fit` is called on it.
       network: the functional network inside (or `model` itself), whose weights are all that a checkpoint keeps: what
         else is trained or averaged must lie inside it.
-      batches: first epoch -> dataset of all batches from there to the end of the run.
+      batches: first epoch, first step in it -> dataset of all batches from there to the end of the run.
       settings: the recipe; its seed is that of dropout here, order and augmentation have it already.
       steps: per epoch.
-      extra: callbacks that run before the logs are written; those with a `state` are remembered.
+      extra: callbacks that run before the logs are written; those with a `state` are remembered,
+        and so is the `file` of one that has a file.
 
     Returns:
       The logs of every epoch.
 
     Raises:
       Diverged: a loss, a weight or a validation score is not finite any more.
+      Stopped: a signal asked for it; the step was finished and saved.
+      UserError: the checkpoints are damaged, or another run's.
     """
-    history = callbacks.History()
+    history, position = callbacks.History(), callbacks.Position(settings.epochs, steps)
+    watch = callbacks.StopIfDiverged(network, position)
     stateful: dict[str, Stateful] = {"history": history}
     stateful |= {type(item).__name__: item for item in extra if hasattr(item, "restore")}
-    checkpoints = Checkpoints(run.checkpoints, network, stateful, settings.checkpoint_every, settings.epochs)
-    first_epoch = checkpoints.resume(model.optimizer)
-    stopped = any(getattr(item, "stopped", False) for item in extra)
-    if first_epoch:
-        print(f"Resumed from the checkpoint after epoch {first_epoch}.", flush=True)
-    if first_epoch < settings.epochs and not stopped:
-        started = time.monotonic()
+    with stopping.noted("the step is finished and saved.") as asked:
+        checkpoints = Checkpoints(
+            run.checkpoints,
+            network,
+            position,
+            stateful,
+            beside=tuple(item.file for item in extra if hasattr(item, "file")),
+            belongs_to=run.record["settings"] | {"images": run.record["data"]["fingerprint"]},
+            every=settings.checkpoint_every,
+            minutes=settings.checkpoint_minutes,
+            keep=settings.keep_checkpoints,
+            check=watch.check_weights,
+            asked=asked,
+        )
+        if checkpoints.resume(model.optimizer):
+            after = position.in_words() if position.step else f"epoch {position.epoch}"
+            print(f"Resumed from the checkpoint after {after}.", flush=True)
         around = [
-            callbacks.StopIfDiverged(network, settings.epochs, steps),
-            callbacks.FreshDropout(network, settings.seed),
+            position,
+            watch,
+            callbacks.FreshDropout(network, settings.seed, position),
             *extra,
             history,
-            callbacks.Progress(settings.epochs, steps),
+            callbacks.Progress(position),
             _TensorBoard(str(run.tensorboard)),
             checkpoints,
         ]
         try:
-            model.fit(
-                batches(first_epoch),
-                initial_epoch=first_epoch,
-                epochs=settings.epochs,
-                steps_per_epoch=steps,
-                shuffle=False,  # the dataset is shuffled already
-                verbose=0,
-                callbacks=around,
-            )
+            if not any(getattr(item, "stopped", False) for item in extra):
+                _fit(model, batches, position, around)
         except callbacks.Diverged as error:
             raise callbacks.Diverged(
                 f"{error} {checkpoints.kept()} Repeat it in a new `run_dir` with a lower `learning_rate`."
             ) from error
-        print(f"Trained epochs {first_epoch + 1} to {len(history.epochs)} in {time.monotonic() - started:.0f} s.")
     return history.epochs
+
+
+def _fit(
+    model: keras.Model,
+    batches: Callable[[int, int], tf.data.Dataset],
+    position: callbacks.Position,
+    around: list[keras.callbacks.Callback],
+) -> None:
+    """Trains from a position to the end; the rest of an epoch that was begun is a call of its own."""
+    started, first, step = time.monotonic(), position.epoch, position.step
+    parts = [(first, first + 1, step), (first + 1, position.epochs, 0)] if step else [(first, position.epochs, 0)]
+    for start, end, done in parts:
+        if start >= end or model.stop_training:
+            break
+        model.fit(
+            batches(start, done),
+            initial_epoch=start,
+            epochs=end,
+            steps_per_epoch=position.steps - done,
+            shuffle=False,  # the dataset is shuffled already
+            verbose=0,
+            callbacks=around,
+        )
+    if first < position.epochs:
+        print(f"Trained epochs {first + 1} to {position.epoch + 1} in {time.monotonic() - started:.0f} s.")
 
 
 def log_images(run: RunDirectory, images: dict[str, np.ndarray], limit: int = 16) -> None:
@@ -146,7 +179,3 @@ class _TensorBoard(keras.callbacks.Callback):
                 tf.summary.scalar(f"curves/{name}", float(np.mean(value)))
         # So that a curve is seen while it grows.
         self._writer.flush()
-
-    def on_train_end(self, logs: dict[str, float] | None = None) -> None:
-        """Keras' hook."""
-        self._writer.close()

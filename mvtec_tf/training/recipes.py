@@ -10,6 +10,8 @@ from mvtec_tf.data.augment_settings import ClassifierAugmentation, ContrastiveAu
 
 # Zero has a meaning of its own for some; every other number of a recipe must be above it.
 _OR_ZERO, _ABOVE_ZERO = {"least": 0}, {"above": 0}
+# What does not decide the outcome: a run may be resumed with another one.
+_APART = {"outcome": False}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +30,8 @@ class TrainingSettings:
       jit: whether the step is compiled with XLA: auto, on or off; auto is on where there is a GPU.
       seed: random seed of weights, order, augmentation and dropout.
       checkpoint_every: epochs between checkpoints.
+      checkpoint_minutes: minutes between checkpoints within an epoch; 0: only at the end of epochs.
+      keep_checkpoints: checkpoints kept, the newest; one that is damaged is replaced by the one before.
     """
 
     backbone: str = "resnet50"
@@ -41,6 +45,8 @@ class TrainingSettings:
     jit: Literal["auto", "on", "off"] = "auto"
     seed: int = dataclasses.field(default=0, metadata=_OR_ZERO)
     checkpoint_every: int = dataclasses.field(default=1, metadata=_ABOVE_ZERO)
+    checkpoint_minutes: float = dataclasses.field(default=10.0, metadata=_OR_ZERO | _APART)
+    keep_checkpoints: int = dataclasses.field(default=2, metadata=_ABOVE_ZERO | _APART)
 
 
 @dataclasses.dataclass(frozen=True)

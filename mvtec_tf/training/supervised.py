@@ -44,7 +44,7 @@ def train_classifier(
     model = compiled(network, settings, labels, jit)
     of_run = functools.partial(batches, images, labels, settings)
     if not run.resumed:
-        augmented, _ = next(iter(of_run(0)))
+        augmented, _ = next(iter(of_run()))
         loop.log_images(run, {"augmented_training_batch": augmented.numpy(), "training_images": images[:16]})
     best_file = run.checkpoints / "best.weights.h5"
     best = KeepBest(best_file, network, settings.patience)
@@ -90,8 +90,10 @@ def network_of(settings: SupervisedSettings) -> tuple[keras.Model, Backbone, dic
     return network, backbone, {"frozen": f"frozen: {len(frozen)} layers{ends}."}
 
 
-def batches(images: np.ndarray, labels: np.ndarray, settings: SupervisedSettings, first_epoch: int) -> tf.data.Dataset:
-    """Augmented batches from an epoch to the end of the run, see `input_pipeline.training_batches`."""
+def batches(
+    images: np.ndarray, labels: np.ndarray, settings: SupervisedSettings, first_epoch: int = 0, first_step: int = 0
+) -> tf.data.Dataset:
+    """Augmented batches from a step of an epoch to the end of the run, see `input_pipeline.training_batches`."""
 
     def transform(batch: tf.Tensor, batch_labels: tf.Tensor, seeds: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         return augment.augment_classifier(batch, seeds, settings.augmentation), batch_labels
@@ -103,6 +105,7 @@ def batches(images: np.ndarray, labels: np.ndarray, settings: SupervisedSettings
         settings.seed,
         transform,
         first_epoch=first_epoch,
+        first_step=first_step,
         epochs=settings.epochs,
         balanced=settings.balanced_sampling,
     )

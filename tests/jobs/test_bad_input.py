@@ -39,24 +39,33 @@ def _half_written(folder):
     return [name for name in _files(folder) if "partial" in name or "temp" in name]
 
 
-def _interrupt_in_the_third_epoch(*flags):
-    """Exit status and stderr of a training that gets Ctrl-C when a checkpoint is there or about to be."""
+def _terminate_in_the_third_epoch(*flags):
+    """Exit status and stderr of a training that gets SIGTERM when a checkpoint is there or about to be."""
     command = [sys.executable, "-m", "mvtec_tf.bin.train_simclr", *map(str, flags)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    # A shell starts background jobs, and these their children, with Ctrl-C ignored: not so here.
-    with subprocess.Popen(command, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL), **pipes) as process:
+    with subprocess.Popen(command, **pipes) as process:
         for line in process.stdout:
             if line.startswith("epoch 2/") and "done" in line:
-                process.send_signal(signal.SIGINT)
+                process.terminate()
                 break
         _, errors = process.communicate()
     return process.returncode, errors
 
 
 @pytest.mark.slow
-def test_simclr_on_good_images_alone_survives_a_full_disk_and_ctrl_c(good_only, tmp_path):
+def test_simclr_on_good_images_alone_survives_sigterm_and_then_a_full_disk(good_only, tmp_path):
     run_dir = tmp_path / "run"
     flags = (f"--data_dir={good_only}", f"--run_dir={run_dir}", *SIMCLR)
+
+    status, errors = _terminate_in_the_third_epoch(*flags)
+    assert status == 128 + signal.SIGTERM
+    last = errors.splitlines()[-1]
+    assert last.startswith("ERROR: Stopped by SIGTERM after step ")
+    assert f"/3, which is saved in {run_dir / 'checkpoints'}" in last
+    assert f"To go on: {sys.executable} -m mvtec_tf.bin.train_simclr '--data_dir={good_only}' " in last
+    assert "Traceback" not in errors
+    assert _half_written(tmp_path) == []
+    kept = {name for name in _files(run_dir) if name.startswith("checkpoints")}
 
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (_DISK, before[1]))
@@ -65,21 +74,16 @@ def test_simclr_on_good_images_alone_survives_a_full_disk_and_ctrl_c(good_only, 
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert full.returncode == 1
-    assert full.stderr.splitlines()[-1].startswith(f"ERROR: --run_dir={run_dir}: a file in {run_dir / 'checkpoints'}")
+    assert full.stderr.splitlines()[-1].startswith(f"ERROR: --run_dir={run_dir}: a file in {run_dir}")
+    assert "is larger than the system allows" in full.stderr
     assert "Traceback" not in full.stderr
     assert _half_written(tmp_path) == []
-    assert not [name for name in _files(run_dir) if name.startswith("checkpoints")]
+    assert {name for name in _files(run_dir) if name.startswith("checkpoints")} == kept
     assert read_run(run_dir)["status"] == "running"
-
-    status, errors = _interrupt_in_the_third_epoch(*flags)
-    assert status == 130
-    assert errors.splitlines()[-1].startswith("ERROR: Interrupted.")
-    assert "Traceback" not in errors
-    assert _half_written(tmp_path) == []
 
     resumed = run_binary("train_simclr", *flags).stdout
     assert "Größe M" in resumed
-    assert "Resumed from the checkpoint after epoch" in resumed
+    assert "Resumed from the checkpoint after" in resumed
     assert read_run(run_dir)["status"] == "finished"
 
     (tmp_path / "file").touch()

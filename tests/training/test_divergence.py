@@ -79,17 +79,19 @@ def _check_finite(item):
 
 def test_a_loss_or_a_weight_that_is_no_number_ends_the_training_at_that_step(tmp_path):
     network = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
-    watch = callbacks.StopIfDiverged(network, epochs=3, steps=2)
-    watch.on_epoch_begin(0)
+    position = callbacks.Position(epochs=3, steps=2)
+    watch = callbacks.StopIfDiverged(network, position)
+    position.step = 1
     with pytest.raises(UserError, match=r"step 1/2 of epoch 1/3: loss is nan.*none, it was the first step"):
         watch.on_train_batch_end(0, {"loss": np.nan})
     watch.on_train_batch_end(0, {"loss": 0.25})
+    position.step = 2
     with pytest.raises(UserError, match=r"step 2/2.*loss is inf.*loss 0.25 \(step 1 of epoch 1\)"):
         watch.on_train_batch_end(1, {"loss": np.inf})
     network.layers[0].kernel.assign([[1.0], [np.nan]])
     with pytest.raises(UserError, match=r"step 2/2.*kernel is not finite"):
         watch.on_train_batch_end(1, {"loss": 0.25})
-    assert "no checkpoint yet" in Checkpoints(tmp_path, network, {}, 1, 3).kept()
+    assert "no checkpoint yet" in Checkpoints(tmp_path, network, position, {}).kept()
 
 
 def test_logits_that_are_no_numbers_are_a_diverged_training_and_no_error_of_a_metric():

@@ -11,6 +11,7 @@ import threading
 import pytest
 from absl import flags
 
+from mvtec_tf import files
 from mvtec_tf.bin import entry, failures
 from mvtec_tf.errors import UsageError, UserError
 
@@ -137,16 +138,44 @@ def test_a_refusal_is_a_message_and_a_status(monkeypatch, capsys, values, error,
     assert (code, text) == (status, f"ERROR: {error}\n")
 
 
-def test_an_interrupted_run_says_that_it_can_be_resumed(monkeypatch, capsys, values):
+@pytest.fixture
+def no_job_of_a_shell():
+    """A shell starts background jobs with Ctrl-C ignored, which the program respects: not so here."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_is_a_sentence_with_the_command_to_go_on_and_the_usual_status(
+    monkeypatch, capsys, values, tmp_path, no_job_of_a_shell, number
+):
     def main():
-        raise KeyboardInterrupt
+        with files.new_directory(tmp_path / "model"), files.replacing(tmp_path / "table.csv") as temporary:
+            temporary.touch()
+            signal.raise_signal(number)
 
+    monkeypatch.setattr(sys, "orig_argv", ["python", "/bin/mvtec-tf", "fit", "--run_dir=a b"])
     code, text = _run(main, monkeypatch, capsys, values)
-    assert code == 130
-    assert "Interrupted" in text
+    assert code == 128 + number
+    assert text.startswith(f"ERROR: Interrupted by {number.name}. ")
+    assert text.endswith("To go on: mvtec-tf fit '--run_dir=a b'\n")
+    assert list(tmp_path.iterdir()) == []
+    assert signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler)
 
 
-def test_ctrl_c_is_not_lost_while_an_object_is_thrown_away(monkeypatch, capsys, values):
+def test_a_signal_that_was_ignored_stays_so(monkeypatch, values):
+    monkeypatch.setattr(sys, "exit", lambda status: None)
+    _be_a_program(monkeypatch, values)
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        entry.run(lambda: signal.raise_signal(signal.SIGINT))
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_ctrl_c_is_not_lost_while_an_object_is_thrown_away(monkeypatch, capsys, values, no_job_of_a_shell):
     class Thrown:
         def __del__(self):
             signal.raise_signal(signal.SIGINT)
@@ -159,11 +188,7 @@ def test_ctrl_c_is_not_lost_while_an_object_is_thrown_away(monkeypatch, capsys, 
         reached.append(2)
 
     reached = []
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job starts with it ignored
-    try:
-        status, _ = _run(main, monkeypatch, capsys, values)
-    finally:
-        signal.signal(signal.SIGINT, before)
+    status, _ = _run(main, monkeypatch, capsys, values)
     assert status == 130
     assert reached == [1]
 
