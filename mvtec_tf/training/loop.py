@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from importlib import metadata
 
 import numpy as np
 import tensorflow as tf
@@ -51,8 +52,23 @@ def build(
     if settings.epochs:
         facts["batch"] = f"batch: {settings.batch_size} of {images} images."
     print("\n".join(facts.values()), flush=True)
+    _say_other_machine(run, number_format)
     run.note(network=facts, architecture=architecture.describe(network, backbone.stages))
     return network, backbone, jit
+
+
+def _say_other_machine(run: RunDirectory, number_format: str) -> None:
+    """Says what a resumed run was begun with, where it is another number format, TensorFlow or Keras now."""
+    if "network" not in run.record:
+        return
+    now = {"precision": number_format} | {name: metadata.version(name) for name in ("tensorflow", "keras")}
+    then = run.record["versions"] | {"precision": run.record["network"]["precision"].split(": ")[1].split(";")[0]}
+    if differences := [f"{name} {then[name]} (now {now[name]})" for name in now if now[name] != then[name]]:
+        print(
+            f"Note: this run was begun with {', '.join(differences)}. It goes on, but its end may differ in the last "
+            "digits from that of a run without a break.",
+            flush=True,
+        )
 
 
 def run_epochs(

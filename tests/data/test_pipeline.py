@@ -108,10 +108,12 @@ def test_every_pass_draws_every_image_once():
 def test_a_resumed_run_sees_the_batches_it_would_have_seen():
     for balanced in (False, True):
         whole = _batches(passes_per_epoch=2, balanced=balanced)
-        rest = _batches(passes_per_epoch=2, balanced=balanced, first_epoch=2)
-        for a, b in zip(whole[-len(rest) :], rest, strict=True):
-            for x, y in zip(a, b, strict=True):
-                np.testing.assert_array_equal(x, y)
+        for first_step, left in ((0, 5), (3, 2)):
+            rest = _batches(passes_per_epoch=2, balanced=balanced, first_epoch=2, first_step=first_step)
+            assert len(rest) == left
+            for a, b in zip(whole[-left:], rest, strict=True):
+                for x, y in zip(a, b, strict=True):
+                    np.testing.assert_array_equal(x, y)
 
 
 def test_seeds_of_augmentation_never_repeat_in_a_run():

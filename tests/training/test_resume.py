@@ -264,6 +264,18 @@ def test_weights_that_are_no_numbers_are_saved_at_no_step(tmp_path, monkeypatch)
     assert not list((tmp_path / "run" / "checkpoints").glob("*"))
 
 
+def test_a_run_that_is_resumed_with_another_keras_or_number_format_says_so(tmp_path, capsys):
+    for name in ("first", "second"):
+        run = RunDirectory(tmp_path / "run", "train", {}, {"fingerprint": "same"}, "")
+        loop._say_other_machine(run, "float32")
+        run.note(network={"precision": "precision: mixed_bfloat16; XLA: off."})
+        run.note(versions=run.record["versions"] | {"keras": "3.0"})
+        run.close()
+        said = capsys.readouterr().out
+        assert (said != "") == (name == "second")
+    assert "begun with precision mixed_bfloat16 (now float32), keras 3.0 (now" in said
+
+
 @pytest.mark.parametrize("seed", [0, 7, sys.maxsize // 1000])
 def test_dropout_is_a_function_of_seed_and_position(seed):
     network = keras.Sequential([keras.Input((100,)), layers.Dropout(0.5)])
