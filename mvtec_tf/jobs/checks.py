@@ -12,6 +12,7 @@ from mvtec_tf.jobs import recipes, unread
 from mvtec_tf.jobs.fields import CLEAN
 from mvtec_tf.jobs.settings import FitSettings, LabelEfficiencySettings, PretrainSettings, TrainClassifierSettings
 from mvtec_tf.label_efficiency import grid as grid_lib
+from mvtec_tf.training.recipes import TEMPERED
 
 START = "start"
 NO_RECIPE = "none"
@@ -95,7 +96,7 @@ def of_pretraining(settings: PretrainSettings) -> None:
     """Raises UsageError if the settings contradict each other."""
     unread.of_weights(settings)
     unread.of_trained_networks(settings)
-    if settings.method != "simclr":
+    if settings.method not in TEMPERED:
         unread.refuse(settings, ["temperature"], f"`method`={settings.method} has no temperature")
     # None is what such a schedule has, and what the study's flags say.
     if settings.schedule == "cosine_by_epoch" and settings.warmup_share:

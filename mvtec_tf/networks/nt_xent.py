@@ -1,4 +1,4 @@
-"""The contrastive loss of SimCLR."""
+"""The contrastive losses: of whole images (SimCLR) and of their patches (DenseCL)."""
 
 import tensorflow as tf
 
@@ -25,6 +25,43 @@ def nt_xent(z_a: tf.Tensor, z_b: tf.Tensor, temperature: float) -> tf.Tensor:
     similarity, partner = _similarities(z_a, z_b)  # [2N, 2N], [2N]
     cross_entropy = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=partner, logits=similarity / temperature)
     return tf.reduce_mean(cross_entropy)
+
+
+def dense_nt_xent(
+    patches: tuple[tf.Tensor, tf.Tensor], maps: tuple[tf.Tensor, tf.Tensor], temperature: float
+) -> tf.Tensor:
+    """NT-Xent of patches (DenseCL: Wang et al., CVPR 2021, equation 2), the mean over the patches of 2N views.
+
+    The partner of a patch r is the patch r+ of the other view whose backbone feature is nearest by cosine (equation 4);
+    the negatives are the averages t of the patches of all views of the other images:
+
+        loss = -log( exp(r . r+ / temperature) / (exp(r . r+ / temperature) + sum_t exp(r . t / temperature)) )
+
+    for unit vectors r and t. The paper's keys are those of a moving average and a queue; here, as in SimCLR, they are
+    the batch's own.
+
+    Args:
+      patches: [N, h, w, D] each, projections of the patches of the first and the second views.
+      maps: [N, h, w, C] each, the backbone's output at the same patches.
+      temperature: positive.
+
+    Returns:
+      float32 scalar; 0 if N = 1, where there are no negatives.
+    """
+    first, second = (_unit_patches(one) for one in patches)
+    cosines = tf.matmul(*(_unit_patches(one) for one in maps), transpose_b=True)  # [N, S, S]
+    means = tf.concat([tf.reduce_mean(_unit_patches(one), axis=1) for one in patches], axis=0)
+    means = tf.math.l2_normalize(means, axis=1, epsilon=1e-12)  # [2N, D]
+    count = tf.shape(first)[0]
+    own = tf.tile(tf.eye(count), [1, 2])[:, None, :] * -1e9  # [N, 1, 2N]
+    losses = []
+    for ours, theirs, nearness in ((first, second, cosines), (second, first, tf.linalg.matrix_transpose(cosines))):
+        partner = tf.gather(theirs, tf.argmax(nearness, axis=2), batch_dims=1)
+        positive = tf.reduce_sum(ours * partner, axis=2, keepdims=True)
+        negative = tf.einsum("nsd,md->nsm", ours, means) + own
+        logits = tf.concat([positive, negative], axis=2) / temperature
+        losses.append(tf.reduce_mean(tf.reduce_logsumexp(logits, axis=2) - logits[..., 0]))
+    return tf.add_n(losses) / 2
 
 
 def contrastive_accuracy(z_a: tf.Tensor, z_b: tf.Tensor) -> tf.Tensor:
@@ -58,3 +95,9 @@ def _similarities(z_a: tf.Tensor, z_b: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]
     count = tf.shape(z)[0]
     partner = tf.math.floormod(tf.range(count) + count // 2, count)
     return similarity, partner
+
+
+def _unit_patches(maps: tf.Tensor) -> tf.Tensor:
+    """[N, h, w, D] -> float32 [N, h * w, D], unit vectors."""
+    flat = tf.reshape(tf.cast(maps, tf.float32), [tf.shape(maps)[0], -1, maps.shape[-1]])
+    return tf.math.l2_normalize(flat, axis=2, epsilon=1e-12)

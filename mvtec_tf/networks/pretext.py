@@ -1,12 +1,12 @@
 """Learning from two views of each image, without labels: SimCLR and its brothers, one row of `METHODS` each.
 
-All share views, backbone, projection head and training step. SimCLR compares with other images; the others do without,
-and keep from giving the same vector to every image each in its own way.
+All share views, backbone, projection head and training step. SimCLR and DenseCL compare with other images; the others
+do without, and keep from giving the same vector to every image each in its own way.
 """
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import tensorflow as tf
 from keras import layers
@@ -14,14 +14,36 @@ from keras import layers
 from mvtec_tf.keras_settings import keras
 from mvtec_tf.networks import copies, pretext_losses
 from mvtec_tf.networks.backbone import BATCH_NORM_MOMENTUM, EMBEDDING, Backbone
-from mvtec_tf.networks.nt_xent import contrastive_accuracy, nt_xent
+from mvtec_tf.networks.nt_xent import contrastive_accuracy, dense_nt_xent, nt_xent
 
 # Share of its old weights that the moving average keeps in the first step, all in the last (BYOL, section 3.2).
 _KEPT_BY_TARGET = 0.99
 _TARGET = "target"
 
-# What the network gives for the views of a batch: two tensors [B, D] of the first and of the second views.
+# Share of the patches' loss (DenseCL, equation 3).
+_DENSE = 0.5
+
+# What the network gives for the views of a batch: a tensor of the first and one of the second views.
 Pair = tuple[tf.Tensor, tf.Tensor]
+
+
+@dataclasses.dataclass(frozen=True)
+class Views:
+    """What a network gives for both views of N images.
+
+    Attributes:
+      projected: float32 [N, D] each.
+      predicted: likewise, of a method with a predictor.
+      target: likewise, the projections of a method's moving average.
+      patches: [N, h, w, D] each, the projections of the patches, of a method that compares them.
+      maps: [N, h, w, C] each, the backbone's output, of the same method.
+    """
+
+    projected: Pair
+    predicted: Pair | None = None
+    target: Pair | None = None
+    patches: Pair | None = None
+    maps: Pair | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,28 +51,46 @@ class Method:
     """One way to learn.
 
     Attributes:
-      loss: projections, predictions, the target's projections, temperature -> float32 scalar.
+      loss: what the network gives for both views, temperature -> float32 scalar.
       predictor: width of the hidden layer of a second head on the projections, as a multiple of their own; 0: none.
       has_target: whether a moving average of the network projects the other view.
       normalised: whether the projections end in batch norm.
+      dense: whether patches are projected too, and compared.
     """
 
-    loss: Callable[[Pair, Pair | None, Pair | None, float], tf.Tensor]
+    loss: Callable[[Views, float], tf.Tensor]
     predictor: float = 0.0
     has_target: bool = False
     normalised: bool = False
+    dense: bool = False
+
+    def views(self, outputs: Sequence[tf.Tensor]) -> Views:
+        """Of a network's outputs for the first and, behind them, the second views of a batch."""
+        pairs = (tuple(tf.split(one, 2, axis=0)) for one in outputs)
+        names = ("projected", "predicted", "target", "patches", "maps")
+        has = (True, self.predictor > 0, self.has_target, self.dense, self.dense)
+        return Views(**dict(zip((name for name, one in zip(names, has, strict=True) if one), pairs, strict=True)))
 
 
 METHODS: Mapping[str, Method] = {
-    "simclr": Method(lambda z, p, t, temperature: nt_xent(*z, temperature)),
+    "simclr": Method(lambda views, temperature: nt_xent(*views.projected, temperature)),
     "byol": Method(
-        lambda z, p, t, temperature: pretext_losses.negative_cosine(p, t) * 2 + 2, predictor=4.0, has_target=True
+        lambda views, _: pretext_losses.negative_cosine(views.predicted, views.target) * 2 + 2,
+        predictor=4.0,
+        has_target=True,
     ),
     "simsiam": Method(
-        lambda z, p, t, temperature: pretext_losses.negative_cosine(p, z), predictor=0.25, normalised=True
+        lambda views, _: pretext_losses.negative_cosine(views.predicted, views.projected),
+        predictor=0.25,
+        normalised=True,
     ),
-    "barlow_twins": Method(lambda z, p, t, temperature: pretext_losses.barlow_twins(*z)),
-    "vicreg": Method(lambda z, p, t, temperature: pretext_losses.vicreg(*z)),
+    "barlow_twins": Method(lambda views, _: pretext_losses.barlow_twins(*views.projected)),
+    "vicreg": Method(lambda views, _: pretext_losses.vicreg(*views.projected)),
+    "densecl": Method(
+        lambda views, temperature: (1 - _DENSE) * nt_xent(*views.projected, temperature)
+        + _DENSE * dense_nt_xent(views.patches, views.maps, temperature),
+        dense=True,
+    ),
 }
 
 
@@ -66,9 +106,9 @@ def build_network(
       dimensions: width of what it gives.
 
     Returns:
-      uint8 [B, S, S, 3] -> float32 [B, dimensions], a list of such where the method has a predictor or a target: the
-      projections, the predictions, the target's projections. The layer `embedding` holds the [B, C] that is kept after
-      training; the heads are thrown away (SimCLR, section 4.2, says why).
+      uint8 [B, S, S, 3] -> float32 [B, dimensions], the projections; a list that begins with them where the method asks
+      for more, in the order of `Views`. The layer `embedding` holds the [B, C] that is kept after training; the heads
+      are thrown away (SimCLR, section 4.2, says why).
     """
     row = METHODS[method]
     projected = _projected(backbone.model.output, hidden, dimensions, row.normalised)
@@ -80,6 +120,8 @@ def build_network(
         target = copies.renamed(network, _TARGET)
         target.trainable = False
         outputs.append(target(backbone.model.inputs[0]))
+    if row.dense:
+        outputs += [_projected_patches(backbone.model.output, hidden, dimensions), backbone.model.output]
     if len(outputs) == 1:
         return network
     return keras.Model(backbone.model.inputs, outputs, name=network.name)
@@ -95,7 +137,7 @@ class Pretext(keras.Model):
     Args:
       network: of `build_network`, for the same method.
       method: of `METHODS`.
-      temperature: of SimCLR's loss.
+      temperature: of the losses of simclr and densecl.
       steps: of the whole training, for the target's moving average.
     """
 
@@ -127,18 +169,15 @@ class Pretext(keras.Model):
         view_a, view_b = data[:2]
         with tf.GradientTape() as tape:
             outputs = tf.nest.flatten(self.network(tf.concat([view_a, view_b], axis=0), training=True))
-            z, *more = [tuple(tf.split(one, 2, axis=0)) for one in outputs]
-            predicted = more[0] if self._row.predictor else None
-            loss = self._row.loss(z, predicted, more[-1] if self._row.has_target else None, self.temperature)
+            loss = self._row.loss(self._row.views(outputs), self.temperature)
         gradients = tape.gradient(loss, self.network.trainable_variables)
         self.optimizer.apply_gradients(zip(gradients, self.network.trainable_variables, strict=True))
         self._move_target()
-        views = tf.concat(z, axis=0)
         values = (
             loss,
-            contrastive_accuracy(*z),
-            pretext_losses.deviation(views),
-            pretext_losses.effective_rank(views),
+            contrastive_accuracy(*tf.split(outputs[0], 2, axis=0)),
+            pretext_losses.deviation(outputs[0]),
+            pretext_losses.effective_rank(outputs[0]),
         )
         for mean, value in zip(self._means, values, strict=True):
             mean.update_state(value)
@@ -163,6 +202,13 @@ def _projected(maps: keras.KerasTensor, hidden: int, dimensions: int, normalised
     if normalised:
         x = layers.BatchNormalization(momentum=BATCH_NORM_MOMENTUM, dtype="float32", name="projection_bn_2")(x)
     return x
+
+
+def _projected_patches(maps: keras.KerasTensor, hidden: int, dimensions: int) -> keras.KerasTensor:
+    """Two dense layers for each patch by itself (DenseCL, section 3.2)."""
+    x = layers.Dense(hidden, name="patch_dense_1")(maps)
+    x = layers.ReLU(name="patch_relu")(x)
+    return layers.Dense(dimensions, dtype="float32", name="patch_dense_2")(x)
 
 
 def _predicted(projected: keras.KerasTensor, hidden: int, dimensions: int) -> keras.KerasTensor:

@@ -8,6 +8,8 @@ from typing import Literal
 
 from mvtec_tf.data.augment_settings import ClassifierAugmentation, ContrastiveAugmentation
 
+# Methods of pretraining whose loss has a temperature.
+TEMPERED = ("simclr", "densecl")
 # Zero has a meaning of its own for some; every other number of a recipe must be above it.
 _OR_ZERO, _ABOVE_ZERO = {"least": 0}, {"above": 0}
 # What does not decide the outcome: a run may be resumed with another one.
@@ -75,10 +77,10 @@ class ContrastiveSettings(TrainingSettings):
     """Learning from two views; the defaults are those of the study, of SimCLR, where it said them.
 
     Attributes:
-      method: method of learning: simclr, byol, simsiam, barlow_twins or vicreg.
+      method: method of learning: simclr, byol, simsiam, barlow_twins, vicreg or densecl.
       projection_hidden: width of the projection head's hidden layer.
       projection_dimensions: width of the projection head's output.
-      temperature: temperature of NT-Xent, the loss of simclr.
+      temperature: temperature of NT-Xent, the loss of simclr and densecl.
       batch_size: pairs of views a step; one of each image where that is more.
       epochs: epochs of the run; 0 keeps the starting weights, the baseline without pretraining.
       passes_per_epoch: times that each image is drawn in one epoch.
@@ -91,7 +93,7 @@ class ContrastiveSettings(TrainingSettings):
       augmentation: strengths of the augmentations.
     """
 
-    method: Literal["simclr", "byol", "simsiam", "barlow_twins", "vicreg"] = "simclr"
+    method: Literal["simclr", "byol", "simsiam", "barlow_twins", "vicreg", "densecl"] = "simclr"
     projection_hidden: int = dataclasses.field(default=1024, metadata=_ABOVE_ZERO)
     projection_dimensions: int = dataclasses.field(default=256, metadata=_ABOVE_ZERO)
     temperature: float = dataclasses.field(default=0.07, metadata=_ABOVE_ZERO)

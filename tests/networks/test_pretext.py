@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from mvtec_tf.networks import pretext, pretext_losses
 from mvtec_tf.networks.backbone import Backbone
+from mvtec_tf.networks.nt_xent import dense_nt_xent
 from mvtec_tf.training.recipes import ContrastiveSettings
 from tests.support.in_process import run_in_process
 
@@ -90,8 +91,44 @@ def test_a_loss_and_its_gradient_are_those_of_the_papers_equation(name):
 def test_byols_loss_is_the_mean_squared_distance_of_unit_vectors():
     p_a, p_b, t_a, t_b = _draws(4)
     expected = np.mean([np.sum((_unit(p) - _unit(t)) ** 2, axis=1) for p, t in ((p_a, t_b), (p_b, t_a))])
-    found = pretext.METHODS["byol"].loss(None, (p_a, p_b), (t_a, t_b), 0.0)
+    found = pretext.METHODS["byol"].loss(pretext.Views(None, (p_a, p_b), (t_a, t_b)), 0.0)
     np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def _dense_nt_xent(patches, maps, temperature):
+    total, flat = [], [[_unit(one.reshape(-1, one.shape[-1])) for one in view] for view in (*patches, *maps)]
+    views, features = flat[:2], flat[2:]
+    for side in (0, 1):
+        for i, ours in enumerate(views[side]):
+            others = [_unit(view[k].mean(axis=0)[None])[0] for view in views for k in range(len(view)) if k != i]
+            for s, patch in enumerate(ours):
+                partner = np.argmax(features[1 - side][i] @ features[side][i][s])
+                positive = np.exp(patch @ views[1 - side][i][partner] / temperature)
+                total.append(-np.log(positive / (positive + sum(np.exp(patch @ t / temperature) for t in others))))
+    return np.mean(total)
+
+
+def test_the_loss_of_patches_and_its_gradient_are_those_of_a_loop_over_patches():
+    rng = np.random.default_rng(5)
+    patches, maps = rng.normal(size=(2, 3, 2, 2, 4)), rng.normal(size=(2, 3, 2, 2, 5))
+    variable = tf.Variable(patches, dtype=tf.float32)
+    with tf.GradientTape() as tape:
+        loss = dense_nt_xent(tuple(tf.unstack(variable)), tuple(tf.constant(maps, tf.float32)), 0.2)
+    np.testing.assert_allclose(loss, _dense_nt_xent(patches, maps, 0.2), rtol=1e-5)
+    gradient = tape.gradient(loss, variable).numpy()
+    for place in [(0, 0, 0, 1, 2), (0, 2, 1, 0, 0), (1, 1, 1, 1, 3)]:
+        ends = []
+        for step in (1e-5, -1e-5):
+            moved = patches.copy()
+            moved[place] += step
+            ends.append(_dense_nt_xent(moved, maps, 0.2))
+        assert gradient[place] == pytest.approx((ends[0] - ends[1]) / 2e-5, abs=1e-5)
+
+
+def test_one_image_has_no_patches_to_be_told_from():
+    rng = np.random.default_rng(0)
+    one = tuple(tf.constant(rng.normal(size=(2, 1, 2, 2, 4)), tf.float32))
+    assert float(dense_nt_xent(one, one, 0.1)) == pytest.approx(0.0, abs=1e-6)
 
 
 def test_what_tells_a_collapse_is_one_or_none_where_it_should_be():
