@@ -86,6 +86,15 @@ def test_every_documented_command_and_flag_exists(root, known_flags):
     assert seen > 50
 
 
+def test_every_flagfile_names_a_command_that_has_its_flags(root, known_flags):
+    for file in sorted((root / "flags").glob("*.flags")):
+        text = file.read_text("utf-8")
+        command = re.search(rf"^# mvtec-tf ([\w-]+) .*--flagfile=flags/{file.name} ", text, re.MULTILINE)[1]
+        flags = {re.fullmatch(r"--(\w+)(=.+)?", line)[1] for line in text.splitlines() if not line.startswith("#")}
+        assert flags, file.name
+        assert flags <= known_flags[command], file.name
+
+
 def test_every_flag_that_a_page_speaks_of_exists(root, known_flags):
     known = set().union(*known_flags.values()) | {"what", "strict", "allow_leak"}
     for page in pages(root):
