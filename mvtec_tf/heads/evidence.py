@@ -71,18 +71,14 @@ class Found:
         return [residual.usual_at_place(value, power) for value in self.patches]
 
     def evidence(self, usual: Sequence[np.ndarray]) -> np.ndarray:
-        """float64 [N, J]: the distance, and the worst patches of each kind of deviation."""
+        """float64 [N, J]: the distance, and the worst patches of each kind of deviation, set against what is usual, float32
+        [h, w] or [N, h, w] each."""
         worst = [residual.worst_patches(found - here).numpy() for found, here in zip(self.patches, usual, strict=True)]
         return np.stack([self.distance, *worst], axis=1).astype(np.float64)
 
     def held_out_evidence(self, power: float = residual.POWER) -> np.ndarray:
         """float64 [N, J] of good images, each set against what is usual in those of other folds."""
-        evidence = np.empty((len(self.folds), 1 + len(self.patches)))
-        for fold in np.unique(self.folds):
-            held = self.folds == fold
-            others = self if held.all() else self.select(~held)
-            evidence[held] = self.select(held).evidence(others.usual(power))
-        return evidence
+        return self.evidence([residual.usual_without(value, self.folds, power) for value in self.patches])
 
 
 @dataclasses.dataclass(frozen=True)

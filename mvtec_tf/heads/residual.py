@@ -16,7 +16,6 @@ from collections.abc import Mapping
 import numpy as np
 import tensorflow as tf
 from scipy.ndimage import gaussian_filter
-from scipy.special import logsumexp
 
 from mvtec_tf.heads import memory
 from mvtec_tf.heads.frozen import FrozenFeatures
@@ -157,16 +156,52 @@ def usual_at_place(logarithms: np.ndarray, power: float = POWER) -> np.ndarray:
       logarithms: float [N, h, w] of held-out good images.
       power: of the mean; 0 is the mean of the logarithms.
     """
-    count, rows, columns = logarithms.shape
-    at_place = logarithms.mean(axis=0, dtype=np.float64)
+    return _usual(logarithms, np.zeros(len(logarithms), int), np.ones((1, 1)), power)[0]
+
+
+def usual_without(logarithms: np.ndarray, folds: np.ndarray, power: float = POWER) -> np.ndarray:
+    """`usual_at_place` of the images of all other folds, for each image: float32 [N, h, w]; of all, of an only fold.
+
+    Args:
+      logarithms: float [N, h, w] of held-out good images.
+      folds: int [N].
+      power: of the mean.
+    """
+    present, part = np.unique(folds, return_inverse=True)
+    others = 1 - np.eye(len(present)) if len(present) > 1 else np.ones((1, 1))
+    return _usual(logarithms, part, others, power)[part]
+
+
+def _usual(logarithms: np.ndarray, part: np.ndarray, kept: np.ndarray, power: float) -> np.ndarray:
+    """What is usual in M selections of the P parts that N images lie in: float32 [M, h, w].
+
+    Sums over parts add up, so that a selection costs no pass over the images.
+
+    Args:
+      logarithms: float [N, h, w].
+      part: int [N].
+      kept: [M, P], 1 for the parts of a selection, else 0.
+      power: of the mean.
+    """
+    _, rows, columns = logarithms.shape
+    flat = logarithms.reshape(len(part), -1).astype(np.float64)
+    of_part = (np.arange(kept.shape[1])[:, None] == part).astype(np.float64)
+    count = (kept @ of_part.sum(axis=1))[:, None]
+    highest = flat.max(axis=0)
     if power:
-        at_place += (logsumexp(power * (logarithms - at_place), axis=0) - math.log(count)) / power
-    kind = _distances_from_borders(rows, columns)
-    by_border = (np.bincount(kind.ravel(), at_place.ravel()) / np.maximum(np.bincount(kind.ravel()), 1))[kind]
+        sums = kept @ (of_part @ np.exp(power * (flat - highest)))
+        at_place = highest + np.log(np.maximum(sums, np.finfo(np.float64).tiny) / count) / power
+    else:
+        at_place = kept @ (of_part @ flat) / count
+    kind = _distances_from_borders(rows, columns).ravel()
+    places = np.maximum(np.bincount(kind), 1)
+    by_border = np.stack([(np.bincount(kind, one) / places)[kind] for one in at_place])
     # What is left is smoothed, not the step at the border.
-    left = gaussian_filter(at_place - by_border, _SMOOTHING, mode="nearest")
-    usual = by_border + count / (count + _PRIOR_IMAGES) * left
-    return np.maximum(usual, np.median(usual) + math.log(_REGULAR)).astype(np.float32)
+    left = (at_place - by_border).reshape(-1, rows, columns)
+    smooth = gaussian_filter(left, (0, _SMOOTHING, _SMOOTHING), mode="nearest").reshape(at_place.shape)
+    usual = by_border + count / (count + _PRIOR_IMAGES) * smooth
+    usual = np.maximum(usual, np.median(usual, axis=1, keepdims=True) + math.log(_REGULAR))
+    return usual.reshape(-1, rows, columns).astype(np.float32)
 
 
 def worst_patches(deviations: np.ndarray | tf.Tensor) -> tf.Tensor:
