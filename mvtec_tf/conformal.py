@@ -4,7 +4,7 @@ No distribution is assumed, only that the new object and the held-out ones are e
 light. Vovk, Gammerman and Shafer, "Algorithmic learning in a random world", 2005, chapter 2; Lei, G'Sell, Rinaldo,
 Tibshirani and Wasserman, "Distribution-free predictive inference for regression", JASA 113, 2018, section 2. Where
 several images show one object it counts once: Lee, Barber and Willett, "Distribution-free inference with hierarchical
-data", 2023, section 3.
+data", 2023, section 3. Of so few objects that it would be their highest score there is a limit that assumes something.
 """
 
 import math
@@ -42,6 +42,40 @@ def order_statistic(scores: np.ndarray, mass: np.ndarray, share: float) -> float
     wanted = (1 - share - _ROUNDING) * (reached[-1] + 1)
     place = int(np.searchsorted(reached, wanted))
     return float(scores[order[min(place, len(scores) - 1)]])
+
+
+def prediction_limit(scores: np.ndarray, mass: np.ndarray, share: float) -> float:
+    """The score that an image of a new object lies above with a probability of `share`, if scores are normal.
+
+    Student's limit for one new observation: Hahn and Meeker, "Statistical Intervals", 1991, chapter 4. Mean and
+    variance count every object once.
+
+    Args:
+      scores: float [N], of held-out images of at least two objects.
+      mass: float [N], see `masses`.
+      share: from 0 to 1.
+    """
+    from scipy.special import stdtrit
+
+    objects = float(mass.sum())
+    mean = float(np.average(scores, weights=mass))
+    variance = float(np.average(np.square(scores - mean), weights=mass)) * objects / (objects - 1)
+    return mean + float(stdtrit(objects - 1, 1 - share)) * math.sqrt(variance * (1 + 1 / objects))
+
+
+def limit(scores: np.ndarray, mass: np.ndarray, share: float = FALSE_ALARMS) -> float:
+    """The order statistic; of `few` objects the prediction limit. Arguments as theirs."""
+    return (prediction_limit if few(round(mass.sum()), share) else order_statistic)(scores, mass, share)
+
+
+def few(objects: int, share: float = FALSE_ALARMS) -> bool:
+    """Whether the order statistic of so many objects, three or more, is their highest score.
+
+    Of ten objects that stops 9 % of new ones, of five 17 %, and of thirty a single odd one hides every defect. The
+    prediction limit of 5 to 30 objects stopped 5 to 8 % of others in the mean of eight sets, and in none more than 10 %
+    (see docs/measured.md). Of two it lies eight standard deviations away.
+    """
+    return 3 <= objects < (objects_needed(share / 2) or 0)
 
 
 def objects_needed(share: float) -> int | None:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from mvtec_tf import conformal
 from mvtec_tf.data.protocol import Cut
 from mvtec_tf.data.record import TEST, Record
 from mvtec_tf.evaluation import shift
@@ -21,6 +22,9 @@ from mvtec_tf.features.recipe import FEW_LABELS, RECIPES
 RAISED = 2.0
 # Of the photographs without labels: half as many as may be.
 DEFECTIVE = 0.1
+# Objects that a threshold may have to rest on, and how.
+FEW = (5, 10, 20, 30)
+_CUTS = (conformal.order_statistic, conformal.prediction_limit)
 _METRICS = ("balanced_accuracy", "specificity", "recall")
 # Title -> what `figures` calls it; {} is "" or "raised ".
 _COLUMNS = {
@@ -98,6 +102,38 @@ class Draw:
         few = round(DEFECTIVE / (1 - DEFECTIVE) * len(good))
         chosen = np.random.default_rng(self.seed).permutation(defective)[:few]
         return self.scores[np.concatenate([good, chosen])]
+
+
+def of_few(scores: np.ndarray, objects: np.ndarray, draws: int = 400) -> dict[int, tuple[float, float]]:
+    """Specificity where a threshold rests on few held-out good objects, judged on the others.
+
+    Args:
+      scores: float [N], of held-out good images.
+      objects: int [N].
+      draws: of the few.
+
+    Returns:
+      Number of objects -> by the order statistic, by the prediction limit, each in the mean of the draws.
+    """
+    names, mass, rng = np.unique(objects), conformal.masses(objects), np.random.default_rng(0)
+    found = {}
+    for few in (few for few in FEW if few + 3 <= len(names)):
+        passed = []
+        for _ in range(draws):
+            known = np.isin(objects, rng.permutation(names)[:few])
+            cuts = [cut(scores[known], mass[known], conformal.FALSE_ALARMS) for cut in _CUTS]
+            passed.append([np.average(scores[~known] <= cut, weights=mass[~known]) for cut in cuts])
+        found[few] = tuple(np.mean(passed, axis=0).tolist())
+    return found
+
+
+def table_of_few(sets: Sequence[str], found: Sequence[Mapping[int, tuple[float, float]]]) -> str:
+    """Markdown of what `of_few` found of each set; the order statistic, then the prediction limit."""
+    lines = [f"| set | {' | '.join(f'{few} objects' for few in FEW)} |", "|" + "---|" * (len(FEW) + 1)]
+    for name, own in zip(sets, found, strict=True):
+        cells = [", ".join(f"{value:.3f}" for value in own[few]) if few in own else "-" for few in FEW]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def table(sets: Sequence[str], draws: Sequence[Sequence[Mapping[str, float]]], labelled: bool) -> str:

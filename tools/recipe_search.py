@@ -7,7 +7,7 @@ Features are written before, for each set by itself (a category folder or a list
 
 The evidences are fitted on train/good alone, once a set; labels come in with the ridge, draw by draw, protocol `clean`.
 The patch heads see the recipe's features too (448 px, brightness taken away, patches not averaged over neighbours).
-Two more tables say how well the recipe's thresholds keep what they promise (`kept_promises`).
+More tables say how well the recipe's thresholds keep what they promise (`kept_promises`).
 """
 
 import dataclasses
@@ -28,7 +28,7 @@ from mvtec_tf.errors import UsageError
 from mvtec_tf.features.store import FeatureStore
 from mvtec_tf.heads import join, residual
 from mvtec_tf.heads.distance import Mahalanobis
-from mvtec_tf.heads.evidence import Found
+from mvtec_tf.heads.evidence import Found, Unlike
 from mvtec_tf.heads.folds import inner_folds, objects_of
 from mvtec_tf.heads.frozen import FrozenFeatures
 from mvtec_tf.heads.fused import FOLDS, MOST, Like
@@ -248,9 +248,20 @@ def chosen_on_the_others(values: np.ndarray) -> np.ndarray:
     return others.argmax(axis=1)
 
 
+def held_out_scores(one: Set) -> np.ndarray:
+    """float64 [N] of the good training images, as the head holds them out: their scale too is set without the fold."""
+    good = one.found.select(one.train)
+    scores = np.empty(len(good.folds))
+    for fold in np.unique(good.folds):
+        held = good.folds == fold
+        scores[held] = Unlike.fit(good.select(~held)).scores(good.select(held))
+    return scores
+
+
 def promises(one: Set, budget: protocol.Budget, draws: int) -> list[dict[str, float]]:
     """What the recipe's thresholds come to, draw by draw, see `kept_promises.Draw`."""
     plain = unlike(one, evidence_of(one, NOW.power), NOW)
+    plain[one.train] = held_out_scores(one)
     labels = np.array([record.label for record in one.records])
     tests, train = np.flatnonzero(~one.train), np.flatnonzero(one.train)
     found = []
@@ -351,6 +362,7 @@ def main(asked: SearchSettings) -> None:
     sets: list[str] = []
     found: dict[str, list[dict[str, list[float]]]] = {"0": [], asked.label_budget: []}
     kept: dict[str, list[list[dict[str, float]]]] = {"0": [], asked.label_budget: []}
+    few: list[dict[int, tuple[float, float]]] = []
     for data_dir, features in zip(asked.data_dir, asked.features, strict=True):
         one = read_set(data_dir, features, folder)
         sets.append(f"{one.name} ({one.train.sum()} good, {len(one.records) - one.train.sum()} test)")
@@ -360,12 +372,14 @@ def main(asked: SearchSettings) -> None:
                 draws.setdefault(name, []).append(value)
             figures.append(draws)
             kept[budget].append(promises(one, protocol.parse_budget(budget), asked.draws))
+        few.append(kept_promises.of_few(held_out_scores(one), one.found.objects[one.train]))
         print(f"{sets[-1]}: done", flush=True)
     texts = []
     for budget, figures in found.items():
         words = "No labels" if budget == "0" else f"Labels: {budget}"
         texts.append(f"{words}, mean of {asked.draws} draws\n\n{table(sets, figures, asked.others, budget != '0')}")
         texts.append(f"{words}, thresholds\n\n{kept_promises.table(sets, kept[budget], budget != '0')}")
+    texts.append(f"Specificity of few good objects\n\n{kept_promises.table_of_few(sets, few)}")
     files.write_text(folder / "table.md", "\n\n".join(texts) + "\n")
     figures = {"sets": sets, "draws": asked.draws, "figures": found, "thresholds": kept}
     files.write_json(folder / "figures.json", figures)

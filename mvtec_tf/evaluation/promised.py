@@ -18,10 +18,12 @@ class Promise:
     Attributes:
       share: from 0 to 1.
       of_defective: whether defective objects are promised to be found; else good ones are promised to pass.
+      expects: whether of few good objects it is enough to expect that share, if scores scatter like a normal variable.
     """
 
     share: float
     of_defective: bool = False
+    expects: bool = False
 
     def cut(self, scores: np.ndarray, mass: np.ndarray) -> float:
         """The threshold; a score that reaches it is called defective.
@@ -32,7 +34,11 @@ class Promise:
         """
         if self.of_defective:
             return -conformal.order_statistic(-scores, mass, self.share)
-        return above(conformal.order_statistic(scores, mass, self.share))
+        return above((conformal.limit if self.expects else conformal.order_statistic)(scores, mass, self.share))
+
+    def expected(self, objects: int) -> bool:
+        """Whether of so many held-out objects the share is expected, not promised."""
+        return self.expects and conformal.few(objects, self.share)
 
     def kept(self, objects: int) -> bool:
         """Whether so many held-out objects are enough."""
@@ -48,6 +54,12 @@ class Promise:
         """
         of_objects = f" of {objects} objects, each counted once" if objects < images else ""
         those = f"{images} {self._kind} calibrate images{of_objects}"
+        if self.expected(objects):
+            return (
+                f"about {_percent(self.share)} of new good parts like these are expected to be stopped, if scores "
+                f"scatter like a normal variable: Student's prediction limit of the scores of {those} "
+                "(Hahn and Meeker 1991)"
+            )
         if self.kept(objects):
             return (
                 f"it promises to {self._wrong} at most {_percent(self.share)} of new {self._kind} parts like these: "
@@ -61,6 +73,12 @@ class Promise:
 
     def warning(self, objects: int) -> str:
         """Why it should not be relied on, "" if nothing speaks against it."""
+        if self.expected(objects):
+            return (
+                f"it rests on {objects} good objects, which is too few to promise {_percent(self.share)} false alarms "
+                "and to find defects as well: it is expected of scores that scatter like a normal variable; from "
+                f"{conformal.objects_needed(self.share / 2)} objects on it is promised"
+            )
         if not self.kept(objects):
             return (
                 f"it rests on {objects} {self._kind} objects, which is too few to promise {_percent(self.share)} "

@@ -26,6 +26,7 @@ TARGET_SPECIFICITY = "target_specificity"
 LEAST_COST = "least_cost"
 METHODS = (YOUDEN, SMOOTH_YOUDEN, BEST_F1, TARGET_RECALL, TARGET_SPECIFICITY, LEAST_COST)
 CONFORMAL = "conformal"
+LIMIT = "prediction_limit"
 GIVEN = "given"
 NONE = "none"
 
@@ -70,7 +71,7 @@ class Threshold:
 
     Attributes:
       value: a score that reaches it is called defective; None if there is no threshold.
-      method: one of `METHODS`, "conformal", "given" or "none".
+      method: one of `METHODS`, "conformal", "prediction_limit", "given" or "none".
       reason: in words, how it was chosen, or why there is none.
       images: how many calibrate rows it was chosen on.
       defects: how many of them are defective.
@@ -221,7 +222,8 @@ def choose_threshold(
 
     What is promised is promised of new objects, not counted among these images: both targets are conformal order
     statistics (see `conformal`), in which every object counts once. Where there are too few objects for it, the
-    highest good or lowest defective score is taken, and the reason says what that promises.
+    highest good or lowest defective score is taken, and the reason says what that promises. Where nobody named a target
+    the few are not asked for a promise, but for what is expected: see `conformal.limit`.
 
     Args:
       labels: [N] of 0 and 1.
@@ -254,8 +256,9 @@ def choose_threshold(
     reason = promise.in_words(len(order), count)
     if not defects and rule.method not in (YOUDEN, SMOOTH_YOUDEN, TARGET_SPECIFICITY):
         reason += f"; without a defective one {rule.method} cannot be had"
-    method = rule.method if defects or rule.method == TARGET_SPECIFICITY else CONFORMAL
-    stops = None if promise.of_defective else conformal.promised(count, promise.share)
+    expected = promise.expected(count)
+    method = rule.method if defects or rule.method == TARGET_SPECIFICITY else LIMIT if expected else CONFORMAL
+    stops = None if promise.of_defective or expected else conformal.promised(count, promise.share)
     return Threshold(value, method, reason, images, defects, promised=stops)
 
 
@@ -342,7 +345,9 @@ def _promise(rule: Rule, labelled: bool) -> Promise | None:
         return None
     if labelled and rule.method == TARGET_RECALL:
         return Promise(1 - rule.target, of_defective=True)
-    return Promise(1 - rule.target if rule.method == TARGET_SPECIFICITY else conformal.FALSE_ALARMS)
+    if rule.method == TARGET_SPECIFICITY:
+        return Promise(1 - rule.target)
+    return Promise(conformal.FALSE_ALARMS, expects=True)
 
 
 def _in_words(rule: Rule, costs: Costs) -> str:

@@ -104,7 +104,7 @@ class Head(Scored, ClassifierMixin, BaseEstimator):
 
     def predict(self, features: Any) -> np.ndarray:
         """Calls, int [N], 1 = defective: at a probability of one half where the head was fitted on both classes, else
-        above the score that 95 % of new good objects are promised to stay below (see `conformal`)."""
+        above the score that 95 % of new good objects are to stay below (see `conformal.limit`)."""
         calibration = self._calibration()
         if calibration.platt is not None:
             return (self.predict_proba(features)[:, 1] >= 0.5).astype(int)
@@ -157,7 +157,7 @@ class _Calibration:
         good = labels == 0
         if not good.any():
             raise UserError("No good image could be held out to set a threshold by: there are too few objects.")
-        threshold = conformal.order_statistic(scores[good], conformal.masses(objects[good]), conformal.FALSE_ALARMS)
+        threshold = conformal.limit(scores[good], conformal.masses(objects[good]))
         platt = fit_platt(scores, labels) if labels.any() else None
         return cls(platt, threshold)
 

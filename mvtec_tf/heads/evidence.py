@@ -71,8 +71,8 @@ class Found:
         return [residual.usual_at_place(value, power) for value in self.patches]
 
     def evidence(self, usual: Sequence[np.ndarray]) -> np.ndarray:
-        """float64 [N, J]: the distance, and the worst patches of each kind of deviation, set against what is usual, float32
-        [h, w] or [N, h, w] each."""
+        """float64 [N, J]: the distance, and the worst patches of each kind of deviation, less what is usual,
+        float32 [h, w] or [N, h, w]."""
         worst = [residual.worst_patches(found - here).numpy() for found, here in zip(self.patches, usual, strict=True)]
         return np.stack([self.distance, *worst], axis=1).astype(np.float64)
 

@@ -116,12 +116,15 @@ def _rows(good, defective=(), group=None):
     )
 
 
+PROMISED = Rule("target_specificity", target=0.95)
+
+
 def _chosen(table, rule=None):
     return choose(table, ("cap",), rule or Rule(), Costs(), Bootstrap(50)).whole
 
 
 def test_a_table_s_groups_count_once_and_the_words_say_so():
-    chosen = _chosen(_rows(np.arange(40.0), group=lambda i: f"part {i // 4}"))
+    chosen = _chosen(_rows(np.arange(40.0), group=lambda i: f"part {i // 4}"), PROMISED)
     assert "40 good calibrate images of 10 objects, each counted once" in chosen.reason
     assert chosen.promised == pytest.approx(1 / 11)
     assert "10 good objects, which is too few to promise 5 % false alarms" in chosen.warning
@@ -129,12 +132,12 @@ def test_a_table_s_groups_count_once_and_the_words_say_so():
 
 
 def test_the_promise_its_source_and_the_uncertainty_of_few_objects_are_said():
-    chosen = _chosen(_rows(np.arange(25.0)))
+    chosen = _chosen(_rows(np.arange(25.0)), PROMISED)
     assert chosen.reason.startswith("it promises to stop at most 5 % of new good parts like these")
     assert "Vovk et al. 2005; Lei et al. 2018" in chosen.reason
     assert "may be up to" in chosen.warning
-    assert _chosen(_rows(np.arange(30.0))).warning == ""
-    assert chosen.as_json()["promised"] == 0.05
+    assert _chosen(_rows(np.arange(39.0))).warning == ""
+    assert chosen.as_json()["promised"] == pytest.approx(0.05)
 
 
 @pytest.mark.parametrize("target", [0.9, 0.95])
@@ -148,6 +151,37 @@ def test_a_wanted_share_is_promised_of_new_objects_of_its_kind_also_with_labels(
     # Of 40 defective objects the floor(41 (1 - target))-th lowest is still found.
     assert found.value == defective[int(np.floor(41 * (1 - target) + 1e-9)) - 1]
     assert (found.promised, "miss at most" in found.reason) == (None, True)
+
+
+def _limit(draws):
+    """float [D, N] -> [D], the limit of the definition."""
+    count = draws.shape[1]
+    spread = draws.std(axis=1, ddof=1) * np.sqrt(1 + 1 / count)
+    return draws.mean(axis=1) + stats.t(count - 1).ppf(0.95) * spread
+
+
+@pytest.mark.parametrize("count", [3, 10, 38])
+def test_few_good_objects_without_a_target_have_the_limit_of_what_is_expected(count):
+    draws = np.random.default_rng(count).normal(size=(20000, count + 1))
+    held_out, new = draws[:, :-1], draws[:, -1]
+    assert np.mean(new > _limit(held_out)) == pytest.approx(0.05, abs=0.006)
+    found = _good(held_out[0])
+    assert found.value == pytest.approx(_limit(held_out[:1])[0])
+    assert (found.method, found.promised) == ("prediction_limit", None)
+    # Each object counts once, however often it was photographed.
+    objects = np.repeat(np.arange(count), 1 + np.arange(count))
+    assert _good(held_out[0][objects], objects=objects).value == pytest.approx(found.value)
+
+
+def test_one_odd_good_part_of_thirty_does_not_hide_every_defect_and_of_39_parts_all_is_promised():
+    scores = np.append(np.random.default_rng(0).normal(size=30), 9.0)
+    found = _chosen(_rows(scores))
+    assert scores[:-1].max() < found.value < 5
+    assert found.reason.startswith("about 5 % of new good parts like these are expected to be stopped")
+    assert "31 good objects, which is too few to promise 5 %" in found.warning
+    assert "from 39 objects on" in found.warning
+    assert _chosen(_rows(scores), PROMISED).value > 9
+    assert _good(np.arange(39.0)).method == "conformal"
 
 
 def test_every_share_promised_of_all_objects_is_said_to_be_out_of_reach():

@@ -168,7 +168,7 @@ def _pretrained(count, others):
 
 def test_good_images_that_the_encoder_was_pretrained_on_are_left_out_where_enough_others_are_held_out():
     threshold = assess(_pretrained(40, 19), bootstrap=QUICK).threshold.whole
-    assert (threshold.images, threshold.promised) == (19, 0.05)
+    assert (threshold.images, threshold.method) == (19, "prediction_limit")
     assert "40 good images that the encoder was pretrained on were left out" in threshold.reason
 
 

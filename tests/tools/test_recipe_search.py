@@ -52,6 +52,18 @@ def test_the_table_names_what_was_chosen_and_ends_with_the_mean():
 
 
 
+def test_of_few_objects_the_order_statistic_stops_what_it_says_and_the_limit_what_is_expected():
+    objects = np.repeat(np.arange(300), 2)
+    scores = np.random.default_rng(0).normal(size=300)[objects]
+    found = kept_promises.of_few(scores, objects)
+    for few, (order, limit) in found.items():
+        assert order == pytest.approx(1 - 1 / (few + 1), abs=0.02)
+        assert limit == pytest.approx(0.95, abs=0.02)
+    text = kept_promises.table_of_few(["a", "b"], [found, {}])
+    assert "| b | - | - | - | - |" in text
+    assert f"{found[5][0]:.3f}, {found[5][1]:.3f}" in text
+
+
 def _draw(rng, moved, labelled):
     """60 good training images; 40 good and 30 defective test images, `moved` standard deviations up, half evaluated."""
     names = [("train", "good")] * 60 + [("test", "good")] * 40 + [("test", "chip")] * 30
