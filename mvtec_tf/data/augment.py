@@ -52,20 +52,20 @@ def augment_classifier(images: tf.Tensor, seeds: tf.Tensor, config: ClassifierAu
       uint8 [B, S, S, 3].
     """
     images = _checked(images)
-    draws = tf.unstack(_uniform(seeds, stream=0, count=11), axis=1)
+    draws = tf.unstack(uniform(seeds, stream=0, count=11), axis=1)
     horizontal, vertical, rotated, angle, jittered, *factors, blurred, width = draws
-    images = _where(horizontal < config.horizontal_flip, tf.image.flip_left_right, images)
-    images = _where(vertical < config.vertical_flip, tf.image.flip_up_down, images)
+    images = change_where(horizontal < config.horizontal_flip, tf.image.flip_left_right, images)
+    images = change_where(vertical < config.vertical_flip, tf.image.flip_up_down, images)
     radians = _spread(angle, math.radians(config.rotation_degrees))
-    images = _where(rotated < config.rotation_probability, rotate, images, radians)
-    images = _where(jittered < config.jitter_probability, jitter, images, *_jitter_factors(factors, config))
+    images = change_where(rotated < config.rotation_probability, rotate, images, radians)
+    images = change_where(jittered < config.jitter_probability, jitter, images, *_jitter_factors(factors, config))
     widths = (config.blur_kernel_max - config.blur_kernel_min) // 2 + 1
     half_width = tf.floor(width * widths) + (config.blur_kernel_min - 1) / 2
     # A kernel's usual standard deviation when only its width is given (OpenCV, getGaussianKernel).
     sigma = 0.3 * (half_width - 1.0) + 0.8
     largest = (config.blur_kernel_max - 1) / 2
     blur_drawn = functools.partial(blur, largest_half_width=largest)
-    return _where(blurred < config.blur_probability, blur_drawn, images, sigma, half_width)
+    return change_where(blurred < config.blur_probability, blur_drawn, images, sigma, half_width)
 
 
 def two_views(images: tf.Tensor, seeds: tf.Tensor, config: ContrastiveAugmentation) -> tuple[tf.Tensor, tf.Tensor]:
@@ -84,18 +84,18 @@ def two_views(images: tf.Tensor, seeds: tf.Tensor, config: ContrastiveAugmentati
 
 
 def _view(images: tf.Tensor, seeds: tf.Tensor, stream: int, config: ContrastiveAugmentation) -> tf.Tensor:
-    draws = _uniform(seeds, stream=stream, count=9 + 4 * _CROP_ATTEMPTS)
+    draws = uniform(seeds, stream=stream, count=9 + 4 * _CROP_ATTEMPTS)
     flipped, jittered, *factors, grey, blurred, width = tf.unstack(draws[:, :9], axis=1)
     draw_box = functools.partial(crop_box, area_min=config.crop_area_min, aspect_max=config.crop_aspect_max)
     images = crop(images, tf.map_fn(draw_box, draws[:, 9:]))
-    images = _where(flipped < config.horizontal_flip, tf.image.flip_left_right, images)
-    images = _where(jittered < config.jitter_probability, jitter, images, *_jitter_factors(factors, config))
-    images = _where(grey < config.grey_probability, to_grey, images)
+    images = change_where(flipped < config.horizontal_flip, tf.image.flip_left_right, images)
+    images = change_where(jittered < config.jitter_probability, jitter, images, *_jitter_factors(factors, config))
+    images = change_where(grey < config.grey_probability, to_grey, images)
     sigma = config.blur_sigma_min + (config.blur_sigma_max - config.blur_sigma_min) * width
     # Three standard deviations hold 99.7 % of the Gaussian.
     largest = max(1.0, 3.0 * config.blur_sigma_max)
     blur_drawn = functools.partial(blur, largest_half_width=largest)
-    return _where(blurred < config.blur_probability, blur_drawn, images, sigma, tf.fill(tf.shape(sigma), largest))
+    return change_where(blurred < config.blur_probability, blur_drawn, images, sigma, tf.fill(tf.shape(sigma), largest))
 
 
 def rotate(images: tf.Tensor, radians: tf.Tensor) -> tf.Tensor:
@@ -221,7 +221,7 @@ def crop_box(uniform: tf.Tensor, area_min: float, aspect_max: float) -> tf.Tenso
     return tf.where(tf.reduce_any(fits), boxes[tf.argmax(tf.cast(fits, tf.int32))], [0.0, 0.0, 1.0, 1.0])
 
 
-def _uniform(seeds: tf.Tensor, stream: int, count: int) -> tf.Tensor:
+def uniform(seeds: tf.Tensor, stream: int, count: int) -> tf.Tensor:
     """float32 [B, count] in [0, 1); row i depends on seeds[i] and `stream` alone."""
 
     def draw(seed: tf.Tensor) -> tf.Tensor:
@@ -242,7 +242,9 @@ def _jitter_factors(uniform: list[tf.Tensor], config: Augmentation) -> list[tf.T
     return [1.0 + _spread(draw, strength) for draw, strength in pairs] + [_spread(hue, config.hue)]
 
 
-def _where(chosen: tf.Tensor, change: Callable[..., tf.Tensor], images: tf.Tensor, *parameters: tf.Tensor) -> tf.Tensor:
+def change_where(
+    chosen: tf.Tensor, change: Callable[..., tf.Tensor], images: tf.Tensor, *parameters: tf.Tensor
+) -> tf.Tensor:
     """Changes the chosen images only: the others keep every bit and cost no time."""
     rows = tf.where(chosen)
 

@@ -184,24 +184,33 @@ def one_class(records: Sequence[Record]) -> Cut:
     return _checked(records, [], [record for record in records if record.split == "test"])
 
 
-def hold_out(records: Sequence[Record], share: float, seed: int) -> tuple[list[Record], list[Record]]:
+def hold_out(
+    records: Sequence[Record], share: float, seed: int, needed: frozenset[int] = frozenset((0, 1))
+) -> tuple[list[Record], list[Record]]:
     """Cuts whole groups into (kept, held out), stratified by category and defect type.
 
     Every stratum of at least two groups gives at least one to each side, so that a rare defect type
     is both learned and watched. Where so few are labelled that no type has two groups, the strata
     are category and label.
 
+    Args:
+      records: images of one or more categories.
+      share: share of the groups that is held out.
+      seed: random seed of the cut.
+      needed: labels that must be on both sides.
+
     Raises:
-      UserError: a class has fewer than two groups, so that it cannot be on both sides.
+      UserError: a needed class has fewer than two groups, so that it cannot be on both sides.
     """
     for by_defect in (True, False):
         kept, held = _hold_out(records, share, seed, by_defect)
-        if {record.label for record in kept} == {record.label for record in held} == {0, 1}:
+        if needed <= {record.label for record in kept} & {record.label for record in held}:
             return kept, held
     counts = [len({record.group for record in records if record.label == label}) for label in (0, 1)]
     raise UserError(
         f"Images to fit and images to stop early need good and defective ones each; found {counts[0]} good and "
-        f"{counts[1]} defective objects in all. Raise `label_budget`."
+        f"{counts[1]} defective objects in all. Raise `label_budget`, or train on drawn defects "
+        "(`synthetic_defects`=0.5)."
     )
 
 

@@ -52,7 +52,9 @@ class Parts:
         )
 
 
-def clean_parts(records: Sequence[Record], budget: float | None, validation_share: float, seed: int) -> Parts:
+def clean_parts(
+    records: Sequence[Record], budget: float | None, validation_share: float, seed: int, synthetic: bool
+) -> Parts:
     """The protocol `clean`: early stopping and the threshold pay their labels from the budget.
 
     Args:
@@ -60,15 +62,19 @@ def clean_parts(records: Sequence[Record], budget: float | None, validation_shar
       budget: see `protocol.clean`.
       validation_share: of the labelled images and of train/good, kept for early stopping.
       seed: of all draws.
+      synthetic: whether defects are drawn too, so that no real one is needed.
     """
     cut = protocol.clean(records, budget, seed)
-    fit, calibrate = protocol.hold_out(cut.labelled + cut.train_good, validation_share, seed)
+    needed = frozenset((0,) if synthetic else (0, 1))
+    fit, calibrate = protocol.hold_out(cut.labelled + cut.train_good, validation_share, seed, needed)
     defects = sum(record.label for record in cut.labelled)
     note = (
         f"{len(cut.labelled)} test images were labelled, {defects} of them defective; with {len(cut.train_good)} good "
         f"training images they were used for fitting, early stopping and the threshold. {len(cut.evaluate)} other "
         "test images were evaluated."
     )
+    if synthetic:
+        note += " Good images with drawn defects were fitted as defective ones."
     return Parts(fit, calibrate, list(cut.evaluate), list(cut.labelled), None, note)
 
 
@@ -101,7 +107,8 @@ def train_classifier(said: TrainClassifierSettings) -> RunDirectory:
     if settings.is_study:
         parts = parts_of_the_study(records, settings.seed, settings.allow_leak)
     else:
-        parts = clean_parts(records, budget, settings.validation_share, settings.seed)
+        synthetic = settings.synthetic_defects > 0
+        parts = clean_parts(records, budget, settings.validation_share, settings.seed, synthetic)
     with opening.opened("train_cnn", settings, records, skipped) as run:
         if not run.finished:
             _train_and_judge(run, settings, store, parts)

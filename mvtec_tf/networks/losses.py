@@ -66,11 +66,12 @@ class WeightedCrossEntropy(keras.losses.Loss):
         return {"class_weights": self.class_weights, "from_logits": self.from_logits, "name": self.name}
 
 
-def balanced_class_weights(labels: Sequence[int] | np.ndarray) -> np.ndarray:
+def balanced_class_weights(labels: Sequence[int] | np.ndarray, turned: float = 0.0) -> np.ndarray:
     """Weights under which both classes count the same: n / (2 n_c), as scikit-learn's "balanced".
 
     Args:
       labels: integers [n], 0 (good) or 1 (defective).
+      turned: share of the good ones that are made defective before they are shown.
 
     Returns:
       float64 [2].
@@ -82,9 +83,10 @@ def balanced_class_weights(labels: Sequence[int] | np.ndarray) -> np.ndarray:
     counts = np.array([np.count_nonzero(labels == label) for label in range(_CLASSES)])
     if counts.sum() != labels.size:
         raise ValueError(f"labels must be 0 or 1. Received: {np.unique(labels)}")
-    if not counts.all():
+    shown = counts + counts[0] * turned * np.array([-1, 1])
+    if not shown.all():
         raise UserError(
             f"The images to fit on have {counts[0]} good and {counts[1]} defective labels; expected both kinds. "
             "Give a larger label budget or another seed, or check the data folder."
         )
-    return labels.size / (_CLASSES * counts)
+    return labels.size / (_CLASSES * shown)

@@ -61,6 +61,8 @@ class SupervisedSettings(TrainingSettings):
       patience: epochs without a better validation F1 before the run stops.
       learning_rate: peak of the one-cycle schedule, which starts at a 25th of it.
       balanced_sampling: draw good and defective equally often, with an unweighted loss.
+      synthetic_defects: probability of a good training image to get a drawn defect, each time it is shown, and to count
+        as defective; with some, no real defect is needed.
       augmentation: strengths of the augmentations.
     """
 
@@ -69,6 +71,7 @@ class SupervisedSettings(TrainingSettings):
     patience: int = dataclasses.field(default=5, metadata=_ABOVE_ZERO)
     learning_rate: float = dataclasses.field(default=1e-3, metadata=_ABOVE_ZERO)
     balanced_sampling: bool = False
+    synthetic_defects: float = dataclasses.field(default=0.0, metadata={"least": 0, "most": 0.9})
     augmentation: ClassifierAugmentation = dataclasses.field(default_factory=ClassifierAugmentation)
 
 

@@ -6,7 +6,7 @@ import functools
 import numpy as np
 import tensorflow as tf
 
-from mvtec_tf.data import augment, input_pipeline
+from mvtec_tf.data import augment, input_pipeline, synthetic
 from mvtec_tf.keras_settings import keras
 from mvtec_tf.networks.backbone import Backbone, build_backbone, freeze_up_to
 from mvtec_tf.networks.classifier import build_classifier
@@ -48,7 +48,7 @@ def train_classifier(
         loop.log_images(run, {"augmented_training_batch": augmented.numpy(), "training_images": images[:16]})
     best_file = run.checkpoints / "best.weights.h5"
     best = KeepBest(best_file, network, settings.patience)
-    watch = ValidationMetrics(*validation, weights, settings.batch_size)
+    watch = ValidationMetrics(*_with_defects(*validation, settings), weights, settings.batch_size)
     history = loop.run_epochs(run, model, network, of_run, settings, steps, [watch, best])
     run.note(history=history, best_epoch=best.best_epoch)
     network.load_weights(best_file)
@@ -96,6 +96,8 @@ def batches(
     """Augmented batches from a step of an epoch to the end of the run, see `input_pipeline.training_batches`."""
 
     def transform(batch: tf.Tensor, batch_labels: tf.Tensor, seeds: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        if settings.synthetic_defects:
+            batch, batch_labels = synthetic.on_some(batch, batch_labels, seeds, settings.synthetic_defects)
         return augment.augment_classifier(batch, seeds, settings.augmentation), batch_labels
 
     return input_pipeline.training_batches(
@@ -112,4 +114,16 @@ def batches(
 
 
 def _class_weights(labels: np.ndarray, settings: SupervisedSettings) -> np.ndarray:
-    return np.ones(2) if settings.balanced_sampling else balanced_class_weights(labels)
+    return np.ones(2) if settings.balanced_sampling else balanced_class_weights(labels, settings.synthetic_defects)
+
+
+def _with_defects(
+    images: np.ndarray, labels: np.ndarray, settings: SupervisedSettings
+) -> tuple[np.ndarray, np.ndarray]:
+    """Validation images and labels; where none is defective, with a drawn defect on a copy of each."""
+    if labels.any() or not settings.synthetic_defects:
+        return images, labels
+    seeds = np.stack([np.arange(len(images)), np.full(len(images), settings.seed)], axis=1)
+    drawn, _ = tf.function(synthetic.with_defects)(tf.constant(images), tf.constant(seeds))
+    print(f"No validation image is defective: training stops by a drawn defect on each of {len(images)}.", flush=True)
+    return np.concatenate([images, drawn]), np.concatenate([labels, np.ones_like(labels)])

@@ -1,0 +1,129 @@
+"""Drawn defects: where they lie, what they leave alone, and that a seed says all of it."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from mvtec_tf.data import synthetic
+from tests.support.in_process import run_in_process
+
+SIDE, COUNT = 64, 8
+
+
+@pytest.fixture(scope="module")
+def textures():
+    return np.random.default_rng(0).integers(0, 256, (COUNT, SIDE, SIDE, 3)).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def seeds():
+    return np.stack([np.arange(COUNT), np.full(COUNT, 3)], axis=1)
+
+
+@pytest.fixture(scope="module")
+def drawn(textures, seeds):
+    """kind -> (images, masks)."""
+    draw = tf.function(synthetic.with_defects)
+    return {kind: [one.numpy() for one in draw(textures, seeds, (kind,))] for kind in synthetic.KINDS}
+
+
+@pytest.mark.parametrize("kind", synthetic.KINDS)
+def test_a_defect_is_there_and_the_rest_keeps_every_bit(textures, drawn, kind):
+    images, masks = drawn[kind]
+    assert images.dtype == np.uint8
+    for before, after, mask in zip(textures, images, masks, strict=True):
+        assert mask.any()
+        np.testing.assert_array_equal(before[~mask], after[~mask])
+        assert (before[mask] != after[mask]).any()
+
+
+def test_cuts_scars_and_blobs_have_the_papers_sizes(drawn):
+    shares = {kind: masks.mean(axis=(1, 2)) for kind, (_, masks) in drawn.items()}
+    # A cut at the edge of the image lies partly outside; pixels are whole.
+    assert shares["cutpaste"].max() <= 0.17
+    assert np.median(shares["cutpaste"]) > 0.02
+    # 2 x 10 to 16 x 25 pixels of 256 x 256.
+    assert shares["scar"].max() <= 2 * 16 * 25 / 256**2
+    assert shares["perlin"].min() >= 0.005 * 0.9
+    assert shares["perlin"].max() <= 0.1 * 1.1
+
+
+def test_one_seed_gives_the_same_pixels_in_another_batch(textures, seeds):
+    whole = synthetic.with_defects(tf.constant(textures), tf.constant(seeds))
+    draw = tf.function(synthetic.with_defects)
+    part = draw(tf.constant(textures[3:5]), tf.constant(seeds[3:5]))
+    for one, other in zip(whole, part, strict=True):
+        np.testing.assert_array_equal(one[3:5], other)
+    other = draw(tf.constant(textures[3:5]), tf.constant(seeds[4:6]))
+    assert (other[1].numpy() != part[1].numpy()).any()
+
+
+def test_a_part_before_a_uniform_background_is_where_defects_lie(seeds):
+    rng = np.random.default_rng(1)
+    part = np.zeros((SIDE, SIDE), bool)
+    part[20:50, 15:40] = True
+    images = np.where(part[..., None], rng.integers(0, 100, (COUNT, SIDE, SIDE, 3)), 230).astype(np.uint8)
+    np.testing.assert_array_equal(synthetic.foreground(tf.constant(images[0])).numpy(), part)
+    for kind in synthetic.KINDS:
+        _, masks = synthetic.with_defects(tf.constant(images), tf.constant(seeds), (kind,))
+        assert not (masks.numpy() & ~part).any()
+
+
+SLOPE = np.arange(SIDE * SIDE * 3).reshape(SIDE, SIDE, 3) % 256
+
+
+@pytest.mark.parametrize("image", [np.full((SIDE, SIDE, 3), 90), SLOPE])
+def test_without_a_part_before_a_background_all_of_the_image_is_part(image):
+    assert synthetic.foreground(tf.constant(image.astype(np.uint8))).numpy().all()
+
+
+def test_perlins_noise_is_that_of_a_loop_over_pixels():
+    cells, seed = np.array([4, 2]), np.array([5, 6])
+    noise = synthetic._perlin(SIDE, tf.constant(cells, tf.float32), tf.constant(seed)).numpy()
+    own = tf.random.experimental.stateless_fold_in(seed, tf.constant(synthetic._STREAM, tf.int64), alg="philox")
+    side = 2**synthetic._CELLS + 1
+    angles = 2 * np.pi * tf.random.stateless_uniform((side, side), own, alg="philox").numpy()
+
+    def fade(t):
+        return 6 * t**5 - 15 * t**4 + 10 * t**3
+
+    for row, column in [(0, 0), (16, 32), (3, 5), (40, 63), (63, 1)]:
+        y, x = row * cells[0] / SIDE, column * cells[1] / SIDE
+        top, left = int(y), int(x)
+        value = 0.0
+        for down in (0, 1):
+            for right in (0, 1):
+                angle = angles[top + down, left + right]
+                dot = np.sin(angle) * (y - top - down) + np.cos(angle) * (x - left - right)
+                weights = [fade(t) if far else 1 - fade(t) for t, far in ((y - top, down), (x - left, right))]
+                value += weights[0] * weights[1] * dot
+        assert noise[row, column] == pytest.approx(value, abs=1e-5)
+    # The papers' noise is zero on its lattice.
+    np.testing.assert_allclose(noise[::16, ::32], 0.0, atol=1e-6)
+
+
+def test_only_good_images_get_one_and_then_count_as_defective(textures):
+    count = 100
+    images = tf.constant(np.repeat(textures[:1], count, axis=0))
+    labels = tf.constant(np.arange(count) % 2)
+    seeds = tf.constant(np.stack([np.arange(count), np.zeros(count)], axis=1).astype(np.int64))
+    changed, after = tf.function(synthetic.on_some)(images, labels, seeds, 0.3)
+    touched = (changed.numpy() != images.numpy()).any(axis=(1, 2, 3))
+    np.testing.assert_array_equal(touched, after.numpy() != labels.numpy())
+    assert not touched[labels.numpy() == 1].any()
+    assert touched[labels.numpy() == 0].mean() == pytest.approx(0.3, abs=0.15)
+
+
+@pytest.mark.slow
+def test_the_network_is_trained_without_any_real_defect(toy, tmp_path):
+    asked = (
+        f"--data_dir={toy}", "--categories=flange", "--backbone=resnet10", "--weights=none", "--image_size=32",
+        "--epochs=1", "--batch_size=8", "--label_budget=0",
+    )
+    refused = run_in_process("train_cnn", *asked, f"--run_dir={tmp_path / 'without'}", check=False)
+    assert refused.returncode == 1
+    assert "`--synthetic_defects`=0.5" in refused.stderr.replace("--synthetic_defects=", "`--synthetic_defects`=")
+    done = run_in_process("train_cnn", *asked, f"--run_dir={tmp_path / 'run'}", "--synthetic_defects=0.5")
+    assert "No validation image is defective" in done.stdout
+    report = (tmp_path / "run" / "report.html").read_text()
+    assert "Good images with drawn defects were fitted as defective ones." in report
