@@ -118,7 +118,9 @@ def test_a_run_that_is_none_cannot_be_exported(tmp_path):
 
 
 def test_a_flagfile_sets_flags_and_the_command_line_overrides_it(toy, tmp_path):
-    (tmp_path / "my.flags").write_text(f"--data_dir={toy}\n--features=mean_brightness\n--image_size=32\n--seed=3\n")
+    (tmp_path / "my.flags").write_text(
+        f"--data_dir={toy / 'flange'}\n--features=mean_brightness\n--image_size=32\n--seed=3\n"
+    )
     run_dir = tmp_path / "run"
     run_binary("fit_baseline", f"--flagfile={tmp_path / 'my.flags'}", "--seed=4", f"--run_dir={run_dir}")
     written = (run_dir / "flags.txt").read_text()

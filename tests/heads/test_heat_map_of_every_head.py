@@ -14,7 +14,7 @@ from mvtec_tf.graphs import heat_maps, saved_model
 from mvtec_tf.heads.settings import HEADS, SCORE_UNITS
 from tests.conftest import run_binary
 
-PROBE = ("fit_probe", "--weights=none", "--backbone=resnet10", "--image_size=32", "--label_budget=0.25")
+PROBE = ("fit_probe", "--label_budget=0.25")
 
 
 @pytest.fixture(scope="module")
@@ -41,11 +41,12 @@ def wide(toy, tmp_path_factory):
         pytest.param((*PROBE, "--task=defect_type"), marks=pytest.mark.slow),
         pytest.param(("fit_baseline", "--image_size=32"), marks=pytest.mark.slow),
     ],
-    ids=lambda flags: " ".join(flags[1:] if flags[0] == "fit_baseline" else flags[5:]),
+    ids=lambda flags: " ".join(flags[1:] if flags[0] == "fit_baseline" else flags[2:]),
 )
-def test_every_run_shows_its_mistakes_with_their_maps_and_can_be_explained(flags, wide, tmp_path):
+def test_every_run_shows_its_mistakes_with_their_maps_and_can_be_explained(flags, wide, small_encoder, tmp_path):
     run = tmp_path / "run"
-    run_binary(*flags, f"--data_dir={wide}", f"--run_dir={run}")
+    encoder = [] if flags[0] == "fit_baseline" else [f"--encoder={small_encoder}"]
+    run_binary(*flags, *encoder, f"--data_dir={wide}", f"--run_dir={run}")
     evaluate = table.read_predictions(run / "predictions.csv").part("evaluate")
     document = json.loads((run / "metrics.json").read_text())
     mistakes = sum(document["mistakes"][kind]["count"] for kind in ("misses", "false_alarms"))
@@ -81,7 +82,8 @@ def test_every_run_shows_its_mistakes_with_their_maps_and_can_be_explained(flags
 
 def test_a_network_that_has_no_gradient_there_is_refused_with_the_method_that_works(wide, tmp_path):
     run = tmp_path / "run"
-    run_binary(*PROBE, "--head=logistic", "--pooling=mean,gem8", f"--data_dir={wide}", f"--run_dir={run}")
+    network = ("--weights=none", "--backbone=resnet10", "--image_size=32", "--head=logistic", "--pooling=mean,gem8")
+    run_binary(*PROBE, *network, f"--data_dir={wide}", f"--run_dir={run}")
     done = run_binary("explain", f"--run={run}", f"--data_dir={wide}", "--method=gradcam", check=False)
     assert done.returncode == 1
     assert "Use --method=exported." in done.stderr
@@ -100,9 +102,9 @@ def test_every_head_names_the_unit_of_its_score_once_and_the_documentation_uses_
 
 
 @pytest.mark.slow
-def test_diagram_card_report_and_record_of_a_run_say_the_same_unit(wide, tmp_path):
+def test_diagram_card_report_and_record_of_a_run_say_the_same_unit(wide, small_encoder, tmp_path):
     run = tmp_path / "run"
-    run_binary(*PROBE, "--head=fused", f"--data_dir={wide}", f"--run_dir={run}")
+    run_binary(*PROBE, f"--encoder={small_encoder}", "--head=fused", f"--data_dir={wide}", f"--run_dir={run}")
     run_binary("export", f"--run={run}", "--name=m", f"--saved_models={tmp_path / 'models'}")
     unit = SCORE_UNITS["fused"]
     assert json.loads((run / "run.json").read_text())["score_unit"] == unit

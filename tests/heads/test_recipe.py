@@ -112,10 +112,10 @@ def test_the_recipes_features_are_those_that_its_flags_ask_for():
 
 
 @pytest.mark.slow
-def test_a_run_by_the_recipe_is_repeated_by_its_flagfile(toy, tmp_path):
+def test_a_run_by_the_recipe_is_repeated_by_its_flagfile(toy, small_encoder, tmp_path):
     """Stored features, and the flags.txt of a run on them."""
     store, run = tmp_path / "features", tmp_path / "run"
-    encoder = ("--backbone=resnet10", "--weights=none", f"--data_dir={toy}", "--categories=flange")
+    encoder = (f"--encoder={small_encoder}", f"--data_dir={toy}", "--categories=flange")
     run_binary("extract_features", *encoder, "--recipe=auto", f"--out={store}")
     assert json.loads((store / "features.json").read_text())["key"]["pooling"] == list(RECIPE.pooling)
     data = (f"--data_dir={toy}", "--categories=flange", f"--features={store}", "--label_budget=0.25")

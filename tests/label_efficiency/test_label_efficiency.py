@@ -62,9 +62,7 @@ def test_a_cell_has_the_figures_of_fit_probe_with_its_seed_budget_head_features_
     run_binary("fit_probe", data, *source, *asked, f"--run_dir={tmp_path / 'probe'}")
     judged = json.loads((tmp_path / "probe" / "metrics.json").read_text())
     (cell,) = [
-        cell
-        for cell in _cells(run_dir)
-        if (cell["head"], cell["budget"], cell["seed"]) == ("few_labels", "0.25", "1")
+        cell for cell in _cells(run_dir) if (cell["head"], cell["budget"], cell["seed"]) == ("few_labels", "0.25", "1")
     ]
     for name in ("roc_auc", "pr_auc", "balanced_accuracy", "f1", "recall", "specificity"):
         assert float(cell[name]) == judged["overall"][name]["value"], name
@@ -133,8 +131,9 @@ def test_an_encoder_that_is_none_is_named(toy, tmp_path):
 
 @pytest.mark.slow
 def test_few_good_images_are_measured_and_a_single_one_only_ranks(flags, tmp_path):
-    asked = ("--heads=patchcore", "--budgets=0.25", "--seeds=2", "--recipe_image_size=64", "--good_budgets=1,4,all")
-    printed = run_binary("label_efficiency", flags[1][0], f"--run_dir={tmp_path / 'run'}", *FEATURES, *asked).stdout
+    asked = ("--heads=patchcore", "--budgets=0.25", "--seeds=2", "--recipe_image_size=32", "--good_budgets=1,4,all")
+    features = (*FEATURES[:2], "--image_size=32")
+    printed = run_binary("label_efficiency", flags[1][0], f"--run_dir={tmp_path / 'run'}", *features, *asked).stdout
     cells = {(cell["head"], cell["budget"], cell["good"], cell["seed"]): cell for cell in _cells(tmp_path / "run")}
     unlabelled = sorted({(head, good) for head, budget, good, _ in cells if budget == "0"})
     assert unlabelled == [

@@ -225,9 +225,9 @@ def test_the_servers_files_parse_with_its_own_protos(small_run, exported, tmp_pa
 
 
 def test_a_canary_follows_the_newest_version_and_stable_waits_for_a_person(small_run, tmp_path):
-    for _ in range(2):
-        export_run(small_run[0], "a", tmp_path)
-    export_run(small_run[0], "b", tmp_path)
+    for name, version in (("a", 1), ("a", 2), ("b", 1)):
+        (tmp_path / name / str(version)).mkdir(parents=True)
+        configs.write(tmp_path, (name, version))
     before = _models(tmp_path)
     assert [dict(entry.version_labels) for entry in before.model_config_list.config] == [
         {"stable": 1, "canary": 2},
