@@ -1,5 +1,6 @@
 """What the README and docs/ say is so: their commands and flags exist, and what a newcomer types runs."""
 
+import dataclasses
 import os
 import re
 import shlex
@@ -9,6 +10,7 @@ import subprocess
 import pytest
 
 from mvtec_tf.bin.main import COMMANDS
+from mvtec_tf.features import recipe
 from tests.conftest import run_binary
 from tools import draw_rooms
 
@@ -149,7 +151,10 @@ class Newcomer:
 
 
 @pytest.fixture
-def newcomer(root, tmp_path):
+def newcomer(root, tmp_path, monkeypatch):
+    """Somebody for whom the recipe's own encoder sees 64 pixels."""
+    small = dataclasses.replace(recipe.RECIPES[recipe.FEW_LABELS], image_size=64)
+    monkeypatch.setitem(recipe.RECIPES, recipe.FEW_LABELS, small)
     return Newcomer(root, tmp_path)
 
 

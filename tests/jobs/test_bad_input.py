@@ -86,9 +86,11 @@ def test_simclr_on_good_images_alone_survives_sigterm_and_then_a_full_disk(good_
     assert "Resumed from the checkpoint after" in resumed
     assert read_run(run_dir)["status"] == "finished"
 
+
+def test_an_export_to_a_place_that_cannot_be_written_names_it(small_run, tmp_path):
     (tmp_path / "file").touch()
     models = tmp_path / "file" / "models"
-    export = run_binary("export", f"--run={run_dir}", "--name=m", f"--saved_models={models}", check=False)
+    export = run_binary("export", f"--run={small_run[0]}", "--name=m", f"--saved_models={models}", check=False)
     assert export.returncode == 1
     assert export.stderr.splitlines()[-1].startswith(f"ERROR: --saved_models={models}: ")
     assert "Not a directory" in export.stderr
