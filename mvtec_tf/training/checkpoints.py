@@ -93,11 +93,13 @@ class Checkpoints(keras.callbacks.Callback):
     def resume(self, optimizer: keras.optimizers.Optimizer) -> bool:
         """Restores the newest whole checkpoint and says whether there was one.
 
-        A damaged one that is newer is said and set aside under another name.
+        A damaged one that is newer is said and set aside under another name. The optimizer has its variables
+        afterwards: a step that had to make them would be traced twice.
 
         Raises:
           UserError: there are checkpoints and all are damaged, or one is another run's or of another layout.
         """
+        optimizer.build(self._network.trainable_variables)
         damaged: dict[pathlib.Path, str] = {}
         for folder in reversed(self._found()):
             try:
@@ -231,7 +233,6 @@ class Checkpoints(keras.callbacks.Callback):
 
     def _restore(self, folder: pathlib.Path, state: dict[str, Any], optimizer: keras.optimizers.Optimizer) -> None:
         self._network.load_weights(folder / _NETWORK)
-        optimizer.build(self._network.trainable_variables)
         with np.load(folder / _OPTIMIZER, allow_pickle=False) as stored:
             optimizer.load_own_variables({name: stored[name] for name in stored.files})
         for file in self._beside:
