@@ -6,6 +6,12 @@ import nbclient
 import nbformat
 import pytest
 
+# The recipe's own encoder sees 64 pixels instead of 448.
+SMALL = """
+import dataclasses
+from mvtec_tf.features.recipe import FEW_LABELS, RECIPES
+RECIPES[FEW_LABELS] = dataclasses.replace(RECIPES[FEW_LABELS], image_size=64)
+"""
 NAMES = ["my_own_line", "judge_anybodys_predictions"]
 
 
@@ -32,4 +38,5 @@ def test_a_notebook_runs_from_beginning_to_end(notebook, pytestconfig, tmp_path,
     monkeypatch.setenv("WEIGHTS", "none")
     text = notebook.read_text("utf-8").replace("weights=WEIGHTS", 'weights=WEIGHTS, backbone=\\"resnet10\\"')
     cells = nbformat.reads(text, as_version=4)
+    cells.cells.insert(0, nbformat.v4.new_code_cell(SMALL))
     nbclient.NotebookClient(cells, timeout=600, resources={"metadata": {"path": str(tmp_path)}}).execute()
