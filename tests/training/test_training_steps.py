@@ -42,6 +42,7 @@ def _two_steps(model, *batch):
     return [float(np.ravel(model.train_on_batch(*batch))[0]) for _ in range(2)]
 
 
+@pytest.mark.slow
 def test_two_simclr_steps_agree_with_and_without_xla():
     views = _images(8), _images(8, seed=1)
     outcomes = {}
@@ -54,6 +55,7 @@ def test_two_simclr_steps_agree_with_and_without_xla():
     assert outcomes[True][0][0] != outcomes[True][0][1]
 
 
+@pytest.mark.slow
 def test_two_classifier_steps_agree_with_and_without_xla():
     labels = np.array([0, 1] * 4)
     network = build_classifier(build_backbone("resnet10", 32))
