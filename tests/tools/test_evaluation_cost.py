@@ -4,9 +4,11 @@ import json
 
 import pytest
 
+from mvtec_tf.data.toy.factory import write_toy_factory
 from mvtec_tf.errors import UserError
 from tests.conftest import run_process
-from tools import evaluation_cost
+from tools import benchmark, evaluation_cost
+from tools.benchmark import BenchmarkSettings
 from tools.evaluation_cost import Cost
 
 
@@ -62,20 +64,22 @@ def test_a_command_that_fails_is_named(tmp_path):
 @pytest.mark.slow
 def test_jobs_are_measured_beside_a_peer_that_is_run_in_turn(tmp_path):
     toy = tmp_path / "toy"
-    run_process("make_toy", f"--out={toy}", "--image_size=32", "--train_good=6", "--test_good=4", "--per_defect=2")
+    write_toy_factory(toy, seed=0, image_size=32, train_good=6, test_good=4, per_defect=2)
     log = tmp_path / "asked"
     peer = tmp_path / "peer.sh"
     peer.write_text(f'#!/bin/sh\necho "$2" >> {log}\nprintf \'loading\\n{{"job": "%s", "value": 2.0}}\\n\' "$2"\n')
     peer.chmod(0o755)
-    asked = (f"--data_dir={toy}", "--categories=flange", "--backbone=resnet10", "--image_size=32", "--rounds=2")
-    jobs, out = ("infer", "cnn", "simclr", "probe"), tmp_path / "jobs.json"
-    run_process("tools.benchmark", f"--job={','.join(jobs)}", f"--out={out}", *asked, f"--peer={peer}")
-    found = json.loads(out.read_text())
-    assert log.read_text().split() == [job for job in jobs for _ in range(2)]
-    for job in jobs:
+    asked = {"data_dir": (str(toy),), "categories": ("flange",), "backbone": "resnet10", "image_size": 32}
+    found = {}
+    for jobs, rounds in ((("infer", "probe"), 2), (("cnn", "simclr"), 1)):
+        out = tmp_path / f"{rounds}.json"
+        benchmark.main(BenchmarkSettings(job=jobs, out=str(out), rounds=rounds, peer=str(peer), **asked))
+        found |= json.loads(out.read_text())
+    assert log.read_text().split() == ["infer", "infer", "probe", "probe", "cnn", "simclr"]
+    for job in ("infer", "cnn", "simclr", "probe"):
         assert found[job]["precision"] in ("float32", "bfloat16")
         assert found[job]["peak_mb"] > 100
-    for job in jobs[:3]:
+    for job in ("infer", "cnn", "simclr"):
         assert found[job]["ratio"] == found[job]["images_per_second"] / 2.0
         assert 0 < found[job]["share_of_peak"] < 1
     assert found["probe"]["ratio"] == 2.0 / found["probe"]["seconds"]
