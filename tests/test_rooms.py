@@ -20,7 +20,7 @@ FLOORS = (
     {"heads", "graphs", "training", "evaluation"},
     {"features", "exploration"},
     {"study", "label_efficiency", "serving"},
-    {"jobs"},
+    {"app", "jobs"},
     {"api"},
     {"bin"},
     {"__main__"},

@@ -29,14 +29,15 @@ COMMANDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "export": ("export", ()),
     "predict": ("predict", ("score", "watch")),
     "drift": ("drift", ()),
+    "serve": ("serve", ("page", "app")),
     "extract-features": ("extract_features", ("extract", "features")),
     "toy": ("make_toy", ("toy-factory",)),
     "fetch-mvtec": ("fetch_mvtec", ("fetch", "download")),
 }
 # What is asked for by these names, and is no command of its own.
 _ELSEWHERE = {
-    "serve": "`export` writes what TensorFlow Serving needs: cd saved_models && docker compose up. "
-    "`predict --watch=FOLDER` judges what comes into a folder without a server.",
+    "tensorflow-serving": "`export` writes what it needs: cd saved_models && docker compose up. "
+    "`serve` is a page for people; `predict --watch=FOLDER` judges what comes into a folder without a server.",
     "tensorboard": "TensorBoard is a program of its own: tensorboard --logdir=results",
     "test": "The tests are run in a checkout: make test",
 }

@@ -84,14 +84,14 @@ def _judge(settings: PredictSettings) -> batch.Judge:
     records = scan.scan(settings.data_dir, say=print) if settings.data_dir else ()
     if settings.model:
         model = client.LocalModel(settings.model)
-        truth, called = Truth(records, model.name), _called(pathlib.Path(model.name))
+        truth, name = Truth(records, model.name), called(pathlib.Path(model.name))
         if not truth.knows_contents:
             print(f"{model.name}: an export without a list of its images, which knows them by their names only.")
     else:
         model, truth = client.open_server(settings.server, settings.timeout), Truth(records)
-        called = model.name
+        name = model.name
     overlays = pathlib.Path(settings.overlays) if settings.overlays else None
-    return batch.Judge(model, truth, settings.relative_to, overlays, called)
+    return batch.Judge(model, truth, settings.relative_to, overlays, name)
 
 
 def _watch(settings: PredictSettings, judge: batch.Judge, table: Journal, line: Line) -> None:
@@ -115,8 +115,8 @@ def _watch(settings: PredictSettings, judge: batch.Judge, table: Journal, line: 
     watch(box, judge, table, settings.batch_size, lambda: not stop.wait(settings.poll_seconds), note)
 
 
-def _called(model: pathlib.Path) -> str:
-    """An export in every row of the table: its name and version, and what tells it from others of these."""
+def called(model: pathlib.Path) -> str:
+    """What an export is called in every row of a table: name and version, and what tells it from others of these."""
     found = (model / name for name in ("fingerprint.pb", "assets.extra/mvtec_tf.json"))
     digest = hashlib.sha256(b"\0".join(file.read_bytes() for file in found if file.is_file())).hexdigest()[:8]
     return f"{'/'.join(model.absolute().parts[-2:])} {digest}"

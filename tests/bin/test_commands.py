@@ -43,7 +43,7 @@ def test_a_slip_in_a_commands_name_is_answered_with_the_nearest(capsys, slip, me
 
 
 def test_what_is_no_command_is_said_with_the_way_to_it(capsys):
-    assert commands.main(["mvtec-tf", "serve"]) == 2
+    assert commands.main(["mvtec-tf", "tensorflow-serving"]) == 2
     assert "docker compose up" in capsys.readouterr().err
     assert commands.main(["mvtec-tf", "--data_dir=x", "fit"]) == 2
     assert "flags stand behind a command" in capsys.readouterr().err

@@ -1,0 +1,154 @@
+"""A photograph that is shown: kept once by its content, judged once by each model, told in measured facts."""
+
+import hashlib
+import os
+import pathlib
+import tempfile
+from collections.abc import Mapping, Sequence
+from typing import Any, BinaryIO
+
+from mvtec_tf import drift
+from mvtec_tf.app import pictures, store
+from mvtec_tf.app.models import Export, Models
+from mvtec_tf.app.store import Store
+from mvtec_tf.data.pillow_images import UnreadableImageError
+from mvtec_tf.data.record import IMAGE_SUFFIXES
+
+# Beginnings of the kinds of files that there are, and what they are then called.
+_SUFFIXES = {b"\x89PNG": ".png", b"\xff\xd8": ".jpg", b"BM": ".bmp"}
+# A good part is as unlike the training images in one of 20 cases.
+UNLIKE = 0.95
+_CHUNK = 1 << 20
+_LONGEST_NAME = 200
+
+
+class RefusedError(Exception):
+    """A file that is not taken; the text says why, as the decoder says it, or is a key of the words.
+
+    Attributes:
+      name: of the file.
+      values: of the words.
+    """
+
+    def __init__(self, name: str, text: str, **values: Any) -> None:
+        super().__init__(text)
+        self.name, self.values = name, values
+
+
+def take(
+    kept: Store, models: Models, exports: Sequence[Export], file: BinaryIO, name: str, most_bytes: int
+) -> tuple[str, list[dict[str, Any]]]:
+    """Judges a photograph by each model that has not judged it yet, and keeps it.
+
+    A file that no model can read leaves nothing behind.
+
+    Args:
+      kept: where to.
+      models: that are asked.
+      exports: which of them, one or more.
+      file: the photograph.
+      name: that it came under; it names no file here.
+      most_bytes: that it may have.
+
+    Returns:
+      Its SHA-256, and the judgements of these models, in their order.
+
+    Raises:
+      RefusedError: it is too large or no image.
+    """
+    name = clean(name)
+    handle, temporary = tempfile.mkstemp(dir=kept.folder / store.INCOMING)
+    try:
+        with os.fdopen(handle, "wb") as target:
+            digest, beginning = _copied(file, target, name, most_bytes)
+        done = {row["model"] for row in kept.judgements(digest, [one.called for one in exports])}
+        known = kept.image(digest)
+        if known is None:
+            suffix = next((one for start, one in _SUFFIXES.items() if beginning.startswith(start)), IMAGE_SUFFIXES[0])
+            place = kept.folder / store.IMAGES / f"{digest}{suffix}"
+        else:
+            place = kept.folder / known["file"]
+        found = []
+        for export in exports:
+            if export.called not in done:
+                row, heat = models.judge(export, temporary)
+                if row["error"]:
+                    raise RefusedError(name, row["error"])
+                # The row is of the file where it will lie.
+                found.append((row | {"path": os.path.relpath(place, kept.folder)}, heat))
+        if found:
+            _keep(kept, digest, name, pathlib.Path(temporary), place, found)
+        return digest, kept.judgements(digest, [one.called for one in exports])
+    finally:
+        pathlib.Path(temporary).unlink(missing_ok=True)
+
+
+def _copied(file: BinaryIO, target: BinaryIO, name: str, most_bytes: int) -> tuple[str, bytes]:
+    """SHA-256 and first bytes of what was copied; it is on the disk."""
+    digest, size, beginning = hashlib.sha256(), 0, b""
+    while chunk := file.read(_CHUNK):
+        size, beginning = size + len(chunk), beginning or chunk[:8]
+        if size > most_bytes:
+            raise RefusedError(name, "too_large", limit=most_bytes // 2**20)
+        digest.update(chunk)
+        target.write(chunk)
+    if not size:
+        raise RefusedError(name, "empty_file")
+    target.flush()
+    os.fsync(target.fileno())
+    return digest.hexdigest(), beginning
+
+
+def _keep(
+    kept: Store, digest: str, name: str, temporary: pathlib.Path, place: pathlib.Path, found: Sequence[tuple[Any, Any]]
+) -> None:
+    """Files first: what a kill leaves behind then is a file without a row, which the next try takes over."""
+    preview = kept.folder / store.PREVIEWS / f"{digest}.jpg"
+    try:
+        size = pictures.write_preview(temporary, preview)
+    except UnreadableImageError as error:
+        preview.unlink(missing_ok=True)
+        raise RefusedError(name, str(error)) from error
+    hottest = [pictures.write_heat(heat, heat_file(kept, row), size) for row, heat in found]
+    os.replace(temporary, place)
+    store.sync(place.parent)
+    with kept.all_or_nothing():
+        kept.add_image(digest, os.path.relpath(place, kept.folder), name, size)
+        for (row, _), facts in zip(found, hottest, strict=True):
+            kept.add_judgement(row, facts)
+
+
+def heat_file(kept: Store, row: Mapping[str, Any]) -> pathlib.Path:
+    """Where the heat map of a judgement lies, if there is one."""
+    model = hashlib.sha256(row["model"].encode()).hexdigest()[:12]
+    return kept.folder / store.HEAT / f"{row['sha256']}-{model}.png"
+
+
+def clean(name: str) -> str:
+    """The last step of a name as it was sent, without what cannot be printed."""
+    name = name.replace("\\", "/").rsplit("/", 1)[-1]
+    return "".join(one if one.isprintable() else "?" for one in name)[:_LONGEST_NAME] or "?"
+
+
+def facts(row: Mapping[str, Any], heat: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """What was measured of a judged photograph, (key of the words, values) each; nothing that no model gave.
+
+    Args:
+      row: of `batch.Judge`.
+      heat: of `pictures.write_heat`.
+    """
+    found: list[tuple[str, dict[str, Any]]] = []
+    z, p = row.get("z_score"), row.get(drift.P_VALUE)
+    if z is not None:
+        found.append(("fact_above" if z >= 0 else "fact_below", {"z": abs(z)}))
+    if p is not None:
+        found.append(("fact_p_value", {"percent": 100 * p}))
+    if heat:
+        values = {"row": heat["row"], "column": heat["column"], "share": 100 * heat["share"]}
+        found.append(("fact_hottest", values))
+    unlike = row.get(drift.UNLIKE)
+    if unlike is not None and unlike > UNLIKE:
+        found.append(("fact_unlike", {"percent": 100 * unlike}))
+    if row.get("split") and row["split"] != "evaluate":
+        found.append(("fact_seen", {}))
+    return found

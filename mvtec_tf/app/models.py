@@ -1,0 +1,144 @@
+"""The exports that the page can ask: which there are, what their evaluation said, what they say of a photograph."""
+
+import dataclasses
+import functools
+import pathlib
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from mvtec_tf import files
+from mvtec_tf.data import leaks
+from mvtec_tf.errors import UserError
+from mvtec_tf.evaluation.report.judge import predictions_of
+from mvtec_tf.evaluation.table import Predictions
+from mvtec_tf.graphs.loading import CARD, EXTRA, read_card
+from mvtec_tf.serving.batch import Judge
+from mvtec_tf.serving.client import LocalModel
+from mvtec_tf.serving.predict import called
+from mvtec_tf.serving.truth import Truth
+
+_EXPLAIN, _DEFAULT, _HEAT_MAP = "explain", "serving_default", "heat_map"
+
+
+@dataclasses.dataclass(frozen=True)
+class Export:
+    """The newest version of a model.
+
+    Attributes:
+      name, version: of saved_models/NAME/VERSION.
+      path: of it.
+      called: as it stands in every row of a table, with what tells it from others of its name.
+      card: what it says of itself.
+    """
+
+    name: str
+    version: int
+    path: pathlib.Path
+    called: str
+    card: dict[str, Any] = dataclasses.field(compare=False)
+
+    @property
+    def threshold(self) -> float:
+        """The threshold of all images that have no other."""
+        return self.card["threshold"]
+
+    @property
+    def zone(self) -> tuple[float, float] | None:
+        """The scores from the first up to the second are unsure; None if no score is."""
+        low, high = self.card.get("thresholds", {}).get("unsure", {}).get("", (0, 0))
+        return (low, high) if low < high else None
+
+
+def exports(root: files.PathLike) -> list[Export]:
+    """The newest version of each model below a folder that gives verdicts, by name."""
+    found = []
+    root = pathlib.Path(root)
+    for folder in sorted(root.iterdir()) if root.is_dir() else ():
+        versions = [number for number in files.versions(folder) if (folder / str(number) / EXTRA / CARD).is_file()]
+        if not versions:
+            continue
+        path = folder / str(versions[-1])
+        card = read_card(path)
+        if card.get("threshold") is not None:
+            found.append(Export(folder.name, versions[-1], path, called(path.absolute()), card))
+    return found
+
+
+@functools.lru_cache(maxsize=16)
+def evaluation(export: Export) -> Predictions | None:
+    """The table that the export was judged by; None of one that has none."""
+    try:
+        return predictions_of(export.path / EXTRA)
+    except UserError:
+        return None
+
+
+@functools.lru_cache(maxsize=16)
+def held_out(export: Export) -> tuple[np.ndarray, np.ndarray]:
+    """Scores of good and of defective parts that the model was not fitted on, each float64 [N], sorted."""
+    table = evaluation(export)
+    if table is None:
+        return np.empty(0), np.empty(0)
+    rows = table.select(np.isin(table.split, (leaks.CALIBRATE, leaks.EVALUATE)))
+    return np.sort(rows.score[rows.label == 0]), np.sort(rows.score[rows.label == 1])
+
+
+class _Explaining:
+    """A model that is asked for its heat map with every verdict, which it has in one pass; see `client.Model`.
+
+    Attributes:
+      heat_map: of the image that was asked about last, float32 [h, w]; None if there is none.
+    """
+
+    def __init__(self, model: LocalModel, explains: bool) -> None:
+        self.name, self.heat_map = model.name, None
+        self._model, self._signature = model, _EXPLAIN if explains else _DEFAULT
+
+    def __call__(self, signature: str, images: Sequence[bytes]) -> dict[str, np.ndarray]:
+        """The answer to the images, whatever the signature."""
+        self.heat_map = None
+        answer = self._model(self._signature, images)
+        self.heat_map = answer[_HEAT_MAP][-1] if _HEAT_MAP in answer else None
+        return answer
+
+
+class Models:
+    """Models in this process, loaded when they are first asked; one photograph at a time is judged.
+
+    Args:
+      root: folder of all exported models.
+      relative_to: folder that the names in rows are relative to.
+    """
+
+    def __init__(self, root: files.PathLike, relative_to: files.PathLike) -> None:
+        self.root = pathlib.Path(root)
+        self._relative_to = str(relative_to)
+        self._open: dict[str, tuple[Export, _Explaining, Judge]] = {}
+        self._lock = threading.Lock()
+
+    def there(self) -> list[Export]:
+        """See `exports`; new versions are found."""
+        return exports(self.root)
+
+    def chosen(self, names: Sequence[str]) -> list[Export]:
+        """Those of these names, all if none is named. Raises UserError for a name that is none."""
+        known = {one.name: one for one in self.there()}
+        if wrong := [name for name in names if name not in known]:
+            raise UserError(f"no model {wrong[0]!r} in {self.root}; there are {', '.join(known) or 'none'}.")
+        return [known[name] for name in dict.fromkeys(names or known)]
+
+    def judge(self, export: Export, file: str) -> tuple[dict[str, Any], np.ndarray | None]:
+        """The row of a photograph, see `batch.Judge`, and its heat map float32 [h, w], None where there is none."""
+        with self._lock:
+            there = self._open.get(export.name)
+            if there is None or there[0] != export:
+                model = _Explaining(LocalModel(export.path), _EXPLAIN in export.card.get("signatures", ()))
+                judge = Judge(model, Truth(export=export.path), self._relative_to, called=export.called)
+                there = self._open[export.name] = (export, model, judge)
+            row = there[2]([file])[0]
+            # A row for each photograph is all that is wanted of it.
+            there[2].seconds.clear()
+            return row, there[1].heat_map if row["verdict"] else None

@@ -1,0 +1,42 @@
+"""A page over the session's small export."""
+
+import pytest
+from fastapi.testclient import TestClient
+
+from mvtec_tf.app.settings import ServeSettings
+from mvtec_tf.app.site import create
+
+
+@pytest.fixture
+def settings(exported, tmp_path):
+    return ServeSettings(models=str(exported.parents[1]), project=str(tmp_path / "page"), max_file_mb=1, max_files=8)
+
+
+class Page(TestClient):
+    """A browser on the page: it has a session, and sends its token."""
+
+    def __init__(self, settings, password="", **more):
+        super().__init__(create(settings, password, **more), base_url="http://127.0.0.1:8600", follow_redirects=False)
+        self.site = self.app.state.site
+
+    def form(self, address, data=None, **more):
+        token = self.site.guard.token(self.cookies["mvtec_tf_session"])
+        return self.post(address, data={"csrf": token} | (data or {}), **more)
+
+    def show(self, *files, **more):
+        sent = [file if isinstance(file, tuple) else (file.name, file.read_bytes()) for file in files]
+        return self.form("/judge", files=[("photographs", file) for file in sent], **more)
+
+
+@pytest.fixture
+def page(settings):
+    with Page(settings) as browser:
+        browser.get("/")
+        yield browser
+        browser.site.kept.close()
+
+
+@pytest.fixture(scope="session")
+def photographs(toy):
+    """(a defective part, a good one), PNG files."""
+    return toy / "flange" / "test" / "chip" / "000.png", toy / "flange" / "test" / "good" / "000.png"

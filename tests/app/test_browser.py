@@ -1,0 +1,84 @@
+"""The page as a person uses it, in a real browser without a window."""
+
+import shutil
+import socket
+import threading
+
+import pytest
+import uvicorn
+from selenium import webdriver
+from selenium.webdriver.common.by import By
+from selenium.webdriver.support.ui import WebDriverWait
+
+from mvtec_tf.app.site import create
+
+BROWSER = shutil.which("chromium")
+DRIVER = shutil.which("chromedriver")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not (BROWSER and DRIVER), reason="there is no chromium with its chromedriver"),
+]
+WIDTHS = (1280, 820, 390)
+
+
+@pytest.fixture
+def address(settings):
+    app = create(settings)
+    server = uvicorn.Server(uvicorn.Config(app, log_level="error", ws="none"))
+    listening = socket.create_server(("127.0.0.1", 0))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+    thread.start()
+    yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+    server.should_exit = True
+    thread.join()
+    app.state.site.kept.close()
+
+
+@pytest.fixture
+def browser():
+    options = webdriver.ChromeOptions()
+    options.binary_location = BROWSER
+    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
+    yield driver
+    driver.quit()
+
+
+def _wait(browser, there):
+    return WebDriverWait(browser, 120).until(there)
+
+
+def _all(browser, selector):
+    return browser.find_elements(By.CSS_SELECTOR, selector)
+
+
+def test_an_operator_shows_parts_and_sees_why(browser, address, photographs, tmp_path):
+    browser.get(address)
+    bad = tmp_path / "<b>bad<b>.png"
+    bad.write_bytes(b"no image")
+    field = browser.find_element(By.NAME, "photographs")
+    field.send_keys("\n".join(map(str, [*photographs, bad])))
+    _wait(browser, lambda _: len(_all(browser, "#parts > *")) == 3)
+    assert len(_all(browser, ".called")) == 2
+    assert "<b>bad<b>.png" in _all(browser, ".refused h2")[0].text
+    heat = _all(browser, ".heat")[0]
+    _wait(browser, lambda _: heat.get_property("naturalWidth") > 0)
+    photograph = _all(browser, ".photograph img")[0]
+    sizes = [one.size["width"] / one.size["height"] for one in (photograph, heat)]
+    assert sizes[0] == pytest.approx(sizes[1], rel=0.01)
+    strength = "const s = document.getElementById('strength'); s.value = 0; s.dispatchEvent(new Event('input'))"
+    browser.execute_script(strength)
+    assert heat.value_of_css_property("opacity") == "0"
+    browser.find_element(By.ID, "outline").click()
+    assert not _all(browser, ".outline")[0].is_displayed()
+    for width in WIDTHS:
+        size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 1000}
+        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+    assert [line for line in browser.get_log("browser") if line["level"] == "SEVERE"] == []
+    messages = [line["message"] for line in browser.get_log("performance")]
+    asked = [line for line in messages if 'Network.requestWillBeSent"' in line]
+    assert asked
+    assert not [line for line in asked if '"url":"http' in line and f'"url":"{address}' not in line]
