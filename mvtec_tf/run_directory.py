@@ -108,12 +108,20 @@ class RunDirectory:
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
-        """Adds the seconds that the block takes to run.json's timings, also over several calls."""
+        """Adds the seconds that the block takes to run.json's timings, also over several calls that are stopped."""
         start = time.monotonic()
-        yield
-        timings = self.record["timings_seconds"]
-        timings[stage] = round(timings.get(stage, 0.0) + time.monotonic() - start, 2)
-        self._write()
+
+        def add() -> None:
+            timings = self.record["timings_seconds"]
+            timings[stage] = round(timings.get(stage, 0.0) + time.monotonic() - start, 2)
+            self._write()
+
+        try:
+            yield
+        except KeyboardInterrupt:
+            add()
+            raise
+        add()
 
     def finish(self) -> None:
         """Marks the run as finished, so that the same command says so and does nothing, and lets others in."""

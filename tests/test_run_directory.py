@@ -77,7 +77,10 @@ def test_what_a_killed_write_left_is_removed_on_resume(tmp_path):
     assert not [path for path in run.path.rglob("*partial*")]
 
 
-def test_timings_add_up_over_calls(tmp_path):
+def test_timings_add_up_over_calls_and_a_stopped_one_counts(tmp_path):
+    with pytest.raises(KeyboardInterrupt), _open(tmp_path / "run").timed("train"):
+        raise KeyboardInterrupt
+    assert list(read_run(tmp_path / "run")["timings_seconds"]) == ["train"]
     for _ in range(2):
         with _open(tmp_path / "run").timed("train"):
             pass

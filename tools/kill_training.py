@@ -83,7 +83,7 @@ def _kill(settings: KillSettings, out: pathlib.Path, data: pathlib.Path, name: s
     """Kills and resumes runs of a job until there were enough kills. Returns what was wrong."""
     rng, left, wrong = np.random.default_rng(settings.seed), settings.kills, []
     started = time.monotonic()
-    whole = out / name
+    whole = out / "whole" / name
     _Process(settings, name, data, whole).ends(None, None)
     took, expected = time.monotonic() - started, _end(whole, name)
     training = np.ptp([at for _, _, at in _steps(whole)])
@@ -91,7 +91,7 @@ def _kill(settings: KillSettings, out: pathlib.Path, data: pathlib.Path, name: s
     number = 0
     while left:
         number += 1
-        run = out / f"{name}_{number}"
+        run = out / str(number) / name  # its name stands in the heading of its report
         while True:
             process = _Process(settings, name, data, run)
             early = rng.random() < 0.5
@@ -124,6 +124,7 @@ class _Process:
         flags = (f"--data_dir={data}", f"--run_dir={run}", f"--seed={settings.seed}", *_SMALL, *_JOBS[name][0])
         every = f"--checkpoint_minutes={settings.checkpoint_minutes}"
         self._run = run
+        run.parent.mkdir(exist_ok=True)
         self.started = time.monotonic()
         with run.with_suffix(".log").open("a", encoding="utf-8") as log:
             command = [sys.executable, "-c", _CHILD, str(run.with_suffix(".steps")), name, *flags, every]
@@ -135,14 +136,17 @@ class _Process:
         Raises:
           UserError: it failed.
         """
-        while self._process.poll() is None:
-            now = time.monotonic()
-            first = next((at for _, _, at in _steps(self._run) if at > self.started), now)
-            if from_start is not None and now - self.started > from_start:
-                self._process.kill()
-            if from_first_step is not None and now - first > from_first_step:
-                self._process.kill()
-            time.sleep(0.01)
+        try:
+            while self._process.poll() is None:
+                now = time.monotonic()
+                first = next((at for _, _, at in _steps(self._run) if at > self.started), now)
+                if from_start is not None and now - self.started > from_start:
+                    self._process.kill()
+                if from_first_step is not None and now - first > from_first_step:
+                    self._process.kill()
+                time.sleep(0.01)
+        finally:
+            self._process.kill()  # where this tool itself is stopped
         if self._process.returncode > 0:
             raise UserError(f"{self._run}: ended with {self._process.returncode}; see its log.")
         return self._process.returncode == 0

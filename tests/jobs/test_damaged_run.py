@@ -1,7 +1,9 @@
 """A finished run that somebody has damaged is completed, not called finished; files that vanish are named."""
 
+import os
 import pathlib
 import shutil
+import signal
 
 import pytest
 
@@ -42,6 +44,27 @@ def test_what_is_missing_of_a_finished_run_is_said_and_made_anew(finished, name,
     assert (run_dir / "predictions.csv").read_bytes() == table
     assert read_run(run_dir)["status"] == "finished"
     assert "nothing to do" in run_binary("fit_baseline", *flags).stdout
+
+
+def test_sigterm_in_the_middle_of_a_write_leaves_nothing_half_written_and_the_command_goes_on(
+    finished, tmp_path, monkeypatch
+):
+    flags, replace, calls = (finished[0][0], f"--run_dir={tmp_path / 'run'}", *_FLAGS), os.replace, []
+
+    def stop(*paths):
+        calls.append(paths)
+        if len(calls) == 8:
+            signal.raise_signal(signal.SIGTERM)
+        replace(*paths)
+
+    monkeypatch.setattr(os, "replace", stop)
+    done = run_binary("fit_baseline", *flags, check=False)
+    assert done.returncode == 128 + signal.SIGTERM
+    assert done.stderr.startswith("ERROR: Interrupted by SIGTERM. ")
+    assert not list(tmp_path.rglob("*partial*"))
+    assert "report.html" not in [path.name for path in (tmp_path / "run").iterdir()]
+    run_binary("fit_baseline", *flags)
+    assert (tmp_path / "run" / "predictions.csv").read_bytes() == (finished[1] / "predictions.csv").read_bytes()
 
 
 def test_a_report_does_not_say_that_its_run_is_running(finished):

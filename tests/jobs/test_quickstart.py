@@ -1,6 +1,7 @@
 """The quickstart's commands and its closing table."""
 
 import json
+import signal
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from mvtec_tf.errors import UserError
 from mvtec_tf.evaluation.report.judge import judge
 from mvtec_tf.evaluation.table import Predictions, write_predictions
 from mvtec_tf.jobs import quickstart
+from mvtec_tf.stopping import Stopped
 
 _KINDS = ("good", "subtle", "gross")
 
@@ -74,8 +76,11 @@ def test_a_failed_command_stops_the_quickstart(tmp_path):
         quickstart.run([step, quickstart.Step("Never", "export", ())])
 
 
-def test_ctrl_c_waits_for_the_command_to_clean_up(monkeypatch):
-    waited = []
+@pytest.mark.parametrize(
+    ("stopped", "passed_on"), [(KeyboardInterrupt(), 0), (Stopped(signal.SIGINT), 0), (Stopped(signal.SIGTERM), 1)]
+)
+def test_a_signal_waits_for_the_command_to_clean_up_which_has_ctrl_c_but_no_sigterm(monkeypatch, stopped, passed_on):
+    waited, terminated = [], []
 
     class Command:
         def __init__(self, *_):
@@ -90,10 +95,13 @@ def test_ctrl_c_waits_for_the_command_to_clean_up(monkeypatch):
         def wait(self):
             waited.append(1)
             if len(waited) == 1:
-                raise KeyboardInterrupt
+                raise stopped
             return 130
+
+        def terminate(self):
+            terminated.append(1)
 
     monkeypatch.setattr(quickstart.subprocess, "Popen", Command)
     with pytest.raises(KeyboardInterrupt):
         quickstart.run([quickstart.Step("Stop", "export", ())])
-    assert len(waited) == 2
+    assert (len(waited), len(terminated)) == (2, passed_on)
