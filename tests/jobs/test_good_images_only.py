@@ -118,7 +118,7 @@ def test_the_report_on_good_images_has_no_figure_of_detection_and_says_what_woul
         ("fit_baseline", "--features=mean_brightness", "--image_size=32"),
         ("fit_probe", "--recipe=auto", "--encoder="),
     ],
-    ids=lambda flags: flags[0] + ("_brightness" if len(flags) == 3 else ""),
+    ids=lambda flags: flags[0] + ("_brightness" if "--features=mean_brightness" in flags else ""),
 )
 def test_a_run_on_good_images_alone_is_exported_with_its_threshold_and_predicts_what_it_was_judged_on(
     binary, toy, small_encoder, tmp_path
