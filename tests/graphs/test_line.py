@@ -252,12 +252,12 @@ def test_an_export_is_the_next_version_and_touches_no_older_one(runs, tmp_path):
     assert sorted(path.name for path in (tmp_path / "m").iterdir()) == ["1", "2"]
 
 
-def test_a_probe_without_labels_stops_at_the_order_statistic_of_good_images(runs, toy, tmp_path):
+def test_a_probe_without_labels_stops_at_a_limit_of_good_images(runs, toy, tmp_path):
     run_dir = tmp_path / "zero"
     flags = (f"--data_dir={toy}", f"--encoder={runs / 'simclr'}", f"--run_dir={run_dir}")
     run_binary("fit_probe", *flags, "--label_budget=0", "--head=mahalanobis")
     metrics = json.loads((run_dir / "metrics.json").read_text())
-    assert metrics["threshold"]["method"] == "conformal"
+    assert metrics["threshold"]["method"] == "prediction_limit"
     assert read_run(run_dir)["labels_used"] == 0
 
 

@@ -112,10 +112,11 @@ def test_the_recipes_features_are_those_that_its_flags_ask_for():
 
 
 @pytest.mark.slow
-def test_a_run_by_the_recipe_is_repeated_by_its_flagfile(toy, small_encoder, tmp_path):
-    """Stored features, and the flags.txt of a run on them."""
+def test_a_run_by_the_recipe_is_repeated_by_its_flagfile(toy, tmp_path, monkeypatch):
+    """Stored features of 64 pixels, and the flags.txt of a run on them."""
+    monkeypatch.setitem(RECIPES, "few_labels", dataclasses.replace(RECIPE, image_size=64))
     store, run = tmp_path / "features", tmp_path / "run"
-    encoder = (f"--encoder={small_encoder}", f"--data_dir={toy}", "--categories=flange")
+    encoder = ("--backbone=resnet10", "--weights=none", f"--data_dir={toy}", "--categories=flange")
     run_binary("extract_features", *encoder, "--recipe=auto", f"--out={store}")
     assert json.loads((store / "features.json").read_text())["key"]["pooling"] == list(RECIPE.pooling)
     data = (f"--data_dir={toy}", "--categories=flange", f"--features={store}", "--label_budget=0.25")

@@ -127,7 +127,7 @@ def test_a_run_on_good_images_alone_is_exported_with_its_threshold_and_predicts_
     folder, run = _layout(tmp_path, toy, "train only", 0), tmp_path / "run"
     run_binary(binary[0], *binary[1:], f"--data_dir={folder}", "--label_budget=0", f"--run_dir={run}")
     metrics = json.loads((run / "metrics.json").read_text())
-    assert metrics["threshold"]["method"] == "conformal"
+    assert metrics["threshold"]["method"] == "prediction_limit"
     assert metrics["counts"]["evaluate"]["defective"] == 0
     model = export_run(run, "m", tmp_path / "saved_models")
     assert "no figures of detection" in (model / "assets.extra" / "model_card.md").read_text()

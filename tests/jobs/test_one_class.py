@@ -79,7 +79,7 @@ def test_a_run_judges_all_test_images_and_measures_heat_maps_and_says_where_the_
     assert document["counts"]["evaluate"]["images"] == len(tests)
     assert document["counts"]["calibrate"]["defective"] == 0
     assert {path.split("/")[1] for path in table.part("calibrate").path} == {"train"}
-    assert document["threshold"]["method"] == "conformal"
+    assert document["threshold"]["method"] == "prediction_limit"
     (pixels,) = document["pixels"].values()
     assert 0 <= pixels["overall"]["pixel_auroc"]["value"] <= 1
     assert 0 <= pixels["overall"]["pro"]["value"] <= 1

@@ -198,7 +198,7 @@ def test_the_test_counts_out_the_highest_fifth_and_the_size_is_that_of_all():
 
 @pytest.mark.slow
 def test_a_run_on_images_of_several_sizes_rests_on_new_photographs_and_its_table_comes_to_the_same_threshold(
-    toy, small_encoder, tmp_path
+    toy, tmp_path
 ):
     """Every second photograph is of another size and shape; those of today have stripes."""
     for number, file in enumerate(sorted((toy / "flange").rglob("*.png"))):
@@ -215,7 +215,8 @@ def test_a_run_on_images_of_several_sizes_rests_on_new_photographs_and_its_table
     said = FitSettings(
         data_dir=(str(tmp_path / "flange"),),
         run_dir=str(tmp_path / "run"),
-        encoder=str(small_encoder),
+        weights="none",
+        backbone="resnet10",
         recipe="few_labels",
         label_budget="0",
         unlabelled=str(tmp_path / "new"),
