@@ -46,6 +46,11 @@ class Export:
         return self.card["threshold"]
 
     @property
+    def has_zone(self) -> bool:
+        """Whether its graph has a third verdict, if of no score now."""
+        return bool(self.card.get("thresholds", {}).get("unsure"))
+
+    @property
     def zone(self) -> tuple[float, float] | None:
         """The scores from the first up to the second are unsure; None if no score is."""
         low, high = self.card.get("thresholds", {}).get("unsure", {}).get("", (0, 0))
@@ -65,6 +70,14 @@ def exports(root: files.PathLike) -> list[Export]:
         if card.get("threshold") is not None:
             found.append(Export(folder.name, versions[-1], path, called(path.absolute()), card))
     return found
+
+
+def versions(export: Export) -> list[tuple[int, dict[str, Any]]]:
+    """Number and card of every version of the same model, the newest first."""
+    folder = export.path.parent
+    there = [number for number in reversed(files.versions(folder)) if (folder / str(number) / EXTRA / CARD).is_file()]
+    found = [(number, read_card(folder / str(number))) for number in there]
+    return [(number, card) for number, card in found if card.get("threshold") is not None]
 
 
 @functools.lru_cache(maxsize=16)

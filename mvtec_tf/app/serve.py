@@ -19,7 +19,7 @@ def serve(settings: ServeSettings) -> None:
     try:
         import uvicorn
 
-        from mvtec_tf.app.site import create
+        from mvtec_tf.app.application import create
     except ImportError as error:
         raise UserError(f"The page needs {error.name}: python -m pip install 'mvtec_tf[app]'.") from error
     with Owned(settings.project, "`project`"), _listening(settings) as listening:

@@ -4,7 +4,7 @@ import dataclasses
 import pathlib
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import tensorflow as tf
@@ -51,23 +51,78 @@ def export_run(
     Raises:
       UserError: the run is not finished or has no model or no threshold, or its thresholds cannot be served.
     """
-    files.check_text(root, "`saved_models`=")
-    run_dir, folder, options = pathlib.Path(run_dir), pathlib.Path(root) / name, options or ExportOptions()
+    run_dir, options = pathlib.Path(run_dir), options or ExportOptions()
     source = pathlib.Path(source or run_dir / "saved_model")
     card = saved_model.read_card(source) | dict(facts or {})
     thresholds = None if card["kind"] == "encoder" else thresholds_of(run_dir, options.threshold)
+
+    def fill(directory: pathlib.Path, version: int) -> None:
+        own = card | {"name": name, "version": version}
+        if thresholds is None:
+            shutil.copytree(source, directory, dirs_exist_ok=True)
+        else:
+            own = _write_thresholded(directory, source, own, thresholds, _usual(run_dir))
+        _write_extra(directory, run_dir, own, lambda card: model_card.build(run_dir, card, options))
+
+    return _next_version(pathlib.Path(root), name, options, fill)
+
+
+def export_again(export: files.PathLike, thresholds: Thresholds) -> pathlib.Path:
+    """Writes an export once more with other thresholds, as the next version of its name; older ones stay untouched.
+
+    The graph is the same to the last weight. As with `export_run`, the version is whole or not there, and read back.
+
+    Args:
+      export: saved_models/NAME/VERSION.
+      thresholds: one for all categories, whatever the export has; with a zone if and only if the export has one.
+
+    Returns:
+      The new directory.
+
+    Raises:
+      UserError: it is no such export, or its verdicts and these thresholds do not go together.
+    """
+    export = pathlib.Path(export)
+    folder = export.absolute().parent
+    card = saved_model.read_card(export)
+    before = card.get("thresholds")
+    if not before or thresholds.categories or bool(thresholds.unsure) != bool(before["unsure"]):
+        raise UserError(f"{export}: expected an export with thresholds, and a zone only where it has one.")
+    zone = thresholds.unsure.get("", (thresholds.value,) * 2)
+    if not zone[0] <= thresholds.value <= zone[1]:
+        raise UserError(
+            f"Scores from {zone[0]:.6g} up to {zone[1]:.6g} would be unsure. The threshold, {thresholds.value:.6g}, "
+            "is not among them, so verdicts would contradict it. Move one of them."
+        )
+
+    def fill(directory: pathlib.Path, version: int) -> None:
+        # Read by itself: what `loading` remembers of this version must go on answering by its own thresholds.
+        model = tf.saved_model.load(str(export))
+        model._thresholds.assign(tf.fill(model._thresholds.shape, thresholds.value))
+        if thresholds.unsure:
+            model._unsure.assign(tf.broadcast_to(tf.constant(zone, tf.float32), model._unsure.shape))
+        tf.saved_model.save(model, str(directory), signatures=dict(model.signatures))
+        about = files.read_json(export / saved_model.EXTRA / "model_card.json")
+        own = _thresholded(card | {"name": folder.name, "version": version}, thresholds)
+        about |= {"model": about["model"] | {"name": folder.name, "version": version}, "threshold": own["thresholds"]}
+        _write_extra(directory, export / saved_model.EXTRA, own, lambda _: about)
+
+    return _next_version(folder.parent, folder.name, ExportOptions(), fill)
+
+
+def _next_version(
+    root: pathlib.Path, name: str, options: ExportOptions, fill: Callable[[pathlib.Path, int], None]
+) -> pathlib.Path:
+    """The next version of `name`, whole or not at all, filled in its directory; the server's files know it."""
+    files.check_text(root, "`saved_models`=")
+    folder = root / name
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder}: a file of this name is in the way. Choose another `name`.")
     with files.alone_in(folder):
         _remove_half_written(folder)
         version = max(files.versions(folder), default=0) + 1
-        card |= {"name": name, "version": version}
         with files.new_directory(folder / str(version)) as directory:
-            if thresholds is None:
-                shutil.copytree(source, directory, dirs_exist_ok=True)
-            else:
-                card = _write_thresholded(directory, source, card, thresholds, _usual(run_dir))
-            _write_extra(directory, run_dir, card, options)
+            fill(directory, version)
         if not configs.write(root, (name, version), options.labels, options.server_root):
             path = folder / str(version)
             print(f"{path} has no label, so a server does not load it. Give it one in {configs.MODELS}.")
@@ -84,28 +139,41 @@ def _write_thresholded(
     """Writes the model with its thresholds; returns the card with what is new in it."""
     model = ThresholdedModel(saved_model.load(source), thresholds, tuple(card.get("categories", ())), usual)
     tf.saved_model.save(model, str(directory), signatures=model.signatures())
-    return card | {
+    return _thresholded(card, thresholds)
+
+
+def _thresholded(card: Mapping[str, Any], thresholds: Thresholds) -> dict[str, Any]:
+    return dict(card) | {
         "threshold": thresholds.value,
         "threshold_origin": thresholds.origin,
         "thresholds": dataclasses.asdict(thresholds),
     }
 
 
-def _write_extra(directory: pathlib.Path, run_dir: pathlib.Path, card: dict[str, Any], options: ExportOptions) -> None:
-    """Fills `assets.extra`, and sends the warm-up requests through the model as it lies on the disk."""
+def _write_extra(
+    directory: pathlib.Path, kept: pathlib.Path, card: dict[str, Any], about: Callable[[dict[str, Any]], dict[str, Any]]
+) -> None:
+    """Fills `assets.extra`, and sends the warm-up requests through the model as it lies on the disk.
+
+    Args:
+      directory: of the version.
+      kept: folder with the files that go with it.
+      card: of the export.
+      about: the same -> its model card.
+    """
     extra = directory / saved_model.EXTRA
     extra.mkdir(exist_ok=True)
     model = saved_model.load(directory)
     card = card | {"signatures": sorted(model.signatures)}
     for name in _KEPT:
-        if (run_dir / name).is_file():
-            shutil.copyfile(run_dir / name, extra / name)
+        if (kept / name).is_file():
+            shutil.copyfile(kept / name, extra / name)
     warmup.write(extra / warmup.FILE, model.signatures, card["name"], card["image_size"])
     answers = list(warmup.replay(model, extra / warmup.FILE))
     if card["kind"] != "encoder":
         card |= {"gives_probability": any("probability" in answer for _, answer in answers)}
     files.write_json(extra / saved_model.CARD, card)
-    model_card.write(extra, model_card.build(run_dir, card, options))
+    model_card.write(extra, about(card))
 
 
 def _usual(run_dir: pathlib.Path) -> Usual | None:

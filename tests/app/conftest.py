@@ -3,8 +3,8 @@
 import pytest
 from fastapi.testclient import TestClient
 
+from mvtec_tf.app.application import create
 from mvtec_tf.app.settings import ServeSettings
-from mvtec_tf.app.site import create
 
 
 @pytest.fixture

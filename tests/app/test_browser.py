@@ -10,7 +10,7 @@ from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
-from mvtec_tf.app.site import create
+from mvtec_tf.app.application import create
 
 BROWSER = shutil.which("chromium")
 DRIVER = shutil.which("chromedriver")
@@ -77,6 +77,12 @@ def test_an_operator_shows_parts_and_sees_why(browser, address, photographs, tmp
         size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 1000}
         browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
         assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+    browser.get(f"{address}/threshold")
+    value = browser.find_element(By.NAME, "value")
+    browser.execute_script("arguments[0].value = 1e6; arguments[0].dispatchEvent(new Event('input'))", value)
+    _wait(browser, lambda _: "12 of 12" in browser.find_element(By.ID, "counts").text.replace("\n", " "))
+    assert browser.find_element(By.ID, "stopped").text == "0"
+    assert browser.execute_script("return document.querySelector('#save [name=value]').value") == "1000000"
     assert [line for line in browser.get_log("browser") if line["level"] == "SEVERE"] == []
     messages = [line["message"] for line in browser.get_log("performance")]
     asked = [line for line in messages if 'Network.requestWillBeSent"' in line]

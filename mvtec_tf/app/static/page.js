@@ -82,3 +82,47 @@ function look() {
 if (strength) strength.addEventListener("input", look);
 if (outline) outline.addEventListener("change", look);
 look();
+
+/* Threshold: the counts follow what is moved. */
+const limits = document.getElementById("threshold");
+if (limits) {
+  const slide = document.getElementById("slide"), save = document.getElementById("save");
+  const line = document.querySelector(".scale .threshold"), zone = document.querySelector(".scale .zone");
+  const field = (name) => limits.elements[name];
+  const x = (value) => 100 * (value - limits.dataset.low) / (limits.dataset.high - limits.dataset.low);
+  let timer = 0, asked = 0;
+  async function count() {
+    const number = ++asked, query = new URLSearchParams(new FormData(limits));
+    const answer = await fetch(`/threshold?${query}`, {headers: {"X-Fragment": "1"}});
+    const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+    if (number === asked) document.getElementById("counts").replaceChildren(...page.body.childNodes);
+  }
+  function moved() {
+    const value = Number(field("value").value);
+    for (const name of ["value", "low", "high"]) if (field(name)) save.elements[name].value = field(name).value;
+    for (const end of ["x1", "x2"]) line.setAttribute(end, x(value));
+    if (zone) {
+      zone.setAttribute("x", x(field("low").value));
+      zone.setAttribute("width", Math.max(0, x(field("high").value) - x(field("low").value)));
+    }
+    clearTimeout(timer);
+    timer = setTimeout(count, 250);
+  }
+  slide.addEventListener("input", () => {
+    const value = Number(slide.value);
+    field("value").value = value;
+    if (field("low")) {
+      field("low").value = Math.min(field("low").value, value);
+      field("high").value = Math.max(field("high").value, value);
+    }
+    moved();
+  });
+  for (const name of ["value", "low", "high"]) if (field(name)) field(name).addEventListener("input", moved);
+  limits.addEventListener("submit", (event) => { event.preventDefault(); count(); });
+}
+
+/* A name is asked once on a device. */
+for (const input of document.querySelectorAll("[data-who]")) {
+  input.value = localStorage.getItem("who") || "";
+  input.addEventListener("change", () => localStorage.setItem("who", input.value));
+}

@@ -1,0 +1,32 @@
+"""The page as an application: all screens behind one door."""
+
+from fastapi import FastAPI
+from fastapi.staticfiles import StaticFiles
+
+import mvtec_tf
+from mvtec_tf.app.guard import Door, Guard
+from mvtec_tf.app.screens import door, judge, threshold, watch
+from mvtec_tf.app.settings import ServeSettings
+from mvtec_tf.app.site import ROOM, Site
+
+
+def create(settings: ServeSettings, password: str = "", guard: Guard | None = None) -> FastAPI:
+    """The application.
+
+    Args:
+      settings: of the page.
+      password: that it asks for; "": none.
+      guard: of its sessions; None: a new one.
+    """
+    site = Site(settings, guard or Guard(password))
+    app = FastAPI(
+        title="mvtec_tf", version=mvtec_tf.__version__, openapi_url="/api/openapi.json", docs_url=None, redoc_url=None
+    )
+    app.state.site = site
+    app.mount("/static", StaticFiles(directory=ROOM / "static"), "static")
+    door.add(app, site)
+    judge.add(app, site)
+    threshold.add(app, site)
+    watch.add(app, site)
+    app.add_middleware(Door, guard=site.guard, settings=settings)
+    return app

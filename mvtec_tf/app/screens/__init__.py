@@ -1,0 +1,1 @@
+"""One file a screen: its addresses, and the same calls for programs."""

@@ -1,0 +1,63 @@
+"""Errors, and the way in."""
+
+from typing import Annotated
+
+from fastapi import FastAPI, Form, HTTPException, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
+
+from mvtec_tf.app import guard as guard_lib
+from mvtec_tf.app.site import Site
+from mvtec_tf.errors import UserError
+
+
+def _is_api(request: Request) -> bool:
+    return request.url.path.startswith("/api/")
+
+
+def add(app: FastAPI, site: Site) -> None:
+    """Errors, and the way in."""
+
+    @app.exception_handler(HTTPException)
+    def failed(request: Request, error: HTTPException) -> Response:
+        if _is_api(request):
+            return JSONResponse({"error": error.detail}, error.status_code)
+        return site.page(request, "error.html", error.status_code, message=error.detail)
+
+    @app.exception_handler(404)
+    def missing(request: Request, error: HTTPException) -> Response:
+        told = error.detail if error.detail != "Not Found" else site.text("not_found")
+        return failed(request, HTTPException(404, told))
+
+    @app.exception_handler(RequestValidationError)
+    def incomplete(request: Request, error: RequestValidationError) -> Response:
+        fields = ", ".join(sorted({str(one["loc"][-1]) for one in error.errors()}))
+        return failed(request, HTTPException(422, site.text("incomplete", fields=fields)))
+
+    @app.exception_handler(UserError)
+    def unusable(request: Request, error: UserError) -> Response:
+        return failed(request, HTTPException(500, str(error)))
+
+    @app.get("/login", include_in_schema=False)
+    def login(request: Request) -> Response:
+        return site.page(request, "login.html", wrong="")
+
+    @app.post("/login", include_in_schema=False)
+    def enter(request: Request, password: Annotated[str, Form()] = "", csrf: Annotated[str, Form()] = "") -> Response:
+        site.own(request, csrf)
+        address = request.client.host if request.client else ""
+        if site.guard.waits(address):
+            return site.page(request, "login.html", 429, wrong=site.text("too_often"))
+        if not site.guard.asks or not site.guard.opens(password, address):
+            return site.page(request, "login.html", 403, wrong=site.text("wrong_password"))
+        return RedirectResponse("/", 303, {"set-cookie": guard_lib.cookie(site.guard.enter())})
+
+    @app.post("/logout", include_in_schema=False)
+    def leave(request: Request, csrf: Annotated[str, Form()] = "") -> Response:
+        site.own(request, csrf)
+        site.guard.leave(request.state.session)
+        return RedirectResponse("/login", 303)
+
+    @app.get("/healthz", include_in_schema=False)
+    def health() -> Response:
+        return PlainTextResponse("ok\n")

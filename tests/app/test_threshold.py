@@ -1,0 +1,135 @@
+"""Threshold: the counts are those of `judge`, and a new version is the old one with another threshold."""
+
+import dataclasses
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from mvtec_tf.app import limits
+from mvtec_tf.app.models import exports
+from mvtec_tf.data import leaks
+from mvtec_tf.errors import UserError
+from mvtec_tf.evaluation.metrics import Costs
+from mvtec_tf.evaluation.table import read_predictions
+from mvtec_tf.evaluation.thresholds import Rule, choose
+from mvtec_tf.files import read_json
+from mvtec_tf.graphs import saved_model
+from mvtec_tf.graphs.thresholded import ThresholdedModel, Thresholds
+from mvtec_tf.jobs.judge import judge_table
+from mvtec_tf.jobs.settings import JudgeSettings
+from mvtec_tf.serving.client import LocalModel
+from mvtec_tf.serving.export import export_again
+from tests.app.conftest import Page
+
+
+@pytest.fixture
+def root(exported, tmp_path):
+    """saved_models/small/1, which may be written to."""
+    shutil.copytree(exported.parents[1], tmp_path / "saved_models")
+    return tmp_path / "saved_models"
+
+
+@pytest.fixture
+def table(exported):
+    return exported / "assets.extra" / "predictions.csv"
+
+
+def test_the_counts_are_those_of_judge_at_that_threshold_with_its_intervals(page, table, tmp_path):
+    value = float(np.median(read_predictions(table).part(leaks.EVALUATE).score)) + 1e-6
+    document = judge_table(JudgeSettings(predictions=str(table), out=str(tmp_path / "judged"), threshold=value))
+    found = page.get("/api/models/small/counts", params={"value": value}).json()
+    counts = document["confusion"]["overall"]
+    assert (found["passed"], found["stopped"]) == (counts["fn"], counts["fp"])
+    assert (found["defects"], found["good"]) == (counts["fn"] + counts["tp"], counts["fp"] + counts["tn"])
+    for name in ("recall", "specificity"):
+        assert found[name] == document["overall"][name]
+    screen = page.get("/threshold", params={"value": value}, headers={"x-fragment": "1"}).text
+    assert f'<b id="passed">{counts["fn"]}</b> of {counts["fn"] + counts["tp"]}' in screen
+    share = 1 - document["overall"]["recall"]["value"]
+    assert f"({100 * share:.1f} %, 95 % interval" in screen
+    # No score is both: a person gets what lies between.
+    low, high = value - 0.2, value + 0.2
+    (export,) = exports(page.site.models.root)
+    asked = limits.counts(export, value, (low, high))
+    evaluate = read_predictions(table).part(leaks.EVALUATE)
+    between = (evaluate.score >= low) & (evaluate.score < high)
+    assert asked.asked_defects + asked.asked_good == between.sum()
+    assert asked.passed == ((evaluate.score < low) & (evaluate.label == 1)).sum()
+
+
+def test_a_wanted_recall_is_found_on_the_rows_that_were_set_aside_for_it(page, table):
+    predictions = read_predictions(table)
+    categories = predictions.part(leaks.EVALUATE).categories()
+    (export,) = exports(page.site.models.root)
+    rule = Rule("target_recall", target=0.8)
+    expected = choose(predictions, categories, rule, Costs(), limits._bootstrap(export)).whole
+    screen = page.get("/threshold", params={"rule": "target_recall", "target": 80}).text
+    assert f"Found: {expected.value:.4g}" in screen
+    assert f'name="value" value="{expected.value:.9g}"' in screen
+    assert "expected a target" in page.get("/threshold", params={"rule": "target_recall", "target": 900}).text
+
+
+@pytest.mark.slow
+def test_a_saved_threshold_is_a_new_version_of_the_same_graph_and_the_old_one_stays(settings, root, photographs):
+    before = {path: path.read_bytes() for path in (root / "small" / "1").rglob("*") if path.is_file()}
+    with Page(dataclasses.replace(settings, models=str(root))) as browser:
+        browser.get("/threshold")
+        told = {"model": "small", "value": "9.5", "reason": "<b>too many</b> stops", "who": "Eva"}
+        browser.show(photographs[0])
+        assert browser.post("/threshold", data=told).status_code == 403
+        saved = browser.form("/threshold", told)
+        assert (saved.status_code, saved.headers["location"]) == (303, "/threshold?model=small&saved=2")
+        screen = browser.get(saved.headers["location"]).text
+        assert "Saved as version 2" in screen
+        assert "set on the page by Eva, in place of" in screen
+        assert "<b>too many" not in screen
+        judged = browser.show(photographs[0]).text
+        assert "threshold 9.5." in judged
+        assert browser.site.kept.latest(1)[0]["verdict"] == "good"
+        assert len(browser.site.kept.latest(9)) == 2
+        for wrong in ({"reason": " "}, {"who": ""}, {"value": "nan"}, {"value": "inf"}, {"value": "much"}):
+            assert browser.form("/threshold", told | wrong).status_code == 422, wrong
+        given = {"value": 0.5, "reason": "", "who": "cell 4"}
+        refused = browser.post("/api/models/small/versions", json=given, headers={"x-mvtec-tf": "1"})
+        assert (refused.status_code, "reason" in refused.json()["error"]) == (422, True)
+        browser.site.kept.close()
+    assert before == {path: path.read_bytes() for path in (root / "small" / "1").rglob("*") if path.is_file()}
+    old, new = (LocalModel(root / "small" / number) for number in ("1", "2"))
+    content = [file.read_bytes() for file in photographs]
+    answers = old("explain", content), new("explain", content)
+    assert set(answers[0]) == set(answers[1])
+    for name in set(answers[0]) - {"threshold", "label"}:
+        assert answers[0][name].tolist() == answers[1][name].tolist(), name
+    assert answers[1]["threshold"].tolist() == [9.5, 9.5]
+    assert answers[1]["label"].tolist() == [0, 0]
+    extra = root / "small" / "2" / "assets.extra"
+    assert read_json(extra / "model_card.json")["threshold"]["value"] == 9.5
+    assert read_json(extra / "model_card.json")["model"]["version"] == 2
+    assert re.search(r'"canary"\s+value: 2', (root / "models.config").read_text())
+    assert (extra / "predictions.csv").read_bytes() == (root / "small/1/assets.extra/predictions.csv").read_bytes()
+
+
+@pytest.mark.slow
+def test_a_zone_moves_with_its_threshold_and_may_not_contradict_it(root, small_run, photographs):
+    thresholds = Thresholds(0.2, "as chosen", {}, {"": (0.1, 0.3)})
+    model = ThresholdedModel(saved_model.load(small_run[0] / "saved_model"), thresholds)
+    path = root / "small" / "1"
+    shutil.rmtree(path / "variables")
+    tf.saved_model.save(model, str(path), signatures=model.signatures())
+    card = read_json(path / "assets.extra" / "mvtec_tf.json")
+    card["thresholds"]["unsure"] = {"": [0.1, 0.3]}
+    (path / "assets.extra" / "mvtec_tf.json").write_text(json.dumps(card))
+    for wrong in (Thresholds(0.2, "", {}, {}), Thresholds(0.9, "", {}, {"": (0.1, 0.3)})):
+        with pytest.raises(UserError, match=r"zone|unsure"):
+            export_again(path, wrong)
+    (export,) = exports(root)
+    assert export.zone == (0.1, 0.3)
+    newer = limits.save(export, 0.3, (-9.0, 9.0), "nobody knows", "Eva")
+    answer = LocalModel(newer)("serving_default", [photographs[0].read_bytes()])
+    assert answer["verdict"].tolist() == [2]
+    assert exports(root)[0].zone == (-9.0, 9.0)
+    assert sorted(child.name for child in (root / "small").iterdir()) == ["1", "2"]
