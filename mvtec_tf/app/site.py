@@ -74,6 +74,11 @@ class Site:
         share, low, high = (100 * (1 - one) for one in (metric.value, metric.high, metric.low))
         return self.text("interval", share=share, low=low, high=high)
 
+    def told(self, error: Exception) -> str:
+        """What an error says: the text of its key, or its own."""
+        text = str(error)
+        return self.text(text, **getattr(error, "values", {})) if text in self._words else text
+
     def page(self, request: Request, template: str, status: int = 200, **values: Any) -> HTMLResponse:
         """A screen, or a part of one."""
         values |= {"token": request.state.token, "settings": self.settings, "screen": template.partition(".")[0]}
@@ -104,9 +109,7 @@ class Site:
                 digest, _ = judging.take(self.kept, self.models, exports, upload.file, upload.filename or "", most)
                 done.append(self.part(digest))
             except RefusedError as error:
-                known = str(error) in self._words
-                reason = self.text(str(error), **error.values) if known else str(error)
-                refused.append({"name": error.name, "error": reason})
+                refused.append({"name": error.name, "error": self.told(error)})
                 self.refused += 1
             self.asked += 1
             self.seconds += time.monotonic() - start

@@ -113,6 +113,13 @@ class Store:
                 f"INSERT INTO judgements ({columns}) VALUES ({', '.join('?' * 9)}) ON CONFLICT DO NOTHING", values
             )
 
+    def add_label(self, values: Sequence[Any], said: Sequence[Row]) -> None:
+        """Remembers a label, the columns up to `said`, for ever."""
+        with self._lock:
+            columns = "sha256, at, who, label, defect, mask, said"
+            query = f"INSERT INTO labels ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?)"
+            self._db.execute(query, (*values, json.dumps(said)))
+
     def image(self, sha256: str) -> Row | None:
         """What is known of a photograph."""
         return next(iter(self.ask("SELECT * FROM images WHERE sha256 = ?", (sha256,))), None)

@@ -7,10 +7,13 @@ import threading
 import pytest
 import uvicorn
 from selenium import webdriver
+from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
+from mvtec_tf.app import labels
 from mvtec_tf.app.application import create
+from mvtec_tf.data import masks
 
 BROWSER = shutil.which("chromium")
 DRIVER = shutil.which("chromedriver")
@@ -21,6 +24,10 @@ pytestmark = [
 WIDTHS = (1280, 820, 390)
 
 
+class Address(str):
+    """Of a page, with what it keeps."""
+
+
 @pytest.fixture
 def address(settings):
     app = create(settings)
@@ -28,7 +35,9 @@ def address(settings):
     listening = socket.create_server(("127.0.0.1", 0))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     thread.start()
-    yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+    address = Address(f"http://127.0.0.1:{listening.getsockname()[1]}")
+    address.kept = app.state.site.kept
+    yield address
     server.should_exit = True
     thread.join()
     app.state.site.kept.close()
@@ -83,6 +92,18 @@ def test_an_operator_shows_parts_and_sees_why(browser, address, photographs, tmp
     _wait(browser, lambda _: "12 of 12" in browser.find_element(By.ID, "counts").text.replace("\n", " "))
     assert browser.find_element(By.ID, "stopped").text == "0"
     assert browser.execute_script("return document.querySelector('#save [name=value]').value") == "1000000"
+    browser.get(f"{address}/review")
+    browser.find_element(By.ID, "who").send_keys("Eva")
+    part = _all(browser, ".review .part")[0]
+    part.find_element(By.CSS_SELECTOR, ".mark").click()
+    canvas = part.find_element(By.TAG_NAME, "canvas")
+    ActionChains(browser).move_to_element(canvas).click_and_hold().move_by_offset(30, 20).release().perform()
+    part.find_element(By.NAME, "defect").send_keys("chip")
+    part.find_element(By.CSS_SELECTOR, "button.defective").click()
+    _wait(browser, lambda _: len(_all(browser, ".review .part")) == 1)
+    listed = labels.records(address.kept)
+    assert [(record.label, record.defect) for record in listed] == [(1, "chip")]
+    assert 0.002 < masks.read(listed[0].mask, (64, 64)).mean() < 0.3
     assert [line for line in browser.get_log("browser") if line["level"] == "SEVERE"] == []
     messages = [line["message"] for line in browser.get_log("performance")]
     asked = [line for line in messages if 'Network.requestWillBeSent"' in line]

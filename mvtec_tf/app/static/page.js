@@ -126,3 +126,82 @@ for (const input of document.querySelectorAll("[data-who]")) {
   input.value = localStorage.getItem("who") || "";
   input.addEventListener("change", () => localStorage.setItem("who", input.value));
 }
+
+/* Review: a stroke marks the region, a button labels, the part goes. */
+for (const part of document.querySelectorAll(".review .part")) {
+  const box = part.querySelector(".draw"), form = part.querySelector("form.label"), clear = part.querySelector(".clear");
+  const canvas = document.createElement("canvas"), photograph = box.querySelector("img");
+  canvas.setAttribute("aria-hidden", "true");
+  const shape = [Number(photograph.getAttribute("width")), Number(photograph.getAttribute("height"))];
+  const scale = Math.min(1, 1000 / Math.max(...shape));
+  [canvas.width, canvas.height] = shape.map((side) => Math.max(1, Math.round(side * scale)));
+  box.append(canvas);
+  const pen = canvas.getContext("2d");
+  let stroke = null, drawn = false;
+  /* A finger scrolls the page until it is asked to draw. */
+  const mark = part.querySelector(".mark");
+  mark.addEventListener("click", () => {
+    const on = box.classList.toggle("drawing");
+    mark.setAttribute("aria-pressed", on);
+  });
+  const place = (event) => {
+    const frame = canvas.getBoundingClientRect();
+    return [(event.clientX - frame.left) * canvas.width / frame.width,
+            (event.clientY - frame.top) * canvas.height / frame.height];
+  };
+  canvas.addEventListener("pointerdown", (event) => {
+    canvas.setPointerCapture(event.pointerId);
+    stroke = [place(event)];
+  });
+  canvas.addEventListener("pointermove", (event) => {
+    if (!stroke) return;
+    const to = place(event), from = stroke[stroke.length - 1];
+    pen.strokeStyle = pen.fillStyle = "#ff00c8";
+    pen.lineWidth = Math.max(2, 0.03 * Math.max(canvas.width, canvas.height));
+    pen.lineCap = pen.lineJoin = "round";
+    pen.beginPath(); pen.moveTo(...from); pen.lineTo(...to); pen.stroke();
+    stroke.push(to);
+    drawn = true;
+    clear.hidden = false;
+  });
+  const end = () => {
+    if (stroke && stroke.length > 8) {
+      const [first, last] = [stroke[0], stroke[stroke.length - 1]];
+      // A ring that comes back to where it began is around the defect.
+      if (Math.hypot(first[0] - last[0], first[1] - last[1]) < 0.08 * Math.max(canvas.width, canvas.height)) {
+        pen.beginPath(); for (const point of stroke) pen.lineTo(...point); pen.closePath(); pen.fill();
+      }
+    }
+    stroke = null;
+  };
+  canvas.addEventListener("pointerup", end);
+  canvas.addEventListener("pointercancel", end);
+  clear.addEventListener("click", () => {
+    pen.clearRect(0, 0, canvas.width, canvas.height);
+    drawn = false;
+    clear.hidden = true;
+  });
+  form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    const who = document.getElementById("who");
+    if (!who.value.trim()) { said.textContent = texts.nameless; said.className = "warning"; who.focus(); return; }
+    const body = new FormData(form, event.submitter);
+    body.set("who", who.value);
+    body.set("mask", drawn ? canvas.toDataURL("image/png") : "");
+    const name = part.querySelector("h2").textContent;
+    try {
+      const answer = await fetch("/labels", {method: "POST", body, headers: {"X-CSRF-Token": token}, redirect: "manual"});
+      if (answer.type !== "opaqueredirect" && !answer.ok) {
+        const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+        throw new Error(page.querySelector(".warning").textContent);
+      }
+      said.className = "done";
+      said.textContent = texts.labelled.replace("{name}", name).replace("{label}", event.submitter.textContent);
+      part.remove();
+      if (!document.querySelector(".review .part")) location.reload();
+    } catch (error) {
+      said.className = "warning";
+      said.textContent = `${name}: ${error instanceof TypeError ? texts.failed : error.message}`;
+    }
+  });
+}
