@@ -32,9 +32,13 @@ class Listener:
 
     Args:
       heard: called in the main thread with the number of the signal.
+
+    Attributes:
+      number: that of the signal; None: none has come.
     """
 
     def __init__(self, heard: Callable[[int], object]) -> None:
+        self.number: int | None = None
         self._heard = heard
         self._before: dict[int, object] = {}
 
@@ -55,6 +59,7 @@ class Listener:
     def _hear(self, number: int, _: object) -> None:
         for one in self._before:
             signal.signal(one, signal.SIG_DFL)
+        self.number = number
         self._heard(number)
 
     def __exit__(self, *_: object) -> None:
@@ -78,14 +83,12 @@ def noted(answer: str) -> Iterator[Callable[[], int | None]]:
     Raises:
       Stopped: at the end of the block, if a signal has come and nobody did anything about it.
     """
-    came: list[int] = []
 
-    def note(number: int) -> None:
-        came.append(number)
+    def say(number: int) -> None:
         # Not `print`, which may be what the signal has come into.
         os.write(_STDERR, f"{signal.Signals(number).name}: {answer} A second signal ends at once.\n".encode())
 
-    with Listener(note):
-        yield lambda: came[0] if came else None
-    if came:
-        raise Stopped(came[0])
+    with Listener(say) as listener:
+        yield lambda: listener.number
+    if listener.number:
+        stop(listener.number)

@@ -17,7 +17,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 from absl import app, flags, logging
 
@@ -63,14 +63,15 @@ def run(
     except UserError as error:
         _fail(str(error), 2 if isinstance(error, UsageError) else 1)
     except KeyboardInterrupt as stopped:
-        number = signal.Signals(getattr(stopped, "number", signal.SIGINT))
-        kept = str(stopped) or f"Interrupted by {number.name}. What this job has kept, the same command goes on from."
-        _fail(f"{kept} To go on: {_same_command()}", 128 + number)
+        _end(getattr(stopped, "number", signal.SIGINT), str(stopped))
     except Exception as error:
         message = failures.describe(error, flags.FLAGS)
-        if message is None:
+        if message is not None:
+            _fail(message, 1)
+        if listener.number is None:
             raise
-        _fail(message, 1)
+        # A signal that comes while a library is loaded is an ImportError by now.
+        _end(listener.number, "")
     sys.stdout.flush()
     sys.exit(0)
 
@@ -80,6 +81,13 @@ def _function(job: str | Callable[..., Any]) -> Callable[..., Any]:
         return job
     module, name = job.rsplit(".", 1)
     return getattr(importlib.import_module(module), name)
+
+
+def _end(number: int, kept: str) -> NoReturn:
+    """Ends a job that a signal has stopped. `kept` says what there is of it, if it is known."""
+    name = signal.Signals(number).name
+    kept = kept or f"Interrupted by {name}. What this job has kept, the same command goes on from."
+    _fail(f"{kept} To go on: {_same_command()}", 128 + number)
 
 
 def _same_command() -> str:
@@ -142,7 +150,7 @@ def _about_flagfile(argv: list[str], error: Exception) -> str:
     return f"--flagfile={file}: cannot be read ({reason.strerror}). {hint}"
 
 
-def _fail(message: str, status: int) -> None:
+def _fail(message: str, status: int) -> NoReturn:
     sys.stdout.flush()
     print(f"ERROR: {_with_flags(message)}", file=sys.stderr, flush=True)
     sys.exit(status)
