@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 # Before anything here imports Keras: it stands above the user's keras.json, see keras_settings.
 os.environ["KERAS_BACKEND"] = "tensorflow"
+# A GPU is often shared: TensorFlow takes as much of its memory as it needs, not all there is.
+os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
 
 __version__ = "0.2.0"
 __all__ = [

@@ -62,6 +62,7 @@ class Work:
       image_size: side in pixels of what they see; the recipe has its own.
       precision: auto, float32 or bfloat16.
       seed: random seed.
+      jit: whether training steps are compiled with XLA: auto, on or off.
     """
 
     records: Sequence[Record]
@@ -72,6 +73,7 @@ class Work:
     image_size: int
     precision: str
     seed: int
+    jit: str = "auto"
 
     @property
     def partial(self) -> bool:
@@ -157,7 +159,7 @@ def _cnn(work: Work, stack: contextlib.ExitStack) -> Callable[[], Measured]:
     images = ImageStore(work.image_size).load(work.records)
     labels = np.array([record.label for record in work.records])
     with _built(settings, supervised.network_of) as network:
-        model = supervised.compiled(network, settings, labels, jit=precision.resolve_jit("auto"))
+        model = supervised.compiled(network, settings, labels, jit=precision.resolve_jit(work.jit))
     return functools.partial(_steps, model, network, supervised.batches(images, labels, settings), size, 1)
 
 
@@ -171,7 +173,7 @@ def _simclr(work: Work, stack: contextlib.ExitStack) -> Callable[[], Measured]:
     size = settings.batch_size
     images = ImageStore(work.image_size).load(good)
     with _built(settings, contrastive.network_of) as network:
-        model = contrastive.compiled(network, settings, len(images), jit=precision.resolve_jit("auto"))
+        model = contrastive.compiled(network, settings, len(images), jit=precision.resolve_jit(work.jit))
     batches = contrastive.batches(images, settings)
     return functools.partial(_steps, model, network, batches, size, 2)
 

@@ -4,6 +4,7 @@ Every number that is drawn is a function of (seed, position in the run) alone, s
 with one seed see the same batches, and a resumed run goes on with those it would have seen.
 """
 
+import os
 from collections.abc import Callable
 
 import numpy as np
@@ -62,7 +63,7 @@ def training_batches(
     return (
         tf.data.Dataset.from_tensor_slices((order.ravel()[skipped:], draws))
         .batch(batch_size, drop_remainder=True)
-        .map(batch, num_parallel_calls=2, deterministic=True)
+        .map(batch, num_parallel_calls=os.cpu_count(), deterministic=True)
         .prefetch(2)
     )
 

@@ -87,7 +87,7 @@ def stream_signature(signature: Callable, files: Sequence[str], batch_size: int)
     """
     # As the file system has them: a name need not be valid UTF-8.
     names = [os.fsencode(file) for file in files]
-    dataset = tf.data.Dataset.from_tensor_slices(names).map(tf.io.read_file, num_parallel_calls=2)
+    dataset = tf.data.Dataset.from_tensor_slices(names).map(tf.io.read_file, num_parallel_calls=os.cpu_count())
     batches = iter(dataset.batch(batch_size).prefetch(2))
     for done in range(0, len(names), batch_size):
         try:

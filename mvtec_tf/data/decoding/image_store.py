@@ -179,7 +179,7 @@ def _each(records: Sequence[Record], compute: Callable) -> Iterator[tuple[Record
     files = tf.constant([os.fsencode(record.file) for record in records], tf.string, (len(records),))
     dataset = tf.data.Dataset.from_tensor_slices(files)
     # A file that fails takes its own turn only; the next ones come as if nothing had happened.
-    results = iter(dataset.map(compute, num_parallel_calls=2, deterministic=True).prefetch(_AHEAD))
+    results = iter(dataset.map(compute, num_parallel_calls=os.cpu_count(), deterministic=True).prefetch(_AHEAD))
     speak = speaker()
     for done, record in enumerate(records, 1):
         try:
