@@ -29,7 +29,7 @@ FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 # Command lines of other programs, of our own as a person would type them, and what writes flagfiles.
 _COMMANDS = {
     *("settings.py", "data/formats/names.py", "jobs/quickstart.py"),
-    *("serving/configs.py", "serving/model_card.py"),
+    *("serving/configs.py", "serving/model_card.py", "app/improving.py"),
 }
 MOST_LINES = 450
 

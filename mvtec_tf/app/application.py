@@ -5,7 +5,7 @@ from fastapi.staticfiles import StaticFiles
 
 import mvtec_tf
 from mvtec_tf.app.guard import Door, Guard
-from mvtec_tf.app.screens import door, judge, review, threshold, watch
+from mvtec_tf.app.screens import door, improve, judge, review, threshold, watch
 from mvtec_tf.app.settings import ServeSettings
 from mvtec_tf.app.site import ROOM, Site
 
@@ -28,6 +28,7 @@ def create(settings: ServeSettings, password: str = "", guard: Guard | None = No
     judge.add(app, site)
     threshold.add(app, site)
     review.add(app, site)
+    improve.add(app, site)
     watch.add(app, site)
     app.add_middleware(Door, guard=site.guard, settings=settings)
     return app

@@ -1,5 +1,7 @@
 """A page over the session's small export."""
 
+import shutil
+
 import pytest
 from fastapi.testclient import TestClient
 
@@ -34,6 +36,13 @@ def page(settings):
         browser.get("/")
         yield browser
         browser.site.kept.close()
+
+
+@pytest.fixture
+def root(exported, tmp_path):
+    """saved_models/small/1, which may be written to."""
+    shutil.copytree(exported.parents[1], tmp_path / "saved_models")
+    return tmp_path / "saved_models"
 
 
 @pytest.fixture(scope="session")

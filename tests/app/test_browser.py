@@ -104,6 +104,8 @@ def test_an_operator_shows_parts_and_sees_why(browser, address, photographs, tmp
     listed = labels.records(address.kept)
     assert [(record.label, record.defect) for record in listed] == [(1, "chip")]
     assert 0.002 < masks.read(listed[0].mask, (64, 64)).mean() < 0.3
+    browser.get(f"{address}/improve")
+    assert browser.find_element(By.NAME, "with_labels").is_selected()
     browser.get(f"{address}/watch")
     assert len(_all(browser, ".hours rect")) > 0
     assert [line for line in browser.get_log("browser") if line["level"] == "SEVERE"] == []

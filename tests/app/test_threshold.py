@@ -27,13 +27,6 @@ from tests.app.conftest import Page
 
 
 @pytest.fixture
-def root(exported, tmp_path):
-    """saved_models/small/1, which may be written to."""
-    shutil.copytree(exported.parents[1], tmp_path / "saved_models")
-    return tmp_path / "saved_models"
-
-
-@pytest.fixture
 def table(exported):
     return exported / "assets.extra" / "predictions.csv"
 

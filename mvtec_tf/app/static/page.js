@@ -205,3 +205,18 @@ for (const part of document.querySelectorAll(".review .part")) {
     }
   });
 }
+
+/* Improve: the state of a fit that runs is looked at again and again. */
+const jobs = document.getElementById("jobs");
+if (jobs) {
+  setInterval(async () => {
+    if (!jobs.querySelector("[data-state=running]")) return;
+    try {
+      const answer = await fetch(jobs.dataset.refresh, {headers: {"X-Fragment": "1"}});
+      const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+      if (answer.ok) jobs.replaceChildren(...page.body.childNodes);
+    } catch (error) {
+      if (!(error instanceof TypeError)) throw error; /* the page is away; it is asked again */
+    }
+  }, 3000);
+}

@@ -1,0 +1,291 @@
+"""Fitting a model with the labels of the page, beside the model in use, until a person promotes it.
+
+A job is a folder, `jobs/NUMBER`: what was asked, the list of its images, the run, its log. The process holds a lock on
+the folder for as long as it lives, also after the page has gone; what was killed goes on with the same command.
+"""
+
+import dataclasses
+import fcntl
+import os
+import pathlib
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from mvtec_tf import files
+from mvtec_tf.app import labels, store
+from mvtec_tf.app.models import Export
+from mvtec_tf.app.store import Store
+from mvtec_tf.data import leaks
+from mvtec_tf.data.formats import corrections, division, scan
+from mvtec_tf.data.record import Record
+from mvtec_tf.errors import UserError
+from mvtec_tf.evaluation import predicted, thresholds
+from mvtec_tf.evaluation.comparison import report
+from mvtec_tf.evaluation.comparison.compare import compare
+from mvtec_tf.evaluation.comparison.contenders import Contender, Method
+from mvtec_tf.evaluation.recorded import METRICS_FILE, TABLE_FILE
+from mvtec_tf.evaluation.table import Predictions, read_predictions
+from mvtec_tf.evaluation.thresholds import Chosen, Threshold
+from mvtec_tf.graphs.loading import EXTRA
+from mvtec_tf.run_directory import read_run
+from mvtec_tf.serving.export import export_run
+
+JOBS = "jobs"
+RUNNING, FINISHED, STOPPED = "running", "finished", "stopped"
+_ASKED, _LOG, _LOCK, _PID, _LIST, _RUN, _IN_USE = (
+    *("asked.json", "log.txt", ".job.lock", "pid", "images.csv", "run", "in_use.csv"),
+)
+# Of a log.
+_LINES, _MOST_BYTES = 12, 20_000
+# So many processes of other jobs run beside one another: fits take all cores.
+_MOST_RUNNING = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """One fit.
+
+    Attributes:
+      number: of its folder.
+      folder: of it.
+      asked: what for: `data`, `weights`, `label_budget`, `with_labels`, `who`, `at`, `in_use` (path of an export
+        or ""), `images` and `added` (how many), `promoted` (the version that it became, or 0).
+      state: running, finished or stopped.
+      log: its last lines.
+    """
+
+    number: int
+    folder: pathlib.Path
+    asked: dict[str, Any]
+    state: str
+    log: str
+
+
+def begin(
+    kept: Store,
+    data: str,
+    weights: str,
+    label_budget: str,
+    with_labels: bool,
+    who: str,
+    in_use: Export | None,
+    flagfile: str = "",
+) -> Job:
+    """Starts a fit.
+
+    Args:
+      kept: of the page.
+      data: a folder or a list of photographs, as `scan` takes it; "": the labels of the page alone.
+      weights: of the backbone.
+      label_budget: share of the labelled test images that it may learn from.
+      with_labels: whether the labels of the page are added.
+      who: asks for it.
+      in_use: the model that it is judged beside; None: none.
+      flagfile: that the fit is told instead of the recipe and the weights; "": none.
+
+    Raises:
+      UserError: the images cannot be used, or another fit runs.
+    """
+    if sum(job.state == RUNNING for job in jobs(kept)) >= _MOST_RUNNING:
+        raise UserError("job_runs")
+    own = labels.records(kept) if with_labels else []
+    found, added = _joined(list(scan.scan([data])) if data else [], own)
+    root = kept.folder / JOBS
+    number = max((job.number for job in jobs(kept)), default=0) + 1
+    with files.new_directory(root / str(number)) as folder:
+        # Relative paths of a list would be of the folder's first name.
+        lines = [(os.path.realpath(one.file), os.path.realpath(one.mask) if one.mask else "", one) for one in found]
+        corrections.write_list(folder / _LIST, [dataclasses.replace(one, file=f, mask=m) for f, m, one in lines])
+        asked = {"data": data, "weights": weights, "label_budget": label_budget, "with_labels": with_labels, "who": who}
+        asked |= {"at": store.now(), "in_use": str(in_use.path.absolute()) if in_use else "", "flagfile": flagfile}
+        asked |= {"images": len(found), "added": added, "promoted": 0}
+        files.write_json(folder / _ASKED, asked)
+        # What no fit could use is told at once, and leaves no job.
+        scan.scan([folder / _LIST])
+    return go_on(job_of(kept, number))
+
+
+def _joined(found: list[Record], own: Sequence[Record]) -> tuple[list[Record], int]:
+    """The images of a source with those that were labelled on the page, and how many of these are new in it.
+
+    Photographs of the source keep the source's label. What is of no category of it is of its only one.
+    """
+    if not found:
+        return division.divide(list(own)), len(own)
+    there = {files.sha256(record.file) for record in found}
+    categories = {record.category for record in found}
+    only = next(iter(categories)) if len(categories) == 1 else ""
+    new = [one for one in own if files.sha256(one.file) not in there and (only or one.category in categories)]
+    new = [dataclasses.replace(one, category=only or one.category) for one in new]
+    return [*found, *(division.divide(new) if new else [])], len(new)
+
+
+def go_on(job: Job) -> Job:
+    """Starts the process of a job that is not running, where it stopped."""
+    lock = os.open(job.folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with (job.folder / _LOG).open("ab") as log:
+            process = subprocess.Popen(
+                ["/bin/sh", "-c", command(job)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                pass_fds=(lock,),
+            )
+        files.write_text(job.folder / _PID, str(process.pid))
+        _CHILDREN.append(process)
+    except BlockingIOError:
+        pass  # it runs already
+    finally:
+        # The process has its own; the lock is held until both are closed.
+        os.close(lock)
+    return _read(job.folder)
+
+
+# Asked whether they have ended, so that none stays behind as a zombie.
+_CHILDREN: list[subprocess.Popen] = []
+
+
+def command(job: Job) -> str:
+    """What a shell is told: the fit, then what the model in use says of the same images."""
+    asked, python = job.asked, [sys.executable, "-m"]
+    recipe = ["--recipe=few_labels", f"--weights={asked['weights']}"]
+    if asked["flagfile"]:
+        recipe = [f"--flagfile={asked['flagfile']}"]
+    places = [f"--data_dir={job.folder / _LIST}", f"--run_dir={job.folder / _RUN}"]
+    budget = f"--label_budget={asked['label_budget']}"
+    steps = [[*python, "mvtec_tf.bin.fit_probe", *recipe, budget, *places]]
+    if asked["in_use"]:
+        out = [f"--out={job.folder / _IN_USE}", f"--list={job.folder / _LIST}", places[0]]
+        steps.append([*python, "mvtec_tf.bin.predict", f"--model={asked['in_use']}", *out])
+    return "exec 2>&1; " + " && ".join("nice " + shlex.join(step) for step in steps)
+
+
+def cancel(job: Job) -> None:
+    """Ends the process of a job; what it has done stays, and it can go on."""
+    if job.state == RUNNING:
+        os.killpg(int((job.folder / _PID).read_text()), signal.SIGTERM)
+
+
+def jobs(kept: Store) -> list[Job]:
+    """All jobs, the newest first."""
+    root = kept.folder / JOBS
+    numbers = [path.name for path in root.iterdir() if path.name.isdigit()] if root.is_dir() else []
+    return [_read(root / name) for name in sorted(numbers, key=int, reverse=True)]
+
+
+def job_of(kept: Store, number: int) -> Job:
+    """The job of a number. Raises UserError if there is none."""
+    folder = kept.folder / JOBS / str(number)
+    if not folder.is_dir():
+        raise UserError("not_found")
+    return _read(folder)
+
+
+def _read(folder: pathlib.Path) -> Job:
+    for child in _CHILDREN:
+        child.poll()
+    asked, log = files.read_json(folder / _ASKED), folder / _LOG
+    text = log.read_bytes()[-_MOST_BYTES:].decode("utf-8", "replace") if log.is_file() else ""
+    state = RUNNING if _is_locked(folder) else FINISHED if _is_finished(folder, asked) else STOPPED
+    return Job(int(folder.name), folder, asked, state, "\n".join(text.splitlines()[-_LINES:]))
+
+
+def _is_locked(folder: pathlib.Path) -> bool:
+    try:
+        with (folder / _LOCK).open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
+
+
+def _is_finished(folder: pathlib.Path, asked: dict[str, Any]) -> bool:
+    run = folder / _RUN
+    if not (run / "run.json").is_file() or read_run(run).get("status") != "finished":
+        return False
+    return not asked["in_use"] or (folder / _IN_USE).is_file()
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What a finished fit comes to.
+
+    Attributes:
+      summary: how it was judged by itself.
+      compared: the new model beside the one in use, a sentence each; empty where there is none.
+      shown: "better", "worse", or "" where neither is shown.
+      images: on how many images both were set beside each other.
+    """
+
+    summary: str
+    compared: tuple[str, ...] = ()
+    shown: str = ""
+    images: int = 0
+
+
+def outcome(job: Job) -> Outcome:
+    """Of a finished job: both models on the evaluated images of the new one that the one in use had not been made with.
+
+    Raises:
+      UserError: a table of it cannot be read.
+    """
+    document = files.read_json(job.folder / _RUN / METRICS_FILE)
+    if not job.asked["in_use"]:
+        return Outcome(document["summary"])
+    evaluate = read_predictions(job.folder / _RUN / TABLE_FILE).part(leaks.EVALUATE)
+    rows = {row["path"]: row for _, row in predicted.open_table(job.folder / _IN_USE, ("path", "score", "split"))}
+    unseen = ("", leaks.EVALUATE)
+    both = [path in rows and bool(rows[path]["score"]) and rows[path]["split"] in unseen for path in evaluate.path]
+    new = evaluate.select(np.array(both, bool))
+    if not 0 < new.label.sum() < len(new):
+        return Outcome(document["summary"], images=len(new))
+    told = [rows[path] for path in new.path]
+    old = dataclasses.replace(new, score=np.array([float(row["score"]) for row in told]))
+    values = {row["category"]: float(row["threshold"]) for row in told}
+    own = {name: Threshold.from_json(each) for name, each in document["threshold"].get("categories", {}).items()}
+    methods = [
+        _method("the model in use", old, thresholds.told(values, "the model in use")),
+        _method("the new model", new, Chosen(Threshold.from_json(document["threshold"]), own)),
+    ]
+    compared = compare(methods)
+    difference = compared.standings[1].differences["overall", ""][compared.leading]
+    shown = report.direction(difference, compared.leading)
+    return Outcome(document["summary"], tuple(report.sentences(compared)), shown, len(new))
+
+
+def _method(name: str, table: Predictions, threshold: Chosen) -> Method:
+    table = dataclasses.replace(table, probability=np.full(len(table), np.nan))
+    keys = [leaks.same_file_key(path) for path in table.path]
+    order = np.array(sorted(range(len(keys)), key=keys.__getitem__))
+    return Method(name, (Contender(name, table.select(order), tuple(keys[i] for i in order), threshold, None),))
+
+
+def promote(job: Job, name: str, root: files.PathLike, who: str) -> int:
+    """Exports the run of a finished job as the next version of a model; returns its number.
+
+    Raises:
+      UserError: the job is not finished, or the name is none.
+    """
+    if job.state != FINISHED:
+        raise UserError("not_finished")
+    version = int(export_run(job.folder / _RUN, name, root).name)
+    files.write_json(job.folder / _ASKED, job.asked | {"promoted": version, "promoted_as": name, "promoted_by": who})
+    return version
+
+
+def flags_of(export: Export) -> dict[str, str]:
+    """What a model's run was told, by name, as far as its export has it."""
+    file = export.path / EXTRA / "flags.txt"
+    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+    return dict(line.lstrip("-").split("=", 1) for line in lines if "=" in line)

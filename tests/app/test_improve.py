@@ -1,0 +1,124 @@
+"""Improve: a fit of its own process with the page's labels, judged beside the model in use, promoted by a person."""
+
+import dataclasses
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mvtec_tf.app import improving
+from mvtec_tf.data.formats import scan
+from mvtec_tf.errors import UserError
+from mvtec_tf.evaluation.table import read_predictions
+from mvtec_tf.files import read_json
+from tests.app.conftest import Page
+
+
+def _new_photographs(folder, count):
+    """Parts that no set has: the folder's, mirrored."""
+    for file in sorted(folder.glob("*.png"))[:count]:
+        buffer = io.BytesIO()
+        Image.fromarray(np.asarray(Image.open(file))[:, ::-1]).save(buffer, "PNG")
+        yield f"new {file.name}", buffer.getvalue()
+
+
+def _labelled(browser, photographs, label):
+    browser.show(*photographs)
+    for row in browser.site.kept.latest(len(photographs)):
+        assert browser.form("/labels", {"sha256": row["sha256"], "label": label, "who": "Eva"}).status_code == 303
+
+
+@pytest.mark.slow
+def test_a_fit_with_the_labels_of_the_page_is_set_beside_the_model_in_use_and_promoted(
+    settings, root, toy, small_encoder, tmp_path
+):
+    flags = tmp_path / "fit.flags"
+    flags.write_text(f"--encoder={small_encoder}\n--head=mahalanobis\n")
+    settings = dataclasses.replace(settings, models=str(root), fit_flagfile=str(flags))
+    with Page(settings) as browser:
+        browser.get("/improve")
+        _labelled(browser, list(_new_photographs(toy / "flange" / "test" / "good", 3)), "good")
+        _labelled(browser, list(_new_photographs(toy / "flange" / "test" / "scratch", 2)), "defective")
+        asked = {"data": str(toy / "flange"), "with_labels": "true", "label_budget": "0.2", "in_use": "small"}
+        begun = browser.form("/improve", asked | {"who": "Eva"})
+        assert begun.status_code == 303, begun.text
+        (process,) = improving._CHILDREN
+        assert browser.form("/improve", asked | {"who": "Eva"}).status_code == 422
+        assert "runs" in browser.get("/improve").text
+        assert process.wait() == 0, improving.jobs(browser.site.kept)[0].log
+        (job,) = improving.jobs(browser.site.kept)
+        assert (job.state, job.asked["added"], job.asked["images"]) == (improving.FINISHED, 5, 47)
+        names = {record.path for record in scan.scan([toy / "flange"])}
+        added = [one for one in scan.scan([job.folder / "images.csv"]) if one.path not in names]
+        assert sorted(record.label for record in added) == [0, 0, 0, 1, 1]
+        found = improving.outcome(job)
+        evaluated = read_predictions(job.folder / "run" / "predictions.csv").part("evaluate")
+        assert 0 < found.images <= len(evaluated)
+        assert any("the new model" in sentence for sentence in found.compared)
+        screen = browser.get("/improve").text
+        assert "that neither had seen" in screen
+        assert "<h1>" in browser.get("/improve/1/report.html").text
+        # Only a person promotes, and by a name that a server finds.
+        assert [export.version for export in browser.site.models.there()] == [1]
+        assert browser.form("/improve/1/promote", {"name": "../x", "who": "Eva"}).status_code == 422
+        assert browser.form("/improve/1/promote", {"name": "small", "who": ""}).status_code == 422
+        assert browser.form("/improve/1/promote", {"name": "small", "who": "Udo"}).status_code == 303
+        assert [export.version for export in browser.site.models.there()] == [2]
+        assert "Promoted by Udo: small, version 2." in browser.get("/improve").text
+        assert (
+            'class="called' in browser.show(("new.png", next(_new_photographs(toy / "flange/train/good", 1))[1])).text
+        )
+        browser.site.kept.close()
+    card = read_json(root / "small" / "2" / "assets.extra" / "mvtec_tf.json")
+    assert card["kind"] == "probe"
+
+
+def test_a_fit_outlives_the_page_and_can_be_cancelled_and_gone_on_with(settings, toy, monkeypatch):
+    monkeypatch.setattr(improving, "command", lambda job: "echo begun; exec sleep 600")
+    with Page(settings) as browser:
+        browser.get("/improve")
+        asked = {"data": str(toy / "flange"), "label_budget": "0", "who": "Eva"}
+        assert browser.form("/improve", asked).status_code == 303
+        browser.site.kept.close()
+    with Page(settings) as browser:
+        browser.get("/improve")
+        (job,) = improving.jobs(browser.site.kept)
+        assert job.state == improving.RUNNING
+        assert browser.form("/improve/1/promote", {"name": "small", "who": "Eva"}).status_code == 422
+        assert browser.form("/improve/1/cancel").status_code == 303
+        improving._CHILDREN[-1].wait()
+        assert "was stopped" in browser.get("/improve").text
+        assert browser.form("/improve/1/go_on").status_code == 303
+        (job,) = improving.jobs(browser.site.kept)
+        assert job.state == improving.RUNNING
+        improving.cancel(job)
+        improving._CHILDREN[-1].wait()
+        browser.site.kept.close()
+
+
+def test_what_no_fit_could_use_is_told_at_once_and_leaves_no_job(page, toy, tmp_path):
+    (tmp_path / "empty").mkdir()
+    for wrong, told in (
+        ({"data": str(tmp_path / "nothing")}, "nothing"),
+        ({"data": str(tmp_path / "empty")}, "empty"),
+        ({"data": ""}, "Name a folder"),
+        ({"data": str(toy / "flange"), "who": ""}, "who you are"),
+        ({"data": str(toy / "flange"), "label_budget": "0 --x"}, "label_budget"),
+        ({"data": str(toy / "flange"), "in_use": "other"}, "no model"),
+    ):
+        asked = {"label_budget": "0", "who": "Eva"} | wrong
+        refused = page.form("/improve", asked)
+        assert (refused.status_code, told in refused.text) == (422, True), wrong
+    assert improving.jobs(page.site.kept) == []
+    assert page.form("/improve/7/cancel").status_code == 404
+    with pytest.raises(UserError, match="not_found"):
+        improving.job_of(page.site.kept, 7)
+
+
+def test_what_a_shell_would_read_in_a_name_is_a_name(tmp_path):
+    asked = {"weights": "a'; touch x; '", "label_budget": "0", "flagfile": "", "in_use": "m $(touch y)"}
+    told = improving.command(improving.Job(1, tmp_path / "a b; touch z", asked, improving.STOPPED, ""))
+    assert """'--weights=a'"'"'; touch x; '"'"''""" in told
+    assert "'--model=m $(touch y)'" in told
+    assert f"'--run_dir={tmp_path}/a b; touch z/run'" in told
