@@ -254,9 +254,11 @@ def outcome(job: Job) -> Outcome:
     old = dataclasses.replace(new, score=np.array([float(row["score"]) for row in told]))
     values = {row["category"]: float(row["threshold"]) for row in told}
     own = {name: Threshold.from_json(each) for name, each in document["threshold"].get("categories", {}).items()}
+    run, about = read_run(job.folder / _RUN), pathlib.Path(job.asked["in_use"]) / EXTRA / "model_card.json"
+    labels_used = files.read_json(about)["data"].get("labelled_test_images") if about.is_file() else None
     methods = [
-        _method("the model in use", old, thresholds.told(values, "the model in use")),
-        _method("the new model", new, Chosen(Threshold.from_json(document["threshold"]), own)),
+        _method("Model in use", old, thresholds.told(values, "the model in use"), labels_used),
+        _method("New model", new, Chosen(Threshold.from_json(document["threshold"]), own), run.get("labels_used")),
     ]
     compared = compare(methods)
     difference = compared.standings[1].differences["overall", ""][compared.leading]
@@ -264,11 +266,11 @@ def outcome(job: Job) -> Outcome:
     return Outcome(document["summary"], tuple(report.sentences(compared)), shown, len(new))
 
 
-def _method(name: str, table: Predictions, threshold: Chosen) -> Method:
+def _method(name: str, table: Predictions, threshold: Chosen, labels_used: int | None) -> Method:
     table = dataclasses.replace(table, probability=np.full(len(table), np.nan))
     keys = [leaks.same_file_key(path) for path in table.path]
     order = np.array(sorted(range(len(keys)), key=keys.__getitem__))
-    return Method(name, (Contender(name, table.select(order), tuple(keys[i] for i in order), threshold, None),))
+    return Method(name, (Contender(name, table.select(order), tuple(keys[i] for i in order), threshold, labels_used),))
 
 
 def promote(job: Job, name: str, root: files.PathLike, who: str) -> int:

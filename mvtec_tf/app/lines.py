@@ -35,9 +35,12 @@ class Lines:
             line, seen = self._lines.get(export.called) or (None, 0)
             if line is None:
                 line = Line(drifting.read_reference(export.path), order=_ORDER)
-            query = "SELECT id, row FROM judgements WHERE model = ? AND id > ? ORDER BY id"
+            query = (
+                "SELECT id, row, name FROM judgements JOIN images USING (sha256) WHERE model = ? AND id > ? ORDER BY id"
+            )
             new = self._kept.ask(query, (export.called, seen))
-            line.add(row["row"] for row in new)
+            # A person knows a part by the name that it came under.
+            line.add(row["row"] | {"path": row["name"]} for row in new)
             self._lines[export.called] = line, new[-1]["id"] if new else seen
             return line
 
