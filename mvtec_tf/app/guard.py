@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from fastapi import HTTPException
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
 
@@ -226,8 +227,7 @@ def _counted(receive: Any, most: int) -> Any:
         message = await receive()
         seen += len(message.get("body", b""))
         if seen > most:
-            # As if the client had gone away: nothing more is read.
-            return {"type": "http.disconnect"}
+            raise HTTPException(413, _TOO_MUCH.format(most))
         return message
 
     return counted

@@ -1,6 +1,7 @@
 """Starting the page."""
 
 import os
+import signal
 import socket
 
 from mvtec_tf.app.settings import PASSWORD, ServeSettings
@@ -26,6 +27,9 @@ def serve(settings: ServeSettings) -> None:
         app = create(settings, os.environ.get(PASSWORD, ""))
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
         print(f"The page is at http://{host}:{listening.getsockname()[1]}/ (Ctrl-C ends it).", flush=True)
+        # The server ends by itself on these, and then raises them once more.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: None)
         config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False, ws="none")
         uvicorn.Server(config).run(sockets=[listening])
         app.state.site.kept.close()

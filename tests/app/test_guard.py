@@ -117,6 +117,14 @@ def test_what_is_too_large_in_bytes_or_pixels_is_refused_and_leaves_nothing(page
     assert page.form("/judge", files=many).status_code == 413
     assert page.form("/judge", files=[("photographs", ("a.png", io.BytesIO(bytes(10 * 2**20))))]).status_code == 413
     assert page.form("/judge").status_code == 422
+    # A request that does not say how long it is.
+    pieces = (
+        b'--b\r\nContent-Disposition: form-data; name="photographs"; filename="a.png"\r\n\r\n',
+        *[bytes(2**20)] * 10,
+    )
+    kind = {"content-type": "multipart/form-data; boundary=b", "x-mvtec-tf": "1"}
+    assert page.post("/api/judge", content=iter(pieces), headers=kind).status_code == 413
+    assert list((kept / store.INCOMING).iterdir()) == []
 
 
 def test_no_address_leads_out_of_the_page(page, photographs):
