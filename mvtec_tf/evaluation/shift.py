@@ -66,7 +66,7 @@ class Shift:
     @property
     def said(self) -> bool:
         """Whether it belongs to what is said first: the test shows it, or it is large."""
-        return self.shown or self.size is None or abs(self.size) >= LARGE
+        return self.shown or (self.held_out > 1 and (self.size is None or abs(self.size) >= LARGE))
 
     @property
     def raises(self) -> bool:
@@ -97,7 +97,8 @@ class Shift:
     def by(self) -> str:
         """The size in words."""
         if self.size is None:
-            return "more than can be said, because the latter are all alike"
+            why = "the latter are all alike" if self.held_out > 1 else "a single object does not scatter"
+            return f"more than can be said, because {why}"
         return f"{self.size:+.2f} standard deviations in the median"
 
 

@@ -94,7 +94,16 @@ def test_a_large_shift_of_too_few_objects_for_a_test_is_said_all_the_same():
     assert (judged.shifts["cap"].shown, judged.shifts["cap"].said) == (False, True)
     text = _summary(table)
     assert "Good evaluated images score higher than the held-out good ones" in text
-    assert "which does not show it of so few" in text
+    assert "which does not show it of so few), so the threshold perhaps was chosen for others" in text
+
+
+def test_of_a_single_held_out_object_neither_a_shift_nor_an_interval_is_claimed():
+    table = _table([1.0], [0.1, 0.2, 0.3, 0.4, 0.5], np.arange(2.0, 12.0))
+    judged = assess(table, bootstrap=QUICK)
+    assert not judged.shifts["cap"].said
+    assert "a single object does not scatter" in judged.shifts["cap"].in_words()
+    assert (judged.threshold.whole.low, judged.threshold.whole.high) == (None, None)
+    assert "would have put it" not in _summary(table)
 
 
 def test_good_images_that_score_lower_are_said_to_leave_room_for_defects():

@@ -183,9 +183,10 @@ def _shift(judged: Assessment) -> str:
     if said:
         sizes = [f"{name} {each.by()}, p = {each.p:.2g}" for name, each in list(said.items())[:_NAMED]]
         more = f"; and {len(said) - _NAMED} more" if len(said) > _NAMED else ""
+        perhaps = "" if any(each.shown for each in said.values()) else "perhaps "
         sentences.append(
             f"In {len(said)} of {len(judged.shifts)} categories good evaluated images score unlike {_HELD_OUT} "
-            f"({'; '.join(sizes)}{more}), so the threshold was chosen for others."
+            f"({'; '.join(sizes)}{more}), so the threshold {perhaps}was chosen for others."
         )
     if broken:
         sentences.append(f"{_TOO_MANY[0]} in {len(broken)} categories{_listed(broken)}{_TOO_MANY[1]}.")
@@ -197,6 +198,8 @@ def _of_the_threshold(found: Shift) -> str:
     if found.stopped is None:
         return ""
     what = "was chosen for others" if found.is_upward else "is higher than they need, and defects may pass for it"
+    if not found.shown:
+        what = f"perhaps {what}"
     shares = f"{100 * found.stopped:.1f} % of them and {100 * found.stopped_held_out:.1f} % of the held-out ones"
     return f", so the threshold {what}: it stops {shares}"
 
@@ -269,7 +272,7 @@ def _better(judged: Scope) -> str:
         so_few = f"a single draw of {judged.good} good and {judged.defective} defective ones"
         return (
             f"On these {judged.images} images it beats calling every image defective: {_against(judged)}; {so_few} "
-            "does not show it for others (label_efficiency repeats the draw)."
+            "does not show it for others (mvtec-tf label-efficiency repeats the draw)."
         )
     return f"It beats calling every image defective: {_against(judged)}."
 
