@@ -188,8 +188,9 @@ class RunDirectory:
             changed = [name for name in changed if name in of_features]
         differences = [f"`{name}`: {there.get(name)!r} there, {settings.get(name)!r} here" for name in changed]
         if record["binary"] != asked["binary"]:
-            differences.insert(0, f"program: {record['binary']} there, {asked['binary']} here")
-        if record["data"]["fingerprint"] != asked["data"]["fingerprint"]:
+            # Their settings have little in common, and what of the images each of them reads differs.
+            differences = [f"It is one of `{record['binary']}`, this is `{asked['binary']}`"]
+        elif record["data"]["fingerprint"] != asked["data"]["fingerprint"]:
             differences.append("the images or their labels are not the same")
         if differences:
             raise UserError(

@@ -36,7 +36,10 @@ def test_the_same_call_resumes_and_knows_when_it_is_finished(tmp_path):
     ("change", "message"),
     [
         ({"settings": {"seed": 1, "epochs": 5}}, "`seed`: 0 there, 1 here"),
-        ({"binary": "train_simclr"}, "train_cnn there, train_simclr here"),
+        (
+            {"binary": "train_simclr", "settings": {"method": "simclr"}, "data": {"fingerprint": "other"}},
+            "another run. It is one of `train_cnn`, this is `train_simclr`. Choose",
+        ),
         ({"data": {"fingerprint": "other"}}, "images or their labels are not the same"),
     ],
 )

@@ -22,6 +22,7 @@ from typing import Any, NoReturn
 from absl import app, flags, logging
 
 from mvtec_tf.bin import closed_pipe, define, failures, quiet
+from mvtec_tf.bin.main import COMMANDS
 from mvtec_tf.errors import UsageError, UserError
 from mvtec_tf.stopping import Listener, stop
 
@@ -158,4 +159,9 @@ def _fail(message: str, status: int) -> NoReturn:
 
 def _with_flags(message: str) -> str:
     """The message with the names of settings, which stand in backticks below this room, as this program's flags."""
-    return re.sub(r"`([a-z_]+)`", lambda found: f"--{found[1]}" if found[1] in flags.FLAGS else found[0], message)
+    commands = {binary: f"mvtec-tf {command}" for command, (binary, _) in COMMANDS.items()}
+
+    def named(found: re.Match) -> str:
+        return f"--{found[1]}" if found[1] in flags.FLAGS else commands.get(found[1], found[0])
+
+    return re.sub(r"`([a-z_]+)`", named, message)

@@ -75,7 +75,10 @@ def fitting_batch_size(images: int, batch_size: int, passes_per_epoch: int = 1) 
       UserError: there are fewer than two images to train on.
     """
     if images < 2:
-        raise UserError(f"{images} training image: a batch needs at least two, for its statistics and its comparisons.")
+        raise UserError(
+            f"{images} training image: a batch needs at least two, for its statistics and its comparisons. "
+            "Add good images."
+        )
     drawn = images * passes_per_epoch
     if batch_size <= drawn:
         return batch_size

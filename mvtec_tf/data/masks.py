@@ -187,7 +187,7 @@ def sentences(unused: Sequence[tuple[str, str]]) -> list[str]:
     if not unused:
         return []
     named = "; ".join(f"{file}: {why}" for file, why in unused[:_NAMED])
-    more = f"; and {len(unused) - _NAMED} more, which explore_data lists" if len(unused) > _NAMED else ""
+    more = f"; and {len(unused) - _NAMED} more, which mvtec-tf explore lists" if len(unused) > _NAMED else ""
     return [f"Masks that no image claims, so that they are not used: {len(unused)} ({named}{more})."]
 
 

@@ -314,7 +314,8 @@ def _cut_in_half(category: str, tests: Sequence[Record], rng: np.random.Generato
                 raise TooFewObjectsError(
                     f"category {category!r}: no {kind} test image is left for the {name} (found {found} "
                     "in all). At least two of each kind are needed, showing different objects. What needs no labels "
-                    "can do without: `label_budget`=0, with fit_probe `recipe`=few_labels or with fit_baseline."
+                    "can do without, with `label_budget`=0: mvtec-tf fit with `recipe`=few_labels, mvtec-tf baseline, "
+                    "or mvtec-tf train-cnn with `synthetic_defects`=0.5."
                 )
     return pool, held_out
 

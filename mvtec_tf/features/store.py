@@ -186,7 +186,7 @@ def _refuse_others(path: pathlib.Path, description: Mapping[str, Any], records: 
 
 def _describe(path: pathlib.Path) -> dict[str, Any]:
     file = path / DESCRIPTION
-    missing = f"{path}: no features there ({DESCRIPTION} is missing). Write them with extract_features."
+    missing = f"{path}: no features there ({DESCRIPTION} is missing). Write them with mvtec-tf extract-features."
     description = read_json(file, missing, "Remove the folder and extract again.")
     if description.get("format") != _FORMAT:
         raise UserError(

@@ -33,6 +33,16 @@ def tensorflow() -> Any:
     return tensorflow
 
 
+def require_model(path: files.PathLike) -> None:
+    """Raises UserError if `path` holds no SavedModel."""
+    path = pathlib.Path(path)
+    if not (path / "saved_model.pb").is_file():
+        way = "Expected saved_models/NAME/VERSION."
+        if (path / "run.json").is_file():
+            way = "It is a run, of which mvtec-tf export makes saved_models/NAME/VERSION."
+        raise UserError(f"{path}: no SavedModel (no saved_model.pb in it). {way}")
+
+
 def load(path: files.PathLike) -> Any:
     """The SavedModel in `path`: that which was read before, as long as its files are the same.
 
@@ -41,8 +51,7 @@ def load(path: files.PathLike) -> Any:
     Raises:
       UserError: there is none, or it cannot be read.
     """
-    if not (pathlib.Path(path) / "saved_model.pb").is_file():
-        raise UserError(f"{path}: no SavedModel (no saved_model.pb in it).")
+    require_model(path)
     tf = tensorflow()
     try:
         return _load(os.path.abspath(path), _state(path))

@@ -92,7 +92,8 @@ def _out_of_fold(
             try:
                 part = make_head().fit(features.select(~held_out & own), targets[~held_out & own])
             except UserError as error:
-                raise type(error)(f"category {category!r}, without fold {fold + 1} of {FOLDS}: {error}") from error
+                without = f"category {str(category)!r}, with fold {fold + 1} of {FOLDS} held out of the fit"
+                raise type(error)(f"{without}: {error}") from error
             scores[held_out & own] = part.decision_function(features.select(held_out & own))
     return scores
 

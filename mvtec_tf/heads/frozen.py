@@ -107,7 +107,7 @@ def good_images(features: FrozenFeatures, labels: np.ndarray, head: str, least: 
     good = features.select(labels == 0)
     if len(good) < least:
         words = {1: "one good image", 2: "two good images"}.get(least, f"{least} good images")
-        raise UserError(f"`head`={head} needs at least {words}, found {len(good)}.")
+        raise UserError(f"`head`={head} needs at least {words}, found {len(good)}. Add good images.")
     return good
 
 

@@ -117,7 +117,8 @@ def read_explainable(run_dir: pathlib.Path) -> dict[str, Any]:
     """
     record = read_finished(run_dir, f"`run`={run_dir}")
     if record["binary"] not in _BINARIES:
-        raise UserError(f"`run`={run_dir}: a run of {record['binary']}. Expected one of {', '.join(_BINARIES)}.")
+        expected = ", ".join(f"`{name}`" for name in _BINARIES)
+        raise UserError(f"`run`={run_dir}: a run of `{record['binary']}`. Expected one of {expected}.")
     return record
 
 

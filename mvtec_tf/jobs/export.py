@@ -74,10 +74,10 @@ def _without_verdicts(run: pathlib.Path, record: Mapping[str, Any]) -> str:
     """Why a finished run has no verdicts of a network, "" if it has."""
     kind = saved_model.read_card(run / "saved_model")["kind"]
     if kind == "encoder":
-        return f"`run`={run}: a run of {record['binary']}, an encoder, which gives no verdicts."
+        return f"`run`={run}: a run of `{record['binary']}`, an encoder, which gives no verdicts."
     if kind == "classifier" or (kind == "probe" and (run / "head.npz").is_file()):
         return ""
-    return f"`run`={run}: a run of {record['binary']}, whose export gives no verdicts of a network."
+    return f"`run`={run}: a run of `{record['binary']}`, whose export gives no verdicts of a network."
 
 
 def write_in_bfloat16(run: pathlib.Path, record: Mapping[str, Any], folder: pathlib.Path) -> pathlib.Path:

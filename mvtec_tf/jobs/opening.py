@@ -173,7 +173,7 @@ def _look_at_copies(records: Sequence[Record]) -> None:
             good, defective = sorted((first, record), key=lambda one: one.label)
             raise UserError(
                 f"{good.path} is good and {defective.path} defective, but both files hold the same photograph. Take "
-                "one of them away; explore_data lists all such."
+                "one of them away; mvtec-tf explore lists all such."
             )
         if first.group != record.group:
             found.append((first, record))

@@ -170,7 +170,7 @@ def encoder_of(store: FeatureStore) -> pathlib.Path:
     looked = ", ".join(map(str, there or candidates))
     raise UserError(
         f"`features`={store.path}: the encoder that made these features is not with them (looked at {looked}). Name it "
-        "with `encoder`, or write the features with extract_features, which keeps it beside them."
+        "with `encoder`, or write the features with mvtec-tf extract-features, which keeps it beside them."
     )
 
 

@@ -51,8 +51,8 @@ def of_trained_networks(said: Any) -> None:
     """Raises UsageError for a backbone that is taken as it is."""
     if (said.backbone or "").lower().startswith("dinov2"):
         raise UsageError(
-            f"`backbone`={said.backbone}: is not trained here, its features are taken as they are: by fit_probe, "
-            "extract_features, label_efficiency and explore_data. Train a network of keras.applications."
+            f"`backbone`={said.backbone}: is not trained here, its features are taken as they are: by mvtec-tf "
+            "fit, extract-features, label-efficiency and explore. Train a network of keras.applications."
         )
 
 

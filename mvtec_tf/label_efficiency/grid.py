@@ -215,7 +215,7 @@ def _check_halves(category: str, records: Sequence[Record], cut: Cut) -> None:
         raise UserError(
             f"category {category!r}: its test images are too few for a pool and an evaluation part. At least "
             "two good and two defective ones are needed, of different objects. So nothing can be compared on it; "
-            "fit_probe `recipe`=few_labels `label_budget`=0 fits without."
+            "mvtec-tf fit with `recipe`=few_labels and `label_budget`=0 fits without."
         )
 
 

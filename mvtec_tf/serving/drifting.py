@@ -10,6 +10,7 @@ import numpy as np
 
 from mvtec_tf import drift, files
 from mvtec_tf.errors import UserError
+from mvtec_tf.graphs.loading import require_model
 
 # Ending of the table of alarms beside a watch's table, whose stem it has: two cameras may share a folder.
 ENDING = ".drift.csv"
@@ -123,8 +124,7 @@ def read_reference(export: files.PathLike) -> np.ndarray | None:
     Raises:
       UserError: there is no export, or the file cannot be read.
     """
-    if not (pathlib.Path(export) / "saved_model.pb").is_file():
-        raise UserError(f"{export}: no SavedModel (no saved_model.pb in it). Expected saved_models/NAME/VERSION.")
+    require_model(export)
     file = pathlib.Path(export) / "assets.extra" / drift.REFERENCE_FILE
     if not file.is_file():
         return None

@@ -16,6 +16,7 @@ from mvtec_tf.features import reference
 from mvtec_tf.features.reference import Reference, Usual
 from mvtec_tf.graphs import saved_model
 from mvtec_tf.graphs.thresholded import ThresholdedModel, Thresholds
+from mvtec_tf.run_directory import read_finished
 from mvtec_tf.serving import configs, model_card, warmup
 from mvtec_tf.serving.settings import ExportOptions
 
@@ -52,6 +53,7 @@ def export_run(
       UserError: the run is not finished or has no model or no threshold, or its thresholds cannot be served.
     """
     run_dir, options = pathlib.Path(run_dir), options or ExportOptions()
+    read_finished(run_dir, f"`run`={run_dir}")
     source = pathlib.Path(source or run_dir / "saved_model")
     card = saved_model.read_card(source) | dict(facts or {})
     thresholds = None if card["kind"] == "encoder" else thresholds_of(run_dir, options.threshold)

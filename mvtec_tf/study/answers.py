@@ -97,7 +97,7 @@ def _how_well(compared: Comparison) -> Answer:
     question = "How well does self-supervised learning with at most 10 % of the labels find defects?"
     few = few_labels(compared)
     if not few:
-        wanted = "runs of fit_probe `encoder`=... with a `label_budget` of at most 0.1"
+        wanted = "runs of mvtec-tf fit with an `encoder` and a `label_budget` of at most 0.1"
         return Answer(question, (_missing("How well it does", wanted),))
     text, findings = [], []
     for each in few:
@@ -161,7 +161,7 @@ def _beside_supervised(compared: Comparison) -> Answer:
     question = "How does it compare with a supervised network that has all labels?"
     first, few = compared.standings[0], few_labels(compared)
     if role(first.method) != SUPERVISED:
-        return Answer(question, (_missing("How it compares", "runs of train_cnn"),))
+        return Answer(question, (_missing("How it compares", "runs of mvtec-tf train-cnn"),))
     if not few:
         return Answer(question, (_missing("How it compares", "self-supervised runs with at most 10 % of the labels"),))
     text, findings = [], []

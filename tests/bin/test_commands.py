@@ -1,6 +1,8 @@
 """What a newcomer types first: the list of commands, a slip in a name, a flagfile that is not there."""
 
+import ast
 import pathlib
+import re
 
 import pytest
 
@@ -66,7 +68,7 @@ def test_a_file_where_a_run_is_meant_is_said_to_be_none(tmp_path):
     flags = (f"--run={tmp_path / 'predictions.csv'}", "--name=m", f"--saved_models={tmp_path / 'models'}")
     done = run_binary("export", *flags, check=False)
     assert done.returncode == 1
-    assert "not a SavedModel written by this program" in done.stderr
+    assert "no run directory (no run.json in it)" in done.stderr
 
 
 def test_a_slip_in_a_flags_name_is_answered_with_the_nearest():
@@ -96,3 +98,17 @@ def test_a_flagfile_that_cannot_be_read_is_named_with_what_there_is(flagfile, wo
     assert done.stderr.startswith("ERROR: --flagfile=")
     assert words.format(here="") in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_message_names_commands_as_a_user_types_them_not_their_modules():
+    # `evaluate` is a word, and the name of a split.
+    names = {binary for own, (binary, _) in commands.COMMANDS.items() if binary not in (own, "evaluate")}
+    module = re.compile(rf"(?<![\w./`])(?:{'|'.join(sorted(names))})(?![\w./(])")
+    found = []
+    for file in sorted(_BIN.parent.rglob("*.py")):
+        nodes = list(ast.walk(ast.parse(file.read_text())))
+        documentation = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
+        texts = [node for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+        prose = [node for node in texts if " " in node.value and id(node) not in documentation]
+        found += [f"{file.name}:{node.lineno}" for node in prose if module.search(node.value)]
+    assert not found

@@ -67,6 +67,15 @@ def test_a_folder_whose_name_is_no_text_is_refused_before_anything_is_trained_or
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_run_where_its_export_is_meant_and_an_unfinished_one_name_the_next_command(tmp_path):
+    (tmp_path / "run.json").write_text('{"binary": "train_simclr", "status": "running"}')
+    with pytest.raises(UserError, match="It is a run, of which mvtec-tf export makes"):
+        saved_model.load(tmp_path)
+    with pytest.raises(UserError, match=r"`run`=.*: that run is not finished. Repeat its command"):
+        export_run(tmp_path, "m", tmp_path / "saved_models")
+    assert not (tmp_path / "saved_models").exists()
+
+
 def test_a_model_without_its_version_is_the_newest(exported, tmp_path):
     for version in ("2", "10", "9"):
         shutil.copytree(exported, tmp_path / "small" / version)

@@ -13,9 +13,11 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC, LinearSVC
 
+from mvtec_tf.data.record import Record
 from mvtec_tf.errors import UsageError, UserError
 from mvtec_tf.heads.by_category import PerCategoryHead
 from mvtec_tf.heads.distance import Mahalanobis, NearestNeighbours, RbfSvm
+from mvtec_tf.heads.fitting import fit_probe
 from mvtec_tf.heads.folds import inner_folds
 from mvtec_tf.heads.frozen import FrozenFeatures
 from mvtec_tf.heads.gaussian import GoodGaussian
@@ -81,6 +83,12 @@ def test_too_few_good_images_for_a_gaussian_are_refused(data):
     features, _ = data
     with pytest.raises(UserError, match="at least two good"):
         Mahalanobis().fit(features[:3], np.array([0, 1, 1]))
+
+
+def test_what_holding_images_out_leaves_too_few_of_names_the_category_plainly(data):
+    records = [Record(str(i), "", "part", "good", 0, "train", str(i)) for i in range(2)]
+    with pytest.raises(UserError, match=r"^category 'part', with fold \d of 5 held out .* found 1. Add good images\.$"):
+        fit_probe(Mahalanobis, data[0][:2], records, seed=0)
 
 
 def test_the_study_head_takes_its_few_steps_and_repeats_under_a_seed(data):

@@ -294,7 +294,7 @@ def test_a_run_that_is_not_finished_or_no_classifier_is_refused(tmp_path):
     with pytest.raises(UserError, match="not finished"):
         explain_steps.read_explainable(tmp_path)
     (tmp_path / "run.json").write_text(json.dumps({"binary": "train_simclr", "status": "finished"}))
-    with pytest.raises(UserError, match="a run of train_simclr"):
+    with pytest.raises(UserError, match="a run of `train_simclr`"):
         explain_steps.read_explainable(tmp_path)
 
 

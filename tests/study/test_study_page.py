@@ -128,8 +128,8 @@ def test_several_seeds_say_how_much_it_matters_which_images_are_labelled(tmp_pat
 def test_what_the_runs_cannot_answer_is_said_to_be_missing(tmp_path):
     found = _studied([_run(tmp_path / "a", STARTING, 1), _run(tmp_path / "b", BASELINE, 2)])
     texts = [" ".join(answer.text) for answer in found.answers]
-    assert "runs of fit_probe `encoder`=... with a `label_budget` of at most 0.1 are missing" in texts[0]
-    assert "runs of train_cnn are missing" in texts[1]
+    assert "runs of mvtec-tf fit with an `encoder` and a `label_budget` of at most 0.1 are missing" in texts[0]
+    assert "runs of mvtec-tf train-cnn are missing" in texts[1]
     assert "runs of one method with different `label_budget` are missing" in texts[2]
     assert "cannot be told" in found.mark[0]
     alone = _studied([_run(tmp_path / "c", CNN, 1), _run(tmp_path / "d", BASELINE, 2)])
