@@ -241,7 +241,9 @@ def _unmarked(content: bytes) -> str:
 def _content(path: pathlib.Path) -> bytes:
     if not path.is_file():
         found = "a folder" if path.is_dir() else "nothing"
-        raise UserError(f"{path}: expected a CSV file, found {found}.")
+        inside = sorted(path.glob("*.csv"))
+        such = f" CSV files in it: {', '.join(file.name for file in inside)}." if inside else ""
+        raise UserError(f"{path}: expected a CSV file, found {found}.{such}")
     return path.read_bytes()
 
 

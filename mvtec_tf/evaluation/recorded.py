@@ -57,7 +57,8 @@ class Judging:
             return ", ".join(f"{value:.4g}" for value in values)
         if self.threshold is not None:
             return f"{self.threshold:.4g}"
-        target = "" if self.rule.target is None else f" {self.rule.target:g}"
+        # Of good images alone it is what a threshold promises, whatever the rule without a target is called.
+        target = ", if a defect is labelled" if self.rule.target is None else f" {self.rule.target:g}"
         whose = "the model" if self.rule.per == thresholds.PER_MODEL else "each category"
         return f"chosen by {self.rule.method}{target}, one for {whose}"
 

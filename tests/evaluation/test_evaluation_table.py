@@ -141,6 +141,10 @@ def test_a_file_that_is_not_utf8_is_refused_with_the_line(tmp_path):
 @pytest.mark.parametrize("make", [lambda path: None, lambda path: path.mkdir()])
 def test_a_missing_file_and_a_folder_are_refused(tmp_path, make):
     make(tmp_path / "table.csv")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "predictions.csv").touch()
+    with pytest.raises(UserError, match=r"found a folder\. CSV files in it: predictions\.csv\."):
+        read_predictions(tmp_path / "run")
     with pytest.raises(UserError, match=r"table\.csv: expected a CSV file"):
         read_predictions(tmp_path / "table.csv")
 

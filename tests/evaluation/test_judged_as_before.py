@@ -69,6 +69,12 @@ def test_the_table_of_a_run_comes_to_the_runs_own_threshold_and_costs(rule, tmp_
     assert len(others) > 3
 
 
+def test_a_rule_that_needs_a_defect_is_not_said_to_choose_without_one():
+    assert "chosen by youden, if a defect is labelled, one for the model;" in recorded.Judging("the run").in_words()
+    wanted = recorded.Judging("the run", rule=Rule("target_recall", target=0.9))
+    assert "chosen by target_recall 0.9, one for" in wanted.in_words()
+
+
 def test_a_second_model_beside_a_runs_main_one_keeps_its_given_threshold(tmp_path):
     folder = _run(tmp_path / "run", threshold=0.25, part="study_head")
     assert _judged_again(folder / "predictions.csv")["threshold"] == _document(folder)["threshold"]
