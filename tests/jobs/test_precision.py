@@ -109,7 +109,7 @@ def test_an_encoder_is_exported_in_float32_with_a_word_and_in_nothing_else(data,
     assert done.returncode == 0, done.stderr
     refused = _export(tmp_path / "run", data, tmp_path / "a")
     assert refused.returncode == 1
-    assert "a run of train_simclr, an encoder, which gives no verdicts. --precision=bfloat16 is for" in refused.stderr
+    assert "a run of mvtec-tf pretrain, an encoder, which gives no verdicts. --precision=bfloat16 is" in refused.stderr
     assert not (tmp_path / "a").exists()
     done = _auto(tmp_path / "run", tmp_path / "b")
     assert done.returncode == 0, done.stderr
