@@ -90,15 +90,15 @@ def new_directory(path: PathLike, durable: bool = False) -> Iterator[pathlib.Pat
         temporary.chmod(0o755)
         if durable:
             for item in (*temporary.rglob("*"), temporary):
-                _to_the_disk(item)
+                to_the_disk(item)
         os.rename(temporary, path)
         if durable:
-            _to_the_disk(path.parent)
+            to_the_disk(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _to_the_disk(path: pathlib.Path) -> None:
+def to_the_disk(path: pathlib.Path) -> None:
     """Waits until a file's contents, or a folder's names, would outlive a power failure."""
     handle = os.open(path, os.O_RDONLY)
     try:

@@ -186,7 +186,7 @@ class RunDirectory:
         begins = bool(changed) and not self.finished and self._has_features() and not self._has_results()
         if begins:
             changed = [name for name in changed if name in of_features]
-        differences = [f"`{name}`: {there.get(name)!r} there, {settings.get(name)!r} here" for name in changed]
+        differences = [difference(name, there, settings) for name in changed]
         if record["binary"] != asked["binary"]:
             # Their settings have little in common, and what of the images each of them reads differs.
             differences = [f"It is one of `{record['binary']}`, this is `{asked['binary']}`"]
@@ -235,6 +235,11 @@ def read_finished(path: files.PathLike, named: str = "") -> dict[str, Any]:
     if record["status"] != "finished":
         raise UserError(f"{named or path}: that run is not finished. Repeat its command to finish it.")
     return record
+
+
+def difference(name: str, there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
+    """In words, how a setting of another run differs from this one's."""
+    return f"`{name}`: {there.get(name)!r} there, {here.get(name)!r} here"
 
 
 def _is_empty(path: pathlib.Path) -> bool:

@@ -4,7 +4,6 @@ Example:
   python -m tools.gpu_check --out=results/gpu
 """
 
-import csv
 import dataclasses
 import os
 import pathlib
@@ -109,12 +108,13 @@ def _scores(
     model: pathlib.Path, data: pathlib.Path, table: pathlib.Path, environment: Mapping[str, str]
 ) -> dict[str, float]:
     """path -> score, by `predict` in a process of its own."""
+    from mvtec_tf.evaluation import predicted
+
     command = [sys.executable, "-m", "mvtec_tf", "predict", str(data), f"--model={model}", f"--out={table}"]
     done = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True)
     if done.returncode:
         raise UserError(f"predict failed: {done.stderr[-1000:]}")
-    with open(table, encoding="utf-8", newline="") as file:
-        return {row["path"]: float(row["score"]) for row in csv.DictReader(file)}
+    return {row["path"]: float(row["score"]) for _, row in predicted.open_table(table, ("path", "score"))}
 
 
 def _costs(asked: CheckSettings, out: pathlib.Path) -> list[dict[str, Any]]:

@@ -38,9 +38,8 @@ from mvtec_tf.serving.export import export_run
 
 JOBS = "jobs"
 RUNNING, FINISHED, STOPPED = "running", "finished", "stopped"
-_ASKED, _LOG, _LOCK, _PID, _LIST, _RUN, _IN_USE = (
-    *("asked.json", "log.txt", ".job.lock", "pid", "images.csv", "run", "in_use.csv"),
-)
+_ASKED, _LOG, _LOCK, _PID = "asked.json", "log.txt", ".job.lock", "pid"
+_LIST, _RUN, _IN_USE = "images.csv", "run", "in_use.csv"
 # Of a log.
 _LINES, _MOST_BYTES = 12, 20_000
 # So many processes of other jobs run beside one another: fits take all cores.
@@ -65,6 +64,11 @@ class Job:
     asked: dict[str, Any]
     state: str
     log: str
+
+    @property
+    def run(self) -> pathlib.Path:
+        """Directory of the run."""
+        return self.folder / _RUN
 
 
 def begin(
@@ -160,7 +164,7 @@ def command(job: Job) -> str:
     recipe = ["--recipe=few_labels", f"--weights={asked['weights']}"]
     if asked["flagfile"]:
         recipe = [f"--flagfile={asked['flagfile']}"]
-    places = [f"--data_dir={job.folder / _LIST}", f"--run_dir={job.folder / _RUN}"]
+    places = [f"--data_dir={job.folder / _LIST}", f"--run_dir={job.run}"]
     budget = f"--label_budget={asked['label_budget']}"
     steps = [[*python, "mvtec_tf.bin.fit_probe", *recipe, budget, *places]]
     if asked["in_use"]:
@@ -240,10 +244,10 @@ def outcome(job: Job) -> Outcome:
     Raises:
       UserError: a table of it cannot be read.
     """
-    document = files.read_json(job.folder / _RUN / METRICS_FILE)
+    document = files.read_json(job.run / METRICS_FILE)
     if not job.asked["in_use"]:
         return Outcome(document["summary"])
-    evaluate = read_predictions(job.folder / _RUN / TABLE_FILE).part(leaks.EVALUATE)
+    evaluate = read_predictions(job.run / TABLE_FILE).part(leaks.EVALUATE)
     rows = {row["path"]: row for _, row in predicted.open_table(job.folder / _IN_USE, ("path", "score", "split"))}
     unseen = ("", leaks.EVALUATE)
     both = [path in rows and bool(rows[path]["score"]) and rows[path]["split"] in unseen for path in evaluate.path]
@@ -254,7 +258,7 @@ def outcome(job: Job) -> Outcome:
     old = dataclasses.replace(new, score=np.array([float(row["score"]) for row in told]))
     values = {row["category"]: float(row["threshold"]) for row in told}
     own = {name: Threshold.from_json(each) for name, each in document["threshold"].get("categories", {}).items()}
-    run, about = read_run(job.folder / _RUN), pathlib.Path(job.asked["in_use"]) / EXTRA / "model_card.json"
+    run, about = read_run(job.run), pathlib.Path(job.asked["in_use"]) / EXTRA / "model_card.json"
     labels_used = files.read_json(about)["data"].get("labelled_test_images") if about.is_file() else None
     methods = [
         _method("Model in use", old, thresholds.told(values, "the model in use"), labels_used),
@@ -281,7 +285,7 @@ def promote(job: Job, name: str, root: files.PathLike, who: str) -> int:
     """
     if job.state != FINISHED:
         raise UserError("not_finished")
-    version = int(export_run(job.folder / _RUN, name, root).name)
+    version = int(export_run(job.run, name, root).name)
     files.write_json(job.folder / _ASKED, job.asked | {"promoted": version, "promoted_as": name, "promoted_by": who})
     return version
 

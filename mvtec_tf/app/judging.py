@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from typing import Any, BinaryIO
 
-from mvtec_tf import drift
+from mvtec_tf import drift, files
 from mvtec_tf.app import pictures, store
 from mvtec_tf.app.models import Export, Models
 from mvtec_tf.app.store import Store
@@ -111,7 +111,7 @@ def _keep(
         raise RefusedError(name, str(error)) from error
     hottest = [pictures.write_heat(heat, heat_file(kept, row), size) for row, heat in found]
     os.replace(temporary, place)
-    store.sync(place.parent)
+    files.to_the_disk(place.parent)
     with kept.all_or_nothing():
         kept.add_image(digest, os.path.relpath(place, kept.folder), name, size)
         for (row, _), facts in zip(found, hottest, strict=True):

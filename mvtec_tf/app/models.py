@@ -62,22 +62,26 @@ def exports(root: files.PathLike) -> list[Export]:
     found = []
     root = pathlib.Path(root)
     for folder in sorted(root.iterdir()) if root.is_dir() else ():
-        versions = [number for number in files.versions(folder) if (folder / str(number) / EXTRA / CARD).is_file()]
-        if not versions:
+        numbers = _numbers(folder)
+        if not numbers:
             continue
-        path = folder / str(versions[-1])
+        path = folder / str(numbers[-1])
         card = read_card(path)
         if card.get("threshold") is not None:
-            found.append(Export(folder.name, versions[-1], path, called(path.absolute()), card))
+            found.append(Export(folder.name, numbers[-1], path, called(path.absolute()), card))
     return found
 
 
 def versions(export: Export) -> list[tuple[int, dict[str, Any]]]:
     """Number and card of every version of the same model, the newest first."""
     folder = export.path.parent
-    there = [number for number in reversed(files.versions(folder)) if (folder / str(number) / EXTRA / CARD).is_file()]
-    found = [(number, read_card(folder / str(number))) for number in there]
+    found = [(number, read_card(folder / str(number))) for number in reversed(_numbers(folder))]
     return [(number, card) for number, card in found if card.get("threshold") is not None]
+
+
+def _numbers(folder: pathlib.Path) -> list[int]:
+    """The versions in a model's folder that this program wrote, ascending."""
+    return [number for number in files.versions(folder) if (folder / str(number) / EXTRA / CARD).is_file()]
 
 
 @functools.lru_cache(maxsize=16)

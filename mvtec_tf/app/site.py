@@ -7,7 +7,6 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jinja2
 from fastapi import HTTPException, Request, UploadFile
 from fastapi.responses import HTMLResponse
 
@@ -16,11 +15,12 @@ from mvtec_tf.app import guard as guard_lib
 from mvtec_tf.app import judging, pictures
 from mvtec_tf.app.guard import Guard
 from mvtec_tf.app.judging import RefusedError
-from mvtec_tf.app.models import Models
+from mvtec_tf.app.models import Export, Models
 from mvtec_tf.app.settings import ServeSettings
 from mvtec_tf.app.store import Store
 from mvtec_tf.errors import UserError
 from mvtec_tf.evaluation.metrics import Metric
+from mvtec_tf.evaluation.report.page import environment
 
 ROOM = pathlib.Path(__file__).parent
 
@@ -45,13 +45,7 @@ class Site:
         self.models = Models(settings.models, self.kept.folder)
         self.seconds, self.asked, self.refused = 0.0, 0, 0
         self._words = words(settings.language)
-        self._pages = jinja2.Environment(
-            loader=jinja2.FileSystemLoader(ROOM / "templates"),
-            autoescape=True,
-            undefined=jinja2.StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-        )
+        self._pages = environment("mvtec_tf.app")
         self._pages.globals |= {"t": self.text, "facts": self.facts, "scale": pictures.scale, "limits": self.limits}
 
     def text(self, key: str, **values: Any) -> str:
@@ -101,13 +95,13 @@ class Site:
             raise HTTPException(409, self.text("no_model"))
         if len(uploads) > self.settings.max_files:
             raise HTTPException(413, self.text("too_many", limit=self.settings.max_files))
-        done, refused = [], []
+        done, refused, shown = [], [], self.models.there()
         for upload in uploads:
             start = time.monotonic()
             try:
                 most = self.settings.max_file_mb * 2**20
                 digest, _ = judging.take(self.kept, self.models, exports, upload.file, upload.filename or "", most)
-                done.append(self.part(digest))
+                done.append(self.part(digest, shown))
             except RefusedError as error:
                 refused.append({"name": error.name, "error": self.told(error)})
                 self.refused += 1
@@ -115,11 +109,11 @@ class Site:
             self.seconds += time.monotonic() - start
         return done, refused
 
-    def part(self, digest: str) -> dict[str, Any]:
-        """A photograph with what the models in use say of it: `image`, and (export, judgement) each."""
-        exports = {one.called: one for one in self.models.there()}
-        judgements = self.kept.judgements(digest, list(exports))
-        return {"image": self.kept.image(digest), "verdicts": [(exports[row["model"]], row) for row in judgements]}
+    def part(self, digest: str, exports: Sequence[Export]) -> dict[str, Any]:
+        """A photograph with what these models say of it: `image`, and (export, judgement) each."""
+        known = {one.called: one for one in exports}
+        judgements = self.kept.judgements(digest, list(known))
+        return {"image": self.kept.image(digest), "verdicts": [(known[row["model"]], row) for row in judgements]}
 
 
 def one_line(text: str, most: int) -> str:

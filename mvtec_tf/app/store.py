@@ -3,7 +3,6 @@
 import contextlib
 import datetime
 import json
-import os
 import pathlib
 import sqlite3
 import threading
@@ -153,12 +152,3 @@ class Store:
 def now() -> str:
     """The time, as it is remembered: ISO 8601 in UTC."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
-
-
-def sync(folder: pathlib.Path) -> None:
-    """Has the names in a folder on the disk."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -56,7 +56,7 @@ def augment_classifier(images: tf.Tensor, seeds: tf.Tensor, config: ClassifierAu
     horizontal, vertical, rotated, angle, jittered, *factors, blurred, width = draws
     images = change_where(horizontal < config.horizontal_flip, tf.image.flip_left_right, images)
     images = change_where(vertical < config.vertical_flip, tf.image.flip_up_down, images)
-    radians = _spread(angle, math.radians(config.rotation_degrees))
+    radians = spread(angle, math.radians(config.rotation_degrees))
     images = change_where(rotated < config.rotation_probability, rotate, images, radians)
     images = change_where(jittered < config.jitter_probability, jitter, images, *_jitter_factors(factors, config))
     widths = (config.blur_kernel_max - config.blur_kernel_min) // 2 + 1
@@ -213,7 +213,7 @@ def crop_box(uniform: tf.Tensor, area_min: float, aspect_max: float) -> tf.Tenso
     """
     area, aspect, top, left = tf.split(uniform, 4)
     area = area_min + (1.0 - area_min) * area
-    aspect = tf.exp(_spread(aspect, math.log(aspect_max)))
+    aspect = tf.exp(spread(aspect, math.log(aspect_max)))
     height, width = tf.sqrt(area / aspect), tf.sqrt(area * aspect)
     top, left = top * (1.0 - height), left * (1.0 - width)
     boxes = tf.stack([top, left, top + height, left + width], axis=1)
@@ -231,7 +231,7 @@ def uniform(seeds: tf.Tensor, stream: int, count: int) -> tf.Tensor:
     return tf.map_fn(draw, seeds, fn_output_signature=tf.TensorSpec((count,), tf.float32))
 
 
-def _spread(uniform: tf.Tensor, strength: float) -> tf.Tensor:
+def spread(uniform: tf.Tensor, strength: float) -> tf.Tensor:
     """[0, 1) -> [-strength, strength)."""
     return strength * (2.0 * uniform - 1.0)
 
@@ -239,7 +239,7 @@ def _spread(uniform: tf.Tensor, strength: float) -> tf.Tensor:
 def _jitter_factors(uniform: list[tf.Tensor], config: Augmentation) -> list[tf.Tensor]:
     brightness, contrast, saturation, hue = uniform
     pairs = ((brightness, config.brightness), (contrast, config.contrast), (saturation, config.saturation))
-    return [1.0 + _spread(draw, strength) for draw, strength in pairs] + [_spread(hue, config.hue)]
+    return [1.0 + spread(draw, strength) for draw, strength in pairs] + [spread(hue, config.hue)]
 
 
 def change_where(

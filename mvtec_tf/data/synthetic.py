@@ -100,7 +100,7 @@ def foreground(image: tf.Tensor) -> tf.Tensor:
 def _cut(image: tf.Tensor, part: tf.Tensor, draws: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     side = float(image.shape[0])
     area = side * side * _between(draws[0], _CUT_AREA)
-    aspect = tf.exp(_spread(draws[1], math.log(_CUT_ASPECT)))
+    aspect = tf.exp(augment.spread(draws[1], math.log(_CUT_ASPECT)))
     half = tf.minimum(tf.stack([tf.sqrt(area / aspect), tf.sqrt(area * aspect)]) / 2, side / 2)
     return _pasted(image, part, draws[2:], half, tf.constant(0.0))
 
@@ -109,7 +109,7 @@ def _scar(image: tf.Tensor, part: tf.Tensor, draws: tf.Tensor, seed: tf.Tensor) 
     scale = image.shape[0] / _REFERENCE_SIDE
     width, length = _between(draws[0], _SCAR_WIDTH), _between(draws[1], _SCAR_LENGTH)
     half = tf.maximum(tf.stack([length, width]) * scale / 2, 0.5)
-    return _pasted(image, part, draws[2:], half, _spread(draws[8], math.radians(_SCAR_DEGREES)))
+    return _pasted(image, part, draws[2:], half, augment.spread(draws[8], math.radians(_SCAR_DEGREES)))
 
 
 def _pasted(
@@ -154,7 +154,7 @@ def _elsewhere(
 ) -> tf.Tensor:
     """The image moved so that another place of the part comes to lie at `centre`, its colours changed."""
     moved = tf.roll(image, tf.cast(centre - _place(part, draw), tf.int32), axis=[0, 1])
-    brightness, contrast, saturation, hue = (_spread(factors[i], strength) for i in range(4))
+    brightness, contrast, saturation, hue = (augment.spread(factors[i], strength) for i in range(4))
     multiplied = (1.0 + one[None] for one in (brightness, contrast, saturation))
     return augment.jitter(moved[None], *multiplied, hue[None] / 2)[0]
 
@@ -199,7 +199,3 @@ def _grid(side: int) -> tuple[tf.Tensor, tf.Tensor]:
 
 def _between(draw: tf.Tensor, bounds: tuple[float, float]) -> tf.Tensor:
     return bounds[0] + (bounds[1] - bounds[0]) * draw
-
-
-def _spread(draw: tf.Tensor, strength: float) -> tf.Tensor:
-    return strength * (2.0 * draw - 1.0)

@@ -44,30 +44,38 @@ def export_run(settings: ExportSettings) -> pathlib.Path:
         the images are not those of the run.
     """
     settings.check()
-    source, facts = None, {}
     with tempfile.TemporaryDirectory() as folder:
+        source, facts, why = None, {}, ""
         if settings.precision != FLOAT32:
-            run = pathlib.Path(settings.run)
-            record = read_finished(run, f"`run`={run}")
-            if why := _without_verdicts(run, record):
-                if settings.precision == BFLOAT16:
-                    raise UserError(f"{why} `precision`=bfloat16 is for what gives such; leave it out.")
-            else:
-                table = judge.predictions_of(run).part(leaks.EVALUATE)
-                images = evaluated_images(settings, record, table)
-                why = "This processor has no bfloat16."
-                if precision.of_graph(settings.precision) == BFLOAT16:
-                    try:
-                        faster = write_in_bfloat16(run, record, pathlib.Path(folder))
-                        compared = compare(faster, table, images, export_lib.thresholds_of(run, settings.threshold))
-                        source, facts, why = faster, {"precision": BFLOAT16} | compared, ""
-                    except UserError as error:
-                        if settings.precision == BFLOAT16:
-                            raise
-                        why = str(error)
-            if why:
-                print(f"It computes in float32. {why}", flush=True)
+            source, facts, why = _in_bfloat16(settings, pathlib.Path(folder))
+        if why:
+            print(f"It computes in float32. {why}", flush=True)
         return export_lib.export_run(settings.run, settings.name, settings.saved_models, settings, source, facts)
+
+
+def _in_bfloat16(
+    settings: ExportSettings, folder: pathlib.Path
+) -> tuple[pathlib.Path | None, dict[str, Any], str]:
+    """The run's graph in bfloat16, in `folder`, and what is to be said of it; or None, nothing, and why it stays in
+    float32. Raises as `export_run` where bfloat16 is demanded."""
+    run = pathlib.Path(settings.run)
+    record = read_finished(run, f"`run`={run}")
+    if why := _without_verdicts(run, record):
+        if settings.precision == BFLOAT16:
+            raise UserError(f"{why} `precision`=bfloat16 is for what gives such; leave it out.")
+        return None, {}, why
+    table = judge.predictions_of(run).part(leaks.EVALUATE)
+    images = evaluated_images(settings, record, table)
+    if precision.of_graph(settings.precision) != BFLOAT16:
+        return None, {}, "This processor has no bfloat16."
+    try:
+        model = write_in_bfloat16(run, record, folder)
+        compared = compare(model, table, images, export_lib.thresholds_of(run, settings.threshold))
+    except UserError as error:
+        if settings.precision == BFLOAT16:
+            raise
+        return None, {}, str(error)
+    return model, {"precision": BFLOAT16} | compared, ""
 
 
 def _without_verdicts(run: pathlib.Path, record: Mapping[str, Any]) -> str:

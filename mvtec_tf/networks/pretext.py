@@ -67,9 +67,8 @@ class Method:
     def views(self, outputs: Sequence[tf.Tensor]) -> Views:
         """Of a network's outputs for the first and, behind them, the second views of a batch."""
         pairs = (tuple(tf.split(one, 2, axis=0)) for one in outputs)
-        names = ("projected", "predicted", "target", "patches", "maps")
-        has = (True, self.predictor > 0, self.has_target, self.dense, self.dense)
-        return Views(**dict(zip((name for name, one in zip(names, has, strict=True) if one), pairs, strict=True)))
+        given = (True, self.predictor > 0, self.has_target, self.dense, self.dense)
+        return Views(*(next(pairs) if one else None for one in given))
 
 
 METHODS: Mapping[str, Method] = {

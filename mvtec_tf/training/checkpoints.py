@@ -14,6 +14,7 @@ import numpy as np
 from mvtec_tf import files
 from mvtec_tf.errors import UserError
 from mvtec_tf.keras_settings import keras
+from mvtec_tf.run_directory import difference
 from mvtec_tf.stopping import Stopped
 from mvtec_tf.training.callbacks import Position
 
@@ -265,4 +266,4 @@ def _copy(source: pathlib.Path, target: pathlib.Path) -> None:
 
 def _differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
     names = [name for name in sorted({*there, *here}) if there.get(name) != here.get(name)]
-    return [f"`{name}`: {there.get(name)!r} there, {here.get(name)!r} here" for name in names]
+    return [difference(name, there, here) for name in names]

@@ -36,14 +36,13 @@ def add(app: FastAPI, site: Site) -> None:
         return {"data": flags.get("data_dir", ""), "weights": flags.get("weights", "imagenet")}
 
     @app.get("/improve", include_in_schema=False)
-    def screen(request: Request, wrong: str = "") -> Response:
+    def screen(request: Request) -> Response:
         exports = site.models.there()
-        found = improving.jobs(kept)
         template = "jobs.html" if "x-fragment" in request.headers else "improve.html"
         return site.page(
             request,
             template,
-            jobs=[(job, outcome(job)) for job in found],
+            jobs=[(job, outcome(job)) for job in improving.jobs(kept)],
             exports=exports,
             default=default(exports),
             labelled=len(labels.records(kept)),
@@ -101,7 +100,7 @@ def add(app: FastAPI, site: Site) -> None:
 
     @app.get("/improve/{number}/report.html", include_in_schema=False)
     def report(number: int) -> Response:
-        file = job_of(number).folder / "run" / "report.html"
+        file = job_of(number).run / "report.html"
         if not file.is_file():
             raise HTTPException(404, "Not Found")
         # A page of this program without a script, whose style and pictures stand in it.

@@ -27,7 +27,7 @@ def add(app: FastAPI, site: Site) -> None:
             places = {name: pathlib.Path(getattr(site.settings, name)).absolute() for name in ("models", "project")}
             return site.page(request, "start.html", **places)
         digests = dict.fromkeys(row["sha256"] for row in kept.latest(_SHOWN))
-        parts = [part for part in map(site.part, digests) if part["verdicts"]]
+        parts = [part for part in (site.part(digest, exports) for digest in digests) if part["verdicts"]]
         return site.page(request, "judge.html", exports=exports, parts=parts, refused=[])
 
     @app.post("/judge", include_in_schema=False)

@@ -37,7 +37,7 @@ def add(app: FastAPI, site: Site) -> None:
     @app.get("/review", include_in_schema=False)
     def screen(request: Request, order: Literal["newest", "doubtful"] = "doubtful", done: bool = False) -> Response:
         exports = site.models.there()
-        parts = [site.part(digest) for digest in labels.waiting(kept, exports, order, _SHOWN, done)]
+        parts = [site.part(digest, exports) for digest in labels.waiting(kept, exports, order, _SHOWN, done)]
         known = labels.latest(kept)
         counts = {label: sum(row["label"] == label for row in known.values()) for label in labels.LABELS}
         return site.page(

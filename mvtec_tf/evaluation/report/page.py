@@ -209,8 +209,13 @@ def how_sure(bootstrap: Bootstrap, groups: int, more: str, costs: Costs, share: 
 
 @functools.cache
 def _environment() -> jinja2.Environment:
+    return environment("mvtec_tf.evaluation.report")
+
+
+def environment(package: str) -> jinja2.Environment:
+    """The templates of a package, in its folder `templates`: text is escaped, and what is not given is an error."""
     return jinja2.Environment(
-        loader=jinja2.PackageLoader("mvtec_tf.evaluation.report"),
+        loader=jinja2.PackageLoader(package),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
