@@ -109,3 +109,8 @@ def bare(word: str) -> str:
 
 def _spelling(name: str) -> str:
     return re.sub(r"[\s_-]+", " ", unicodedata.normalize("NFKC", name).casefold()).strip()
+
+
+def counted(count: int, one: str, many: str = "") -> str:
+    """`1 image`, `2 images`, `1,200 images`."""
+    return f"{count:,} {one if count == 1 else many or one + 's'}"

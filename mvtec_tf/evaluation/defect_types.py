@@ -13,6 +13,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from mvtec_tf import files
+from mvtec_tf.data.words import counted
 from mvtec_tf.evaluation import metrics
 from mvtec_tf.evaluation.intervals import Bootstrap, Resampling, mean_of, with_interval
 from mvtec_tf.evaluation.metrics import Confusion, Metric
@@ -194,7 +195,10 @@ def _picture(category: str, number: int, found: CategoryTypes) -> Picture:
     figure = canvas.empty(1.2 + 0.34 * len(found.types))
     _draw(figure, found)
     wrong = int(found.matrix.sum() - np.trace(found.matrix))
-    caption = f"{category}: macro F1 {found.macro_f1.value:.3f}; {wrong} of {found.matrix.sum()} images named wrongly."
+    caption = (
+        f"{category}: macro F1 {found.macro_f1.value:.3f}; {wrong} of {counted(found.matrix.sum(), 'image')} "
+        "named wrongly."
+    )
     file_name = f"{_KIND}_{number:02d}.png"
     alt = f"Confusion matrix. {caption}"
     return Picture(_KIND, category, file_name, canvas.png(figure), alt, caption, category, _READING)

@@ -10,6 +10,7 @@ from threadpoolctl import threadpool_limits
 
 from mvtec_tf import files
 from mvtec_tf.data import leaks
+from mvtec_tf.data.words import counted
 from mvtec_tf.errors import UserError
 from mvtec_tf.evaluation.table import Predictions
 
@@ -131,7 +132,10 @@ def reduce(
         drawn = np.sort(np.random.default_rng(seed).choice(count, MOST_POINTS, replace=False))
         table, features = table.select(drawn), features[drawn]
     if len(table) < _FEWEST_POINTS:
-        raise TooFewPointsError(f"{len(table)} images are too few for a picture; at least {_FEWEST_POINTS} are needed")
+        raise TooFewPointsError(
+            f"{counted(len(table), 'image is', 'images are')} too few for a picture; at least {_FEWEST_POINTS} "
+            "are needed"
+        )
     # Imported where they are needed, here and below: scikit-learn takes longer to load than a table to judge.
     from sklearn.decomposition import PCA
     from sklearn.neighbors import NearestNeighbors

@@ -9,6 +9,7 @@ import dataclasses
 import numpy as np
 
 from mvtec_tf.data import leaks
+from mvtec_tf.data.words import counted
 from mvtec_tf.evaluation.table import Predictions
 
 
@@ -31,7 +32,10 @@ class HeldOut:
         """What belongs to the reason of a threshold, "" if nothing was left out."""
         if not self.left_out:
             return ""
-        return f"; {self.left_out} good images that the encoder was pretrained on were left out"
+        return (
+            f"; {counted(self.left_out, 'good image')} that the encoder was pretrained on "
+            f"{'was' if self.left_out == 1 else 'were'} left out"
+        )
 
     @property
     def warning(self) -> str:

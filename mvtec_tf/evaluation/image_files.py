@@ -12,6 +12,7 @@ from mvtec_tf.data import leaks, masks, pillow_images, walk
 from mvtec_tf.data.masks import MaskError
 from mvtec_tf.data.pillow_images import UnreadableImageError
 from mvtec_tf.data.record import Record
+from mvtec_tf.data.words import counted
 from mvtec_tf.errors import UserError
 from mvtec_tf.evaluation.table import Predictions
 from mvtec_tf.files import PathLike
@@ -111,7 +112,10 @@ def unclaimed(folder: PathLike, table: Predictions) -> list[str]:
     suffixes = tuple(Image.registered_extensions())
     found = [file for file in walk.walk(root).files if file.lower().endswith(suffixes) and file not in claimed]
     named = walk.listing(os.path.relpath(file, root) for file in found)
-    return [f"`masks`={folder}: {len(found)} files are the mask of no image of the table: {named}."] if found else []
+    if not found:
+        return []
+    files = counted(len(found), "file is", "files are")
+    return [f"`masks`={folder}: {files} the mask of no image of the table: {named}."]
 
 
 def read_mask(files: ImageFiles) -> np.ndarray:

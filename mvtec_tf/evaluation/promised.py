@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 
 from mvtec_tf import conformal
+from mvtec_tf.data.words import counted
 
 # The promise is kept on average over draws of the held-out objects; of fewer than so many it is said how far off one
 # draw may be.
@@ -52,7 +53,7 @@ class Promise:
           images: held-out ones of the kind that something is promised of.
           objects: that they show.
         """
-        of_objects = f" of {objects} objects, each counted once" if objects < images else ""
+        of_objects = f" of {counted(objects, 'object')}, each counted once" if objects < images else ""
         those = f"{images} {self._kind} calibrate images{of_objects}"
         if self.expected(objects):
             return (
@@ -75,19 +76,22 @@ class Promise:
         """Why it should not be relied on, "" if nothing speaks against it."""
         if self.expected(objects):
             return (
-                f"it rests on {objects} good objects, which is too few to promise {_percent(self.share)} false alarms "
+                f"it rests on {counted(objects, 'good object')}, which is too few to promise {_percent(self.share)} "
+                "false alarms "
                 "and to find defects as well: it is expected of scores that scatter like a normal variable; from "
                 f"{conformal.objects_needed(self.share / 2)} objects on it is promised"
             )
         if not self.kept(objects):
             return (
-                f"it rests on {objects} {self._kind} objects, which is too few to promise {_percent(self.share)} "
+                f"it rests on {counted(objects, f'{self._kind} object')}, which is too few to promise "
+                f"{_percent(self.share)} "
                 f"{self._wrongs}: {self._needed()}"
             )
         if objects >= _FEW:
             return ""
         return (
-            f"the promise is kept on average over such sets of images; of one with only {objects} {self._kind} objects "
+            "the promise is kept on average over such sets of images; of one with only "
+            f"{counted(objects, f'{self._kind} object')} "
             f"the share of {self._wrongs} may be up to {_percent(conformal.worst_of_draws(objects, self.share))}"
         )
 

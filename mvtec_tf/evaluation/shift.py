@@ -13,6 +13,7 @@ import numpy as np
 
 from mvtec_tf import conformal
 from mvtec_tf.data.record import TEST, Record
+from mvtec_tf.data.words import counted
 from mvtec_tf.evaluation import table
 from mvtec_tf.evaluation.table import Predictions
 
@@ -82,7 +83,7 @@ class Shift:
 
     def in_words(self, these: str = "Good evaluated images", those: str = "the held-out good ones") -> str:
         """A sentence without its full stop: whether they differ, by how much, and what the test says."""
-        test = f"rank test of {self.evaluated} against {self.held_out} objects: p = {self.p:.2g}"
+        test = f"rank test of {self.evaluated} against {counted(self.held_out, 'object')}: p = {self.p:.2g}"
         if not self.said:
             return f"{these} are not shown to score unlike {those} (by {self.by()}; {test})"
         way = "higher" if self.is_upward else "lower"

@@ -9,6 +9,7 @@ import numpy as np
 
 from mvtec_tf.data import masks
 from mvtec_tf.data.record import GOOD, Record
+from mvtec_tf.data.words import counted
 from mvtec_tf.exploration import duplicates
 from mvtec_tf.exploration import masks as explore_masks
 from mvtec_tf.exploration.duplicates import Pair
@@ -86,11 +87,6 @@ def telling(good: Sequence[float], defective: Sequence[float]) -> float | None:
     below = np.searchsorted(ordered, defective, side="left")
     up_to = np.searchsorted(ordered, defective, side="right")
     return float((below + up_to).mean() / (2.0 * len(ordered)))
-
-
-def counted(count: int, one: str, many: str = "") -> str:
-    """`1 image`, `2 images`, `1,200 images`."""
-    return f"{count:,} {one if count == 1 else many or one + 's'}"
 
 
 def _of_duplicates(pairs: Sequence[Pair]) -> Iterator[Finding]:

@@ -14,6 +14,7 @@ import numpy as np
 from markupsafe import Markup
 
 from mvtec_tf import files
+from mvtec_tf.data.words import counted
 from mvtec_tf.evaluation.report import page, suspects
 from mvtec_tf.evaluation.report.canvas import DEFECTIVE_COLOUR, GOOD_COLOUR
 from mvtec_tf.evaluation.report.page import Cell, Column, Listing, Section, Table
@@ -22,7 +23,7 @@ from mvtec_tf.exploration import findings as explore_findings
 from mvtec_tf.exploration import masks as explore_masks
 from mvtec_tf.exploration import tables as exploration_tables
 from mvtec_tf.exploration.duplicates import Pair
-from mvtec_tf.exploration.findings import Finding, counted
+from mvtec_tf.exploration.findings import Finding
 from mvtec_tf.exploration.images import Look
 from mvtec_tf.exploration.masks import MaskLook
 from mvtec_tf.exploration.survey import Exploration

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from mvtec_tf.data.record import FACTS, Record
+from mvtec_tf.data.words import counted
 from mvtec_tf.errors import UserError
 from mvtec_tf.features.feature_graph import FeatureKey
 from mvtec_tf.files import PathLike, csv_text, read_json, sha256, write_json, write_text
@@ -62,7 +63,7 @@ class FeatureStore:
         size = sum(file.stat().st_size for shard in self._shards for file in shard.iterdir())
         maps = "with maps" if self.key.maps else "global averages"
         return (
-            f"{len(self._rows)} images, {', '.join(self.key.layers)} at {self.key.image_size[0]} x "
+            f"{counted(len(self._rows), 'image')}, {', '.join(self.key.layers)} at {self.key.image_size[0]} x "
             f"{self.key.image_size[1]} px, {maps}, {size / 1e6:.0f} MB."
         )
 

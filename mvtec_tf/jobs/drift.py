@@ -11,6 +11,7 @@ from PIL import ExifTags, Image
 from mvtec_tf import drift
 from mvtec_tf.data import csv_table, moments
 from mvtec_tf.data.csv_table import CsvTable, Places
+from mvtec_tf.data.words import counted
 from mvtec_tf.errors import UserError
 from mvtec_tf.evaluation import predicted
 from mvtec_tf.graphs.loading import newest
@@ -47,7 +48,7 @@ def draw_drift(settings: DriftSettings) -> Line:
         values = [drifting.values_of(row) for row in rows]
         there = [number for number, found in enumerate(values) if found]
         if not line.names:
-            why = line.summary() or f"It has {len(rows)} rows, none of them with a verdict."
+            why = line.summary() or f"It has {counted(len(rows), 'row')}, none of them with a verdict."
             raise UserError(f"{table}: there is nothing to draw. {why}")
         title = f"Drift: {pathlib.Path(settings.folder or table).name}"
         shown = [places[number] for number in there]

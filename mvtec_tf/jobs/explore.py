@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from mvtec_tf.data.formats import corrections, scan
 from mvtec_tf.data.record import Record
+from mvtec_tf.data.words import counted
 from mvtec_tf.errors import UsageError
 from mvtec_tf.evaluation.report.suspects import Suspect
 from mvtec_tf.exploration import report as exploration_report
@@ -42,7 +43,7 @@ def explore_data(settings: ExploreSettings) -> None:
         print(said)
     names = ", ".join(pathlib.Path(folder).resolve().name for folder in settings.data_dir)
     with Owned(settings.out, "`out`"):
-        print(f"Looking at {len(records):,} images.", flush=True)
+        print(f"Looking at {counted(len(records), 'image')}.", flush=True)
         speak = speaker()
         found = explore(records, lambda done: speak(f"{done:,} of {len(records):,}"))
         if settings.weights is not None or settings.features is not None:

@@ -13,6 +13,7 @@ from mvtec_tf.data.decoding.image_store import Verdict
 from mvtec_tf.data.decoding.unreadable import Unreadable
 from mvtec_tf.data.formats import scan as records_lib
 from mvtec_tf.data.record import Record
+from mvtec_tf.data.words import counted
 from mvtec_tf.errors import UserError
 from mvtec_tf.jobs.fields import ERROR, ImageSettings, RunSettings
 from mvtec_tf.run_directory import RunDirectory, read_run
@@ -32,7 +33,7 @@ def scan(settings: ImageSettings) -> tuple[Record, ...]:
     """Records of the images that the settings name."""
     found = records_lib.scan(settings.data_dir, settings.categories, say=print)
     categories = sorted({record.category for record in found})
-    print(f"{len(found)} images in {', '.join(categories)}.", flush=True)
+    print(f"{counted(len(found), 'image')} in {', '.join(categories)}.", flush=True)
     return found
 
 
@@ -180,7 +181,8 @@ def _look_at_copies(records: Sequence[Record]) -> None:
     if found:
         first, second = found[0]
         print(
-            f"{len(found)} images are exact copies of another one, such as {second.path} of {first.path}. As different "
+            f"{counted(len(found), 'image is an exact copy', 'images are exact copies')} of another one, such as "
+            f"{second.path} of {first.path}. As different "
             "objects they may stand on both sides of a cut: take copies away, or say that they show one object.",
             flush=True,
         )

@@ -1,6 +1,7 @@
 """Training an encoder on good images only, and exporting it frozen."""
 
 from mvtec_tf.data.decoding.image_store import ImageStore
+from mvtec_tf.data.words import counted
 from mvtec_tf.graphs import saved_model
 from mvtec_tf.jobs import checks, opening
 from mvtec_tf.jobs.fields import STUDY
@@ -29,7 +30,7 @@ def pretrain(settings: PretrainSettings) -> RunDirectory:
     with opening.opened("train_simclr", settings, good, skipped, ("saved_model",)) as run:
         if run.finished:
             return run
-        print(f"{len(good)} good training images; test images are not looked at.", flush=True)
+        print(f"{counted(len(good), 'good training image')}; test images are not looked at.", flush=True)
         images = store.load(good)
         if not run.saved_model.exists():
             with run.timed("train"):

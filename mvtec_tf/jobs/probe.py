@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from mvtec_tf.data.protocol import Cut
+from mvtec_tf.data.words import counted
 from mvtec_tf.evaluation import defect_types, shift
 from mvtec_tf.evaluation.defect_types import Call
 from mvtec_tf.evaluation.report import suspects as report_suspects
@@ -194,5 +195,6 @@ def labels_note(cut: Cut) -> str:
     these = "these and of " if cut.labelled else ""
     return (
         f"{labelled or 'No test image was labelled.'} The threshold was chosen on out-of-fold scores of {these}the "
-        f"{len(cut.train_good)} good training images. {len(cut.evaluate)} other test images were evaluated."
+        f"{counted(len(cut.train_good), 'good training image')}. "
+        f"{counted(len(cut.evaluate), 'other test image was', 'other test images were')} evaluated."
     )

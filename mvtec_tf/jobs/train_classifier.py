@@ -8,6 +8,8 @@ import numpy as np
 from mvtec_tf.data import protocol
 from mvtec_tf.data.decoding.image_store import ImageStore
 from mvtec_tf.data.record import Record
+from mvtec_tf.data.words import counted
+from mvtec_tf.errors import UsageError
 from mvtec_tf.evaluation.table import rows
 from mvtec_tf.graphs import saved_model, scoring
 from mvtec_tf.heads.settings import PLAIN_LOG_ODDS
@@ -47,7 +49,7 @@ class Parts:
     def words(self) -> str:
         """A line for the person who waits."""
         return (
-            f"{len(self.fit)} images to fit, {len(self.calibrate)} to stop early and set the threshold "
+            f"{counted(len(self.fit), 'image')} to fit, {len(self.calibrate)} to stop early and set the threshold "
             f"({len(self.labelled)} labelled images in all), {len(self.evaluate)} to evaluate."
         )
 
@@ -69,7 +71,8 @@ def clean_parts(
     fit, calibrate = protocol.hold_out(cut.labelled + cut.train_good, validation_share, seed, needed)
     defects = sum(record.label for record in cut.labelled)
     note = (
-        f"{len(cut.labelled)} test images were labelled, {defects} of them defective; with {len(cut.train_good)} good "
+        f"{counted(len(cut.labelled), 'test image was', 'test images were')} labelled, {defects} of them "
+        f"defective; with {len(cut.train_good)} good "
         f"training images they were used for fitting, early stopping and the threshold. {len(cut.evaluate)} other "
         "test images were evaluated."
     )
@@ -101,6 +104,12 @@ def train_classifier(said: TrainClassifierSettings) -> RunDirectory:
       UserError: images or weights cannot be used.
     """
     settings = checks.of_training(said)
+    if settings.balanced_sampling and settings.synthetic_defects:
+        raise UsageError(
+            "`balanced_sampling` draws by the labels on file, before `synthetic_defects` makes defective ones of good "
+            "images: the kinds would not be balanced. Leave one of them out; without `balanced_sampling` the loss is "
+            "weighted by what is drawn."
+        )
     budget = protocol.parse_budget(settings.label_budget)
     store = ImageStore(settings.image_size, settings.cache, settings.max_pixels)
     records, skipped = opening.usable(settings, opening.scan(settings), store.readable)

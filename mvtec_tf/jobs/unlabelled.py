@@ -12,6 +12,7 @@ from mvtec_tf.data.decoding.unreadable import Unreadable
 from mvtec_tf.data.pillow_images import UnreadableImageError
 from mvtec_tf.data.protocol import Cut
 from mvtec_tf.data.record import Record
+from mvtec_tf.data.words import counted
 from mvtec_tf.errors import LeakError, UserError
 from mvtec_tf.evaluation import shift, table
 from mvtec_tf.evaluation.shift import MOST_DEFECTIVE, Shift
@@ -65,7 +66,8 @@ def find(
     found = {_pixels_of(one.file): one.file for one in reversed(good)}
     if len(found) < LEAST:
         raise UserError(
-            f"{where}: {len(found)} photographs of different contents, and at least {LEAST} are needed: fewer do not "
+            f"{where}: {counted(len(found), 'photograph')} of different contents, and at least {LEAST} are "
+            "needed: fewer do not "
             "say how high good parts score today."
         )
     recent = tuple(sorted(found.values()))
@@ -130,7 +132,7 @@ def moved(
 def words(found: Shift, above_all: bool) -> str:
     """What the report says first of the photographs, and what they cannot say."""
     share, training = f"{100 * MOST_DEFECTIVE:g} %", "the held-out good training images"
-    count = f"{found.evaluated} photographs without labels"
+    count = f"{counted(found.evaluated, 'photograph')} without labels"
     if not found.raises:
         return f"{found.in_words(f'The {count}', training)}, so the threshold was left as it is."
     text = (

@@ -10,6 +10,7 @@ import numpy as np
 from mvtec_tf.data import protocol
 from mvtec_tf.data.protocol import BudgetError, Cut
 from mvtec_tf.data.record import Record
+from mvtec_tf.data.words import counted
 from mvtec_tf.errors import UsageError, UserError
 from mvtec_tf.heads.settings import NEED_LABELS
 
@@ -201,7 +202,8 @@ def _with_good(cut: Cut, good: str, category: str, seed: int) -> Cut:
     wanted = len(objects) // 2 if good == HALF else int(good)
     if not 0 < wanted < len(objects):
         raise _TooFewError(
-            f"category {category!r} has {len(objects)} good training objects: {good} of them are none, or no fewer "
+            f"category {category!r} has {counted(len(objects), 'good training object')}: {good} of them are none, "
+            "or no fewer "
             "than all"
         )
     order = np.random.default_rng([seed, zlib.crc32(f"good {category}".encode())]).permutation(len(objects))

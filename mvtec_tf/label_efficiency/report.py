@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from mvtec_tf import files
+from mvtec_tf.data.words import counted
 from mvtec_tf.evaluation.report import judge, page
 from mvtec_tf.evaluation.report.canvas import Picture
 from mvtec_tf.evaluation.report.page import Cell, Column, Pictures, Section, Table
@@ -242,7 +243,7 @@ def _left_out(found: Findings) -> Section:
 
 
 def _budget(cell: GridCell) -> str:
-    return short_budget(cell.budget) + ("" if cell.good == enough.ALL else f" with {cell.good} good objects")
+    return short_budget(cell.budget) + ("" if cell.good == enough.ALL else f" with {counted(cell.good, 'good object')}")
 
 
 def _distinct(names: Iterable[str]) -> str:

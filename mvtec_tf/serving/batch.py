@@ -20,6 +20,7 @@ import numpy as np
 from mvtec_tf import drift
 from mvtec_tf.data import leaks
 from mvtec_tf.data.record import DEFECTIVE, GOOD
+from mvtec_tf.data.words import counted
 from mvtec_tf.errors import UserError
 from mvtec_tf.evaluation.predicted import UNSURE, VERDICTS
 from mvtec_tf.files import replacing, speaker
@@ -231,7 +232,7 @@ def judge_files(
     there = {leaks.same_file_key(name) for name in journal.names}
     left = [file for key, file in once.items() if key not in there]
     if len(left) < len(once):
-        print(f"{len(once) - len(left)} of {len(once)} images are in the table already.", flush=True)
+        print(f"{len(once) - len(left)} of {counted(len(once), 'image')} are in the table already.", flush=True)
     batches = [left[i : i + batch_size] for i in range(0, len(left), batch_size)]
     tally, speak, start = Tally(), speaker(), time.monotonic()
     with ThreadPoolExecutor(concurrency) as workers:
@@ -256,10 +257,17 @@ def _forget_changed(judge: Judge, once: Mapping[str, str], journal: Journal) -> 
         elif journal_lib.mark(judge.known(file, content)) != mark:
             changed.add(name)
     if gone:
-        print(f"{gone} images of the table cannot be read now; their rows stay as they are.", flush=True)
+        print(
+            f"{counted(gone, 'image')} of the table cannot be read now; what was said of "
+            f"{'it' if gone == 1 else 'them'} stays.",
+            flush=True,
+        )
     if changed:
-        text = f"{len(changed)} images of the table have other contents now, or something else is known of them"
-        print(f"{text}; they are judged anew, such as {min(changed)}.", flush=True)
+        text = (
+            f"{counted(len(changed), 'image')} of the table with other contents now, or of which something else "
+            "is known"
+        )
+        print(f"{text}: judged anew, such as {min(changed)}.", flush=True)
         journal.remove(changed)
 
 
@@ -270,7 +278,8 @@ def summary(tally: Tally, seconds: float, requests: Sequence[float], batch_size:
     unsure = f"{verdicts[UNSURE]} unsure, " if verdicts[UNSURE] else ""
     used = [f"{images} of these were used to {_USES[split]}" for split, images in splits.items()]
     text = (
-        f"{count} images: {verdicts[GOOD]} good, {verdicts[DEFECTIVE]} defective, {unsure}{verdicts['']} could not be "
+        f"{counted(count, 'image')}: {verdicts[GOOD]} good, {verdicts[DEFECTIVE]} defective, "
+        f"{unsure}{verdicts['']} could not be "
         "judged. "
         f"{count / max(seconds, 1e-9):.1f} images/s."
     )
@@ -280,7 +289,10 @@ def summary(tally: Tally, seconds: float, requests: Sequence[float], batch_size:
         return text
     median, late = 1000 * np.percentile(requests, [50, 95])
     size = f"up to {batch_size} images" if batch_size > 1 else "one image"
-    return f"{text} {len(requests)} requests of {size}: median {median:.1f} ms, 95th percentile {late:.1f} ms."
+    return (
+        f"{text} {counted(len(requests), 'request')} of {size}: median {median:.1f} ms, 95th percentile "
+        f"{late:.1f} ms."
+    )
 
 
 def read_image_file(file: str) -> bytes | str:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mvtec_tf import files
+from mvtec_tf.data.words import counted
 from mvtec_tf.run_directory import read_run
 from mvtec_tf.serving.settings import NOT_STATED, ExportOptions
 
@@ -109,7 +110,7 @@ def _data(run: Mapping[str, Any], metrics: Mapping[str, Any] | None, options: Ex
     if metrics:
         counts = {split: count for split, count in metrics.get("counts", {}).items() if count["images"]}
         found["images_by_use"] = {
-            split: f"{count['images']} images, {count['defective']} of them defective"
+            split: f"{counted(count['images'], 'image')}, {count['defective']} of them defective"
             for split, count in counts.items()
         }
     return {key: value for key, value in found.items() if value is not None}
@@ -193,7 +194,8 @@ def _limits(
     evaluated = metrics.get("counts", {}).get("evaluate")
     if evaluated:
         limits.append(
-            f"It was judged on {evaluated['images']} images ({evaluated['defective']} defective) of one training run; "
+            f"It was judged on {counted(evaluated['images'], 'image')} ({evaluated['defective']} defective) of "
+            "one training run; "
             "the intervals say nothing of another seed, another draw of labels or another camera."
         )
     if metrics.get("not_judged"):

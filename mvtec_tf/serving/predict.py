@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from mvtec_tf.data.formats import scan
+from mvtec_tf.data.words import counted
 from mvtec_tf.errors import UserError
 from mvtec_tf.evaluation import predicted
 from mvtec_tf.graphs.loading import newest
@@ -67,7 +68,7 @@ def judge_given(settings: PredictSettings) -> Journal:
 def what_failed(table: Journal, out: pathlib.Path) -> str:
     """How many rows of a table something went wrong with, and where `out` says what; "" if none."""
     rest = table.failed - table.unjudged
-    found = [f"{table.unjudged} of {len(table.names)} images could not be judged"] * bool(table.unjudged)
+    found = [f"{table.unjudged} of {counted(len(table.names), 'image')} could not be judged"] * bool(table.unjudged)
     found += [f"{rest} were judged, but have no overlay"] * bool(rest)
     return f"{', and '.join(found)}; the column error of {out} says why." if found else ""
 
@@ -110,7 +111,11 @@ def _watch(settings: PredictSettings, judge: batch.Judge, table: Journal, line: 
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    print(f"Watching {settings.watch}; {len(table.names)} files are in {settings.out} already.", flush=True)
+    print(
+        f"Watching {settings.watch}; {counted(len(table.names), 'file is', 'files are')} in {settings.out} "
+        "already.",
+        flush=True,
+    )
     box = DropBox(settings.watch, judge.name, settings.patience)
     watch(box, judge, table, settings.batch_size, lambda: not stop.wait(settings.poll_seconds), note)
 

@@ -13,6 +13,7 @@ import numpy as np
 from mvtec_tf.data import leaks
 from mvtec_tf.data.protocol import Cut, by_category, split_rows
 from mvtec_tf.data.record import Record
+from mvtec_tf.data.words import counted
 from mvtec_tf.errors import LeakError, UserError
 
 PRETRAIN_SHARE = 0.85
@@ -89,7 +90,10 @@ def supervised_parts(records: Sequence[Record], seed: int, allow_leak: bool) -> 
     for label, kind in ((0, "good"), (1, "defective")):
         images = [record for record in records if record.label == label]
         if len(images) < 2:
-            raise UserError(f"`protocol`=study: {len(images)} {kind} images found, at least two are needed.")
+            raise UserError(
+                f"`protocol`=study: {counted(len(images), f'{kind} image')} found, at least two are "
+                "needed."
+            )
         order = _rng(seed, kind).permutation(len(images))
         kept = min(max(round(SUPERVISED_FIT_SHARE * len(images)), 1), len(images) - 1)
         fit += [images[i] for i in order[:kept]]

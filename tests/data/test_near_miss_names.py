@@ -321,7 +321,7 @@ def test_a_copy_under_both_labels_is_refused_by_every_job_and_one_under_another_
     asked = (f"--data_dir={tmp_path / 'cap'}", "--features=mean_brightness")
     (tmp_path / "cap/good/copy.png").write_bytes(good[0].read_bytes())
     said = run_binary("fit_baseline", *asked, f"--run_dir={tmp_path / 'said'}").stdout
-    assert "1 images are exact copies of another one, such as cap/good/" in said
+    assert "1 image is an exact copy of another one, such as cap/good/" in said
     (tmp_path / "cap/defective/copy.png").write_bytes(good[0].read_bytes())
     done = run_binary("fit_baseline", *asked, f"--run_dir={tmp_path / 'refused'}", check=False)
     assert done.returncode == 1

@@ -123,6 +123,12 @@ def test_the_network_is_trained_without_any_real_defect(toy, tmp_path):
     refused = run_in_process("train_cnn", *asked, f"--run_dir={tmp_path / 'without'}", check=False)
     assert refused.returncode == 1
     assert "`--synthetic_defects`=0.5" in refused.stderr.replace("--synthetic_defects=", "`--synthetic_defects`=")
+    both = run_in_process(
+        "train_cnn", *asked, f"--run_dir={tmp_path / 'run'}", "--synthetic_defects=0.5", "--balanced_sampling",
+        check=False,
+    )
+    assert both.returncode == 2
+    assert "--balanced_sampling draws by the labels on file" in both.stderr.replace("`", "")
     done = run_in_process("train_cnn", *asked, f"--run_dir={tmp_path / 'run'}", "--synthetic_defects=0.5")
     assert "No validation image is defective" in done.stdout
     report = (tmp_path / "run" / "report.html").read_text()

@@ -236,8 +236,8 @@ def test_a_file_whose_contents_have_changed_is_judged_anew_and_said(tmp_path, ca
     capsys.readouterr()
     tally, again = _judged(files, out)
     said = capsys.readouterr().out
-    assert "2 images of the table have other contents now, or something else is known of them; they are judged" in said
-    assert "1 images of the table cannot be read now; their rows stay as they are" in said
+    assert "2 images of the table with other contents now, or of which something else is known: judged" in said
+    assert "1 image of the table cannot be read now; what was said of it stays" in said
     assert tally.verdicts.total() == 2
     assert [row["path"] for row in again] == [str(file) for file in (files[0], files[2], files[1], files[3])]
     assert [again[0], again[1]] == [first[0], first[2]]

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import tensorflow as tf
 
 from mvtec_tf.data.record import Record
+from mvtec_tf.data.words import counted
 from mvtec_tf.errors import UserError
 
 # So many are named in a message; run.json lists all.
@@ -58,7 +59,7 @@ def refuse(unreadable: Sequence[Unreadable], images: int) -> None:
     lines = [f"{one.record.file}: {one.reason}." for one in unreadable[:_NAMED]]
     if len(unreadable) > _NAMED:
         lines.append(f"... and {len(unreadable) - _NAMED} more.")
-    count = f"{len(unreadable)} of {images} images cannot be used."
+    count = f"{len(unreadable)} of {counted(images, 'image')} cannot be used."
     raise UserError("\n".join([*lines, f"{count} Repair or remove them, or leave them out by `on_bad_image`=skip."]))
 
 
@@ -71,5 +72,4 @@ def listing(skipped: Sequence[tuple[str, str]]) -> str:
     """A sentence for a person on images that were left out: (path, reason) each."""
     named = "; ".join(f"{path} ({reason})" for path, reason in skipped[:_NAMED])
     more = f"; and {len(skipped) - _NAMED} more, listed in run.json" if len(skipped) > _NAMED else ""
-    count = "1 image" if len(skipped) == 1 else f"{len(skipped)} images"
-    return f"Left out because it cannot be used: {count}: {named}{more}."
+    return f"Left out because it cannot be used: {counted(len(skipped), 'image')}: {named}{more}."

@@ -13,6 +13,7 @@ from mvtec_tf.data import csv_table, words
 from mvtec_tf.data.csv_table import CsvTable
 from mvtec_tf.data.formats import image_list
 from mvtec_tf.data.record import DEFECTIVE, GOOD, TEST, Record
+from mvtec_tf.data.words import counted
 from mvtec_tf.errors import UserError
 
 # Of a table of suspects; the last is for the person who has looked.
@@ -59,7 +60,8 @@ def corrected(records: Sequence[Record], table: files.PathLike) -> tuple[tuple[R
     defective = {one.group for one in relabelled if one.label}
     moved = [one for one in relabelled if one.group in defective and one.split != TEST]
     done = tuple(dataclasses.replace(one, split=TEST) if one in moved else one for one in relabelled)
-    return done, f"{len(changed)} of {len(found)} labels in {path} are corrected; {len(moved)} images go to testing."
+    of_all = f"{len(changed)} of {counted(len(found), 'label')} in {path}"
+    return done, f"Corrected: {of_all}; {counted(len(moved), 'image goes', 'images go')} to testing."
 
 
 def _relabelled(record: Record, label: int) -> Record:

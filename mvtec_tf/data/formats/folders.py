@@ -10,6 +10,7 @@ from mvtec_tf.data import masks, walk, words
 from mvtec_tf.data.formats import division, groups_file, layout, names
 from mvtec_tf.data.formats.groups_file import Groups
 from mvtec_tf.data.record import DEFECTIVE, GOOD, MASKS, TEST, TRAIN, Category, Record
+from mvtec_tf.data.words import counted
 from mvtec_tf.errors import UserError
 
 _MVTEC_HINT = (
@@ -127,7 +128,8 @@ class _Folder:
         defective = [record.path for record in records if record.split == TRAIN and record.label]
         if defective:
             raise UserError(
-                f"{good.parent}: {len(defective)} images outside {TRAIN}/{GOOD}, the first is {defective[0]}. "
+                f"{good.parent}: {counted(len(defective), 'image')} outside {TRAIN}/{GOOD}, the first is "
+                f"{defective[0]}. "
                 f"Defective images belong below {TEST}/."
             )
         others = self._others(TRAIN, TEST)

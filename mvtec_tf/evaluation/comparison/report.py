@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mvtec_tf import files
+from mvtec_tf.data.words import counted
 from mvtec_tf.evaluation import scope, thresholds, trivial
 from mvtec_tf.evaluation.comparison import compare as comparison
 from mvtec_tf.evaluation.comparison import pictures as comparison_figures
@@ -238,7 +239,7 @@ def signed(difference: Metric) -> str:
 def labels(each: Standing) -> str:
     """How many labels a method used, as it is printed."""
     used = each.method.labels_used
-    text = "labels not recorded" if used is None else f"{used:g} labels"
+    text = "labels not recorded" if used is None else f"{used:g} label{'' if used == 1 else 's'}"
     return f"{text}, no evidence" if each.method.leak else text
 
 
@@ -298,7 +299,8 @@ def _mcnemar_in_words(each: Standing, first: Standing) -> str:
         return ""
     (result,) = each.calls
     return (
-        f" {result.only_first:,} images were called rightly by {each.method.name} alone, {result.only_second:,} by "
+        f" {counted(result.only_first, 'image was', 'images were')} called rightly by {each.method.name} "
+        f"alone, {result.only_second:,} by "
         f"{first.method.name} alone (McNemar's test: p = {result.p_value:.2g})."
     )
 

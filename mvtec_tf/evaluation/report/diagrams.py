@@ -15,6 +15,7 @@ from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.patches import FancyBboxPatch
 
 from mvtec_tf.data import leaks
+from mvtec_tf.data.words import counted
 from mvtec_tf.evaluation.report import canvas, summary
 from mvtec_tf.evaluation.report.canvas import Picture
 from mvtec_tf.evaluation.thresholds import Chosen
@@ -163,13 +164,19 @@ KINDS: Mapping[str, tuple[str, Callable[[Record, Splits, Chosen], list[Box]]]] =
 def _data(record: Record) -> Box:
     data = record["data"]
     categories = ", ".join(data["categories"][:4]) + (", ..." if len(data["categories"]) > 4 else "")
-    words = f"{data['images']:,} images of {len(data['categories'])} categories ({categories})"
+    words = (
+        f"{counted(data['images'], 'image')} of {counted(len(data['categories']), 'category', 'categories')} "
+        f"({categories})"
+    )
     return Box(DATA, "Folder of images", (words, f"fingerprint {data['fingerprint'][:12]}"))
 
 
 def _cut(record: Record, splits: Splits) -> Box:
     settings, used = record["settings"], record.get("labels_used")
-    lines = [] if used is None else [f"{used:,} labels of test images used (budget: {settings['label_budget']})"]
+    lines = [] if used is None else [
+        f"{counted(used, 'label')} of test images used (budget: "
+        f"{settings['label_budget']})"
+    ]
     lines.append(f"{_images(splits, leaks.EVALUATE)} to be judged")
     return Box(STEP, f"Protocol {settings['protocol']}, seed {settings['seed']}", tuple(lines))
 
@@ -183,7 +190,7 @@ def _encoder(record: Record) -> Box:
     seen = encoder.get("pretrain_images", 0)
     if not seen:
         return Box(STEP, f"Frozen encoder: {backbone}, not pretrained here", tuple(filter(None, [start])))
-    words = f"on {seen:,} good images, no labels; {settings.get('epochs', '?')} epochs"
+    words = f"on {counted(seen, 'good image')}, no labels; {settings.get('epochs', '?')} epochs"
     return Box(TRAINED, f"Encoder: {backbone}, pretrained, then frozen", tuple(filter(None, [words, start])))
 
 
@@ -249,7 +256,7 @@ def _block(block: Mapping[str, Any]) -> Box:
 
 def _images(splits: Splits, split: str) -> str:
     images, defective = splits.get(split, (0, 0))
-    return f"{images:,} images ({defective:,} defective)"
+    return f"{counted(images, 'image')} ({defective:,} defective)"
 
 
 def draw(boxes: Sequence[Box]) -> Figure:

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from mvtec_tf.data.words import counted
 from mvtec_tf.evaluation import metrics, sample, thresholds
 from mvtec_tf.evaluation.assessment import Assessment
 from mvtec_tf.evaluation.metrics import Metric
@@ -163,7 +164,7 @@ def _draw_histogram(scope: Scope) -> tuple[Figure, str]:
             spans.append(f"{name} from {summary.number(chosen.min())} to {summary.number(chosen.max())}")
         axes.hist(chosen, bins=bins, color=colour, edgecolor="white", linewidth=0.3)
         canvas.style(axes)
-        axes.set_ylabel(f"{name}\n({len(chosen):,} images)", fontsize=canvas.SMALL, color=INK)
+        axes.set_ylabel(f"{name}\n({counted(len(chosen), 'image')})", fontsize=canvas.SMALL, color=INK)
         axes.yaxis.set_major_locator(MaxNLocator(nbins=3, integer=True, min_n_ticks=1))
         axes.set_xlim(low, high)
         if shown:

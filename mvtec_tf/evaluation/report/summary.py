@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from mvtec_tf.data import leaks
+from mvtec_tf.data.words import counted
 from mvtec_tf.evaluation import doubt, metrics, scope, thresholds
 from mvtec_tf.evaluation.assessment import Assessment
 from mvtec_tf.evaluation.metrics import Metric
@@ -239,7 +240,7 @@ def _no_threshold(judged: Assessment) -> str:
     overall = judged.overall
     missing = (
         f"There is no threshold ({judged.threshold.whole.reason}), so it is unknown how many of the "
-        f"{overall.defective} defective images would be missed and how many of the {overall.good} good "
+        f"{counted(overall.defective, 'defective image')} would be missed and how many of the {overall.good} good "
         "ones falsely stopped."
     )
     if judged.threshold.whole.images:
@@ -271,7 +272,8 @@ def _better(judged: Scope) -> str:
     if min(judged.good, judged.defective) < thresholds.FEW:
         so_few = f"a single draw of {judged.good} good and {judged.defective} defective ones"
         return (
-            f"On these {judged.images} images it beats calling every image defective: {_against(judged)}; {so_few} "
+            f"On {'this one image' if judged.images == 1 else f'these {judged.images} images'} it beats calling "
+            f"every image defective: {_against(judged)}; {so_few} "
             "does not show it for others (mvtec-tf label-efficiency repeats the draw)."
         )
     return f"It beats calling every image defective: {_against(judged)}."
