@@ -15,7 +15,7 @@ from mvtec_tf.data.record import Record
 from mvtec_tf.data.words import counted
 from mvtec_tf.errors import UserError
 from mvtec_tf.evaluation.table import Predictions
-from mvtec_tf.files import PathLike
+from mvtec_tf.files import PathLike, sha256
 
 # How many names a message holds.
 _NAMED = 3
@@ -45,7 +45,7 @@ def from_records(records: Sequence[Record], table: Predictions, source: str) -> 
       source: where the records came from, the beginning of the message.
 
     Raises:
-      UserError: an image of the table is not among the records, or has another label there.
+      UserError: an image of the table is not among the records, or has another label or other contents there.
     """
     known = {leaks.same_file_key(record.path): record for record in records}
     wanted = {path: leaks.same_file_key(path) for path in table.path.tolist()}
@@ -62,6 +62,15 @@ def from_records(records: Sequence[Record], table: Predictions, source: str) -> 
                 f"{source}: {path} has the label {known[wanted[path]].label} there and {label} in the table. "
                 "Name the images that the table is about."
             )
+    other = [
+        path for path, key in wanted.items()
+        if table.digests.get(path) and table.digests[path] != sha256(known[key].file)
+    ]
+    if other:
+        raise UserError(
+            f"{source}: these are not the images that were scored: {len(other)} of the {len(wanted)} evaluated ones, "
+            f"{other[0]} first, have the same name and another content. Name the folder of the images that were scored."
+        )
     also_of = masks.shared(records)
     return {
         path: ImageFiles(known[key].file, known[key].mask, also_of.get(known[key].path, ""))

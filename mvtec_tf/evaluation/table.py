@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import numpy as np
 
 from mvtec_tf import files
-from mvtec_tf.data import leaks, words
+from mvtec_tf.data import known_images, leaks, words
 from mvtec_tf.data.record import Record
 from mvtec_tf.errors import UserError
 from mvtec_tf.evaluation import predicted
@@ -58,6 +58,7 @@ class Predictions:
       left_out: (path, reason) of rows that cannot be judged; only of tables that `predict` wrote.
       thresholds: category -> the threshold that its images were called by; only of tables that `predict` wrote.
       verdicts: path -> how an evaluated image was called; only of tables that `predict` wrote with unsure ones in them.
+      digests: path -> SHA-256 of the file that was scored; only of tables of a run, or that `predict` wrote.
     """
 
     path: np.ndarray
@@ -72,6 +73,7 @@ class Predictions:
     left_out: tuple[tuple[str, str], ...] = ()
     thresholds: Mapping[str, float] = dataclasses.field(default_factory=dict)
     verdicts: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    digests: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @classmethod
     def from_columns(
@@ -169,6 +171,10 @@ def read_predictions(path: files.PathLike, allow_leak: bool = False) -> Predicti
     by_predict = predicted.is_predicted(table)
     left_out: list[tuple[str, str]] = []
     called: list[Called] = []
+    # Of a run its list of images says what each held; runs of before have none.
+    listed = file.parent / known_images.FILE
+    known = known_images.read(listed) if listed.is_file() else {}
+    digests = {record.path: digest for digest, images in known.items() for record in images}
     columns: dict[str, list] = {name: [] for name in REQUIRED + OPTIONAL if name in table.columns}
     lines: list[int] = []
     for line, row in table:
@@ -176,6 +182,7 @@ def read_predictions(path: files.PathLike, allow_leak: bool = False) -> Predicti
             if reason := predicted.why_not_judged(row):
                 left_out.append((row["path"], reason))
                 continue
+            digests[row["path"]] = row.get("sha256", "")
             if row["split"] == leaks.EVALUATE:
                 where = f"{source}, line {line}"
                 threshold = _threshold(row["threshold"], where) if row["threshold"] else None
@@ -195,6 +202,7 @@ def read_predictions(path: files.PathLike, allow_leak: bool = False) -> Predicti
         left_out=tuple(left_out),
         thresholds=predicted.thresholds_of(called, source),
         verdicts=predicted.verdicts_of(called),
+        digests={path: digest for path, digest in digests.items() if digest},
     )
     check(predictions, source, lambda row: f"line {lines[row]}", allow_leak)
     return predictions

@@ -39,6 +39,8 @@ _FEWEST_BLOCKS = 6
 # third where so much differs as `size` says. Two photographs of one tile, with the grain of its surface, reach 0.45 at
 # a size of 0.75, and 0.29 at 0.37.
 _ONE_NOISE, _ONE_NOISE_IF_DISTINCT, _AND_BY_SIZE = 0.33, 0.2, 0.75
+# Noise of two photographs correlates less than this in three quarters of the blocks, by chance at most.
+_NO_NOISE = 0.05
 # So large a share of the blocks must show it; where as many as the second do, it alone decides.
 _LEAST_SHOWN, _WELL_SHOWN = 0.3, 0.5
 # Where it does not show, detail of some pixels must agree so well.
@@ -169,15 +171,48 @@ def difference(copy: Photograph, original: Photograph, window: np.ndarray) -> Di
     sides = np.rint(sides * min(1.0, np.sqrt(_MOST_PIXELS / sides.prod())))
     height, width = np.maximum(sides, 2 * _MARGIN + _BLOCK).astype(int)
     second = _resized(copy.grey, width, height)
-    terms = _normal(second[None], np.gradient(second, axis=1)[None] * width, np.gradient(second, axis=0)[None] * height)
-    for _ in range(_STEPS):
-        left = second - _cut(original.grey, window, width, height)
-        window = _moved(window[None], _step(*terms, left[None]))[0]
+    steps = copy.quantisation if second.shape == copy.grey.shape else ()
+    if min(height, width) >= _SMALL_SIDE:
+        window = _registered(_resized(second, width // 2, height // 2), original.grey, window, _STEPS - 1)
+        if _of_other_noise(second, original.grey, window, steps):
+            return None
+        window = _registered(second, original.grey, window, 1)
+    else:
+        window = _registered(second, original.grey, window, _STEPS)
     first = _unmoved(_cut(original.grey, window, width, height), second, original.grey, window)
-    if copy.quantisation and second.shape == copy.grey.shape:
-        first = _encoded(first, copy.quantisation)
+    if steps:
+        first = _encoded(first, steps)
     inner = (slice(_MARGIN, -_MARGIN), slice(_MARGIN, -_MARGIN))
     return _measured(first[inner], second[inner])
+
+
+def _registered(second: np.ndarray, original: np.ndarray, window: np.ndarray, steps: int) -> np.ndarray:
+    """The window after so many steps of Gauss-Newton at the scale of `second`, see `register`."""
+    height, width = second.shape
+    terms = _normal(second[None], np.gradient(second, axis=1)[None] * width, np.gradient(second, axis=0)[None] * height)
+    for _ in range(steps):
+        left = second - _cut(original, window, width, height)
+        window = _moved(window[None], _step(*terms, left[None]))[0]
+    return window
+
+
+def _of_other_noise(
+    second: np.ndarray, original: np.ndarray, window: np.ndarray, quantisation: tuple[int, ...]
+) -> bool:
+    """Whether the middle alone, a quarter of the area, shows noise well that has nothing in common: most pairs do."""
+    # Of whole blocks of JPEG.
+    top, left = (side // 32 * 8 for side in second.shape)
+    middle = second[top : 3 * top, left : 3 * left]
+    high, wide = second.shape
+    seen = window * 1.0
+    seen[0::2] += window[1::2] * (left / wide, top / high)
+    seen[1::2] *= (2 * left / wide, 2 * top / high)
+    seen = _registered(middle, original, seen, 1)
+    first = _cut(original, seen, 2 * left, 2 * top)
+    if quantisation:
+        first = _encoded(first, quantisation)
+    noise, shown = _agreement(_finest(first), _finest(middle), _BLOCK // 2)
+    return shown >= _WELL_SHOWN and noise < _NO_NOISE
 
 
 def _unmoved(first: np.ndarray, second: np.ndarray, original: np.ndarray, window: np.ndarray) -> np.ndarray:

@@ -8,8 +8,9 @@ alike, and neither do two photographs of one part: those belong in groups.csv an
 import collections
 import concurrent.futures
 import dataclasses
+import functools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from PIL import JpegImagePlugin
@@ -31,6 +32,8 @@ UNDECLARED = "across groups"
 DECLARED = "one group"
 # Photographs that show nothing have nothing to be told by.
 _LEAST_CONTRAST = 1.0
+# Decoded photographs that are held at a time.
+_KEPT = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,14 +129,18 @@ def _verified(looks: Sequence[Look], likely: Sequence[Candidate]) -> Iterator[Pa
     ways: dict[tuple[int, int], list[Candidate]] = collections.defaultdict(list)
     for one in likely:
         ways[min(one.copy, one.original), max(one.copy, one.original)].append(one)
+    # Pairs of one photograph stand together, so that it is decoded once.
+    read = functools.lru_cache(_KEPT)(_photograph)
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        for found in pool.map(lambda item: _copied(looks, *item), ways.items()):
+        for found in pool.map(lambda item: _copied(looks, read, *item), sorted(ways.items())):
             yield from found
 
 
-def _copied(looks: Sequence[Look], pair: tuple[int, int], ways: Sequence[Candidate]) -> list[Pair]:
+def _copied(
+    looks: Sequence[Look], read: Callable[[str], Photograph], pair: tuple[int, int], ways: Sequence[Candidate]
+) -> list[Pair]:
     """The pair if one photograph is a copy of the other, one way or the other way round."""
-    shown = {place: _photograph(looks[place].record.file) for place in pair}
+    shown = {place: read(looks[place].record.file) for place in pair}
     for one in ways:
         copy, original, window = shown[one.copy], shown[one.original], one.window
         back = copy_registration.inverse(window)

@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from mvtec_tf import files
-from mvtec_tf.data import known_images, leaks
+from mvtec_tf.data import leaks
 from mvtec_tf.data.formats import scan
 from mvtec_tf.errors import UsageError, UserError
 from mvtec_tf.evaluation import image_files
@@ -137,20 +136,9 @@ def evaluated_images(settings: ExportSettings, record: Mapping[str, Any], table:
             f"`precision`={settings.precision} compares verdicts on the run's evaluated images. Say with `data_dir` "
             "where they are."
         )
-    run, where = pathlib.Path(settings.run), f"`data_dir`={','.join(settings.data_dir)}"
+    where = f"`data_dir`={','.join(settings.data_dir)}"
     records = scan.scan(settings.data_dir, record["settings"].get("categories") or [], say=print)
-    found = {path: one.image for path, one in image_files.from_records(records, table, where).items()}
-    # Runs of before have no such list.
-    listed = run / known_images.FILE
-    known = known_images.read(listed) if listed.is_file() else {}
-    digests = {record.path: digest for digest, images in known.items() for record in images}
-    other = [path for path, file in found.items() if path in digests and files.sha256(file) != digests[path]]
-    if other:
-        raise UserError(
-            f"{where}: these are not the run's images: {len(other)} of the {len(found)} evaluated ones, {other[0]} "
-            f"first, have the same name and another content than {listed} says. Name the folder of the run's images."
-        )
-    return found
+    return {path: one.image for path, one in image_files.from_records(records, table, where).items()}
 
 
 def compare(

@@ -127,7 +127,8 @@ def test_images_of_the_same_names_that_are_not_the_run_s_are_refused_as_such(ask
             image.point(lambda value: value // 2).save(file)
     done = _export(run, other, tmp_path / "a", precision=asked)
     assert done.returncode == 1
-    assert re.search(r"these are not the run's images: (\d+) of the \1 evaluated ones, flange/test/", done.stderr)
+    said = r"these are not the images that were scored: (\d+) of the \1 evaluated ones, flange/test/"
+    assert re.search(said, done.stderr)
     assert "verdict" not in done.stderr
     assert not (tmp_path / "a").exists()
     done = _export(run, tmp_path / "flange" / "train", tmp_path / "a", precision=asked)

@@ -18,6 +18,7 @@ from mvtec_tf.evaluation.intervals import Bootstrap, Resampling
 from mvtec_tf.evaluation.localisation import heatmaps, pixel_metrics, pixel_section
 from mvtec_tf.evaluation.localisation.heatmaps import HeatMaps
 from mvtec_tf.evaluation.table import Predictions, Row
+from mvtec_tf.files import sha256
 
 NONE = Bootstrap(0)
 
@@ -400,6 +401,11 @@ def test_images_of_the_table_are_found_by_their_path_or_named(toy, toy_records):
     stranger = Predictions.from_rows([Row("x/test/good/0.png", "x", "good", 0, "evaluate", 0.0)])
     with pytest.raises(UserError, match=r"`data_dir`=D: 1 of the 1 images of the table are not there, such as x/test"):
         image_files.from_records(toy_records, stranger, "`data_dir`=D")
+    digests = {one.path: sha256(one.file) for one in test}
+    assert image_files.from_records(toy_records, dataclasses.replace(table, digests=digests), "`data_dir`=D") == files
+    digests[test[1].path] = digests[test[0].path]
+    with pytest.raises(UserError, match=rf"not the images that were scored: 1 of .*{test[1].path} first"):
+        image_files.from_records(toy_records, dataclasses.replace(table, digests=digests), "`data_dir`=D")
     table.label[0] = 1 - table.label[0]
     with pytest.raises(UserError, match="has the label"):
         image_files.from_records(toy_records, table, "`data_dir`=D")
