@@ -4,14 +4,21 @@ Keras' loading by name skips what it does not find without saying so: another ne
 changes a few like-named arrays, and training then starts from noise that nobody knows of.
 """
 
+import contextlib
 import dataclasses
+import io
 import pathlib
+import zipfile
+from collections.abc import Iterator
 
 import h5py
 import numpy as np
 
 from mvtec_tf.errors import UserError
 from mvtec_tf.keras_settings import keras
+
+# Where a .keras file, a ZIP archive, holds its weights.
+_IN_KERAS_FILE = "model.weights.h5"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +51,7 @@ class WeightsReport:
 
 
 def load_weights_file(model: keras.Model, path: str, partial: bool = False) -> WeightsReport:
-    """Loads a legacy HDF5 weights file (the format of `keras.applications`) by layer name.
+    """Loads weights that Keras saved, by layer name: legacy HDF5 as of `keras.applications`, .weights.h5 or .keras.
 
     If the file numbers its layers otherwise and all fit in their order, that order counts.
 
@@ -60,9 +67,9 @@ def load_weights_file(model: keras.Model, path: str, partial: bool = False) -> W
     Raises:
       UserError: no such file, not such a file, or it does not fit and `partial` is not set.
     """
-    stored = _read_shapes(path)
+    stored, in_order = _read_shapes(path)
     own = {layer.name: [tuple(weight.shape) for weight in layer.weights] for layer in model.layers if layer.weights}
-    if set(stored) != set(own) and list(stored.values()) == list(own.values()):
+    if in_order and set(stored) != set(own) and list(stored.values()) == list(own.values()):
         # Layers that Keras named are numbered otherwise in every file; then their order tells which is which.
         in_file = dict(zip(own, stored, strict=True))
         _assign(model, path, in_file)
@@ -90,47 +97,64 @@ def _span(names: tuple[str, ...]) -> str:
     return f" ({names[0]})" if len(names) == 1 else f" ({names[0]} ... {names[-1]})"
 
 
-def _open(path: str) -> h5py.File:
+@contextlib.contextmanager
+def _open(path: str) -> Iterator[h5py.File]:
     if not pathlib.Path(path).is_file():
         raise UserError(f"`weights`={path}: no such file. Use imagenet, none, or the name of a weights file.")
-    try:
-        return h5py.File(path, "r")
-    except OSError as error:
-        raise UserError(f"`weights`={path}: not an HDF5 file ({error}).") from error
+    with contextlib.ExitStack() as stack:
+        try:
+            held = path
+            if zipfile.is_zipfile(path):
+                archive = stack.enter_context(zipfile.ZipFile(path))
+                held = io.BytesIO(archive.read(_IN_KERAS_FILE))
+            file = stack.enter_context(h5py.File(held, "r"))
+        except (OSError, KeyError, zipfile.BadZipFile) as error:
+            raise UserError(
+                f"`weights`={path}: not an HDF5 file, nor a .keras file that holds one ({error})."
+            ) from error
+        yield file
 
 
-def _layers(file: h5py.File) -> h5py.Group:
+def _weights(path: str, file: h5py.File) -> dict[str, list[h5py.Dataset]]:
+    """The weights of every layer that has some, by its name."""
     # A whole saved model keeps its weights one level down.
-    return file.get("model_weights", file)
+    root = file.get("model_weights", file)
+    if "layer_names" in root.attrs:
+        layers = _names(root, "layer_names")
+        stored = {name: [root[name][one] for one in _names(root[name], "weight_names")] for name in layers}
+    elif "layers" in root:
+        stored = {}
+
+        def note(place: str, group: h5py.Group | h5py.Dataset) -> None:
+            if place.endswith("/vars") and "name" in group.attrs:
+                stored[group.attrs["name"]] = [group[number] for number in sorted(group, key=int)]
+
+        root["layers"].visititems(note)
+    else:
+        raise UserError(
+            f"`weights`={path}: no layers in it. Expected weights as Keras saves them: .weights.h5, .keras, or .h5 as "
+            "those of keras.applications."
+        )
+    return {name: values for name, values in stored.items() if values}
 
 
 def _names(group: h5py.Group, attribute: str) -> list[str]:
     return [name.decode() if isinstance(name, bytes) else name for name in group.attrs[attribute]]
 
 
-def _read_shapes(path: str) -> dict[str, list[tuple[int, ...]]]:
+def _read_shapes(path: str) -> tuple[dict[str, list[tuple[int, ...]]], bool]:
+    """The shapes of every layer's weights by its name, and whether the layers stand in the network's order."""
     with _open(path) as file:
-        root = _layers(file)
-        if "layer_names" not in root.attrs:
-            raise UserError(
-                f"`weights`={path}: not in Keras' legacy HDF5 weights format (no layer_names), which is the "
-                "format of the keras.applications weights."
-            )
-        shapes = {}
-        for name in _names(root, "layer_names"):
-            weights = _names(root[name], "weight_names")
-            if weights:
-                shapes[name] = [tuple(root[name][weight].shape) for weight in weights]
-        return shapes
+        stored = {name: [tuple(value.shape) for value in values] for name, values in _weights(path, file).items()}
+        return stored, "layers" not in file
 
 
 def _assign(model: keras.Model, path: str, names: dict[str, str]) -> None:
     """Loads layers; `names` says what each is called in the file."""
     with _open(path) as file:
-        root = _layers(file)
+        stored = _weights(path, file)
         for name, in_file in names.items():
-            group = root[in_file]
-            values = [np.asarray(group[weight], np.float32) for weight in _names(group, "weight_names")]
+            values = [np.asarray(value, np.float32) for value in stored[in_file]]
             for value in values:
                 if not np.all(np.isfinite(value)):
                     raise UserError(f"`weights`={path}: layer {in_file!r} holds NaN or infinite numbers.")

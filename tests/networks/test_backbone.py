@@ -100,6 +100,23 @@ def test_a_whole_file_is_loaded_to_the_number(small, tmp_path):
     np.testing.assert_array_equal(built.model.get_layer("conv1_conv").get_weights()[0], expected)
 
 
+@pytest.mark.parametrize("name", ["w.weights.h5", "w.keras"])
+def test_weights_as_keras_saves_them_now_are_loaded_to_the_number(small, tmp_path, name):
+    path = str(tmp_path / name)
+    small.model.save_weights(path) if name.endswith("h5") else small.model.save(path)
+    built = build_backbone("resnet10", 32, path)
+    assert built.weights.random == built.weights.unused == ()
+    for own, expected in zip(built.model.get_weights(), small.model.get_weights(), strict=True):
+        np.testing.assert_array_equal(own, expected)
+    inputs = keras.Input((8, 8, 3))
+    keras.Model(inputs, keras.layers.Conv2D(3, 1)(inputs)).save(tmp_path / "other.keras")
+    with pytest.raises(UserError, match="another network"):
+        build_backbone("resnet10", 32, str(tmp_path / "other.keras"))
+    (tmp_path / "cut.keras").write_bytes((tmp_path / "other.keras").read_bytes()[:-30])
+    with pytest.raises(UserError, match="not an HDF5 file"):
+        build_backbone("resnet10", 32, str(tmp_path / "cut.keras"))
+
+
 def test_a_file_of_the_first_stages_is_loaded_and_the_rest_is_said_to_be_random(small, tmp_path):
     late = [layer.name for layer in small.model.layers if layer.name.startswith("conv5")]
     path = _write_legacy_file(tmp_path / "w.h5", small.model, leave_out=late)
