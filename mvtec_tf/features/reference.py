@@ -15,6 +15,8 @@ import tensorflow as tf
 from mvtec_tf import conformal, drift, files
 from mvtec_tf.data.decoding import pixels
 from mvtec_tf.errors import UserError
+from mvtec_tf.features import neighbours
+from mvtec_tf.features.neighbours import Neighbours
 from mvtec_tf.graphs import saved_model, scoring
 from mvtec_tf.graphs.signatures import IMAGE_BYTES, IMAGE_STATISTICS, SERVING_DEFAULT, Answer, image_statistics
 from mvtec_tf.graphs.thresholded import CATEGORY
@@ -147,6 +149,8 @@ def keep(
     if found is not None:
         found.save(pathlib.Path(run_dir) / FILE)
         files.write_csv(pathlib.Path(run_dir) / drift.REFERENCE_FILE, drift.COLUMNS, found.z.tolist())
+        shown = Neighbours.of(embedding, [images[row] for row in chosen], objects[chosen])
+        shown.save(pathlib.Path(run_dir) / neighbours.FILE)
 
 
 def _look(card: Mapping[str, Any]) -> Callable[..., Answer]:
@@ -179,6 +183,11 @@ class Usual(tf.Module):
             table[:, category, : mine.sum()] = reference.mass[mine], unlike, reference.score[mine]
         arrays = [*table, reference.mean, reference.spread, reference.centre, reference.width]
         self._arrays = [tf.Variable(one, trainable=False, dtype=tf.float32) for one in arrays]
+
+    def score(self, category: tf.Tensor) -> tf.Tensor:
+        """int64 [B] -> mean score of the held-out good images of each category, float32 [B]."""
+        mean = self._arrays[3]
+        return tf.gather(mean[:, -1], tf.minimum(category, mean.shape[0] - 1))
 
     def __call__(self, statistics: tf.Tensor, embedding: tf.Tensor, score: tf.Tensor, category: tf.Tensor) -> Answer:
         """How usual each of B images is.

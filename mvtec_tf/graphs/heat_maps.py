@@ -57,21 +57,42 @@ def enlarge(heat_map: tf.Tensor, image_size: pixels.Size) -> tf.Tensor:
     return tf.image.resize(heat_map[..., None], pixels.height_and_width(image_size), method="bilinear")[..., 0]
 
 
-def overlay_png(images: tf.Tensor, heat_map: tf.Tensor, sizes: tf.Tensor) -> tf.Tensor:
-    """A PNG file of each photograph, in grey, under its heat map in colour, at the photograph's own aspect ratio.
+def level(score: tf.Tensor, threshold: tf.Tensor, usual: tf.Tensor) -> tf.Tensor:
+    """How hot the hottest place of a map is drawn, 0 to 1: how far its score is from good images' to the threshold.
 
-    The colours of each image are scaled to its own largest value: pictures say where, not how much.
+    Heat maps of different heads have different units, their scores are all read beside a threshold. So whatever is
+    uppermost in a good image stays cold, and an image that is called defective has the whole scale. The reports'
+    `photographs.levels` are the same.
+
+    Args:
+      score: float32 [B].
+      threshold: float32 [B].
+      usual: float32 [B], mean score of held-out good images.
+    """
+    span = threshold - usual
+    share = tf.clip_by_value(tf.math.divide_no_nan(score - usual, span), 0.0, 1.0)
+    return tf.where(span > 0, share, tf.cast(score >= threshold, tf.float32))
+
+
+def overlay_png(
+    images: tf.Tensor, heat_map: tf.Tensor, sizes: tf.Tensor, levels: tf.Tensor | None = None
+) -> tf.Tensor:
+    """A PNG file of each photograph, in grey, under its heat map in colour, at the photograph's own aspect ratio.
 
     Args:
       images: uint8 [B, height, width, 3].
       heat_map: float32 [B, height, width], not negative.
       sizes: int32 [B, 2], (height, width) of the photographs; the longer side becomes that of `images`.
+      levels: float32 [B], of the largest value of each map, see `level`; None: 1, so that pictures say where, not how
+        much.
 
     Returns:
       string [B].
     """
     largest = tf.reduce_max(heat_map, axis=(1, 2), keepdims=True)
     share = tf.math.divide_no_nan(heat_map, largest)
+    if levels is not None:
+        share *= levels[:, None, None]
     colours = tf.constant(matplotlib.colormaps[COLOURS](range(256))[:, :3], tf.float32)  # [256, 3]
     colour = tf.gather(colours, tf.cast(tf.round(share * 255), tf.int32))
     grey = tf.reduce_sum(tf.cast(images, tf.float32) / 255 * tf.constant(pixels.LUMA), axis=-1, keepdims=True)

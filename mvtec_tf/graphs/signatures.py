@@ -10,8 +10,8 @@
 
 Whatever has a score also answers `embedding` and `image_statistics` float32 [B, 3], see `image_statistics`. An export
 makes of these how unlike the training images an image is, see `features.reference`, and adds `threshold` float32 [B]
-and `label` int64 [B]. TensorFlow Serving's
-REST form takes and gives strings whose name ends in `_bytes` as {"b64": ...}.
+and `label` int64 [B]; to `explain` also `heat_level` float32 [B], see `heat_maps.level`, at which its overlays are
+drawn. TensorFlow Serving's REST form takes and gives strings whose name ends in `_bytes` as {"b64": ...}.
 """
 
 import dataclasses
@@ -31,6 +31,9 @@ PREDICT_IMAGES = "predict_images"
 EMBED = "embed"
 EXPLAIN = "explain"
 HEAT_MAP = "heat_map"
+OVERLAY = "overlay_bytes"
+# How hot the hottest place of a heat map is, see `heat_maps.level`; exports answer it.
+HEAT_LEVEL = "heat_level"
 IMAGE_STATISTICS = "image_statistics"
 
 IMAGE_BYTES = tf.TensorSpec([None], tf.string, name="image_bytes")
@@ -87,7 +90,7 @@ def of_pixels(
         answer, heat_map = explain(images)
         heat_map = heat_maps.enlarge(heat_map, image_size)
         answer[IMAGE_STATISTICS] = image_statistics(images)
-        return answer | {HEAT_MAP: heat_map, "overlay_bytes": heat_maps.overlay_png(images, heat_map, sizes)}
+        return answer | {HEAT_MAP: heat_map, OVERLAY: heat_maps.overlay_png(images, heat_map, sizes)}
 
     return {
         SERVING_DEFAULT: Signature(serving_default, IMAGE_BYTES),
@@ -95,6 +98,16 @@ def of_pixels(
         EMBED: Signature(embed_bytes, IMAGE_BYTES),
         EXPLAIN: Signature(explain_bytes, IMAGE_BYTES),
     }
+
+
+def overlays(image_size: pixels.Size, max_pixels: int) -> Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]:
+    """Image files, heat maps and levels, [B] each -> the pictures of `explain`, drawn anew at these levels."""
+
+    def draw(image_bytes: tf.Tensor, heat_map: tf.Tensor, levels: tf.Tensor) -> tf.Tensor:
+        images, sizes = pixels.decode_batch_with_sizes(image_bytes, image_size, max_pixels)
+        return heat_maps.overlay_png(images, heat_map, sizes, levels)
+
+    return draw
 
 
 def of_module(module: Any) -> dict[str, Callable]:

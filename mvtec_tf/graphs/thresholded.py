@@ -7,7 +7,8 @@ from typing import Any
 import tensorflow as tf
 
 from mvtec_tf.errors import UserError
-from mvtec_tf.graphs.signatures import EXPLAIN, IMAGE_STATISTICS, Answer
+from mvtec_tf.graphs import heat_maps
+from mvtec_tf.graphs.signatures import EXPLAIN, HEAT_LEVEL, HEAT_MAP, IMAGE_STATISTICS, OVERLAY, Answer
 from mvtec_tf.networks.backbone import EMBEDDING
 
 SCORE = "anomaly_score"
@@ -43,7 +44,8 @@ class ThresholdedModel(tf.Module):
       thresholds: which scores are called defective.
       categories: that the model chooses among, by their numbers; empty if it does not.
       usual: image statistics, embedding, score and number of the category -> what an answer says of how usual the image
-        is, see `reference.Usual`; None: it says nothing.
+        is, see `reference.Usual`, which also knows the score that is usual; None: it says nothing.
+      draw: see `signatures.overlays`; None: overlays stay as the scoring model draws them.
 
     Raises:
       UserError: there are thresholds for categories, and the model cannot tell which one an image shows.
@@ -54,7 +56,8 @@ class ThresholdedModel(tf.Module):
         scoring: Any,
         thresholds: Thresholds,
         categories: tuple[str, ...] = (),
-        usual: Callable[..., Answer] | None = None,
+        usual: Any = None,
+        draw: Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor] | None = None,
     ) -> None:
         super().__init__()
         if thresholds.categories and not categories:
@@ -63,7 +66,7 @@ class ThresholdedModel(tf.Module):
                 f"category it shows. Give one for all with `threshold`; the run's own for all is {thresholds.value}."
             )
         self._scoring = scoring
-        self._usual = usual
+        self._usual, self._draw = usual, draw
         own = [thresholds.categories.get(category, thresholds.value) for category in categories]
         self._thresholds = tf.Variable(own or [thresholds.value], trainable=False, dtype=tf.float32)
         self._categories = categories
@@ -80,7 +83,10 @@ class ThresholdedModel(tf.Module):
         ((argument, takes),) = scoring.structured_input_signature[1].items()
 
         def answer(given: tf.Tensor) -> Answer:
-            return self._judged(name, dict(scoring(**{argument: given})))
+            found = self._judged(name, dict(scoring(**{argument: given})))
+            if HEAT_LEVEL in found and self._draw is not None:
+                found[OVERLAY] = self._draw(given, found[HEAT_MAP], found[HEAT_LEVEL])
+            return found
 
         return tf.function(answer, input_signature=[tf.TensorSpec(takes.shape, takes.dtype, name=argument)])
 
@@ -103,6 +109,11 @@ class ThresholdedModel(tf.Module):
             answer[VERDICT] = tf.cast(answer[VERDICT], tf.int64)
         if self._usual is not None:
             answer |= self._usual(*seen, score, which)
-        if name == EXPLAIN and category is not None:
+        if name != EXPLAIN:
+            return answer
+        if self._usual is not None:
+            answer[HEAT_LEVEL] = heat_maps.level(score, threshold, self._usual.score(which))
+            answer[EMBEDDING] = seen[1]
+        if category is not None:
             answer[CATEGORY] = tf.gather(tf.constant(self._categories), category)
         return answer

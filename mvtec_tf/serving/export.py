@@ -12,9 +12,9 @@ import tensorflow as tf
 from mvtec_tf import drift, files
 from mvtec_tf.data import known_images
 from mvtec_tf.errors import UserError
-from mvtec_tf.features import reference
+from mvtec_tf.features import neighbours, reference
 from mvtec_tf.features.reference import Reference, Usual
-from mvtec_tf.graphs import saved_model
+from mvtec_tf.graphs import saved_model, signatures
 from mvtec_tf.graphs.thresholded import ThresholdedModel, Thresholds
 from mvtec_tf.run_directory import read_finished
 from mvtec_tf.serving import configs, model_card, warmup
@@ -22,7 +22,7 @@ from mvtec_tf.serving.settings import ExportOptions
 
 # Of the run, kept with the export: the evaluation's scores, its figures, the flags that repeat it, its images, and what
 # is usual.
-_KEPT = ("predictions.csv", "metrics.json", "flags.txt", known_images.FILE, drift.REFERENCE_FILE)
+_KEPT = ("predictions.csv", "metrics.json", "flags.txt", known_images.FILE, drift.REFERENCE_FILE, neighbours.FILE)
 
 
 def export_run(
@@ -139,7 +139,8 @@ def _write_thresholded(
     usual: Usual | None,
 ) -> dict[str, Any]:
     """Writes the model with its thresholds; returns the card with what is new in it."""
-    model = ThresholdedModel(saved_model.load(source), thresholds, tuple(card.get("categories", ())), usual)
+    draw = signatures.overlays(card["image_size"], card["max_pixels"])
+    model = ThresholdedModel(saved_model.load(source), thresholds, tuple(card.get("categories", ())), usual, draw)
     tf.saved_model.save(model, str(directory), signatures=model.signatures())
     return _thresholded(card, thresholds)
 

@@ -42,6 +42,7 @@ def section(
     files: Mapping[str, ImageFiles],
     maps: Sequence[HeatMaps],
     about: Sequence[str] = (),
+    levels: np.ndarray | None = None,
 ) -> Section:
     """The section, with photographs where there are images.
 
@@ -52,11 +53,12 @@ def section(
       files: of every row, by path.
       maps: the heat maps.
       about: what must be known to read them, a sentence each.
+      levels: see `photographs.levels`.
     """
     blocks = [*map(sentence_of, figures), _overall_table(figures)]
     blocks += [_category_table(one) for one in figures if len(one.categories) > 1]
     blocks += [_how(figures[0]), " ".join(about)]
-    groups = list(_groups(judged, evaluate, files, maps)) if any(one.image for one in files.values()) else []
+    groups = list(_groups(judged, evaluate, files, maps, levels)) if any(one.image for one in files.values()) else []
     notes = [] if groups else ["There are no photographs under heat maps, because the images are not known."]
     for one in figures:
         notes += _notes(one)
@@ -151,7 +153,11 @@ def _notes(figures: PixelFigures) -> list[str]:
 
 
 def _groups(
-    judged: Assessment, evaluate: Predictions, files: Mapping[str, ImageFiles], maps: Sequence[HeatMaps]
+    judged: Assessment,
+    evaluate: Predictions,
+    files: Mapping[str, ImageFiles],
+    maps: Sequence[HeatMaps],
+    levels: np.ndarray | None,
 ) -> Iterable[Section]:
     limits = judged.threshold.each(evaluate.category)
     if limits is None:
@@ -166,10 +172,10 @@ def _groups(
         found = []
         for row in spread(evaluate, rows, _MOST_OF_AN_OUTCOME):
             number += 1
-            found.append(photographs.picture(evaluate, row, files, maps, KIND, number, meaning))
+            found.append(photographs.picture(evaluate, row, files, maps, KIND, number, meaning, levels))
         if found:
             shown = f" {len(found)} of {len(rows):,} are shown." if len(found) < len(rows) else ""
-            yield Section(title, [_reading(maps) + shown, Pictures(found, large=True)])
+            yield Section(title, [_reading(maps, levels is not None) + shown, Pictures(found, large=True)])
 
 
 def spread(evaluate: Predictions, rows: np.ndarray, most: int) -> list[int]:
@@ -189,10 +195,10 @@ def spread(evaluate: Predictions, rows: np.ndarray, most: int) -> list[int]:
     return in_turns[:most]
 
 
-def _reading(maps: Sequence[HeatMaps]) -> str:
+def _reading(maps: Sequence[HeatMaps], levelled: bool) -> str:
     names = [one.name for one in maps]
     places = "the second" if len(names) == 1 else "the others"
     return (
         f"First the photograph, with its true mask outlined in pink where it has one; on {places} "
-        f"{' and '.join(names)}, {photographs.COLOURS_IN_WORDS}."
+        f"{' and '.join(names)}, {photographs.colours_in_words(levelled)}."
     )

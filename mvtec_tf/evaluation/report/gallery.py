@@ -25,6 +25,7 @@ def section(
     files: Mapping[str, ImageFiles],
     maps: Sequence[HeatMaps | GivenMaps],
     explain: Callable[[Sequence[str]], GivenMaps] | None = None,
+    levels: np.ndarray | None = None,
 ) -> Section:
     """The section, with photographs where there are images.
 
@@ -36,6 +37,7 @@ def section(
       files: of every row, by path; empty where the images are not known.
       maps: heat maps; the first is shown beside the photograph.
       explain: makes the heat maps of those images that are shown, where there are no `maps`.
+      levels: see `photographs.levels`.
     """
     title = "The most confident mistakes"
     limits = judged.threshold.each(evaluate.category)
@@ -63,10 +65,17 @@ def section(
                 "outlined in pink."
             )
             if maps:
-                reading += f" Beside it {maps[0].name}, {photographs.COLOURS_IN_WORDS}."
+                reading += f" Beside it {maps[0].name}, {photographs.colours_in_words(levels is not None)}."
             shown = [
                 photographs.picture(
-                    evaluate, row, files, maps[:1], f"{KIND}_{name}", i, f"threshold {summary.number(limits[row])}"
+                    evaluate,
+                    row,
+                    files,
+                    maps[:1],
+                    f"{KIND}_{name}",
+                    i,
+                    f"threshold {summary.number(limits[row])}",
+                    levels,
                 )
                 for i, row in enumerate(rows, 1)
             ]

@@ -9,7 +9,7 @@ import numpy as np
 
 from mvtec_tf import files
 from mvtec_tf.data import leaks
-from mvtec_tf.evaluation import embedding, recorded, table, trivial
+from mvtec_tf.evaluation import embedding, recorded, table, thresholds, trivial
 from mvtec_tf.evaluation.assessment import Assessment, assess
 from mvtec_tf.evaluation.image_files import ImageFiles
 from mvtec_tf.evaluation.intervals import Bootstrap
@@ -17,7 +17,7 @@ from mvtec_tf.evaluation.localisation import pixel_metrics, pixel_section
 from mvtec_tf.evaluation.localisation.heatmaps import GivenMaps, HeatMaps
 from mvtec_tf.evaluation.metrics import Costs, Metric
 from mvtec_tf.evaluation.recorded import METRICS_FILE, TABLE_FILE
-from mvtec_tf.evaluation.report import diagrams, embedding_pictures, gallery, summary, suspects
+from mvtec_tf.evaluation.report import diagrams, embedding_pictures, gallery, photographs, summary, suspects
 from mvtec_tf.evaluation.report import pictures as figures
 from mvtec_tf.evaluation.report import run_report as report
 from mvtec_tf.evaluation.report.canvas import Picture
@@ -68,21 +68,26 @@ class Extras:
     explain: Callable[[Sequence[str]], GivenMaps] | None = None
     more: tuple[Section, ...] = ()
 
-    def sections(self, judged: Assessment, evaluate: Predictions) -> list[Section]:
+    def sections(self, judged: Assessment, evaluate: Predictions, good: Predictions) -> list[Section]:
         """The sections, in the order of the page.
+
+        Args:
+          judged: all figures of the table.
+          evaluate: its evaluate rows.
+          good: its held-out good rows.
 
         Raises:
           UserError: an image or a heat map is missing or cannot be used.
         """
-        found = []
+        found, levels = [], photographs.levels(evaluate, judged.threshold.each(evaluate.category), good)
         if self.maps:
             figures = [
                 pixel_metrics.measure(evaluate, self.files, maps, judged.bootstrap, self._progress(maps.name))
                 for maps in self.maps
             ]
-            made = pixel_section.section(judged, evaluate, figures, self.files, self.maps, self.about_maps)
+            made = pixel_section.section(judged, evaluate, figures, self.files, self.maps, self.about_maps, levels)
             found.append(dataclasses.replace(made, notes=[*made.notes, *self.about_files]))
-        found.append(gallery.section(judged, evaluate, self.files, self.maps, self.explain))
+        found.append(gallery.section(judged, evaluate, self.files, self.maps, self.explain, levels))
         if self.features is not None:
             found.append(self._embedding(evaluate))
         return [*found, *self.more]
@@ -151,8 +156,10 @@ def judge(
     table.check(predictions, title, allow_leak=allow_leak)
     judged = assess(predictions, threshold, rule, costs, bootstrap, allow_leak)
     sentences, notes = summary.sentences(judged, title, basis), list(notes)
-    more = (extras or Extras()).sections(judged, predictions.part(leaks.EVALUATE))
     rule = rule or Rule()
+    held_out = thresholds.held_out_rows(predictions, rule).rows
+    good = held_out.select(held_out.label == 0)
+    more = (extras or Extras()).sections(judged, predictions.part(leaks.EVALUATE), good)
     heading = heading or title
     asked = {"title": title, "heading": heading, "notes": [list(note) for note in notes], "basis": basis}
     asked["threshold"] = recorded.asked(threshold)

@@ -27,7 +27,11 @@ _OUTLINE = (255, 0, 200)
 _OUTLINE_WIDTH = 2
 # From blue through green to yellow, told apart by lightness alone; overlays of exported models have it too.
 COLOURS = "viridis"
-COLOURS_IN_WORDS = "from uncoloured (the lowest value of this image) through blue and green to yellow (its highest)"
+_WHOLE_SCALE = "from uncoloured (the lowest value of this image) through blue and green to yellow (its highest)"
+_LEVELLED = (
+    "from uncoloured through blue and green to yellow; how hot its hottest place is says how far the score is on the "
+    "way from that of held-out good images (uncoloured) to the threshold (yellow)"
+)
 # The coldest place shows the photograph as it is; the hottest hides most of it, but it stands beside.
 _OPACITY = (0.0, 0.75)
 
@@ -40,31 +44,34 @@ def picture(
     kind: str,
     number: int,
     said: str = "",
+    levels: np.ndarray | None = None,
 ) -> Picture:
     """The photograph of a row of a table with its heat maps, captioned by path, score and what else is `said`.
 
-    Args and errors as in `panes`; `kind` and `number` name its file.
+    Args and errors as in `panes`; `kind` and `number` name its file, `levels` are those of all rows.
     """
     path, category, defect = evaluate.path[row], evaluate.category[row], evaluate.defect[row]
     text = f"{path}: score {summary.number(evaluate.score[row])}{', ' if said else ''}{said}."
     alt = f"Photograph{' and heat maps' if maps else ''} of {text}"
-    content, file_name = panes(path, files[path], maps), canvas.file_name(kind, number, path, ".jpg")
+    level = 1.0 if levels is None else float(levels[row])
+    content, file_name = panes(path, files[path], maps, level), canvas.file_name(kind, number, path, ".jpg")
     return Picture(kind, category, file_name, content, alt, text, f"{category}, {defect}")
 
 
-def panes(path: str, files: ImageFiles, maps: Sequence[HeatMaps | GivenMaps]) -> bytes:
+def panes(path: str, files: ImageFiles, maps: Sequence[HeatMaps | GivenMaps], level: float = 1.0) -> bytes:
     """The photograph with its true mask outlined, and once more under each heat map, as a JPEG file.
 
     Args:
       path: of the image.
       files: of the image; a mask that cannot be used is not drawn.
       maps: those that have no map of this image are left out.
+      level: see `heated`.
 
     Raises:
       UserError: the image or a map cannot be read.
     """
     image = photograph(files)
-    found = [image, *(heated(image, one.read(path)) for one in maps if path in one)]
+    found = [image, *(heated(image, one.read(path), level) for one in maps if path in one)]
     try:
         mask = image_files.read_mask(files)
     except MaskError:
@@ -118,18 +125,41 @@ def outlined(image: Image.Image, mask: np.ndarray, width: int = 1) -> Image.Imag
     return Image.fromarray(pixels)
 
 
-def heated(image: Image.Image, heat: np.ndarray) -> Image.Image:
+def levels(evaluate: Predictions, limits: np.ndarray | None, good: Predictions) -> np.ndarray | None:
+    """How hot the hottest place of each heat map is drawn, see `graphs.heat_maps.level`; None where that is not known.
+
+    Args:
+      evaluate: rows that are shown, N.
+      limits: float [N], their thresholds; None: there are none.
+      good: held-out good rows.
+    """
+    if limits is None or not len(good):
+        return None
+    own = {name: good.score[good.category == name].mean() for name in set(good.category.tolist())}
+    usual = np.array([own.get(name, good.score.mean()) for name in evaluate.category.tolist()])
+    span = np.broadcast_to(limits, len(evaluate)) - usual
+    share = np.clip((evaluate.score - usual) / np.where(span > 0, span, 1), 0, 1)
+    return np.where(span > 0, share, evaluate.score >= limits)
+
+
+def colours_in_words(levelled: bool) -> str:
+    """What the colours of heat maps mean, with `levels` or without."""
+    return _LEVELLED if levelled else _WHOLE_SCALE
+
+
+def heated(image: Image.Image, heat: np.ndarray, level: float = 1.0) -> Image.Image:
     """The image under its heat map, coloured from the map's lowest to its highest value.
 
     Args:
       image: see `photograph`.
       heat: float32 [h, w]; one value everywhere is coloured as the lowest.
+      level: colour of the highest value, see `levels`.
     """
     large = pillow_images.resized(heat, image.height, image.width)
     low, high = float(large.min()), float(large.max())
-    level = (large - low) / (high - low) if high > low else np.zeros_like(large)
-    colours = colormaps[COLOURS](level)[..., :3] * 255
-    opacity = (_OPACITY[0] + (_OPACITY[1] - _OPACITY[0]) * level)[..., None]
+    share = level * (large - low) / (high - low) if high > low else np.zeros_like(large)
+    colours = colormaps[COLOURS](share)[..., :3] * 255
+    opacity = (_OPACITY[0] + (_OPACITY[1] - _OPACITY[0]) * share)[..., None]
     # On grey: the photograph's own colours would mix with those of the map.
     grey = np.asarray(image.convert("L").convert("RGB"), np.float32)
     return Image.fromarray(np.rint(grey * (1 - opacity) + colours * opacity).astype(np.uint8))

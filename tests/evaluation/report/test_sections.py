@@ -64,7 +64,7 @@ def test_a_report_with_far_too_many_photographs_stays_below_8_megabytes(tmp_path
     buffer = io.BytesIO()
     Image.fromarray(noise).save(buffer, "JPEG", quality=95)
     assert len(buffer.getvalue()) > 500_000
-    monkeypatch.setattr(photographs, "panes", lambda path, files, maps: buffer.getvalue())
+    monkeypatch.setattr(photographs, "panes", lambda *_: buffer.getvalue())
     table = _evaluate(toy_records)
     files = image_files.from_records(toy_records, table, "toy")
     judge(_turned_round(table), tmp_path, 0.5, extras=Extras(files), bootstrap=Bootstrap(0))
