@@ -161,19 +161,16 @@ class Door:
         await self._app(scope, _counted(receive, self._most), sent)
 
     def _refused(self, scope: Any, headers: Headers, session: str, program: bool) -> Response | None:
-        host = headers.get("host", "")
+        host, path = headers.get("host", ""), scope["path"]
         if not self._is_own(host):
-            return PlainTextResponse(
-                "This page has another name. Open it by the address that it was started with.", 421
-            )
-        path = scope["path"]
+            return _told(path, "This page has another name. Open it by the address that it was started with.", 421)
         if scope["method"] not in _SAFE:
             origin = headers.get("origin")
             if origin is not None and origin.partition("://")[2] != host:
-                return PlainTextResponse("A form of another site was not taken.", 403)
+                return _told(path, "A form of another site was not taken.", 403)
             length = headers.get("content-length", "0")
             if not length.isdigit() or int(length) > self._most:
-                return PlainTextResponse(_TOO_MUCH.format(self._most), 413)
+                return _told(path, _TOO_MUCH.format(self._most), 413)
         if not self._guard.asks or program or self._guard.knows(session):
             return None
         if path.startswith(_OPEN):
@@ -203,6 +200,10 @@ class Door:
             return False
         # Names can be made to lead anywhere, addresses cannot.
         return found.is_loopback or not self._local
+
+
+def _told(path: str, text: str, status: int) -> Response:
+    return JSONResponse({"error": text}, status) if path.startswith("/api/") else PlainTextResponse(text, status)
 
 
 def cookie(session: str) -> str:

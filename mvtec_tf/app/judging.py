@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 
 from mvtec_tf import drift, files
 from mvtec_tf.app import pictures, store
-from mvtec_tf.app.models import Export, Models
+from mvtec_tf.app.models import Explained, Export, Models
 from mvtec_tf.app.store import Store
 from mvtec_tf.data.pillow_images import UnreadableImageError
 from mvtec_tf.data.record import IMAGE_SUFFIXES
@@ -45,7 +45,7 @@ def take(
     Args:
       kept: where to.
       models: that are asked.
-      exports: which of them, one or more.
+      exports: which of them; none: it is only kept.
       file: the photograph.
       name: that it came under; it names no file here.
       most_bytes: that it may have.
@@ -71,12 +71,12 @@ def take(
         found = []
         for export in exports:
             if export.called not in done:
-                row, heat = models.judge(export, temporary)
+                row, why = models.judge(export, temporary)
                 if row["error"]:
                     raise RefusedError(name, row["error"])
                 # The row is of the file where it will lie.
-                found.append((row | {"path": os.path.relpath(place, kept.folder)}, heat))
-        if found:
+                found.append((row | {"path": os.path.relpath(place, kept.folder)}, why))
+        if found or known is None:
             _keep(kept, digest, name, pathlib.Path(temporary), place, found)
         return digest, kept.judgements(digest, [one.called for one in exports])
     finally:
@@ -100,7 +100,12 @@ def _copied(file: BinaryIO, target: BinaryIO, name: str, most_bytes: int) -> tup
 
 
 def _keep(
-    kept: Store, digest: str, name: str, temporary: pathlib.Path, place: pathlib.Path, found: Sequence[tuple[Any, Any]]
+    kept: Store,
+    digest: str,
+    name: str,
+    temporary: pathlib.Path,
+    place: pathlib.Path,
+    found: Sequence[tuple[dict[str, Any], Explained]],
 ) -> None:
     """Files first: what a kill leaves behind then is a file without a row, which the next try takes over."""
     preview = kept.folder / store.PREVIEWS / f"{digest}.jpg"
@@ -109,13 +114,20 @@ def _keep(
     except UnreadableImageError as error:
         preview.unlink(missing_ok=True)
         raise RefusedError(name, str(error)) from error
-    hottest = [pictures.write_heat(heat, heat_file(kept, row), size) for row, heat in found]
+    hottest = [pictures.write_heat(why.heat_map, heat_file(kept, row), size, why.level) for row, why in found]
+    for one in {near["sha256"]: near["file"] for _, why in found for near in why.nearest}.items():
+        pictures.keep_small(*one, kept.folder / store.NEAREST)
     os.replace(temporary, place)
     files.to_the_disk(place.parent)
     with kept.all_or_nothing():
         kept.add_image(digest, os.path.relpath(place, kept.folder), name, size)
-        for (row, _), facts in zip(found, hottest, strict=True):
-            kept.add_judgement(row, facts)
+        for (row, why), facts in zip(found, hottest, strict=True):
+            kept.add_judgement(row, facts, why.nearest)
+
+
+def told(judgement: Mapping[str, Any]) -> dict[str, Any]:
+    """A judgement as programs are told: the row of `predict`, with its number, its moment and its photograph's name."""
+    return judgement["row"] | {name: judgement[name] for name in ("id", "at", "name")}
 
 
 def heat_file(kept: Store, row: Mapping[str, Any]) -> pathlib.Path:
@@ -130,12 +142,15 @@ def clean(name: str) -> str:
     return "".join(one if one.isprintable() else "?" for one in name)[:_LONGEST_NAME] or "?"
 
 
-def facts(row: Mapping[str, Any], heat: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+def facts(
+    row: Mapping[str, Any], heat: Mapping[str, Any], nearest: Sequence[Mapping[str, Any]] = ()
+) -> list[tuple[str, dict[str, Any]]]:
     """What was measured of a judged photograph, (key of the words, values) each; nothing that no model gave.
 
     Args:
       row: of `batch.Judge`.
       heat: of `pictures.write_heat`.
+      nearest: of `models.Explained`.
     """
     found: list[tuple[str, dict[str, Any]]] = []
     z, p = row.get("z_score"), row.get(drift.P_VALUE)
@@ -143,9 +158,12 @@ def facts(row: Mapping[str, Any], heat: Mapping[str, Any]) -> list[tuple[str, di
         found.append(("fact_above" if z >= 0 else "fact_below", {"z": abs(z)}))
     if p is not None:
         found.append(("fact_p_value", {"percent": 100 * p}))
-    if heat:
+    # What is uppermost in a part that scores like good ones is no finding.
+    if heat and heat.get("level", 1.0) >= pictures.HOT:
         values = {"row": heat["row"], "column": heat["column"], "share": 100 * heat["share"]}
         found.append(("fact_hottest", values))
+    if nearest:
+        found.append(("fact_nearest", {"times": nearest[0]["times"]}))
     unlike = row.get(drift.UNLIKE)
     if unlike is not None and unlike > UNLIKE:
         found.append(("fact_unlike", {"percent": 100 * unlike}))

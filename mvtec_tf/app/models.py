@@ -14,13 +14,18 @@ from mvtec_tf.data import leaks
 from mvtec_tf.errors import UserError
 from mvtec_tf.evaluation.report.judge import predictions_of
 from mvtec_tf.evaluation.table import Predictions
+from mvtec_tf.features import neighbours
+from mvtec_tf.features.neighbours import Neighbours
 from mvtec_tf.graphs.loading import CARD, EXTRA, read_card
 from mvtec_tf.serving.batch import Judge
 from mvtec_tf.serving.client import LocalModel
 from mvtec_tf.serving.predict import called
 from mvtec_tf.serving.truth import Truth
 
-_EXPLAIN, _DEFAULT, _HEAT_MAP = "explain", "serving_default", "heat_map"
+# As in `graphs.signatures`, which loads TensorFlow.
+_EXPLAIN, _DEFAULT, _HEAT_MAP, _LEVEL, _EMBEDDING = "explain", "serving_default", "heat_map", "heat_level", "embedding"
+# Good parts that a new one is shown beside.
+_NEAREST = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,22 +108,44 @@ def held_out(export: Export) -> tuple[np.ndarray, np.ndarray]:
     return np.sort(rows.score[rows.label == 0]), np.sort(rows.score[rows.label == 1])
 
 
+@functools.lru_cache(maxsize=16)
+def good_parts(export: Export) -> Neighbours | None:
+    """Good parts that the model was made with; None of one that was made by an older version, or of too few."""
+    return Neighbours.load(export.path / EXTRA / neighbours.FILE)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Explained:
+    """Why a model says what it says of a photograph.
+
+    Attributes:
+      heat_map: float32 [h, w]; None if there is none.
+      level: of its largest value, 0 to 1, see `heat_maps.level`; 1 of models of before.
+      nearest: the nearest good parts, `file`, `sha256` and `times` each, see `Neighbours.nearest`; none where the model
+        keeps none.
+    """
+
+    heat_map: np.ndarray | None = None
+    level: float = 1.0
+    nearest: tuple[dict[str, Any], ...] = ()
+
+
 class _Explaining:
     """A model that is asked for its heat map with every verdict, which it has in one pass; see `client.Model`.
 
     Attributes:
-      heat_map: of the image that was asked about last, float32 [h, w]; None if there is none.
+      last: its answer about the image that was asked about last.
     """
 
     def __init__(self, model: LocalModel, explains: bool) -> None:
-        self.name, self.heat_map = model.name, None
+        self.name, self.last = model.name, {}
         self._model, self._signature = model, _EXPLAIN if explains else _DEFAULT
 
     def __call__(self, signature: str, images: Sequence[bytes]) -> dict[str, np.ndarray]:
         """The answer to the images, whatever the signature."""
-        self.heat_map = None
+        self.last = {}
         answer = self._model(self._signature, images)
-        self.heat_map = answer[_HEAT_MAP][-1] if _HEAT_MAP in answer else None
+        self.last = {name: answer[name][-1] for name in (_HEAT_MAP, _LEVEL, _EMBEDDING) if name in answer}
         return answer
 
 
@@ -147,8 +174,8 @@ class Models:
             raise UserError(f"no model {wrong[0]!r} in {self.root}; there are {', '.join(known) or 'none'}.")
         return [known[name] for name in dict.fromkeys(names or known)]
 
-    def judge(self, export: Export, file: str) -> tuple[dict[str, Any], np.ndarray | None]:
-        """The row of a photograph, see `batch.Judge`, and its heat map float32 [h, w], None where there is none."""
+    def judge(self, export: Export, file: str) -> tuple[dict[str, Any], Explained]:
+        """The row of a photograph, see `batch.Judge`, and why."""
         with self._lock:
             there = self._open.get(export.name)
             if there is None or there[0] != export:
@@ -158,4 +185,17 @@ class Models:
             row = there[2]([file])[0]
             # A row for each photograph is all that is wanted of it.
             there[2].seconds.clear()
-            return row, there[1].heat_map if row["verdict"] else None
+            said = there[1].last if row["verdict"] else {}
+        return row, Explained(
+            said.get(_HEAT_MAP), float(said.get(_LEVEL, 1.0)), _nearest(export, said.get(_EMBEDDING), row["sha256"])
+        )
+
+
+def _nearest(export: Export, embedding: np.ndarray | None, sha256: str) -> tuple[dict[str, Any], ...]:
+    known = good_parts(export)
+    if known is None or embedding is None:
+        return ()
+    return tuple(
+        {"file": str(known.place[number]), "sha256": str(known.sha256[number]), "times": round(times, 3)}
+        for number, times in known.nearest(embedding, _NEAREST, sha256)
+    )

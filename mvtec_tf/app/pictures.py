@@ -12,12 +12,14 @@ from PIL import Image
 from mvtec_tf import files
 from mvtec_tf.app.models import Export, held_out
 from mvtec_tf.data import pillow_images
+from mvtec_tf.data.pillow_images import UnreadableImageError
+from mvtec_tf.errors import UserError
 from mvtec_tf.evaluation.report import photographs
 
 # Longest sides in pixels: of a photograph, and of its heat map, which is no finer than the model's.
-_PREVIEW, _HEAT = 1200, 400
+_PREVIEW, _HEAT, _SMALL = 1200, 400, 320
 # Of the largest value of a map: the region around it that is as hot, as a half width at half maximum.
-_HOT = 0.5
+HOT = 0.5
 _BINS = 40
 # Beyond these shares of all scores the scale ends.
 _ENDS = (0.005, 0.995)
@@ -34,17 +36,35 @@ def write_preview(file: files.PathLike, target: files.PathLike) -> tuple[int, in
     return size
 
 
-def write_heat(heat: np.ndarray | None, target: files.PathLike, size: tuple[int, int]) -> dict[str, Any]:
-    """Writes a heat map as grey levels of its own largest value, at the photograph's aspect ratio.
+def keep_small(sha256: str, file: files.PathLike, folder: pathlib.Path) -> None:
+    """Keeps a small picture of a good part, if its file is still there with the same content."""
+    target = folder / f"{sha256}.jpg"
+    try:
+        if target.is_file() or files.sha256(file) != sha256:
+            return
+        image = pillow_images.read_rgb(file)
+    # It was moved since the model was made; the page then shows its name.
+    except (UserError, UnreadableImageError):
+        return
+    image.thumbnail((_SMALL, _SMALL), Image.Resampling.LANCZOS)
+    with files.replacing(target) as temporary:
+        temporary.write_bytes(photographs.jpeg([image]))
+
+
+def write_heat(
+    heat: np.ndarray | None, target: files.PathLike, size: tuple[int, int], level: float = 1.0
+) -> dict[str, Any]:
+    """Writes a heat map as grey levels, at the photograph's aspect ratio.
 
     Args:
       heat: float32 [h, w], not negative; None: there is none.
       target: PNG file.
       size: (height, width) of the photograph.
+      level: of its largest value, 0 to 1, see `heat_maps.level`.
 
     Returns:
       What is measured of it: `row` and `column` of the hottest place in words, `share` of the picture that is at least
-      half as hot; empty if nothing is hot.
+      half as hot, `level`; empty if nothing is hot.
     """
     if heat is None or not heat.max() > 0:
         return {}
@@ -52,10 +72,10 @@ def write_heat(heat: np.ndarray | None, target: files.PathLike, size: tuple[int,
     height, width = (max(1, round(side * scale)) for side in size)
     large = np.clip(pillow_images.resized(np.asarray(heat, np.float32), height, width) / heat.max(), 0, 1)
     with files.replacing(target) as temporary:
-        Image.fromarray(np.rint(large * 255).astype(np.uint8)).save(temporary, "PNG")
+        Image.fromarray(np.rint(level * large * 255).astype(np.uint8)).save(temporary, "PNG")
     row, column = np.unravel_index(np.argmax(large), large.shape)
     place = _ROWS[min(3 * int(row) // height, 2)], _COLUMNS[min(3 * int(column) // width, 2)]
-    return {"row": place[0], "column": place[1], "share": float((large >= _HOT).mean())}
+    return {"row": place[0], "column": place[1], "share": float((large >= HOT).mean()), "level": level}
 
 
 def heat_layer(file: pathlib.Path) -> bytes:
@@ -67,10 +87,10 @@ def heat_layer(file: pathlib.Path) -> bytes:
 
 
 def outline_layer(file: pathlib.Path) -> bytes:
-    """The line around its hottest region as a PNG, transparent elsewhere."""
+    """The line around what is at least half as hot as can be, as a PNG, transparent elsewhere."""
     level = np.asarray(Image.open(file))
     blank = Image.new("RGB", level.shape[::-1])
-    lines = np.asarray(photographs.outlined(blank, level >= _HOT * 255))
+    lines = np.asarray(photographs.outlined(blank, level >= HOT * 255))
     return _png(np.dstack([lines, np.where(lines.any(-1), 255, 0).astype(np.uint8)]))
 
 

@@ -32,7 +32,7 @@ def serve(settings: ServeSettings) -> None:
             signal.signal(number, lambda *_: None)
         config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False, ws="none")
         uvicorn.Server(config).run(sockets=[listening])
-        app.state.site.kept.close()
+        app.state.site.close()
 
 
 def _listening(settings: ServeSettings) -> socket.socket:

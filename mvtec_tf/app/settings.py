@@ -25,6 +25,7 @@ class ServeSettings:
       language: of the page.
       max_file_mb: a larger photograph is refused before it is read, in MB.
       max_files: photographs that are sent at once.
+      folders: folders on this machine below which the page may watch folders and films; none: it watches cameras only.
       fit_flagfile: flagfile that fits of the page are told, instead of the recipe few_labels and weights.
     """
 
@@ -34,6 +35,7 @@ class ServeSettings:
     port: int = dataclasses.field(default=8600, metadata={"least": 0, "most": 65535})
     language: Literal["en", "de"] = "en"
     max_file_mb: int = dataclasses.field(default=64, metadata={"least": 1, "most": 512})
+    folders: tuple[str, ...] = dataclasses.field(default=(), metadata={"paths": True})
     fit_flagfile: str = ""
     max_files: int = dataclasses.field(default=200, metadata={"least": 1})
 

@@ -5,24 +5,29 @@ import json
 import pathlib
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import HTTPException, Request, UploadFile
+from fastapi import HTTPException, Path, Request, UploadFile
 from fastapi.responses import HTMLResponse
 
 import mvtec_tf
 from mvtec_tf.app import guard as guard_lib
-from mvtec_tf.app import judging, pictures
+from mvtec_tf.app import judging, labels, pictures, store
 from mvtec_tf.app.guard import Guard
 from mvtec_tf.app.judging import RefusedError
-from mvtec_tf.app.models import Export, Models
+from mvtec_tf.app.models import Export, Models, good_parts
 from mvtec_tf.app.settings import ServeSettings
+from mvtec_tf.app.sinks import Sinks
+from mvtec_tf.app.sources import Watching
 from mvtec_tf.app.store import Store
+from mvtec_tf.data.record import GOOD
 from mvtec_tf.errors import UserError
 from mvtec_tf.evaluation.metrics import Metric
 from mvtec_tf.evaluation.report.page import environment
 
 ROOM = pathlib.Path(__file__).parent
+# Of a row, as SQLite can have it.
+Number = Annotated[int, Path(ge=0, le=2**63 - 1)]
 
 
 @functools.cache
@@ -45,8 +50,23 @@ class Site:
         self.models = Models(settings.models, self.kept.folder)
         self.seconds, self.asked, self.refused = 0.0, 0, 0
         self._words = words(settings.language)
+        self.sinks = Sinks(self.kept)
+        self.watching = Watching(
+            self.kept,
+            self.models,
+            settings.max_file_mb * 2**20,
+            lambda digest, who: labels.add(self.kept, digest, GOOD, "", "", who),
+            self.told,
+        )
         self._pages = environment("mvtec_tf.app")
-        self._pages.globals |= {"t": self.text, "facts": self.facts, "scale": pictures.scale, "limits": self.limits}
+        self._pages.globals |= {"t": self.text, "facts": self.facts, "nearest": self.nearest}
+        self._pages.globals |= {"scale": pictures.scale, "limits": self.limits}
+
+    def close(self) -> None:
+        """Ends what runs beside the requests; the page begins with it again."""
+        self.watching.close()
+        self.sinks.close()
+        self.kept.close()
 
     def text(self, key: str, **values: Any) -> str:
         """A text of the page; values that are numbers are formatted as it says."""
@@ -54,12 +74,23 @@ class Site:
 
     def facts(self, judgement: Mapping[str, Any]) -> str:
         """What was measured of a judged photograph, in sentences."""
-        found = judging.facts(judgement["row"], judgement["heat"])
+        found = judging.facts(judgement["row"], judgement["heat"], judgement["nearest"])
         named = {
             key: {name: self._words.get(f"place_{value}", value) for name, value in values.items()}
             for key, values in found
         }
         return " ".join(self.text(key, **named[key]) for key, _ in found)
+
+    def nearest(self, export: Export, judgement: Mapping[str, Any]) -> list[dict[str, Any]] | None:
+        """The nearest good parts: `name`, and `address` of a picture where there is one; None: the model keeps none."""
+        if good_parts(export) is None:
+            return None
+        shown = []
+        for one in judgement["nearest"]:
+            there = (self.kept.folder / store.NEAREST / f"{one['sha256']}.jpg").is_file()
+            name = pathlib.PurePath(one["file"]).name
+            shown.append({"name": name, "address": f"/nearest/{one['sha256']}.jpg" if there else ""})
+        return shown
 
     def limits(self, metric: Metric) -> str:
         """The interval of what is missing from a share to all, in per cent."""
@@ -80,9 +111,14 @@ class Site:
         return HTMLResponse(self._pages.get_template(template).render(values), status)
 
     def own(self, request: Request, token: str) -> None:
-        """Raises HTTPException for a form that is none of this session's."""
+        """Raises HTTPException for a form that is none of this session's, and that no program has sent."""
+        if not request.state.program:
+            self.own_form(request, token)
+
+    def own_form(self, request: Request, token: str) -> None:
+        """Raises HTTPException for what is no form of this session."""
         given = token or request.headers.get(guard_lib.TOKEN_HEADER, "")
-        if not request.state.program and not self.guard.is_own(request.state.session, given):
+        if not self.guard.is_own(request.state.session, given):
             raise HTTPException(403, self.text("forged"))
 
     def judged(self, uploads: Sequence[UploadFile], names: Sequence[str]) -> tuple[list[dict[str, Any]], list[Any]]:
@@ -93,8 +129,7 @@ class Site:
             raise HTTPException(404, str(error)) from error
         if not exports:
             raise HTTPException(409, self.text("no_model"))
-        if len(uploads) > self.settings.max_files:
-            raise HTTPException(413, self.text("too_many", limit=self.settings.max_files))
+        self.check_number(uploads)
         done, refused, shown = [], [], self.models.there()
         for upload in uploads:
             start = time.monotonic()
@@ -108,6 +143,16 @@ class Site:
             self.asked += 1
             self.seconds += time.monotonic() - start
         return done, refused
+
+    def events(self, most: int) -> list[tuple[str, str]]:
+        """(moment, what has happened), the newest first."""
+        rows = self.kept.events(most)
+        return [(row["at"][:19].replace("T", " "), self.text(row["what"], **row["said"])) for row in rows]
+
+    def check_number(self, uploads: Sequence[UploadFile]) -> None:
+        """Raises HTTPException for more photographs than are taken at once."""
+        if len(uploads) > self.settings.max_files:
+            raise HTTPException(413, self.text("too_many", limit=self.settings.max_files))
 
     def part(self, digest: str, exports: Sequence[Export]) -> dict[str, Any]:
         """A photograph with what these models say of it: `image`, and (export, judgement) each."""

@@ -13,9 +13,12 @@ from mvtec_tf import files
 from mvtec_tf.errors import UserError
 
 FILE = "page.sqlite"
-IMAGES, PREVIEWS, HEAT, MASKS, INCOMING = "images", "previews", "heat", "masks", "incoming"
-_VERSION = 1
-_SCHEMA = """
+IMAGES, PREVIEWS, HEAT, MASKS, NEAREST, INCOMING = "images", "previews", "heat", "masks", "nearest", "incoming"
+# A camera that comes and goes all night does not fill the disk.
+_MOST_EVENTS = 10_000
+# What each form adds to the one before.
+_FORMS = (
+    """
 CREATE TABLE images (
   sha256 TEXT PRIMARY KEY, file TEXT NOT NULL, name TEXT NOT NULL, height INTEGER NOT NULL, width INTEGER NOT NULL,
   at TEXT NOT NULL);
@@ -28,7 +31,24 @@ CREATE TABLE labels (
   label TEXT NOT NULL, defect TEXT NOT NULL, mask TEXT NOT NULL, said TEXT NOT NULL);
 CREATE TRIGGER labels_are_kept BEFORE UPDATE ON labels BEGIN SELECT RAISE(ABORT, 'labels are only added'); END;
 CREATE TRIGGER labels_stay BEFORE DELETE ON labels BEGIN SELECT RAISE(ABORT, 'labels are only added'); END;
-"""
+""",
+    """
+CREATE TABLE parts (
+  id INTEGER PRIMARY KEY AUTOINCREMENT, source TEXT NOT NULL, name TEXT NOT NULL, sha256 TEXT NOT NULL,
+  error TEXT NOT NULL, at TEXT NOT NULL, UNIQUE (source, name));
+CREATE TABLE events (id INTEGER PRIMARY KEY AUTOINCREMENT, at TEXT NOT NULL, what TEXT NOT NULL, said TEXT NOT NULL);
+CREATE TABLE settings (name TEXT PRIMARY KEY, said TEXT NOT NULL);
+CREATE TABLE sinks (
+  id INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, place TEXT NOT NULL, which TEXT NOT NULL,
+  per_minute INTEGER NOT NULL, after INTEGER NOT NULL, sent INTEGER NOT NULL DEFAULT 0,
+  failed INTEGER NOT NULL DEFAULT 0, refused INTEGER NOT NULL DEFAULT 0, reason TEXT NOT NULL DEFAULT '');
+""",
+    """
+ALTER TABLE judgements ADD COLUMN nearest TEXT NOT NULL DEFAULT '[]';
+""",
+)
+# Columns that hold JSON.
+_JSON = ("row", "heat", "said", "nearest")
 
 Row = dict[str, Any]
 
@@ -47,13 +67,16 @@ class Store:
 
     def __init__(self, folder: files.PathLike) -> None:
         self.folder = pathlib.Path(folder)
-        for name in (IMAGES, PREVIEWS, HEAT, MASKS, INCOMING):
+        for name in (IMAGES, PREVIEWS, HEAT, MASKS, NEAREST, INCOMING):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
         # Of requests that a kill ended.
         for left in (self.folder / INCOMING).iterdir():
             left.unlink()
         self._lock = threading.RLock()
         file = self.folder / FILE
+        # The address of a camera may hold its password.
+        file.touch(0o600)
+        file.chmod(0o600)
         try:
             self._db = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
             self._db.row_factory = sqlite3.Row
@@ -61,14 +84,14 @@ class Store:
             self._db.execute("PRAGMA synchronous = FULL")
             self._db.execute("PRAGMA foreign_keys = ON")
             found = self._db.execute("PRAGMA user_version").fetchone()[0]
-            if not found:
-                self._db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {_VERSION}; COMMIT;")
+            for form, added in enumerate(_FORMS[found:], found + 1):
+                self._db.executescript(f"BEGIN; {added} PRAGMA user_version = {form}; COMMIT;")
         except sqlite3.DatabaseError as error:
             raise UserError(f"{file}: cannot be read ({error}). Choose another `project`, or mend the file.") from error
-        if found not in (0, _VERSION):
+        if found > len(_FORMS):
             self._db.close()
             raise UserError(
-                f"{file}: has the form {found}, this version of the program knows {_VERSION}. Use the version that "
+                f"{file}: has the form {found}, this version of the program knows {len(_FORMS)}. Use the version that "
                 "wrote it, or choose another `project`."
             )
 
@@ -93,7 +116,7 @@ class Store:
         with self._lock:
             found = [dict(row) for row in self._db.execute(query, values)]
         for row in found:
-            row |= {name: json.loads(row[name]) for name in ("row", "heat", "said") if isinstance(row.get(name), str)}
+            row |= {name: json.loads(row[name]) for name in _JSON if isinstance(row.get(name), str)}
         return found
 
     def add_image(self, sha256: str, file: str, name: str, size: tuple[int, int]) -> None:
@@ -102,14 +125,17 @@ class Store:
         with self._lock:
             self._db.execute("INSERT INTO images VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING", values)
 
-    def add_judgement(self, row: Mapping[str, Any], heat: Mapping[str, Any]) -> None:
-        """Remembers a row of `batch.Judge` and what its heat map says; the first of an image and a model stays."""
+    def add_judgement(
+        self, row: Mapping[str, Any], heat: Mapping[str, Any], nearest: Sequence[Mapping[str, Any]] = ()
+    ) -> None:
+        """Remembers a row of `batch.Judge`, what its heat map says, and the nearest good parts; the first of an image
+        and a model stays."""
         named = [row[name] for name in ("sha256", "model", "score", "threshold", "probability", "verdict")]
-        values = (*named, now(), json.dumps(dict(row)), json.dumps(dict(heat)))
-        columns = "sha256, model, score, threshold, probability, verdict, at, row, heat"
+        values = (*named, now(), json.dumps(dict(row)), json.dumps(dict(heat)), json.dumps(list(nearest)))
+        columns = "sha256, model, score, threshold, probability, verdict, at, row, heat, nearest"
         with self._lock:
             self._db.execute(
-                f"INSERT INTO judgements ({columns}) VALUES ({', '.join('?' * 9)}) ON CONFLICT DO NOTHING", values
+                f"INSERT INTO judgements ({columns}) VALUES ({', '.join('?' * 10)}) ON CONFLICT DO NOTHING", values
             )
 
     def add_label(self, values: Sequence[Any], said: Sequence[Row]) -> None:
@@ -118,6 +144,38 @@ class Store:
             columns = "sha256, at, who, label, defect, mask, said"
             query = f"INSERT INTO labels ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?)"
             self._db.execute(query, (*values, json.dumps(said)))
+
+    def add_part(self, source: str, name: str, sha256: str, error: str = "") -> None:
+        """Remembers that a part of a source was judged, or why it was not; once."""
+        values = (source, name, sha256, error, now())
+        with self._lock:
+            columns = "source, name, sha256, error, at"
+            self._db.execute(f"INSERT INTO parts ({columns}) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING", values)
+
+    def add_event(self, what: str, **said: Any) -> None:
+        """Remembers that something has happened, by a key of the words and its values."""
+        with self._lock:
+            self._db.execute("INSERT INTO events (at, what, said) VALUES (?, ?, ?)", (now(), what, json.dumps(said)))
+            self._db.execute("DELETE FROM events WHERE id <= (SELECT max(id) FROM events) - ?", (_MOST_EVENTS,))
+
+    def events(self, most: int) -> list[Row]:
+        """The newest events, the newest first."""
+        return self.ask("SELECT * FROM events ORDER BY id DESC LIMIT ?", (most,))
+
+    def put(self, name: str, said: Any) -> None:
+        """Remembers a setting, None: no more."""
+        with self._lock:
+            query = "INSERT INTO settings VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET said = excluded.said"
+            self._db.execute(query, (name, json.dumps(said)))
+
+    def setting(self, name: str) -> Any:
+        """What `put` has remembered, None if nothing."""
+        return next((row["said"] for row in self.ask("SELECT said FROM settings WHERE name = ?", (name,))), None)
+
+    def change(self, query: str, values: Sequence[Any] = ()) -> int:
+        """Writes by a query; returns the number of the row that is new."""
+        with self._lock:
+            return self._db.execute(query, values).lastrowid or 0
 
     def image(self, sha256: str) -> Row | None:
         """What is known of a photograph."""

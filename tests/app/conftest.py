@@ -1,6 +1,7 @@
 """A page over the session's small export."""
 
 import shutil
+import time
 
 import pytest
 from fastapi.testclient import TestClient
@@ -35,7 +36,15 @@ def page(settings):
     with Page(settings) as browser:
         browser.get("/")
         yield browser
-        browser.site.kept.close()
+        browser.site.close()
+
+
+def until(there):
+    """Waits for what another thread does."""
+    end = time.monotonic() + 60
+    while not there():
+        assert time.monotonic() < end
+        time.sleep(0.01)
 
 
 @pytest.fixture

@@ -2,12 +2,15 @@
 
 import dataclasses
 import io
+import pathlib
+import re
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from mvtec_tf.app import improving
+from mvtec_tf.app.models import held_out
 from mvtec_tf.data.formats import scan
 from mvtec_tf.errors import UserError
 from mvtec_tf.evaluation.table import read_predictions
@@ -27,6 +30,28 @@ def _labelled(browser, photographs, label):
     browser.show(*photographs)
     for row in browser.site.kept.latest(len(photographs)):
         assert browser.form("/labels", {"sha256": row["sha256"], "label": label, "who": "Eva"}).status_code == 303
+
+
+def _is_shown_beside_good_parts(browser, toy):
+    """What only an export of a run with held-out good parts can say."""
+    known = {row.file for row in scan.scan([toy / "flange"]) if not row.label}
+    browser.site.kept.change("DELETE FROM judgements")
+    for name in ("good", "scratch"):
+        shown = browser.show(sorted((toy / "flange" / "test" / name).glob("*.png"))[-1])
+        assert "keeps no good parts" not in shown.text
+        pictures = re.findall('src="(/nearest/[0-9a-f]{64}.jpg)"', shown.text)
+        assert len(pictures) == 3
+        assert Image.open(io.BytesIO(browser.get(pictures[0]).content)).size == (64, 64)
+        assert "times as far away as good parts are from one another" in shown.text
+    good, _ = held_out(browser.site.models.there()[0])
+    for row in browser.site.kept.latest(2):
+        assert {one["file"] for one in row["nearest"]} <= {str(pathlib.Path(file).resolve()) for file in known}
+        span = row["threshold"] - good.mean()
+        assert 0 <= row["heat"]["level"] <= 1
+        if span > 0 and row["verdict"] != "good":
+            assert row["heat"]["level"] == 1
+    assert browser.get("/nearest/" + "0" * 64 + ".jpg").status_code == 404
+    assert browser.get("/nearest/..%2f..%2fpage.sqlite.jpg").status_code in (404, 422)
 
 
 @pytest.mark.slow
@@ -66,6 +91,7 @@ def test_a_fit_with_the_labels_of_the_page_is_set_beside_the_model_in_use_and_pr
         assert browser.form("/improve/1/promote", {"name": "small", "who": "Udo"}).status_code == 303
         assert [export.version for export in browser.site.models.there()] == [2]
         assert "Promoted by Udo: small, version 2." in browser.get("/improve").text
+        _is_shown_beside_good_parts(browser, toy)
         browser.site.kept.close()
     card = read_json(root / "small" / "2" / "assets.extra" / "mvtec_tf.json")
     assert card["kind"] == "probe"

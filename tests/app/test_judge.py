@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mvtec_tf.app import pictures, site, store
+from mvtec_tf.app import labels, pictures, site, sources, store
 from mvtec_tf.app.models import exports, held_out
 from mvtec_tf.app.settings import ServeSettings
 from mvtec_tf.app.store import Store
@@ -25,7 +25,7 @@ from mvtec_tf.errors import UserError
 from mvtec_tf.serving import batch
 from mvtec_tf.serving.client import LocalModel
 from mvtec_tf.serving.truth import Truth
-from tests.app.conftest import Page
+from tests.app.conftest import Page, until
 from tests.conftest import run_binary
 
 ROOM = pathlib.Path(site.__file__).parent
@@ -87,6 +87,12 @@ def test_a_heat_map_keeps_the_photographs_shape_and_says_where_it_is_hottest(tmp
     assert layer[-1, 0, 3] == 255
     line = np.asarray(Image.open(io.BytesIO(pictures.outline_layer(tmp_path / "heat.png"))))
     assert 0 < (line[..., 3] > 0).mean() < 0.1
+    # Of a part that scores like good ones nothing is hot, whatever is uppermost.
+    for level, hottest in ((0.4, 102), (0.0, 0)):
+        pictures.write_heat(heat, tmp_path / "heat.png", (100, 300), level)
+        assert np.asarray(Image.open(tmp_path / "heat.png")).max() == hottest
+        line = np.asarray(Image.open(io.BytesIO(pictures.outline_layer(tmp_path / "heat.png"))))
+        assert not line[..., 3].any()
     assert pictures.write_heat(np.zeros((4, 4), np.float32), tmp_path / "none.png", (9, 9)) == {}
 
 
@@ -150,15 +156,65 @@ for number in range(10**6):
     assert len(images) <= len(told) + 1
 
 
-def test_without_a_model_the_page_says_how_to_make_one(tmp_path):
-    settings = ServeSettings(models=str(tmp_path / "none"), project=str(tmp_path / "page"))
+def test_without_a_model_the_page_keeps_good_parts_and_says_how_to_make_one(tmp_path, toy, monkeypatch):
+    monkeypatch.setattr(sources, "_PAUSE", 0.02)
+    line = tmp_path / "line"
+    line.mkdir()
+    folders = (str(line),)
+    settings = ServeSettings(models=str(tmp_path / "none"), project=str(tmp_path / "page"), folders=folders)
+    parts = sorted((toy / "flange" / "train" / "good").glob("*.png"))
     with Page(settings) as browser:
         first = browser.get("/")
         assert f"--saved_models={tmp_path / 'none'}" in first.text
         assert f"--run_dir={tmp_path / 'page'}/first" in first.text
         asked = browser.form("/judge", files=[("photographs", ("a.png", b"x"))])
         assert (asked.status_code, "There is no model that could judge" in asked.text) == (409, True)
-        browser.site.kept.close()
+        shown = [("photographs", (file.name, file.read_bytes())) for file in parts[:8]]
+        bad = [("photographs", ("bad.png", parts[0].read_bytes()[:99]))]
+        assert browser.form("/start", files=shown).status_code == 422
+        kept = browser.form("/start", {"who": "Eva"}, files=shown + bad, headers={"x-fragment": "1"})
+        assert (kept.text.count('class="part"'), "Not judged" in kept.text) == (8, True)
+        assert browser.form("/start/leave_out", {"sha256": "0" * 64}).status_code == 422
+        digest = re.search('data-sha256="(.*?)"', kept.text)[1]
+        assert browser.form("/start/leave_out", {"sha256": digest, "who": "Eva"}).status_code == 303
+        assert "7 good parts were kept." in browser.get("/").text
+        assert "Make the first model" not in browser.get("/").text
+        # A watched folder goes on where the uploads ended.
+        told = {"kind": "folder", "place": str(line), "take": "each", "who": "Udo"}
+        assert browser.form("/source", told).status_code == 303
+        for file in parts[8:]:
+            shutil.copy(file, line)
+        until(lambda: len(labels.records(browser.site.kept)) == 15)
+        assert "Leave out" in browser.get("/source").text
+        assert browser.site.kept.latest(9) == []
+        page = browser.get("/").text
+        assert "15 good parts were kept." in page
+        assert "Make the first model" in page
+        browser.site.close()
+
+
+def test_what_is_watched_is_judged_from_the_first_model_on(settings, photographs, tmp_path, exported, monkeypatch):
+    monkeypatch.setattr(sources, "_PAUSE", 0.02)
+    line, models = tmp_path / "line", tmp_path / "models"
+    line.mkdir()
+    settings = dataclasses.replace(settings, models=str(models), folders=(str(line),))
+    with Page(settings) as browser:
+        browser.get("/")
+        told = {"kind": "folder", "place": str(line), "take": "each", "who": "Udo"}
+        assert browser.form("/source", told).status_code == 303
+        shutil.copy(photographs[1], line / "first.png")
+        until(lambda: browser.site.watching.judged == 1)
+        shutil.copytree(exported, models / "small" / "1")
+        shutil.copy(photographs[0], line / "second.png")
+        until(lambda: browser.site.watching.judged == 2)
+        # Not even when the model is away is a part taken for a good one again.
+        models.rename(tmp_path / "away")
+        shutil.copy(photographs[0].with_name("001.png"), line / "third.png")
+        until(lambda: browser.site.watching.state == sources.LOST)
+        assert "There is no model" in browser.site.watching.reason
+        assert [row["name"] for row in browser.site.kept.latest(9)] == ["second.png"]
+        assert len(browser.get("/api/labels").json()) == 1
+        browser.site.close()
 
 
 def test_an_image_of_the_models_own_is_said_and_an_unsure_verdict_goes_to_a_person(exported, page, photographs):

@@ -5,6 +5,7 @@ from typing import Annotated
 from fastapi import FastAPI, Form, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.exceptions import HTTPException as AnyHTTPException
 
 from mvtec_tf.app import guard as guard_lib
 from mvtec_tf.app.site import Site
@@ -18,14 +19,15 @@ def _is_api(request: Request) -> bool:
 def add(app: FastAPI, site: Site) -> None:
     """Errors, and the way in."""
 
-    @app.exception_handler(HTTPException)
-    def failed(request: Request, error: HTTPException) -> Response:
+    # Of the libraries too: a form that is cut off, a method that an address does not take.
+    @app.exception_handler(AnyHTTPException)
+    def failed(request: Request, error: AnyHTTPException) -> Response:
         if _is_api(request):
-            return JSONResponse({"error": error.detail}, error.status_code)
+            return JSONResponse({"error": error.detail}, error.status_code, error.headers)
         return site.page(request, "error.html", error.status_code, message=error.detail)
 
     @app.exception_handler(404)
-    def missing(request: Request, error: HTTPException) -> Response:
+    def missing(request: Request, error: AnyHTTPException) -> Response:
         told = error.detail if error.detail != "Not Found" else site.text("not_found")
         return failed(request, HTTPException(404, told))
 

@@ -8,7 +8,7 @@ from fastapi.responses import RedirectResponse, Response
 from mvtec_tf.app import improving, labels
 from mvtec_tf.app.improving import FINISHED, Job
 from mvtec_tf.app.models import Export
-from mvtec_tf.app.site import Site, one_line
+from mvtec_tf.app.site import Number, Site, one_line
 from mvtec_tf.errors import UserError
 from mvtec_tf.serving import configs
 
@@ -75,7 +75,7 @@ def add(app: FastAPI, site: Site) -> None:
     @app.post("/improve/{number}/{what}", include_in_schema=False)
     def change(
         request: Request,
-        number: int,
+        number: Number,
         what: str,
         name: Annotated[str, Form()] = "",
         who: Annotated[str, Form()] = "",
@@ -99,7 +99,7 @@ def add(app: FastAPI, site: Site) -> None:
         return RedirectResponse("/improve", 303)
 
     @app.get("/improve/{number}/report.html", include_in_schema=False)
-    def report(number: int) -> Response:
+    def report(number: Number) -> Response:
         file = job_of(number).run / "report.html"
         if not file.is_file():
             raise HTTPException(404, "Not Found")

@@ -1,25 +1,93 @@
 """Watch over: what the page has done, for people and for monitoring programs."""
 
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import FastAPI, Request
-from fastapi.responses import PlainTextResponse, Response
+from fastapi import FastAPI, Form, HTTPException, Request
+from fastapi.responses import PlainTextResponse, RedirectResponse, Response
 
-from mvtec_tf.app import lines
+from mvtec_tf.app import lines, sinks
 from mvtec_tf.app.lines import Lines
-from mvtec_tf.app.site import Site
+from mvtec_tf.app.site import Number, Site, one_line
+from mvtec_tf.errors import UserError
+
+_EVENTS = 20
 
 
 def add(app: FastAPI, site: Site) -> None:
     """Adds the screen Watch over, and the addresses that a monitoring program asks."""
     of_models = Lines(site.kept)
+    site.sinks.go_on()
+
+    def shown(request: Request, said: str = "", failed: bool = False) -> Response:
+        exports = site.models.there()
+        hours = lines.hours(site.kept, exports)
+        told = [of_models.told(one) for one in exports]
+        return site.page(
+            request,
+            "watch.html",
+            told=told,
+            hours=hours,
+            bars=lines.bars(hours),
+            sinks=site.sinks.told(),
+            kinds=sinks.KINDS,
+            which=sinks.WHICH,
+            most=sinks.MOST_PER_MINUTE,
+            said=said,
+            failed=failed,
+            events=site.events(_EVENTS),
+        )
 
     @app.get("/watch", include_in_schema=False)
     def screen(request: Request) -> Response:
-        exports = site.models.there()
-        shown = lines.hours(site.kept, exports)
-        told = [of_models.told(one) for one in exports]
-        return site.page(request, "watch.html", told=told, hours=shown, bars=lines.bars(shown))
+        return shown(request)
+
+    @app.post("/sinks", include_in_schema=False)
+    def add_sink(
+        request: Request,
+        kind: Annotated[str, Form()] = "",
+        place: Annotated[str, Form(max_length=2000)] = "",
+        which: Annotated[str, Form()] = sinks.ALL,
+        per_minute: Annotated[int, Form()] = 60,
+        who: Annotated[str, Form()] = "",
+        csrf: Annotated[str, Form()] = "",
+    ) -> Response:
+        # As with a camera's address: from a person at the page, and from no program.
+        site.own_form(request, csrf)
+        who = one_line(who, 80)
+        if not who:
+            raise HTTPException(422, site.text("no_name"))
+        try:
+            place = sinks.checked(kind, place.strip(), which, per_minute, site.settings.folders)
+        except UserError as error:
+            raise HTTPException(422, site.told(error)) from error
+        site.sinks.add(kind, place, which, per_minute, who)
+        return RedirectResponse("/watch", 303)
+
+    @app.post("/sinks/{number}/{what}", include_in_schema=False)
+    def change_sink(
+        request: Request,
+        number: Number,
+        what: str,
+        who: Annotated[str, Form()] = "",
+        csrf: Annotated[str, Form()] = "",
+    ) -> Response:
+        site.own_form(request, csrf)
+        try:
+            if what == "test":
+                why = site.sinks.test(number)
+                said = site.text("sink_not_taken", reason=why) if why else site.text("sink_taken")
+                return shown(request, said, bool(why))
+            if what == "remove":
+                site.sinks.remove(number, one_line(who, 80))
+                return RedirectResponse("/watch", 303)
+        except UserError as error:
+            raise HTTPException(404, site.told(error)) from error
+        raise HTTPException(404, site.text("not_found"))
+
+    @app.get("/api/sinks", tags=["watch"])
+    def sinks_for_programs() -> list[dict[str, Any]]:
+        """Where verdicts go, with how many messages were sent, failed, were refused, and wait."""
+        return site.sinks.told()
 
     @app.get("/api/watch", tags=["watch"])
     def watch() -> dict[str, Any]:
@@ -37,6 +105,12 @@ def add(app: FastAPI, site: Site) -> None:
         for export in site.models.there():
             count = sum(alarm.over is None for alarm in of_models.of(export).alarms)
             found.append(f'mvtec_tf_drift_alarms{{model="{_escaped(export.called)}"}} {count}')
+        for column in ("sent", "failed", "refused"):
+            found.append(f"# TYPE mvtec_tf_sink_{column}_total counter")
+            found += [
+                f'mvtec_tf_sink_{column}_total{{sink="{one["id"]}",kind="{one["kind"]}"}} {one[column]}'
+                for one in site.sinks.told()
+            ]
         for name, value in (
             ("photographs_asked_total", site.asked),
             ("photographs_refused_total", site.refused),

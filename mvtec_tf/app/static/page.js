@@ -17,7 +17,7 @@ async function judgeNext() {
     body.delete("photographs");
     body.append("photographs", file, file.name);
     try {
-      const answer = await fetch("/judge", {
+      const answer = await fetch(form.action, {
         method: "POST", body, headers: {"X-Fragment": "1", "X-CSRF-Token": token}, credentials: "same-origin"});
       const text = await answer.text();
       const page = new DOMParser().parseFromString(text, "text/html");
@@ -26,12 +26,7 @@ async function judgeNext() {
         const reason = page.querySelector(".warning");
         throw new Error(reason ? reason.textContent : text.slice(0, 300));
       }
-      const parts = document.getElementById("parts");
-      for (const part of [...found].reverse()) {
-        const old = part.dataset.sha256 && parts.querySelector(`[data-sha256="${part.dataset.sha256}"]`);
-        if (old) old.remove();
-        parts.prepend(part);
-      }
+      for (const part of [...found].reverse()) show(part);
       count += 1;
       look();
     } catch (error) {
@@ -44,6 +39,15 @@ async function judgeNext() {
   }
   said.textContent = texts.done.replace("{count}", count);
   running = false;
+  if (form.dataset.reload !== undefined && count && !document.querySelector("#parts .warning")) location.reload();
+}
+
+function show(part) {
+  const parts = document.getElementById("parts");
+  const old = part.dataset.sha256 && parts.querySelector(`[data-sha256="${part.dataset.sha256}"]`);
+  if (old) old.remove();
+  parts.prepend(part);
+  while (parts.children.length > 48) parts.lastElementChild.remove();
 }
 
 function take(files) {
@@ -204,6 +208,30 @@ for (const part of document.querySelectorAll(".review .part")) {
       said.textContent = `${name}: ${error instanceof TypeError ? texts.failed : error.message}`;
     }
   });
+}
+
+/* Judge: the newest part of what is watched. */
+const watched = document.getElementById("watched");
+if (watched) {
+  const state = () => watched.querySelector("#source").dataset;
+  setInterval(async () => {
+    const before = state().state;
+    if (!["runs", "lost"].includes(before)) return;
+    try {
+      const answer = await fetch(state().refresh, {headers: {"X-Fragment": "1"}});
+      if (!answer.ok) return;
+      const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+      const open = watched.querySelector("#events")?.open;
+      watched.replaceChildren(page.getElementById("source"), ...page.querySelectorAll("#events"));
+      if (open) watched.querySelector("#events").open = true;
+      const part = page.querySelector("article.part");
+      const first = document.querySelector("#parts .part");
+      if (part && (!first || first.dataset.sha256 !== part.dataset.sha256)) { show(part); look(); }
+      if (!["runs", "lost"].includes(state().state)) location.reload();
+    } catch (error) {
+      if (!(error instanceof TypeError)) throw error; /* the page is away; it is asked again */
+    }
+  }, 1000);
 }
 
 /* Improve: the state of a fit that runs is looked at again and again. */

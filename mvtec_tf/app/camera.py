@@ -1,0 +1,187 @@
+"""Pictures of a camera by its address, or of a film: read by OpenCV, and which of them show a new part."""
+
+import collections
+import importlib.util
+import os
+import threading
+import time
+from collections.abc import Callable, Container, Iterator
+from typing import Any
+
+import numpy as np
+
+from mvtec_tf.app import store
+from mvtec_tf.errors import UserError
+
+# A camera that triggers sends a picture for each part; one that only films shows a part while nothing moves.
+EACH, STILL = "each", "still"
+SCHEMES = ("http", "https", "rtsp", "rtsps")
+_PROTOCOLS = "http,https,tcp,tls,udp,rtp,rtsp,rtsps,crypto"
+_PATIENCE_MS = 5000
+# Pictures that wait while another one is judged; of more the oldest are left out, counted.
+_WAITING = 8
+# Sides of the grey picture by which movement is seen, and the levels of 255 by which a cell of it then changes.
+_SIDE, _MOVED = 32, 6.0
+# So many pictures without movement are a part that stands still.
+_LOOKS = 3
+
+
+class LostError(UserError):
+    """A source that gives nothing now and may again; the text is a key of the words."""
+
+
+def is_there() -> bool:
+    """Whether OpenCV is installed."""
+    return importlib.util.find_spec("cv2") is not None
+
+
+class Chooser:
+    """Says of the pictures of a source, one after the other, which is to be judged.
+
+    Args:
+      take: `EACH` or `STILL`.
+      last: the picture that was judged last, uint8 [H, W, 3]: it is no new part as long as nothing has moved.
+    """
+
+    def __init__(self, take: str, last: np.ndarray | None = None) -> None:
+        self._still = take == STILL
+        self._before = None if last is None else _small(last)
+        # Whatever is in view at the beginning is a part.
+        self._moved, self._looks = last is None, 0
+
+    def __call__(self, picture: np.ndarray) -> bool:
+        """Whether this picture, uint8 [H, W, 3], shows a new part."""
+        if not self._still:
+            return True
+        small = _small(picture)
+        # A lamp that flickers or dims moves nothing.
+        if self._before is not None and np.abs(small - self._before).max() > _MOVED:
+            self._moved, self._looks = True, 0
+        self._before = small
+        self._looks += 1
+        if not self._moved or self._looks < _LOOKS:
+            return False
+        self._moved = False
+        return True
+
+
+def _small(picture: np.ndarray) -> np.ndarray:
+    import cv2
+
+    grey = cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY)
+    small = cv2.resize(grey, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA).astype(np.float32)
+    return small - small.mean()
+
+
+def encoded(picture: np.ndarray) -> bytes:
+    """A picture as a PNG file, which loses nothing."""
+    import cv2
+
+    return cv2.imencode(".png", picture, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1].tobytes()
+
+
+def read(file: os.PathLike) -> np.ndarray | None:
+    """A picture that was kept, uint8 [H, W, 3]; None if there is none."""
+    import cv2
+
+    return cv2.imread(os.fspath(file), cv2.IMREAD_COLOR)
+
+
+def _opened(place: str, protocols: str) -> Any:
+    """A capture of OpenCV. Raises LostError: there is nothing, or nothing that it can read."""
+    # What the libraries print names the address, password and all.
+    os.environ["OPENCV_FFMPEG_LOGLEVEL"] = "-8"
+    # A playlist of another host leads to no file of this machine.
+    os.environ["OPENCV_FFMPEG_CAPTURE_OPTIONS"] = f"protocol_whitelist;{protocols}"
+    import cv2
+
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, _PATIENCE_MS, cv2.CAP_PROP_READ_TIMEOUT_MSEC, _PATIENCE_MS]
+    capture = cv2.VideoCapture(place, cv2.CAP_FFMPEG, limits)
+    if not capture.isOpened():
+        capture.release()
+        raise LostError("no_pictures")
+    return capture
+
+
+def film(place: str, choose: Chooser, known: Container[str], ends: Callable[[], bool]) -> Iterator[tuple[str, bytes]]:
+    """The parts of a film, (number of the picture, PNG) each, but not those that are known.
+
+    Raises:
+      LostError: it cannot be read.
+    """
+    capture = _opened(place, "file")
+    try:
+        number = 0
+        while not ends():
+            there, picture = capture.read()
+            if not there:
+                return
+            number += 1
+            name = f"{number:06d}"
+            if choose(picture) and name not in known:
+                yield name, encoded(picture)
+    finally:
+        capture.release()
+
+
+class Stream:
+    """A camera that is read without a pause, so that the newest picture is never an old one.
+
+    Args:
+      address: of it, see `SCHEMES`.
+      choose: which pictures are parts.
+
+    Attributes:
+      seen: pictures that came.
+      missed: parts of these that came too fast to be judged.
+
+    Raises:
+      LostError: there is nothing at the address now.
+    """
+
+    def __init__(self, address: str, choose: Chooser) -> None:
+        self.seen = self.missed = 0
+        self._capture, self._choose = _opened(address, _PROTOCOLS), choose
+        self._waiting: collections.deque[tuple[str, np.ndarray]] = collections.deque()
+        self._come, self._lost, self._ends = threading.Condition(), False, False
+        self._reader = threading.Thread(target=self._read, name="camera", daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        there = True
+        while there and not self._ends:
+            there, picture = self._capture.read()
+            with self._come:
+                self.seen += there
+                if there and self._choose(picture):
+                    # Two may come in one moment.
+                    self._waiting.append((f"{store.now()} {self.seen}", picture))
+                    if len(self._waiting) > _WAITING:
+                        self._waiting.popleft()
+                        self.missed += 1
+                self._lost = not there
+                self._come.notify()
+        self._capture.release()
+
+    def next(self, seconds: float) -> tuple[str, bytes] | None:
+        """The oldest part that waits, (moment and number of its picture, PNG); None: none came within so many seconds.
+
+        Raises:
+          LostError: none waits, and the camera gives no more.
+        """
+        with self._come:
+            end = time.monotonic() + seconds
+            while not self._waiting and not self._lost and time.monotonic() < end:
+                self._come.wait(end - time.monotonic())
+            if self._waiting:
+                name, picture = self._waiting.popleft()
+                return name, encoded(picture)
+            if self._lost:
+                raise LostError("no_pictures")
+        return None
+
+    def close(self) -> None:
+        """Ends it, when a read that waits for the network has given up."""
+        self._ends = True
+        self._reader.join()

@@ -1,0 +1,41 @@
+"""What of this machine and of the network a person at the page may name, and how it is shown without its secrets."""
+
+import os
+import urllib.parse
+from collections.abc import Sequence
+from typing import Any
+
+from mvtec_tf.errors import UserError
+
+
+class NoPlaceError(UserError):
+    """A place that the page does not read or write; the text is a key of the words."""
+
+    def __init__(self, text: str, **values: Any) -> None:
+        super().__init__(text)
+        self.values = values
+
+
+def shown(address: str) -> str:
+    """An address without what is secret in it: user, password and query."""
+    split = urllib.parse.urlsplit(address)
+    host = split.netloc.rpartition("@")[2]
+    return urllib.parse.urlunsplit((split.scheme, host, split.path, "", "")) if split.scheme else address
+
+
+def is_address(text: str, schemes: Sequence[str]) -> bool:
+    """Whether a text is an address of another host, or another port, and no path."""
+    try:
+        split = urllib.parse.urlsplit(text)
+        return split.scheme in schemes and bool(split.hostname) and (split.port or 1) > 0 and " " not in text
+    except ValueError:
+        return False
+
+
+def allowed(place: str, folders: Sequence[str]) -> str:
+    """The real path of a place below one of the folders. Raises NoPlaceError if it is below none."""
+    real = os.path.realpath(place)
+    roots = [os.path.realpath(folder) for folder in folders]
+    if not place or not any(os.path.commonpath((real, root)) == root for root in roots):
+        raise NoPlaceError("place_not_allowed" if roots else "no_places", place=place, folders=", ".join(roots))
+    return real
