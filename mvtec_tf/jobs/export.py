@@ -2,7 +2,7 @@
 
 import pathlib
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -32,24 +32,45 @@ def export(settings: ExportSettings) -> None:
 
 
 def export_run(settings: ExportSettings) -> pathlib.Path:
-    """Exports the run in the number format that is asked for; see `serving.export.export_run`.
+    """Exports the run in the number and file formats that are asked for; see `serving.export.export_run`.
 
     Returns:
       The new version's directory.
 
     Raises:
       UsageError: verdicts are to be compared, and nothing says on which images.
-      UserError: `precision`=bfloat16, and the run has no network that could compute in it, or some verdict differs; or
-        the images are not those of the run.
+      UserError: `precision`=bfloat16, and the run has no network that could compute in it, or some verdict differs; a
+        file of another format gives other scores or verdicts, see `formats.write`; or the images are not those of the
+        run.
     """
     settings.check()
+    beside = _other_formats(settings) if settings.other_formats else None
     with tempfile.TemporaryDirectory() as folder:
         source, facts, why = None, {}, ""
         if settings.precision != FLOAT32:
             source, facts, why = _in_bfloat16(settings, pathlib.Path(folder))
         if why:
             print(f"It computes in float32. {why}", flush=True)
-        return export_lib.export_run(settings.run, settings.name, settings.saved_models, settings, source, facts)
+        where = settings.run, settings.name, settings.saved_models
+        return export_lib.export_run(*where, settings, source, facts, beside)
+
+
+def _other_formats(settings: ExportSettings) -> Callable[[pathlib.Path, dict[str, Any]], dict[str, Any]]:
+    """What writes the formats beside the SavedModel; see `serving.export.export_run`."""
+    from mvtec_tf.serving import formats
+
+    run = pathlib.Path(settings.run)
+    record = read_finished(run, f"`run`={run}")
+    if saved_model.read_card(run / "saved_model")["kind"] == "encoder":
+        raise UserError(f"`run`={run}: an encoder, which gives no verdicts; other formats are for what does.")
+    table = judge.predictions_of(run).part(leaks.EVALUATE)
+    images = evaluated_images(settings, record, table)
+    trial = formats.Trial([images[path] for path in table.path.tolist()], table.label)
+
+    def write(version: pathlib.Path, card: dict[str, Any]) -> dict[str, Any]:
+        return {"formats": formats.write(version, card, settings.other_formats, trial)}
+
+    return write
 
 
 def _in_bfloat16(
@@ -133,8 +154,8 @@ def evaluated_images(settings: ExportSettings, record: Mapping[str, Any], table:
     """
     if not settings.data_dir:
         raise UsageError(
-            f"`precision`={settings.precision} compares verdicts on the run's evaluated images. Say with `data_dir` "
-            "where they are."
+            "Another number format or file format is tried on the run's evaluated images. Say with `data_dir` where "
+            "they are."
         )
     where = f"`data_dir`={','.join(settings.data_dir)}"
     records = scan.scan(settings.data_dir, record["settings"].get("categories") or [], say=print)

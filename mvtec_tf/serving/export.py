@@ -32,6 +32,7 @@ def export_run(
     options: ExportOptions | None = None,
     source: files.PathLike | None = None,
     facts: Mapping[str, Any] | None = None,
+    beside: Callable[[pathlib.Path, dict[str, Any]], dict[str, Any]] | None = None,
 ) -> pathlib.Path:
     """Writes the next version of `name` below `root`, whole or not at all; older ones stay untouched.
 
@@ -45,6 +46,7 @@ def export_run(
       options: see there.
       source: SavedModel that is exported. None: the run's own.
       facts: that the card says of it.
+      beside: writes more into the directory of a version, whose card it is given; returns what the card says of it.
 
     Returns:
       The new directory.
@@ -64,6 +66,8 @@ def export_run(
             shutil.copytree(source, directory, dirs_exist_ok=True)
         else:
             own = _write_thresholded(directory, source, own, thresholds, _usual(run_dir))
+        if beside:
+            own |= beside(directory, own)
         _write_extra(directory, run_dir, own, lambda card: model_card.build(run_dir, card, options))
 
     return _next_version(pathlib.Path(root), name, options, fill)

@@ -41,6 +41,7 @@ def build(run_dir: pathlib.Path, card: Mapping[str, Any], options: ExportOptions
         "data": _data(run, metrics, options),
         "metrics": _metrics(metrics),
         "threshold": card.get("thresholds"),
+        "formats": card.get("formats", {}),
         "weights": weights,
         "limits": _limits(card, run, metrics, weights["loaded"]),
         "repeat": {
@@ -66,6 +67,8 @@ def render(card: Mapping[str, Any]) -> str:
         _metrics_text(card["metrics"]),
         "## Threshold",
         _threshold_text(card["threshold"]),
+        "## Formats",
+        _formats_text(card.get("formats", {})),
         "## Weights",
         _list(card["weights"]),
         "## Known limits",
@@ -253,6 +256,13 @@ def _threshold_text(threshold: Mapping[str, Any] | None) -> str:
         text += f"\n\n{where}: {what}, those from {high:.6g} on are defective."
     own = "\n".join(f"- {name}: {value:.6g}" for name, value in threshold["categories"].items())
     return text if not own else f"Each category has its own; the model tells the category from the image.\n\n{own}"
+
+
+def _formats_text(formats: Mapping[str, Mapping[str, Any]]) -> str:
+    text = "A SavedModel."
+    if formats:
+        text += " Beside it, each tried on the evaluated images and beside the SavedModel's answers to them:"
+    return "\n".join([text, *([""] * bool(formats)), *(f"- {name}: {_text(found)}" for name, found in formats.items())])
 
 
 def write(directory: pathlib.Path, card: Mapping[str, Any]) -> None:

@@ -9,12 +9,14 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import numpy as np
+
 from mvtec_tf.data.formats import scan
 from mvtec_tf.data.words import counted
 from mvtec_tf.errors import UserError
 from mvtec_tf.evaluation import predicted
 from mvtec_tf.graphs.loading import newest
-from mvtec_tf.serving import batch, client, drifting, inputs, journal
+from mvtec_tf.serving import batch, client, drifting, exchange, inputs, journal
 from mvtec_tf.serving.drifting import Line
 from mvtec_tf.serving.journal import Journal
 from mvtec_tf.serving.settings import PredictSettings
@@ -32,7 +34,7 @@ def predict(settings: PredictSettings) -> None:
     settings.check()
     form, out = journal.form_of(settings.out), pathlib.Path(settings.out)
     # First: what cannot be read is not found out after hours.
-    line = Line(drifting.read_reference(newest(settings.model)) if settings.model else None, settings.drift_alarm)
+    line = Line(_reference(settings), settings.drift_alarm)
     if settings.watch:
         judge = _judge(settings)
         with Journal(out, batch.COLUMNS, form) as table:
@@ -83,7 +85,10 @@ def _files(settings: PredictSettings) -> list[str]:
 
 def _judge(settings: PredictSettings) -> batch.Judge:
     records = scan.scan(settings.data_dir, say=print) if settings.data_dir else ()
-    if settings.model:
+    if settings.model and exchange.is_file(settings.model):
+        model = exchange.ExchangeModel(settings.model)
+        truth, name = Truth(records, model.export), model.called
+    elif settings.model:
         model = client.LocalModel(settings.model)
         truth, name = Truth(records, model.name), called(pathlib.Path(model.name))
         if not truth.knows_contents:
@@ -93,6 +98,14 @@ def _judge(settings: PredictSettings) -> batch.Judge:
         name = model.name
     overlays = pathlib.Path(settings.overlays) if settings.overlays else None
     return batch.Judge(model, truth, settings.relative_to, overlays, name)
+
+
+def _reference(settings: PredictSettings) -> np.ndarray | None:
+    """What the model says is usual; None of one that does not, or is elsewhere."""
+    if not settings.model:
+        return None
+    export = exchange.export_of(settings.model) if exchange.is_file(settings.model) else newest(settings.model)
+    return drifting.read_reference(export) if export else None
 
 
 def _watch(settings: PredictSettings, judge: batch.Judge, table: Journal, line: Line) -> None:

@@ -10,6 +10,8 @@ from mvtec_tf.errors import UsageError, UserError
 from mvtec_tf.serving import configs
 
 NOT_STATED = "not stated"
+SAVED_MODEL = "saved_model"
+OTHER_FORMATS = ("litert", "onnx", "openvino")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -50,19 +52,32 @@ class ExportSettings(ExportOptions):
       precision: number format of the network: float32, as it was judged, or bfloat16, which processors that have it
         compute faster. It is exported only if every evaluated image keeps its verdict; auto: then, and where this
         processor has it, else float32, as what gives no verdicts, such as an encoder.
-      data_dir: where the run's images are, on which verdicts in bfloat16 are compared.
+      formats: saved_model, which is always written, and what is written beside it for other runtimes: litert, onnx,
+        openvino. Each is tried on the run's evaluated images, and nothing is exported if a score or a verdict differs.
+      data_dir: where the run's images are, on which another number format or file format is tried.
     """
 
     run: str
     name: str
     saved_models: str = "saved_models"
     precision: Literal["auto", "float32", "bfloat16"] = "float32"
+    formats: tuple[str, ...] = (SAVED_MODEL,)
     data_dir: tuple[str, ...] = dataclasses.field(default=(), metadata={"paths": True})
 
+    @property
+    def other_formats(self) -> tuple[str, ...]:
+        """Those beside the SavedModel, each once."""
+        return tuple(dict.fromkeys(name for name in self.formats if name != SAVED_MODEL))
+
     def check(self) -> None:
-        """Raises UsageError for what a server could not find or answer."""
-        if self.precision == "float32":
-            settings_lib.refuse_unread(self, ["data_dir"], "`precision`=float32 compares nothing")
+        """Raises UsageError for what a server could not find or answer, or what does not go together."""
+        known = (SAVED_MODEL, *OTHER_FORMATS)
+        if wrong := [name for name in self.formats if name not in known]:
+            raise UsageError(f"`formats`={','.join(self.formats)}: no {wrong[0]!r}; there are {', '.join(known)}.")
+        if self.other_formats and self.precision != "float32":
+            raise UsageError(f"`formats`={','.join(self.formats)}: they compute in float32. Leave `precision` out.")
+        if self.precision == "float32" and not self.other_formats:
+            settings_lib.refuse_unread(self, ["data_dir"], "float32 in a SavedModel is what was judged already")
         if not configs.is_name(self.name):
             raise UsageError(f"`name`={self.name}: a model's name is one folder name, without any of [ ] \\ * ?")
         if files.PATTERN.search(self.server_root):
@@ -79,7 +94,8 @@ class PredictSettings:
     Attributes:
       paths: files, folders and patterns.
       out: table to write, FILE.csv or FILE.jsonl.
-      model: SavedModel of an export, saved_models/NAME/VERSION; without the version the newest.
+      model: SavedModel of an export, saved_models/NAME/VERSION; without the version the newest. Or a file that an
+        export wrote for another runtime: model.tflite, model.onnx, model.xml.
       server: instead of model: grpc://HOST:PORT/NAME or http://HOST:PORT/NAME, then perhaps /VERSION or /LABEL.
       list: file with one path a line, or a CSV list with a column path; - for standard input. Besides the paths given.
       watch: folder to watch: every file that comes is judged once, also across restarts; until SIGTERM or Ctrl-C.

@@ -9,8 +9,9 @@ import tensorflow as tf
 from PIL import Image
 
 from mvtec_tf.evaluation import table
+from mvtec_tf.data.decoding import pixels
 from mvtec_tf.evaluation.report import photographs
-from mvtec_tf.graphs import heat_maps, saved_model
+from mvtec_tf.graphs import heat_maps, plain, saved_model
 from mvtec_tf.heads.settings import HEADS, SCORE_UNITS
 from tests.conftest import run_binary
 
@@ -73,6 +74,7 @@ def test_every_run_shows_its_mistakes_with_their_maps_and_can_be_explained(flags
     signature = saved_model.load(run / "saved_model").signatures["explain"]
     path = evaluate.path[0]
     answer = signature(image_bytes=tf.io.read_file(str(wide / path.partition("/")[2]))[None])
+    _assert_it_can_be_said_for_other_runtimes(run / "saved_model", wide / path.partition("/")[2], answer)
     found = np.load(run / "heatmaps" / f"{path}.npy")
     np.testing.assert_allclose(found, answer["heat_map"][0], atol=1e-4 * max(found.max(), 1e-6))
     assert found.max() > 0
@@ -115,3 +117,15 @@ def test_diagram_card_report_and_record_of_a_run_say_the_same_unit(wide, small_e
     card = (tmp_path / "models" / "m" / "1" / "assets.extra" / "model_card.md").read_text()
     assert f"score: {unit}" in card
     assert "log-odds" not in card
+
+
+def _assert_it_can_be_said_for_other_runtimes(model, photograph, expected):
+    """The same score and map of pixels, in ops of which every converter knows each."""
+    size = saved_model.read_card(model)["image_size"]
+    said = plain.of_export(saved_model.load(model), size)
+    image = pixels.decode_and_resize(tf.io.read_file(str(photograph)), size)
+    found = said.function(image[None])
+    for name in ("anomaly_score", "heat_map"):
+        np.testing.assert_allclose(found[name], expected[name], rtol=1e-4, atol=1e-4)
+    operations = {one.type for one in said.function.get_concrete_function().graph.get_operations()}
+    assert operations <= EVERYWHERE, operations - EVERYWHERE
