@@ -368,6 +368,8 @@ _KNOWN: Mapping[str, Callable[..., _Value]] = {
     "PreventGradient": lambda _, value: value,
     "TensorScatterUpdate": _whole_update,
     "Pad": lambda _, value, sizes: value if _known(sizes) and not sizes.numpy().any() else None,
+    # Of the only image's name; see `signatures.also_empty`.
+    "StridedSlice": lambda _, value, *__: value if isinstance(value, _Named) else None,
     "StridedSliceGrad": _slice_gradient,
     "UnsortedSegmentSum": _sum_by_place,
     # A list of tensors is a list here too; these are the ops that a loop over images has.

@@ -8,13 +8,17 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from mvtec_tf.evaluation import table
 from mvtec_tf.data.decoding import pixels
+from mvtec_tf.evaluation import table
 from mvtec_tf.evaluation.report import photographs
 from mvtec_tf.graphs import heat_maps, plain, saved_model
 from mvtec_tf.heads.settings import HEADS, SCORE_UNITS
 from tests.conftest import run_binary
 
+# What every converter knows; see `plain`.
+EVERYWHERE = set(
+    ["Abs", "AddN", "AddV2", "ArgMax", "ArgMin", "AvgPool", "BatchMatMulV2", "BiasAdd", "BroadcastTo", "Cast", "ConcatV2", "Const", "Conv2D", "DivNoNan", "Equal", "Exp", "GatherV2", "Greater", "GreaterEqual", "Identity", "Less", "LessEqual", "Log", "MatMul", "Max", "Maximum", "Mean", "Minimum", "Mul", "Neg", "Pack", "Placeholder", "Pow", "RealDiv", "Relu", "Reshape", "ResizeBilinear", "Round", "SelectV2", "Sigmoid", "Slice", "Sqrt", "Square", "Squeeze", "StridedSlice", "Sub", "Sum", "TopKV2", "Transpose", "Unpack", "ZerosLike"]
+)
 PROBE = ("fit_probe", "--label_budget=0.25")
 
 
