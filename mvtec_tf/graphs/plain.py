@@ -12,6 +12,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 from tensorflow.python.eager.context import context
 from tensorflow.python.eager.execute import execute
@@ -383,7 +384,8 @@ _KNOWN: Mapping[str, Callable[..., _Value]] = {
 _OTHERWISE: Mapping[str, Callable[..., tf.Tensor]] = {
     "ClipByValue": lambda value, low, high: tf.minimum(tf.maximum(value, low), high),
     "Erfc": _erfc,
-    "IsFinite": lambda value: tf.abs(value) <= value.dtype.max,
+    "DivNoNan": lambda value, by: tf.where(by == 0, tf.zeros_like(value), value / tf.where(by == 0, 1.0, by)),
+    "IsFinite": lambda value: tf.abs(value) < np.inf,
     "Log1p": _log1p,
     "SqrtGrad": lambda root, gradient: 0.5 * gradient / root,
     "ReluGrad": lambda gradient, value: gradient * tf.cast(value > 0, gradient.dtype),

@@ -132,13 +132,26 @@ def _write_onnx(function: Any, file: pathlib.Path) -> None:
     log.propagate = False
     log.addHandler(heard)
     try:
-        tf2onnx.convert.from_function(function, function.input_signature, opset=18, output_path=str(file))
+        tf2onnx.convert.from_function(
+            function,
+            function.input_signature,
+            opset=18,
+            custom_op_handlers={"SelectV2": (_select, [])},
+            output_path=str(file),
+        )
     finally:
         log.removeHandler(heard)
         log.setLevel(before[0])
         log.propagate = before[1]
     if heard.said:
         raise ValueError(heard.said[-1])
+
+
+def _select(graph: Any, node: Any, name: str, _: list[str]) -> None:
+    """A choice as ONNX has it: tf2onnx makes a sum of products of it, in which what is not chosen must be a number."""
+    shapes, types = ([read(one) for one in node.output] for read in (graph.get_shape, graph.get_dtype))
+    graph.remove_node(name)
+    graph.make_node("Where", node.input, outputs=node.output, name=name, shapes=shapes, dtypes=types)
 
 
 def _write_openvino(function: Any, file: pathlib.Path) -> None:
