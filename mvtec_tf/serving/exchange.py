@@ -25,6 +25,8 @@ from mvtec_tf.serving.preprocess import preprocess
 CARD = "model.json"
 IMAGES, HEAT_MAP, OVERLAY = "images", "heat_map", "overlay_bytes"
 _SIGNATURES = ("serving_default", "explain")
+# What the second answers and the first does not.
+_EXPLAINED = (HEAT_MAP, "heat_level", "embedding", "category")
 # Pixels uint8 [1, height, width, 3] -> every output, [1, ...].
 Ask = Callable[[np.ndarray], dict[str, np.ndarray]]
 
@@ -157,6 +159,8 @@ class ExchangeModel:
         try:
             with quiet():
                 self._ask = form.open(file, threads or _cores())
+                # The first answer makes all else ready; and a card of another image size is found out now.
+                self._ask(np.zeros((1, *card["image_size"], 3), np.uint8))
         except Exception as error:  # each runtime has errors of its own
             raise UserError(f"{file}: {form.name} cannot read it ({first_line(error)}).") from error
 
@@ -168,10 +172,10 @@ class ExchangeModel:
         answers = [self.of_pixels(one) for one in pixels]
         found = {name: np.concatenate([answer[name] for answer in answers]) for name in answers[0]}
         if signature == "explain":
-            pictures = map(_overlay, images, np.concatenate(pixels), found[HEAT_MAP])
+            levels = found.get("heat_level", np.ones(len(images)))
+            pictures = map(_overlay, images, np.concatenate(pixels), found[HEAT_MAP], levels)
             return found | {OVERLAY: np.array(list(pictures), object)}
-        del found[HEAT_MAP]
-        return found
+        return {name: value for name, value in found.items() if name not in _EXPLAINED}
 
     def pixels(self, image: bytes) -> np.ndarray:
         """uint8 [1, height, width, 3] of an encoded image. Raises BadImageError."""
@@ -200,8 +204,8 @@ def first_line(error: Exception) -> str:
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
-def _overlay(image: bytes, pixels: np.ndarray, heat_map: np.ndarray) -> bytes:
-    """The photograph, in grey, under its heat map, in colour, as a PNG file of its own aspect ratio."""
+def _overlay(image: bytes, pixels: np.ndarray, heat_map: np.ndarray, level: float) -> bytes:
+    """The photograph, in grey, under its heat map, in colour, as a PNG file of its own aspect ratio; see `heated`."""
     # Not above: a device that asks for verdicts has no matplotlib.
     from PIL import Image, ImageOps
 
@@ -210,5 +214,5 @@ def _overlay(image: bytes, pixels: np.ndarray, heat_map: np.ndarray) -> bytes:
     size = np.array(ImageOps.exif_transpose(Image.open(io.BytesIO(image))).size)
     size = np.maximum(np.rint(size * max(heat_map.shape) / size.max()).astype(int), 1)
     target = io.BytesIO()
-    photographs.heated(Image.fromarray(pixels), heat_map).resize(size.tolist()).save(target, "PNG")
+    photographs.heated(Image.fromarray(pixels), heat_map, float(level)).resize(size.tolist()).save(target, "PNG")
     return target.getvalue()

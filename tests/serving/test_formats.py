@@ -164,6 +164,11 @@ def test_a_folder_that_was_copied_elsewhere_predicts_and_is_changed_by_nobody(on
     done = run_binary("predict", f"--model={changed / 'model.onnx'}", f"--out={tmp_path / 'a.csv'}", toy, check=False)
     assert done.returncode == 1
     assert "not as it was exported (model.json beside it is of another file)" in done.stderr
+    card = json.loads((onnx_alone / "model.json").read_text())
+    (onnx_alone / "model.json").write_text(json.dumps(card | {"image_size": [48, 64]}))
+    with pytest.raises(UserError, match=r"model.onnx: ONNX Runtime cannot read it \(.*(48|64)"):
+        ExchangeModel(onnx_alone / "model.onnx")
+    (onnx_alone / "model.json").write_text(json.dumps(card))
     (changed / "model.json").unlink()
     with pytest.raises(UserError, match="no export of this program"):
         ExchangeModel(changed / "model.onnx")
