@@ -5,7 +5,7 @@ with one seed see the same batches, and a resumed run goes on with those it woul
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -25,6 +25,8 @@ def training_batches(
     epochs: int,
     passes_per_epoch: int = 1,
     balanced: bool = False,
+    replicas: int = 1,
+    mine: Sequence[int] = (0,),
 ) -> tf.data.Dataset:
     """Batches from a step of epoch `first_epoch` to the end of epoch `epochs` - 1, reshuffled every pass, remainder
     dropped. Nothing is computed of what lies before.
@@ -40,6 +42,8 @@ def training_batches(
       epochs: number of epochs of the whole run.
       passes_per_epoch: times that each image is drawn within one epoch.
       balanced: draw good and defective images equally often, with repetition.
+      replicas: how many share a batch, each an equal part of it; then a batch of the dataset is the part of one.
+      mine: whose parts are drawn, out of 0 to `replicas` - 1, by turns.
 
     Raises:
       UserError: `balanced` without both classes.
@@ -51,7 +55,8 @@ def training_batches(
     # The number of each draw since the start of the run, which seeds its augmentation.
     first_draw = first_epoch * steps * batch_size
     skipped = first_step * batch_size
-    draws = first_draw + np.arange(order.size)[skipped:]
+    order, draws = order.ravel()[skipped:], first_draw + np.arange(order.size)[skipped:]
+    parts = np.arange(order.size).reshape(-1, replicas, batch_size // replicas)[:, list(mine)].ravel()
     fetch = _fetcher(images)
     all_labels = tf.constant(labels, tf.int64)
 
@@ -61,25 +66,33 @@ def training_batches(
 
     # The way of one batch: which images, their pixels, augmented; two ahead of the network.
     return (
-        tf.data.Dataset.from_tensor_slices((order.ravel()[skipped:], draws))
-        .batch(batch_size, drop_remainder=True)
+        tf.data.Dataset.from_tensor_slices((order[parts], draws[parts]))
+        .batch(batch_size // replicas, drop_remainder=True)
         .map(batch, num_parallel_calls=os.cpu_count(), deterministic=True)
-        .prefetch(2)
+        .prefetch(2 * len(mine))
     )
 
 
-def fitting_batch_size(images: int, batch_size: int, passes_per_epoch: int = 1) -> int:
-    """`batch_size`, or all there is where an epoch has fewer images than that; then a line says so.
+def fitting_batch_size(images: int, batch_size: int, passes_per_epoch: int = 1, replicas: int = 1) -> int:
+    """`batch_size`, or what there is where an epoch has fewer images than that; then a line says so.
+
+    Args:
+      images: to train on.
+      batch_size: images a step.
+      passes_per_epoch: times that each image is drawn within one epoch.
+      replicas: how many share a batch, each an equal part of it.
 
     Raises:
-      UserError: there are fewer than two images to train on.
+      UserError: there are fewer than two images to train on, or than replicas.
     """
     if images < 2:
         raise UserError(
             f"{images} training image: a batch needs at least two, for its statistics and its comparisons. "
             "Add good images."
         )
-    drawn = images * passes_per_epoch
+    if images < replicas:
+        raise UserError(f"{images} training images for {replicas} replicas: each needs one. Add images, or use fewer.")
+    drawn = images * passes_per_epoch // replicas * replicas
     if batch_size <= drawn:
         return batch_size
     print(f"Only {images} training images: `batch_size`={drawn} is used instead of {batch_size}.", flush=True)

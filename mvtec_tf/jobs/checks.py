@@ -12,6 +12,7 @@ from mvtec_tf.jobs import recipes, unread
 from mvtec_tf.jobs.fields import CLEAN
 from mvtec_tf.jobs.settings import FitSettings, LabelEfficiencySettings, PretrainSettings, TrainClassifierSettings
 from mvtec_tf.label_efficiency import grid as grid_lib
+from mvtec_tf.training import cluster
 from mvtec_tf.training.recipes import TEMPERED
 
 START = "start"
@@ -88,6 +89,7 @@ def of_training(said: TrainClassifierSettings) -> TrainClassifierSettings:
         unread.refuse(said, _OF_THRESHOLD, "`protocol`=study calls the likelier class")
     unread.of_weights(said)
     unread.of_trained_networks(said)
+    cluster.asked_for(said.strategy)
     unsaid = {name: value for name, value in _OF_TRAINING.items() if getattr(said, name) is None}
     return dataclasses.replace(said, **unsaid)
 
@@ -96,6 +98,7 @@ def of_pretraining(settings: PretrainSettings) -> None:
     """Raises UsageError if the settings contradict each other."""
     unread.of_weights(settings)
     unread.of_trained_networks(settings)
+    cluster.asked_for(settings.strategy)
     if settings.method not in TEMPERED:
         unread.refuse(settings, ["temperature"], f"`method`={settings.method} has no temperature")
     # None is what such a schedule has, and what the study's flags say.

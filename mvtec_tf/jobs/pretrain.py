@@ -3,11 +3,12 @@
 from mvtec_tf.data.decoding.image_store import ImageStore
 from mvtec_tf.data.words import counted
 from mvtec_tf.graphs import saved_model
-from mvtec_tf.jobs import checks, opening
+from mvtec_tf.jobs import checks, opening, together
 from mvtec_tf.jobs.fields import STUDY
 from mvtec_tf.jobs.settings import PretrainSettings
 from mvtec_tf.run_directory import RunDirectory
 from mvtec_tf.study import protocol as study
+from mvtec_tf.training import distribution
 from mvtec_tf.training.contrastive import train_encoder
 
 
@@ -22,19 +23,23 @@ def pretrain(settings: PretrainSettings) -> RunDirectory:
       UserError: images or weights cannot be used.
     """
     checks.of_pretraining(settings)
+    strategy = distribution.opened(settings.strategy, settings.batch_size, settings.jit)
     store = ImageStore(settings.image_size, settings.cache, settings.max_pixels)
     good = tuple(record for record in opening.scan(settings) if record.split == "train")
     good, skipped = opening.usable(settings, good, store.readable)
     if settings.protocol == STUDY:
         good = study.pretrain_part(good, settings.seed)
-    with opening.opened("train_simclr", settings, good, skipped, ("saved_model",)) as run:
+    with together.opened(strategy, "train_simclr", settings, good, skipped, ("saved_model",)) as (run, trains):
         if run.finished:
             return run
         print(f"{counted(len(good), 'good training image')}; test images are not looked at.", flush=True)
         images = store.load(good)
-        if not run.saved_model.exists():
+        if trains:
             with run.timed("train"):
-                encoder = train_encoder(run, settings, images)
+                encoder = train_encoder(run, settings, images, strategy)
+        if not distribution.is_chief(strategy):
+            return run
+        if trains:
             seen = [{"path": record.path, "group": record.group, "category": record.category} for record in good]
             card = {"run": run.record["settings"], "pretrain_images": seen}
             saved_model.write_encoder(run.saved_model, encoder, card, max_pixels=settings.max_pixels)

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
+import tensorflow as tf
 
 from mvtec_tf.data import protocol
 from mvtec_tf.data.decoding.image_store import ImageStore
@@ -13,11 +14,11 @@ from mvtec_tf.errors import UsageError
 from mvtec_tf.evaluation.table import rows
 from mvtec_tf.graphs import saved_model, scoring
 from mvtec_tf.heads.settings import PLAIN_LOG_ODDS
-from mvtec_tf.jobs import checks, judging, opening
+from mvtec_tf.jobs import checks, judging, opening, together
 from mvtec_tf.jobs.settings import TrainClassifierSettings
 from mvtec_tf.run_directory import RunDirectory
 from mvtec_tf.study import protocol as study
-from mvtec_tf.training import supervised
+from mvtec_tf.training import distribution, supervised
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,6 +112,7 @@ def train_classifier(said: TrainClassifierSettings) -> RunDirectory:
             "weighted by what is drawn."
         )
     budget = protocol.parse_budget(settings.label_budget)
+    strategy = distribution.opened(settings.strategy, settings.batch_size, settings.jit)
     store = ImageStore(settings.image_size, settings.cache, settings.max_pixels)
     records, skipped = opening.usable(settings, opening.scan(settings), store.readable)
     if settings.is_study:
@@ -118,30 +120,39 @@ def train_classifier(said: TrainClassifierSettings) -> RunDirectory:
     else:
         synthetic = settings.synthetic_defects > 0
         parts = clean_parts(records, budget, settings.validation_share, settings.seed, synthetic)
-    with opening.opened("train_cnn", settings, records, skipped) as run:
+    with together.opened(strategy, "train_cnn", settings, records, skipped, opening.RESULTS) as (run, trains):
         if not run.finished:
-            _train_and_judge(run, settings, store, parts)
-            judging.finish(run)
+            judging.note_labels(run, parts.labelled, PLAIN_LOG_ODDS)
+            print(parts.words, flush=True)
+            if trains:
+                _train(run, settings, store, parts, strategy)
+            store.forget()  # those that only the exported graph will read
+            if distribution.is_chief(strategy):
+                _judge(run, settings, parts)
+                judging.finish(run)
         return run
 
 
-def _train_and_judge(
-    run: RunDirectory, settings: TrainClassifierSettings, store: ImageStore, parts: Parts
+def _train(
+    run: RunDirectory,
+    settings: TrainClassifierSettings,
+    store: ImageStore,
+    parts: Parts,
+    strategy: tf.distribute.Strategy,
 ) -> None:
-    judging.note_labels(run, parts.labelled, PLAIN_LOG_ODDS)
-    print(parts.words, flush=True)
-
     def pixels_and_labels(part: list) -> tuple[np.ndarray, np.ndarray]:
         return store.load(part), np.array([record.label for record in part])
 
-    if not run.saved_model.exists():
-        with run.timed("train"):
-            network = supervised.train_classifier(
-                run, settings, pixels_and_labels(parts.fit), pixels_and_labels(parts.calibrate)
-            )
+    with run.timed("train"):
+        network = supervised.train_classifier(
+            run, settings, pixels_and_labels(parts.fit), pixels_and_labels(parts.calibrate), strategy
+        )
+    if network is not None:
         card = {"run": run.record["settings"]}
         saved_model.write_classifier(run.saved_model, network, card, settings.max_pixels)
-    store.forget()  # those that only the exported graph will read
+
+
+def _judge(run: RunDirectory, settings: TrainClassifierSettings, parts: Parts) -> None:
     with run.timed("score"):
         files = [record.file for part in parts.by_split.values() for record in part]
         scores = scoring.score_files(run.saved_model, files)

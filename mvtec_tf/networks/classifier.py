@@ -4,6 +4,8 @@ from keras import layers
 
 from mvtec_tf.keras_settings import keras
 from mvtec_tf.networks.backbone import BATCH_NORM_MOMENTUM, Backbone
+from mvtec_tf.networks.batch_norm import BatchNormalization
+from mvtec_tf.networks.dropout import Dropout
 
 LOGITS = "logits"
 POOLED = "pooled"
@@ -19,11 +21,11 @@ def build_classifier(backbone: Backbone) -> keras.Model:
       uint8 [B, S, S, 3] -> float32 logits [B, 2], of good and defective.
     """
     x = layers.GlobalAveragePooling2D(name=POOLED)(backbone.model.output)
-    x = layers.Dropout(0.5, name="head_dropout_1")(x)
+    x = Dropout(0.5, name="head_dropout_1")(x)
     x = layers.Dense(512, name="head_dense")(x)
     x = layers.ReLU(name="head_relu")(x)
-    x = layers.BatchNormalization(momentum=BATCH_NORM_MOMENTUM, name="head_bn")(x)
-    x = layers.Dropout(0.3, name="head_dropout_2")(x)
+    x = BatchNormalization(momentum=BATCH_NORM_MOMENTUM, name="head_bn")(x)
+    x = Dropout(0.3, name="head_dropout_2")(x)
     # Logits stay float32 under mixed precision: a cross-entropy of bfloat16 logits is coarse.
     logits = layers.Dense(2, dtype="float32", name=LOGITS)(x)
     return keras.Model(backbone.model.inputs, logits, name=f"{backbone.model.name}_classifier")

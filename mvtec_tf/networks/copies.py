@@ -1,6 +1,6 @@
 """Copies of a network whose layers keep their names, or get the ones that a fresh process would give them.
 
-Every copy has the fast batch norm of `batch_norm`.
+Every copy has the batch norm of `batch_norm` and the dropout of `dropout`.
 
 What belongs together across two copies - weights, stages, the variables of a SavedModel - is found by name, and Keras
 numbers the layers that were given none by how many of their class the process has made before.
@@ -13,9 +13,12 @@ from typing import Any
 
 from mvtec_tf.keras_settings import keras
 from mvtec_tf.networks.batch_norm import BatchNormalization
+from mvtec_tf.networks.dropout import Dropout
 
 # Number formats of a network that is only served.
 FLOAT32, BFLOAT16 = "float32", "bfloat16"
+# What stands for a layer of Keras' own: faster, or of the batch of all replicas.
+_OURS = {keras.layers.BatchNormalization: BatchNormalization, keras.layers.Dropout: Dropout}
 # Types of a layer's input that are no number format of a network.
 _INTEGERS = ("uint8", "int32", "int64")
 
@@ -52,7 +55,7 @@ def prepared(model: keras.Model) -> keras.Model:
       model: a functional network, as its constructor made it.
 
     Returns:
-      The network itself if it has those names and no batch norm of Keras' own, else a copy with its weights.
+      The network itself if it has those names and nothing that a copy has otherwise, else a copy with its weights.
     """
     names: dict[str, str] = {}
     counts: dict[str, int] = {}
@@ -61,8 +64,8 @@ def prepared(model: keras.Model) -> keras.Model:
         number = counts.get(stem, 0)
         counts[stem] = number + 1
         names[name] = f"{stem}_{number}" if number else stem
-    slow = any(type(layer) is keras.layers.BatchNormalization for layer in _leaves(model))
-    if not slow and all(name == stable for name, stable in names.items()):
+    changes = any(type(layer) in _OURS for layer in _leaves(model))
+    if not changes and all(name == stable for name, stable in names.items()):
         return model
     return _copy(model, "name", lambda name: names.get(name, name))
 
@@ -119,8 +122,7 @@ def _copy(
         config = layer.get_config()
         if isinstance(layer, keras.Layer) and of(layer):
             config = _changed(config, key, change)
-        kind = BatchNormalization if type(layer) is keras.layers.BatchNormalization else type(layer)
-        copies[layer] = kind.from_config(config)
+        copies[layer] = _OURS.get(type(layer), type(layer)).from_config(config)
         return copies[layer]
 
     # Initial values, soon replaced, are drawn from Python's generator: what is built next must not depend on it.

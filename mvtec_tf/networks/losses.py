@@ -7,6 +7,7 @@ from keras import ops
 
 from mvtec_tf.errors import UserError
 from mvtec_tf.keras_settings import keras
+from mvtec_tf.networks import replicas
 
 _CLASSES = 2
 
@@ -21,7 +22,7 @@ class WeightedCrossEntropy(keras.losses.Loss):
     instead, so that there the loss's scale, and with it the step's, changes with the classes in a batch.
 
     Computed in float32, whatever the precision of the network. A `sample_weight` multiplies w[y_i] in both
-    sums. Under a distribution strategy the mean is taken on each replica.
+    sums. Where several replicas share a batch, both sums are over all of it, on each replica.
 
     Args:
       class_weights: one positive weight per class, such as `balanced_class_weights(labels)`.
@@ -53,6 +54,7 @@ class WeightedCrossEntropy(keras.losses.Loss):
         weights = ops.take(ops.convert_to_tensor(self.class_weights, "float32"), labels)
         if sample_weight is not None:
             weights = weights * ops.reshape(ops.cast(sample_weight, "float32"), (-1,))
+        labels, y_pred, weights = map(replicas.gathered, (labels, ops.convert_to_tensor(y_pred), weights))
         return super().__call__(labels, y_pred, sample_weight=weights)
 
     def call(self, y_true: object, y_pred: object) -> object:

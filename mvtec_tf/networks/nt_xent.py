@@ -10,7 +10,7 @@ def nt_xent(z_a: tf.Tensor, z_b: tf.Tensor, temperature: float) -> tf.Tensor:
 
         loss_i = -log( exp(cos(z_i, z_j) / temperature) / sum_{k != i} exp(cos(z_i, z_k) / temperature) )
 
-    Computed in float32, whatever the precision of the projections. The negatives are those of one replica.
+    Computed in float32, whatever the precision of the projections.
 
     Args:
       z_a: [N, D], projections of the first views; their lengths do not matter.

@@ -12,8 +12,9 @@ import tensorflow as tf
 from keras import layers
 
 from mvtec_tf.keras_settings import keras
-from mvtec_tf.networks import copies, pretext_losses
+from mvtec_tf.networks import copies, pretext_losses, replicas
 from mvtec_tf.networks.backbone import BATCH_NORM_MOMENTUM, EMBEDDING, Backbone
+from mvtec_tf.networks.batch_norm import BatchNormalization
 from mvtec_tf.networks.nt_xent import contrastive_accuracy, dense_nt_xent, nt_xent
 
 # Share of its old weights that the moving average keeps in the first step, all in the last (BYOL, section 3.2).
@@ -162,14 +163,17 @@ class Pretext(keras.Model):
         return tf.nest.flatten(self.network(images, training=training))[0]
 
     def train_step(self, data: tuple[tf.Tensor, tf.Tensor]) -> dict[str, tf.Tensor]:
-        """One step on B pairs; both views go through the network as one batch of 2B, so that batch
+        """One step on B pairs, of this replica; both views go through the network as one batch of 2B, so that batch
         norm cannot tell which view an image belongs to by its statistics."""
         # `train_on_batch` adds an empty sample weight to the pair.
         view_a, view_b = data[:2]
         with tf.GradientTape() as tape:
             outputs = tf.nest.flatten(self.network(tf.concat([view_a, view_b], axis=0), training=True))
+            # The loss compares with the views of all replicas, and is the same on each.
+            outputs = [replicas.gathered(one, parts=2) for one in outputs]
             loss = self._row.loss(self._row.views(outputs), self.temperature)
-        gradients = tape.gradient(loss, self.network.trainable_variables)
+            share = loss / replicas.count()
+        gradients = tape.gradient(share, self.network.trainable_variables)
         self.optimizer.apply_gradients(zip(gradients, self.network.trainable_variables, strict=True))
         self._move_target()
         values = (
@@ -195,11 +199,11 @@ class Pretext(keras.Model):
 def _projected(maps: keras.KerasTensor, hidden: int, dimensions: int, normalised: bool) -> keras.KerasTensor:
     x = layers.GlobalAveragePooling2D(name=EMBEDDING)(maps)
     x = layers.Dense(hidden, name="projection_dense_1")(x)
-    x = layers.BatchNormalization(momentum=BATCH_NORM_MOMENTUM, name="projection_bn")(x)
+    x = BatchNormalization(momentum=BATCH_NORM_MOMENTUM, name="projection_bn")(x)
     x = layers.ReLU(name="projection_relu")(x)
     x = layers.Dense(dimensions, dtype="float32", name="projection_dense_2")(x)
     if normalised:
-        x = layers.BatchNormalization(momentum=BATCH_NORM_MOMENTUM, dtype="float32", name="projection_bn_2")(x)
+        x = BatchNormalization(momentum=BATCH_NORM_MOMENTUM, dtype="float32", name="projection_bn_2")(x)
     return x
 
 
@@ -212,7 +216,7 @@ def _projected_patches(maps: keras.KerasTensor, hidden: int, dimensions: int) ->
 
 def _predicted(projected: keras.KerasTensor, hidden: int, dimensions: int) -> keras.KerasTensor:
     x = layers.Dense(max(hidden, 1), name="prediction_dense_1")(projected)
-    x = layers.BatchNormalization(momentum=BATCH_NORM_MOMENTUM, name="prediction_bn")(x)
+    x = BatchNormalization(momentum=BATCH_NORM_MOMENTUM, name="prediction_bn")(x)
     x = layers.ReLU(name="prediction_relu")(x)
     return layers.Dense(dimensions, dtype="float32", name="prediction_dense_2")(x)
 

@@ -11,6 +11,7 @@ from sklearn import metrics
 from mvtec_tf import files
 from mvtec_tf.errors import UserError
 from mvtec_tf.keras_settings import keras
+from mvtec_tf.training import distribution
 
 
 class Diverged(UserError):
@@ -110,9 +111,14 @@ class ValidationMetrics(keras.callbacks.Callback):
         self._weights = np.asarray(class_weights)[labels]
         self._batch_size = batch_size
 
+    def set_model(self, model: keras.Model) -> None:
+        """Keras' hook."""
+        super().set_model(model)
+        self._predict = distribution.predictor(model)
+
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Keras' hook; callbacks that come later in the list see the added logs."""
-        logits = self.model.predict(self._images, batch_size=self._batch_size, verbose=0).astype(np.float64)
+        logits = self._predict(self._images, self._batch_size).astype(np.float64)
         scores = logits[:, 1] - logits[:, 0]
         if not np.all(np.isfinite(scores)):
             raise Diverged(f"The training diverged in epoch {epoch + 1}: the validation images' logits are not finite.")

@@ -14,8 +14,10 @@ import numpy as np
 from mvtec_tf import files
 from mvtec_tf.errors import UserError
 from mvtec_tf.keras_settings import keras
+from mvtec_tf.networks import replicas
 from mvtec_tf.run_directory import difference
 from mvtec_tf.stopping import Stopped
+from mvtec_tf.training import distribution
 from mvtec_tf.training.callbacks import Position
 
 # Counts up when what is in a checkpoint changes its meaning.
@@ -39,7 +41,8 @@ class _Damaged(Exception):
 
 
 class Checkpoints(keras.callbacks.Callback):
-    """Writes checkpoints and resumes from the newest whole one. Comes last of all callbacks.
+    """Writes checkpoints and resumes from the newest whole one. Comes last of all callbacks. Of several machines that
+    train together the chief writes and reads, and the others have from it what it has read.
 
     `epoch_NNNN/` is written after every `every` epochs, `epoch_NNNN_step_MMMMMM/`, after so many epochs and steps of
     the next, when `minutes` have passed since the last one, or when a signal asks the run to stop. Each holds the
@@ -101,6 +104,22 @@ class Checkpoints(keras.callbacks.Callback):
           UserError: there are checkpoints and all are damaged, or one is another run's or of another layout.
         """
         optimizer.build(self._network.trainable_variables)
+        state, stored = self._read_newest() if distribution.is_chief() else (None, {})
+        state = distribution.said_by_chief(state)
+        distribution.share(self._network.weights)
+        if state is None:
+            return False
+        # By all machines at once: they talk when the optimizer's step is set.
+        stored = stored or {str(index): distribution.local(one) for index, one in enumerate(optimizer.variables)}
+        optimizer.load_own_variables({name: distribution.from_chief(value) for name, value in stored.items()})
+        for name, item in self._stateful.items():
+            item.restore(state[name])
+        self._sums = state["sums"]
+        self._position.epoch, self._position.step = state["place"]
+        return True
+
+    def _read_newest(self) -> tuple[dict[str, Any] | None, dict[str, np.ndarray]]:
+        """Takes the weights of the newest whole checkpoint; the rest and the optimizer's state. None: there is none."""
         damaged: dict[pathlib.Path, str] = {}
         for folder in reversed(self._found()):
             try:
@@ -109,34 +128,34 @@ class Checkpoints(keras.callbacks.Callback):
                 damaged[folder] = str(error)
                 continue
             self._set_aside(damaged, folder)
-            self._restore(folder, state, optimizer)
-            return True
+            return state | {"place": place(folder)}, self._restore(folder, state)
         if damaged:
             listed = "; ".join(f"{folder.name}: {why}" for folder, why in damaged.items())
             raise UserError(
                 f"{self._directory}: no checkpoint is whole ({listed}). Put a copy in their place, or remove this "
                 "folder to train from the beginning."
             )
-        return False
+        return None, {}
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Keras' hook; the sums of an epoch's logs have just been reset."""
         for variable, value in zip(self._logged(), self._sums, strict=False):
-            variable.assign(value)
+            # Each replica gets its share of what it has summed up by itself.
+            variable.assign(value * replicas.count())
         self._sums = []
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
         """Keras' hook."""
         # After the last step the validation images are looked at, and the epoch's checkpoint follows.
-        if self._position.step < self._position.steps and (self._asked() or self._is_time()):
-            self._save(self._position.epoch, self._position.step)
+        if self._position.step < self._position.steps and ((number := self._asked()) or self._is_time()):
+            self._save(self._position.epoch, self._position.step, number)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Keras' hook."""
-        done = epoch + 1
+        done, number = epoch + 1, self._asked()
         is_last = done == self._position.epochs or self.model.stop_training
-        if done % self._every == 0 or is_last or self._asked() or self._is_time():
-            self._save(done, 0)
+        if done % self._every == 0 or is_last or number or self._is_time():
+            self._save(done, 0, number)
 
     def kept(self) -> str:
         """What a run that ends here leaves, in words."""
@@ -149,7 +168,7 @@ class Checkpoints(keras.callbacks.Callback):
     def _logged(self) -> list[keras.Variable]:
         return [variable for metric in self.model.metrics for variable in metric.variables]
 
-    def _save(self, epochs: int, steps: int) -> None:
+    def _save(self, epochs: int, steps: int, number: int | None) -> None:
         """Writes the checkpoint after so many epochs and steps; ends the run if a signal asked for it.
 
         Raises:
@@ -157,6 +176,14 @@ class Checkpoints(keras.callbacks.Callback):
         """
         self._check()
         target = self._directory / (f"epoch_{epochs:04d}" + (f"_step_{steps:06d}" if steps else ""))
+        if distribution.is_chief():
+            self._write(target, steps)
+        if number:
+            name, where = signal.Signals(number).name, self._position.in_words()
+            saved = f"saved in {target}" if distribution.is_chief() else "saved by the chief"
+            raise Stopped(number, f"Stopped by {name} after {where}, which is {saved}.")
+
+    def _write(self, target: pathlib.Path, steps: int) -> None:
         with files.new_directory(target, durable=True) as folder:
             self._network.save_weights(folder / _NETWORK)
             store: dict[str, Any] = {}
@@ -170,7 +197,7 @@ class Checkpoints(keras.callbacks.Callback):
                 "belongs_to": self._belongs_to,
                 "files": {file.name: _contents(file) for file in sorted(folder.iterdir())},
                 # Within an epoch they are those of its steps so far.
-                "sums": [float(variable) for variable in self._logged()] if steps else [],
+                "sums": [float(distribution.local(variable)) for variable in self._logged()] if steps else [],
                 **{name: item.state() for name, item in self._stateful.items()},
             }
             files.write_json(folder / _STATE, state)
@@ -180,9 +207,6 @@ class Checkpoints(keras.callbacks.Callback):
             leaving = older.with_name(f".{older.name}.partial")
             older.rename(leaving)
             shutil.rmtree(leaving)
-        if number := self._asked():
-            name, where = signal.Signals(number).name, self._position.in_words()
-            raise Stopped(number, f"Stopped by {name} after {where}, which is saved in {target}.")
 
     def _found(self) -> list[pathlib.Path]:
         """The checkpoints, the newest last."""
@@ -232,18 +256,15 @@ class Checkpoints(keras.callbacks.Callback):
                 flush=True,
             )
 
-    def _restore(self, folder: pathlib.Path, state: dict[str, Any], optimizer: keras.optimizers.Optimizer) -> None:
+    def _restore(self, folder: pathlib.Path, state: dict[str, Any]) -> dict[str, np.ndarray]:
+        """Takes the weights and what lies beside them, and returns the optimizer's state."""
         self._network.load_weights(folder / _NETWORK)
-        with np.load(folder / _OPTIMIZER, allow_pickle=False) as stored:
-            optimizer.load_own_variables({name: stored[name] for name in stored.files})
         for file in self._beside:
             if file.name in state["files"]:
                 with files.replacing(file) as temporary:
                     _copy(folder / file.name, temporary)
-        for name, item in self._stateful.items():
-            item.restore(state[name])
-        self._sums = state["sums"]
-        self._position.epoch, self._position.step = place(folder)
+        with np.load(folder / _OPTIMIZER, allow_pickle=False) as stored:
+            return {name: stored[name] for name in stored.files}
 
 
 def place(folder: pathlib.Path) -> tuple[int, int]:

@@ -8,25 +8,43 @@ import tensorflow as tf
 
 from mvtec_tf.data import augment, input_pipeline
 from mvtec_tf.keras_settings import keras
+from mvtec_tf.networks import replicas
 from mvtec_tf.networks.backbone import Backbone, build_backbone
 from mvtec_tf.networks.copies import in_float32
 from mvtec_tf.networks.pretext import Pretext, build_network
 from mvtec_tf.run_directory import RunDirectory
-from mvtec_tf.training import loop
+from mvtec_tf.training import distribution, loop
 from mvtec_tf.training.recipes import ContrastiveSettings
-from mvtec_tf.training.schedules import CosineByEpoch, WarmupCosine
+from mvtec_tf.training.schedules import AdamW, CosineByEpoch, WarmupCosine
 
 
-def train_encoder(run: RunDirectory, settings: ContrastiveSettings, images: np.ndarray) -> Backbone:
-    """Trains, or goes on training, and returns the encoder in float32.
+def train_encoder(
+    run: RunDirectory,
+    settings: ContrastiveSettings,
+    images: np.ndarray,
+    strategy: tf.distribute.Strategy | None = None,
+) -> Backbone | None:
+    """Trains, or goes on training, and returns the encoder in float32; None on a machine that is not the chief.
 
     Args:
       run: checkpoints, logs and facts go there.
       settings: the recipe.
       images: uint8 [N, S, S, 3], good ones only.
+      strategy: what trains together; None: this process alone.
     """
+    strategy = strategy or tf.distribute.get_strategy()
+    with strategy.scope():
+        backbone = _train(run, settings, images)
+    if not distribution.is_chief(strategy):
+        return None
+    return Backbone(in_float32(backbone.model), backbone.stages, backbone.weights)
+
+
+def _train(run: RunDirectory, settings: ContrastiveSettings, images: np.ndarray) -> Backbone:
     if settings.epochs:
-        fitting = input_pipeline.fitting_batch_size(len(images), settings.batch_size, settings.passes_per_epoch)
+        fitting = input_pipeline.fitting_batch_size(
+            len(images), settings.batch_size, settings.passes_per_epoch, replicas.count()
+        )
         settings = dataclasses.replace(settings, batch_size=fitting)
     network, backbone, jit = loop.build(run, settings, functools.partial(network_of, settings), len(images))
     model = compiled(network, settings, len(images), jit)
@@ -36,7 +54,7 @@ def train_encoder(run: RunDirectory, settings: ContrastiveSettings, images: np.n
         loop.log_images(run, {"view_a": view_a.numpy(), "view_b": view_b.numpy()})
     history = loop.run_epochs(run, model, network, of_run, settings, _steps(settings, len(images)), [])
     run.note(history=history)
-    return Backbone(in_float32(backbone.model), backbone.stages, backbone.weights)
+    return backbone
 
 
 def compiled(network: keras.Model, settings: ContrastiveSettings, images: int, jit: bool) -> Pretext:
@@ -51,7 +69,7 @@ def compiled(network: keras.Model, settings: ContrastiveSettings, images: int, j
     steps = _steps(settings, images)
     model = Pretext(network, settings.method, settings.temperature, steps * max(settings.epochs, 1))
     model.compile(
-        keras.optimizers.AdamW(
+        AdamW(
             _schedule(settings, steps),
             weight_decay=settings.weight_decay,
             global_clipnorm=settings.clip_norm,
@@ -109,4 +127,6 @@ def batches(
         first_step=first_step,
         epochs=settings.epochs,
         passes_per_epoch=settings.passes_per_epoch,
+        replicas=replicas.count(),
+        mine=distribution.mine(),
     )

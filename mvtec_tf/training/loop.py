@@ -9,10 +9,10 @@ import tensorflow as tf
 
 from mvtec_tf import stopping
 from mvtec_tf.keras_settings import keras
-from mvtec_tf.networks import architecture
+from mvtec_tf.networks import architecture, replicas
 from mvtec_tf.networks.backbone import Backbone
 from mvtec_tf.run_directory import RunDirectory
-from mvtec_tf.training import callbacks, precision
+from mvtec_tf.training import callbacks, distribution, precision
 from mvtec_tf.training.checkpoints import Checkpoints, Stateful
 from mvtec_tf.training.recipes import TrainingSettings
 
@@ -41,7 +41,9 @@ def build(
       The network, its backbone, and whether its steps are compiled with XLA.
     """
     make_deterministic(settings.seed)
-    number_format, jit = precision.resolve_precision(settings.precision), precision.resolve_jit(settings.jit)
+    number_format = precision.resolve_precision(settings.precision)
+    # Steps of several replicas are not compiled: what they ask of one another is no part of such a step.
+    jit = precision.resolve_jit(settings.jit) and replicas.count() == 1
     with precision.dtype_policy(number_format):
         network, backbone, more = make()
     facts = {
@@ -50,7 +52,8 @@ def build(
         "precision": f"precision: {number_format}; XLA: {'on' if jit else 'off'}.",
     }
     if settings.epochs:
-        facts["batch"] = f"batch: {settings.batch_size} of {images} images."
+        together = f", by {replicas.count()} replicas" if replicas.count() > 1 else ""
+        facts["batch"] = f"batch: {settings.batch_size} of {images} images{together}."
     print("\n".join(facts.values()), flush=True)
     _say_other_machine(run, number_format)
     run.note(network=facts, architecture=architecture.describe(network, backbone.stages))
@@ -117,7 +120,7 @@ def run_epochs(
             minutes=settings.checkpoint_minutes,
             keep=settings.keep_checkpoints,
             check=watch.check_weights,
-            asked=asked,
+            asked=lambda: distribution.by_any(asked()),
         )
         if checkpoints.resume(model.optimizer):
             after = position.in_words() if position.step else f"epoch {position.epoch}"
@@ -149,18 +152,16 @@ def _fit(
     around: list[keras.callbacks.Callback],
 ) -> None:
     """Trains from a position to the end; the rest of an epoch that was begun is a call of its own."""
-    started, first, step = time.monotonic(), position.epoch, position.step
+    started, first, step, fit = time.monotonic(), position.epoch, position.step, distribution.fitter(model)
     parts = [(first, first + 1, step), (first + 1, position.epochs, 0)] if step else [(first, position.epochs, 0)]
     for start, end, done in parts:
         if start >= end or model.stop_training:
             break
-        model.fit(
+        fit(
             batches(start, done),
             initial_epoch=start,
             epochs=end,
             steps_per_epoch=position.steps - done,
-            shuffle=False,  # the dataset is shuffled already
-            verbose=0,
             callbacks=around,
         )
     if first < position.epochs:

@@ -28,6 +28,9 @@ class TrainingSettings:
       batch_size: images a step; all there are where that is more.
       epochs: epochs at most.
       weight_decay: weight decay of AdamW.
+      strategy: what trains together: one, a single device; mirrored, all GPUs of this machine; multi_worker, the
+        machines that the environment variable TF_CONFIG names; auto: multi_worker where TF_CONFIG names several,
+        mirrored where there are several GPUs, else one.
       precision: number format: auto, float32 or mixed_bfloat16; auto is bfloat16 where the processor has it.
       jit: whether the step is compiled with XLA: auto, on or off; auto is on where there is a GPU.
       seed: random seed of weights, order, augmentation and dropout.
@@ -43,6 +46,7 @@ class TrainingSettings:
     batch_size: int = dataclasses.field(default=64, metadata=_ABOVE_ZERO)
     epochs: int = dataclasses.field(default=50, metadata=_ABOVE_ZERO)
     weight_decay: float = dataclasses.field(default=1e-4, metadata=_OR_ZERO)
+    strategy: Literal["auto", "one", "mirrored", "multi_worker"] = dataclasses.field(default="auto", metadata=_APART)
     precision: Literal["auto", "float32", "mixed_bfloat16"] = "auto"
     jit: Literal["auto", "on", "off"] = "auto"
     seed: int = dataclasses.field(default=0, metadata=_OR_ZERO)

@@ -9,6 +9,7 @@ import math
 from keras import ops
 
 from mvtec_tf.keras_settings import keras
+from mvtec_tf.networks import replicas
 
 # The fractions of Smith and Topin's "Super-Convergence" (2018), in the form of PyTorch's OneCycleLR.
 PCT_START = 0.3
@@ -83,7 +84,18 @@ def one_cycle_beta_1(
 
 
 @keras.saving.register_keras_serializable(package="mvtec_tf")
-class OneCycleAdamW(keras.optimizers.AdamW):
+class AdamW(keras.optimizers.AdamW):
+    """AdamW whose gradients are summed over all replicas before they are clipped; Keras clips each replica's own."""
+
+    def _clip_gradients(self, grads: list) -> list:
+        return super()._clip_gradients(replicas.summed(grads))
+
+    def _all_reduce_sum_gradients(self, grads_and_vars: list) -> list:
+        return grads_and_vars
+
+
+@keras.saving.register_keras_serializable(package="mvtec_tf")
+class OneCycleAdamW(AdamW):
     """AdamW (Loshchilov and Hutter, 2019) under one cycle of learning rate and beta1.
 
     As in PyTorch, weights decay by lr * weight_decay before Adam's step, and the bias correction is

@@ -2,18 +2,20 @@
 
 import dataclasses
 import functools
+import pathlib
 
 import numpy as np
 import tensorflow as tf
 
 from mvtec_tf.data import augment, input_pipeline, synthetic
 from mvtec_tf.keras_settings import keras
+from mvtec_tf.networks import replicas
 from mvtec_tf.networks.backbone import Backbone, build_backbone, freeze_up_to
 from mvtec_tf.networks.classifier import build_classifier
 from mvtec_tf.networks.copies import in_float32
 from mvtec_tf.networks.losses import WeightedCrossEntropy, balanced_class_weights
 from mvtec_tf.run_directory import RunDirectory
-from mvtec_tf.training import loop
+from mvtec_tf.training import distribution, loop
 from mvtec_tf.training.callbacks import KeepBest, ValidationMetrics
 from mvtec_tf.training.recipes import SupervisedSettings
 from mvtec_tf.training.schedules import OneCycleAdamW
@@ -24,7 +26,8 @@ def train_classifier(
     settings: SupervisedSettings,
     train: tuple[np.ndarray, np.ndarray],
     validation: tuple[np.ndarray, np.ndarray],
-) -> keras.Model:
+    strategy: tf.distribute.Strategy | None = None,
+) -> keras.Model | None:
     """Trains, or goes on training, and returns the best network of the run in float32.
 
     Args:
@@ -32,12 +35,29 @@ def train_classifier(
       settings: the recipe.
       train: (images uint8 [N, S, S, 3], labels int64 [N]).
       validation: the same, for early stopping.
+      strategy: what trains together; None: this process alone.
 
     Returns:
-      uint8 [B, S, S, 3] -> float32 logits [B, 2].
+      uint8 [B, S, S, 3] -> float32 logits [B, 2]; None on a machine that is not the chief.
     """
+    strategy = strategy or tf.distribute.get_strategy()
+    with strategy.scope():
+        network, best_file = _train(run, settings, train, validation)
+    if not distribution.is_chief(strategy):
+        return None
+    network.load_weights(best_file)
+    return in_float32(network)
+
+
+def _train(
+    run: RunDirectory,
+    settings: SupervisedSettings,
+    train: tuple[np.ndarray, np.ndarray],
+    validation: tuple[np.ndarray, np.ndarray],
+) -> tuple[keras.Model, pathlib.Path]:
+    """The network as it ended, and the file of its best weights."""
     images, labels = train
-    fitting = input_pipeline.fitting_batch_size(len(images), settings.batch_size)
+    fitting = input_pipeline.fitting_batch_size(len(images), settings.batch_size, replicas=replicas.count())
     settings = dataclasses.replace(settings, batch_size=fitting)
     network, _, jit = loop.build(run, settings, functools.partial(network_of, settings), len(images))
     weights, steps = _class_weights(labels, settings), input_pipeline.steps_per_epoch(len(images), settings.batch_size)
@@ -46,14 +66,12 @@ def train_classifier(
     if not run.resumed:
         augmented, _ = next(iter(of_run()))
         loop.log_images(run, {"augmented_training_batch": augmented.numpy(), "training_images": images[:16]})
-    best_file = run.checkpoints / "best.weights.h5"
-    best = KeepBest(best_file, network, settings.patience)
+    best = KeepBest(run.checkpoints / "best.weights.h5", network, settings.patience)
     watch = ValidationMetrics(*_with_defects(*validation, settings), weights, settings.batch_size)
     history = loop.run_epochs(run, model, network, of_run, settings, steps, [watch, best])
     run.note(history=history, best_epoch=best.best_epoch)
-    network.load_weights(best_file)
     print(f"Best validation F1 {best.best[0]:.4f} in epoch {best.best_epoch} of {len(history)}.", flush=True)
-    return in_float32(network)
+    return network, best.file
 
 
 def compiled(network: keras.Model, settings: SupervisedSettings, labels: np.ndarray, jit: bool) -> keras.Model:
@@ -110,6 +128,8 @@ def batches(
         first_step=first_step,
         epochs=settings.epochs,
         balanced=settings.balanced_sampling,
+        replicas=replicas.count(),
+        mine=distribution.mine(),
     )
 
 
