@@ -162,7 +162,11 @@ class ExchangeModel:
                 # The first answer makes all else ready; and a card of another image size is found out now.
                 self._ask(np.zeros((1, *card["image_size"], 3), np.uint8))
         except Exception as error:  # each runtime has errors of its own
-            raise UserError(f"{file}: {form.name} cannot read it ({first_line(error)}).") from error
+            size = " x ".join(map(str, card["image_size"]))
+            raise UserError(
+                f"{file}: {form.name} cannot read it, or not with images of {size} pixels, which is what {CARD} says "
+                f"({first_line(error)}). Export it anew, or copy the whole folder of the export."
+            ) from error
 
     def __call__(self, signature: str, images: Sequence[bytes]) -> dict[str, np.ndarray]:
         """See `Model`; of the signatures `serving_default` and `explain`."""

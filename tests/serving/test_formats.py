@@ -166,7 +166,7 @@ def test_a_folder_that_was_copied_elsewhere_predicts_and_is_changed_by_nobody(on
     assert "not as it was exported (model.json beside it is of another file)" in done.stderr
     card = json.loads((onnx_alone / "model.json").read_text())
     (onnx_alone / "model.json").write_text(json.dumps(card | {"image_size": [48, 64]}))
-    with pytest.raises(UserError, match=r"model.onnx: ONNX Runtime cannot read it \(.*(48|64)"):
+    with pytest.raises(UserError, match=r"ONNX Runtime cannot read it, or not with images of 48 x 64 pixels, which"):
         ExchangeModel(onnx_alone / "model.onnx")
     (onnx_alone / "model.json").write_text(json.dumps(card))
     (changed / "model.json").unlink()
