@@ -2,8 +2,8 @@
 
 python -m tools.runtime_speed --threads=1 --images=FOLDER saved_models/NAME/VERSION FILE.tflite FILE.onnx FILE.xml
 
-Each model is measured in a process of its own that may use so many cores, one image at a time. Beside the seconds of the
-clock stand those of the processor: on a machine that does other things too, only these mean something.
+Each model is measured in a process of its own that may use so many cores, one image at a time. Beside the seconds of
+the clock stand those of the processor: on a machine that does other things too, only these mean something.
 """
 
 import argparse

@@ -104,6 +104,18 @@ class _Constants:
         # With the value itself, whose number is another's as soon as it is gone.
         self._there: dict[int, tuple[tf.Tensor, tf.Tensor]] = {}
         self._read: dict[int, tuple[tf.Tensor, tf.Tensor]] = {}
+        self._chosen: dict[int, tuple[tf.Tensor, tf.Tensor]] = {}
+
+    def only_image(self, condition: tf.Tensor) -> tf.Tensor:
+        """Which images are of a category, int64 [1, 1]: the only one; `condition_of` says whether it is."""
+        with tf.init_scope():
+            place = tf.zeros([1, 1], tf.int64)
+        self._chosen[id(place)] = place, condition
+        return place
+
+    def condition_of(self, place: _Value) -> tf.Tensor | None:
+        """Bool [1], whether the only image is at a place; None of a place that is no image's of a category."""
+        return self._chosen.get(id(place), (None, None))[1]
 
     def in_graph(self, value: _Value) -> tf.Tensor:
         """The tensor of a value; one that depends on pixels is in the graph already."""
@@ -143,8 +155,6 @@ class _Run:
         self._constants = constants
         self._outside = outside or {}
         self._called: dict[tf.Operation, tuple[_Run, list[tf.Tensor]]] = {}
-        # Where an image is among those of a category -> whether the only image is of this category.
-        self._chosen: dict[Any, tf.Tensor] = {}
 
     def of(self, tensor: tf.Tensor) -> _Value:
         """The value of a tensor. What it needs is computed first, in turn and not by recursion: networks are deep."""
@@ -185,10 +195,14 @@ class _Run:
         if operation.type in ("While", "StatelessWhile"):
             return self._unrolled(operation, inputs)
         if operation.type == "Where" and not _known(inputs[0]):
-            return self._only_image(operation, inputs[0])
-        if operation.type == "TensorScatterUpdate" and (place := operation.inputs[1].ref()) in self._chosen:
-            old, _, new = map(self._constants.in_graph, inputs)
-            return [tf.where(tf.reshape(self._chosen[place], [-1] + [1] * (len(old.shape) - 1)), new, old)]
+            if inputs[0].shape != [1]:
+                raise UserError(f"The graph looks for places in {inputs[0].shape}, which depend on the image.")
+            return [self._constants.only_image(inputs[0])]
+        if operation.type == "TensorScatterUpdate":
+            condition = self._constants.condition_of(inputs[1])
+            if condition is not None:
+                old, _, new = map(self._constants.in_graph, inputs)
+                return [tf.where(tf.reshape(condition, [-1] + [1] * (len(old.shape) - 1)), new, old)]
         if operation.type == "ReadVariableOp":
             return [self._constants.of_variable(inputs[0], operation.get_attr("dtype"))]
         if operation.type == "ResourceGather":
@@ -205,14 +219,6 @@ class _Run:
             if operation.type in _OTHERWISE:
                 return [_OTHERWISE[operation.type](*given)]
             return _compute(operation, given) if known else _add(operation, given)
-
-    def _only_image(self, operation: tf.Operation, condition: tf.Tensor) -> list[_Value]:
-        """Which images are of a category: the only one; where it is not, what follows from it is dropped later."""
-        if condition.shape != [1]:
-            raise UserError(f"The graph looks for places in {condition.shape}, which depend on the image.")
-        self._chosen[operation.outputs[0].ref()] = condition
-        with tf.init_scope():
-            return [tf.zeros([1, 1], tf.int64)]
 
     def _unrolled(self, operation: tf.Operation, values: list[_Value]) -> list[_Value]:
         """The results of a loop whose number of rounds is known."""

@@ -31,6 +31,8 @@ SCORES_AGREE = 1e-4
 # The same where a head looks at maps that are kept in float16: what lies between two of its numbers is rounded to the
 # other one there, half a step of it away.
 SCORES_AGREE_ROUNDED = 2.0**-11
+# Of files as the other road decodes them. One pair of a hundred that changes places is this.
+ROC_AUC_AGREES = 0.01
 # Of heat maps, as a share of the largest value of each.
 HEAT_MAPS_AGREE = 1e-2
 _DIGITS = 6
@@ -270,6 +272,9 @@ class _Gate:
                 f"differ by up to {found['largest_difference_from_files']:.2g} of score and spread, such as "
                 f"{self._trial.images[worst]}: {self._scores[worst]:.6g} and {scores[worst]:.6g}"
             )
+        areas = found["roc_auc"], found["roc_auc_of_saved_model"]
+        if areas[0] is not None and abs(areas[0] - areas[1]) > ROC_AUC_AGREES:
+            wrong.append(f"ROC-AUC is {areas[0]:.3f}, the SavedModel's {areas[1]:.3f}")
         if wrong:
             raise UserError(f"{runtime}: {'; '.join(wrong)}. Nothing was exported; leave this format out.")
 
