@@ -91,6 +91,8 @@ def export_again(export: files.PathLike, thresholds: Thresholds) -> pathlib.Path
     export = pathlib.Path(export)
     folder = export.absolute().parent
     card = saved_model.read_card(export)
+    # Files for other runtimes have the threshold in them: the new version has none.
+    card.pop("formats", None)
     before = card.get("thresholds")
     if not before or thresholds.categories or bool(thresholds.unsure) != bool(before["unsure"]):
         raise UserError(f"{export}: expected an export with thresholds, and a zone only where it has one.")
@@ -111,6 +113,7 @@ def export_again(export: files.PathLike, thresholds: Thresholds) -> pathlib.Path
         about = files.read_json(export / saved_model.EXTRA / "model_card.json")
         own = _thresholded(card | {"name": folder.name, "version": version}, thresholds)
         about |= {"model": about["model"] | {"name": folder.name, "version": version}, "threshold": own["thresholds"]}
+        about["formats"] = {}
         _write_extra(directory, export / saved_model.EXTRA, own, lambda _: about)
 
     return _next_version(folder.parent, folder.name, ExportOptions(), fill)

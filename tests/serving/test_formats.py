@@ -16,10 +16,12 @@ from PIL import Image
 from mvtec_tf.data.decoding import pixels
 from mvtec_tf.errors import UsageError, UserError
 from mvtec_tf.graphs import plain, saved_model
+from mvtec_tf.graphs.thresholded import Thresholds
 from mvtec_tf.jobs.export import export_run
 from mvtec_tf.serving import exchange, formats
 from mvtec_tf.serving.client import BadImageError, LocalModel
 from mvtec_tf.serving.exchange import FORMS, ExchangeModel
+from mvtec_tf.serving.export import export_again
 from mvtec_tf.serving.preprocess import preprocess
 from mvtec_tf.serving.settings import OTHER_FORMATS, ExportSettings
 from tests.conftest import run_binary
@@ -81,6 +83,15 @@ def test_the_cards_name_every_form_and_what_its_trial_found(everywhere):
         assert found["largest_difference"] <= found["allowed"] == formats.SCORES_AGREE
         assert found["roc_auc"] == pytest.approx(found["roc_auc_of_saved_model"])
         assert f"- {form}: images: {found['images']}; largest difference: " in text.replace("_", " ")
+
+
+@pytest.mark.slow
+def test_another_threshold_is_another_version_without_the_files_that_have_the_old_one(everywhere, tmp_path):
+    version = pathlib.Path(shutil.copytree(everywhere, tmp_path / "small" / "1"))
+    other = export_again(version, Thresholds(0.5, "moved by hand"))
+    assert "formats" not in saved_model.read_card(other)
+    assert "litert" not in (other / "assets.extra" / "model_card.md").read_text()
+    assert not (other / "assets.extra" / "litert").exists()
 
 
 @pytest.mark.slow
