@@ -9,9 +9,9 @@ import io
 import os
 import pathlib
 import re
-import unicodedata
 from collections.abc import Callable, Collection, Iterator
 
+from mvtec_tf.data.words import composed
 from mvtec_tf.errors import UserError
 from mvtec_tf.files import PathLike
 
@@ -64,7 +64,7 @@ class CsvTable:
         self._path = path
         self._strip = strip
         # One name in one form, whatever system wrote it; `Places` finds the file under either.
-        text = _composed(decode(_content(path) if content is None else content, path))
+        text = composed(decode(_content(path) if content is None else content, path))
         separator, text = split_separator(text)
         self._lines_before = int(bool(separator))
         header = next(iter(text.splitlines()), "")
@@ -140,12 +140,12 @@ class Places:
             file = os.path.normpath(os.path.join(self._folder, spelling))
             if os.path.isfile(file):
                 return file
-        return self._alike(file, _composed)
+        return self._alike(file, composed)
 
     def missing(self, written: str) -> str:
         """Why there is no such file, in words."""
         file = os.path.normpath(os.path.join(self._folder, written.replace("\\", "/")))
-        if near := self._alike(file, lambda name: _composed(name).casefold()):
+        if near := self._alike(file, lambda name: composed(name).casefold()):
             return f"no such file, but there is {os.path.relpath(near, self._folder)}"
         if re.match(r"[A-Za-z]:[\\/]", written):
             return f"no such file: this is a path of Windows. Paths are relative to {self._folder}"
@@ -194,7 +194,7 @@ def header_names(line: str, separator: str = "") -> set[str]:
 def plain_path(written: str) -> str:
     """A relative path as it is written in a list, in the form of names in tables: `./a\\b.png` is `a/b.png`."""
     path = pathlib.PurePosixPath(written.replace("\\", "/"))
-    return _composed(path.as_posix())
+    return composed(path.as_posix())
 
 
 def decode(content: bytes, source: PathLike, lines_of_bytes: bool = False) -> str:
@@ -245,7 +245,3 @@ def _content(path: pathlib.Path) -> bytes:
         such = f" CSV files in it: {', '.join(file.name for file in inside)}." if inside else ""
         raise UserError(f"{path}: expected a CSV file, found {found}.{such}")
     return path.read_bytes()
-
-
-def _composed(name: str) -> str:
-    return unicodedata.normalize("NFC", name)

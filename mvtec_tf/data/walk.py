@@ -16,8 +16,8 @@ from mvtec_tf.files import PathLike
 # Folders and files of network drives, archives, recycle bins, notebooks and file managers; in lower case.
 _CLUTTER_FOLDERS = frozenset(
     (
-        *("@eadir", "@recycle", "#recycle", "#snapshot", "$recycle.bin", "__macosx", "__pycache__", "lost+found"),
-        "system volume information",
+        *("@eadir", "@recycle", "#recycle", "#snapshot", "~snapshot", "$recycle.bin", "recycler", "__macosx"),
+        *("@recently-snapshot", "__pycache__", "lost+found", "found.000", "system volume information"),
     )
 )
 _CLUTTER_FILES = frozenset(("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"))

@@ -22,17 +22,32 @@ _HALVES = {
 _VALIDATION = frozenset(("val", "validation", "validationset", "valset", "validationdata"))
 # "Mask" alone may be a kind of defect, as on a circuit board.
 _MASKS = frozenset(("groundtruth", "groundtruths"))
-# These say "good" in other words and languages, or nearly. They are refused as a type of defect, and as good ones too:
-# somebody has to say which.
+# These say "good" in other words and languages, or nearly, written as by `bare`. They are refused as a type of defect,
+# and as good ones too: somebody has to say which.
 _SOUND_GOOD = frozenset(
     (
-        *("0", "nodefect", "nodefects", "nondefect", "nondefective", "notdefective", "undefective", "defectfree"),
-        *("withoutdefect", "withoutdefects", "nofault", "nofaults", "faultfree", "noanomaly", "nonanomalous"),
-        *("undamaged", "intact", "flawless", "faultless", "perfect", "healthy", "clean", "correct", "negative", "neg"),
-        *("accept", "accepted", "acceptable", "passing", "none", "nothing", "gut", "gutteil", "gutteile", "fehlerfrei"),
-        *("einwandfrei", "inordnung", "bon", "bonne", "bons", "conforme", "bueno", "buena", "buono", "buoni", "goed"),
+        *("0", "intact", "perfect", "healthy", "clean", "correct", "negative", "neg", "approved", "none", "nothing"),
+        *("accept", "accepted", "acceptable", "passing", "golden", "goldensample", "goldensamples", "reference"),
+        *("references", "referenz", "falsealarm", "falsealarms", "falsepositive", "falsepositives", "fehlalarm"),
+        *("fehlalarme", "gut", "gutteil", "gutteile", "einwandfrei", "inordnung", "bon", "bonne", "bons", "conforme"),
+        *("bueno", "buena", "buenos", "buono", "buoni", "bom", "boa", "goed", "godkand", "godkendt", "godkjent"),
+        *("dobry", "dobra", "dobre", "\u0433\u043e\u0434\u0435\u043d", "\u0433\u043e\u0434\u043d\u044b\u0435"),
         *("\u826f\u54c1", "\u6b63\u5e38", "\u5408\u683c"),
     )
+)
+# A negation before a word for defect, or a word for "free" behind it, in the larger languages of Europe; of words
+# without accents, with a space for all that is no letter and no digit. "un" is German, or the article of others.
+_FAULT = (
+    "(?:defe[ck]t|defaut|difett|defeit|fehler|befund|fault|fail|flaw|damag|schade|schadig|beschadig|mangel|anomal"
+    "|error|erreur|gebrek|fout|fejl|feil|fel|skad|wad|vad|zavad|\u0434\u0435\u0444\u0435\u043a\u0442|\u0431\u0440\u0430\u043a)"
+)
+_NEGATION = (
+    "(?:no|non|not|without|zero|kein|keine|keinen|nicht|ohne|sans|pas|aucun|aucune|sin|ningun|senza|nessun|sem|nenhum|geen"
+    "|zonder|utan|inga|ingen|uden|uten|bez|brak|\u0431\u0435\u0437|\u043d\u0435\u0442)"
+)
+_FAULTLESS = re.compile(
+    rf"(?:\b{_NEGATION} ?(?:(?:de|d|any) )?|\bun|\A0+ ){_FAULT}"
+    rf"|\b{_FAULT}\w*?(?: ?(?:free|frei|fri|vrij)|less|los|loos)\b"
 )
 _GOOD_IN_A_NAME = frozenset((GOOD, "goods", "ok", "okay", "gut", "gute"))
 _TURNED_ROUND = frozenset(("no", "not", "non", "nicht", "in", "un"))
@@ -61,8 +76,9 @@ def sounds_good(word: str) -> bool:
     """Whether a name, though no common word for good, says so nearly enough (`good_images`) to be no type of defect."""
     if is_good(word) or is_defective(word):
         return False
-    letters = re.findall(r"[^\W\d_]+", word.casefold())
-    if {"".join(letters), bare(word)} & _SOUND_GOOD:
+    plain = _unaccented(word)
+    letters = re.findall(r"[^\W\d_]+", plain)
+    if {"".join(letters), bare(plain)} & _SOUND_GOOD or _FAULTLESS.search(re.sub(r"[\W_]+", " ", plain)):
         return True
     return bool(_GOOD_IN_A_NAME & set(letters)) and not _TURNED_ROUND & set(letters)
 
@@ -105,6 +121,16 @@ def part_of(name: str) -> str:
 def bare(word: str) -> str:
     """A word without what people write differently: case, spaces, dots, hyphens, underscores."""
     return re.sub(r"[\s._-]", "", word.casefold())
+
+
+def composed(name: str) -> str:
+    """A name in the one form in which names are compared: macOS's two code points of an umlaut become one."""
+    return unicodedata.normalize("NFC", name)
+
+
+def _unaccented(word: str) -> str:
+    apart = unicodedata.normalize("NFKD", word.casefold())
+    return "".join(letter for letter in apart if not unicodedata.combining(letter))
 
 
 def _spelling(name: str) -> str:

@@ -197,7 +197,7 @@ def test_a_label_that_contradicts_its_defect_type_is_refused(tmp_path, row):
 def test_names_that_differ_in_case_only_are_refused(tmp_path, rows, what):
     label = int("bent" in rows[0])
     lines = [f"{_image(tmp_path / f'{number}.png').name},{label},{row}" for number, row in enumerate(rows)]
-    good = [f"{_image(tmp_path / f'good{number}.png').name},0,cap,,"  for number in range(9)]
+    good = [f"{_image(tmp_path / f'good{number}.png').name},0,cap,," for number in range(9)]
     (tmp_path / "list.csv").write_text("\n".join(["path,label,category,defect,group", *lines, *good]))
     with pytest.raises(UserError, match=what):
         records.scan([tmp_path / "list.csv"])
@@ -241,7 +241,11 @@ def test_a_part_of_an_mvtec_category_says_which_folder_to_name(tmp_path, part):
         records.scan([folder / part])
 
 
-_SOUND_GOOD = ("gut", "Fehlerfrei", "no_defect", "non-defective", "good_images", "good1", "00_good", "良品", "0")
+_SOUND_GOOD = (
+    *("gut", "Fehlerfrei", "no_defect", "non-defective", "good_images", "good1", "00_good", "良品", "0"),
+    *("unbeschädigt", "sans défaut", "sin defectos", "senza difetti", "keine Fehler", "ohne Befund", "0 defects"),
+    *("felfri", "годен", "dobrý", "golden_sample", "reference", "false alarms", "без дефектов", "bez_wad"),
+)
 
 
 @pytest.mark.parametrize("word", _SOUND_GOOD)
@@ -257,7 +261,13 @@ def test_a_name_that_sounds_good_is_no_type_of_defect_of_any_layout(tmp_path, wo
         records.scan([tmp_path / "list.csv"])
 
 
-@pytest.mark.parametrize("word", ["no_good", "not ok", "chip", "passivation", "ionised", "fine_scratch"])
+@pytest.mark.parametrize(
+    "word",
+    [
+        *("no_good", "not ok", "chip", "passivation", "ionised", "fine_scratch", "no_label", "ohne Schraube"),
+        *("un_defaut", "defect_no_3", "10 defects", "Fehler_Los_7", "brak_sruby", "fault"),
+    ],
+)
 def test_a_type_of_defect_may_hold_a_part_of_a_word_for_good(tmp_path, word):
     found, _ = _scan(_fill(tmp_path / "cap", "train/good", f"test/{word}"))
     assert {record.defect for record in found if record.label} == {word}

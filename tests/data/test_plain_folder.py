@@ -42,6 +42,29 @@ def test_a_list_that_keeps_every_good_image_for_training_is_told_that_some_are_t
     assert f"Against what their source says, {tests} of the 30 are kept for testing" in "\n".join(said)
 
 
+def test_test_folders_without_a_good_one_are_named_as_what_they_were_taken_for(tmp_path):
+    for place in ("train/good", "test/chip", "test/tadellos"):
+        for number in range(9):
+            _image(tmp_path / "cap" / place / f"{number}.png")
+    said = []
+    records.scan([tmp_path], say=said.append)
+    assert "no good test images were found. All test images were taken for defects, of the types chip, tad" in said[-1]
+
+
+@pytest.mark.parametrize("names", [("GOOD", "DEFECTIVE"), ("good", "defective")])
+def test_a_plain_folder_of_few_good_images_says_nothing_that_they_are_kept_against(tmp_path, names):
+    good, defective = names
+    for number in range(8):
+        _image(tmp_path / "cap" / good / f"b{number}.png")
+    _image(tmp_path / "cap" / defective / "0.png")
+    said = []
+    found = records.scan([tmp_path], say=said.append)
+    tests = sum(record.split == "test" and not record.label for record in found)
+    assert tests > 0
+    assert f"so {tests} of 8 are, chosen by their names" in "".join(said)
+    assert "Against" not in "".join(said)
+
+
 def _splits(found):
     return {record.path: record.split for record in found}
 

@@ -78,6 +78,7 @@ def test_a_link_that_leads_nowhere_is_named(folder, link):
         ("__MACOSX/._a.png", "__MACOSX/ (1)"),
         ("#recycle/a.png", "#recycle/ (1)"),
         ("$RECYCLE.BIN/a.png", "$RECYCLE.BIN/ (1)"),
+        ("~snapshot/hourly.0/a.png", "~snapshot/ (1)"),
         ("Thumbs.db", "Thumbs.db (1)"),
         ("desktop.ini", "desktop.ini (1)"),
         ("._a.png", "._* (1)"),

@@ -6,10 +6,10 @@ any seed, so that every method and every day has the same test images.
 
 import dataclasses
 import hashlib
-import unicodedata
 from collections.abc import Sequence
 
 from mvtec_tf.data.record import TEST, TRAIN, Record
+from mvtec_tf.data.words import composed
 
 # MVTec AD keeps 11 % of its good images for testing, too few to tell a false alarm rate of 1 % from one of 5 %; a
 # share of 30 % leaves enough for training and, halved by the protocol, 15 % for judging.
@@ -34,14 +34,15 @@ def divide(records: Sequence[Record]) -> list[Record]:
     ]
 
 
-def describe(name: str, records: Sequence[Record]) -> str:
-    """One sentence on what `divide` did to the category `name`."""
+def described(name: str, records: Sequence[Record]) -> tuple[list[Record], list[str]]:
+    """The records of the category `name` with splits by `divide` and `with_good_tests`, and a sentence on that."""
+    records = with_good_tests(name, divide(records))[0]
     good = [record for record in records if not record.label]
     tests = sum(record.split == TEST for record in good)
-    return (
+    return records, [
         f"{name}: nothing says which good images are for testing, so {tests} of {len(good)} are, chosen by their names "
         f"(about {100 * TEST_SHARE:.0f} %, the same in every run), and all {len(records) - len(good)} defective ones."
-    )
+    ]
 
 
 def with_good_tests(name: str, records: Sequence[Record]) -> tuple[list[Record], list[str]]:
@@ -65,10 +66,13 @@ def with_good_tests(name: str, records: Sequence[Record]) -> tuple[list[Record],
     kept = set(drawn[: len(order) - 1])
     moved = [dataclasses.replace(one, split=TEST) if one.group in kept else one for one in records]
     tests, good = (sum(not one.label and one.split in splits for one in moved) for splits in ((TEST,), (TEST, TRAIN)))
+    types = ", ".join(sorted({record.defect for record in records if record.label}))
+    taken = f"All test images were taken for defects, of the types {types}: is one of these a word for good? "
     sentence = (
-        f"{name}: all good images are for training, and none to test with. Against what their source says, {tests} of "
-        f"the {good} are kept for testing, chosen by their names (about {100 * TEST_SHARE:.0f} %, the same in every "
-        "run): without any, nobody could say how many good parts are falsely stopped."
+        f"{name}: all good images are for training, and no good test images were found. {taken if types else ''}"
+        f"Against what their source says, {tests} of the {good} are kept for testing, chosen by their names (about "
+        f"{100 * TEST_SHARE:.0f} %, the same in every run): without any, nobody could say how many good parts are "
+        "falsely stopped."
     )
     return moved, [sentence]
 
@@ -77,6 +81,5 @@ def _hash(record: Record) -> float:
     """The name of the record's object, hashed into 0 to 1."""
     name = record.group.removeprefix(f"{record.category}/")
     # macOS writes an umlaut as two code points, other systems as one: the same name must fall on the same side.
-    text = unicodedata.normalize("NFC", name)
-    digest = hashlib.sha256(text.encode()).digest()
+    digest = hashlib.sha256(composed(name).encode()).digest()
     return int.from_bytes(digest[:_HASHED], "big") / 256**_HASHED

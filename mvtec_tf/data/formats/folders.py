@@ -160,7 +160,7 @@ class _Folder:
         for image in self._below(defective):
             records.append(self._record(image, self._plain_defect(image, good, defective), ""))
         self._groups.check_all_used()
-        records = sorted(division.divide(records), key=lambda record: record.path)
+        records, said = division.described(self._name, sorted(records, key=lambda record: record.path))
         place = self._folder / good
         if not any(not record.label for record in records):
             raise UserError(f"{self._folder}: no good images in {place}; {_contents(place)}. {_HINT}")
@@ -170,7 +170,7 @@ class _Folder:
                 f"because of their names or because {groups_file.FILE} joins them with a defective one. Add good "
                 "images."
             )
-        return records, [division.describe(self._name, records)]
+        return records, said
 
     def sentences(self) -> list[str]:
         """What was taken otherwise than docs/your-data.md names it, and which photographs nothing here reads."""

@@ -70,8 +70,7 @@ def _read_category(
             "Give it for all of them or for none."
         )
     if undivided:
-        records = division.divide(records)
-        sentences = [division.describe(name, records)]
+        records, sentences = division.described(name, records)
     if not any(record.split == TRAIN for record in records):
         advice = f"Write {TRAIN} into the column split of some good ones."
         if undivided:

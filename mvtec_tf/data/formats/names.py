@@ -3,10 +3,10 @@
 import collections
 import functools
 import os
-import unicodedata
 from collections.abc import Sequence
 
 from mvtec_tf.data.formats import layout
+from mvtec_tf.data.words import composed
 from mvtec_tf.errors import UserError
 
 # Outside of a category's folder, an image's own folder and its file name.
@@ -26,7 +26,7 @@ def text(path: str) -> str:
             f"{printable(path)}: this name is not UTF-8, so no table can hold it. Rename it; of a whole folder, "
             "`convmv -f latin1 -t utf8 -r --notest FOLDER` renames all that are Latin-1."
         ) from error
-    return unicodedata.normalize("NFC", path)
+    return composed(path)
 
 
 def printable(path: str) -> str:
