@@ -164,6 +164,11 @@ class Stream:
                 self._come.notify()
         self._capture.release()
 
+    @property
+    def waiting(self) -> int:
+        """How many parts wait to be judged."""
+        return len(self._waiting)
+
     def next(self, seconds: float) -> tuple[str, bytes] | None:
         """The oldest part that waits, (moment and number of its picture, PNG); None: none came within so many seconds.
 

@@ -23,6 +23,12 @@ def shown(address: str) -> str:
     return urllib.parse.urlunsplit((split.scheme, host, split.path, "", "")) if split.scheme else address
 
 
+def pause(first: float, failures: int, longest: float) -> float:
+    """Seconds until the next try: twice as many after each failure."""
+    # A power of all the failures of a weekend is no float any more.
+    return min(first * 2 ** min(failures - 1, 30), longest)
+
+
 def is_address(text: str, schemes: Sequence[str]) -> bool:
     """Whether a text is an address of another host, or another port, and no path."""
     try:

@@ -39,12 +39,14 @@ _NEXT = {
     ),
 }
 _PAUSE, _LONGEST_PAUSE, _PATIENCE = 0.5, 300.0, 10.0
+# So often a message is refused before the next one is tried: a receiver that is set up wrongly is mended meanwhile.
+_TRIES = 5
 # What a receiver answers that may take the same message later.
 _LATER = (408, 425, 429)
 
 
 class RefusedError(Exception):
-    """A message that a receiver will not take, however often it is sent."""
+    """A message that a receiver has understood and does not take."""
 
 
 def checked(kind: str, place: str, which: str, per_minute: int, folders: Sequence[str]) -> str:
@@ -84,7 +86,7 @@ def send(kind: str, place: str, message: Mapping[str, Any]) -> None:
     """Sends a message, and waits until it was taken.
 
     Raises:
-      RefusedError: it is not, and will not be.
+      RefusedError: it is not, and hardly will be.
       OSError: it is not now.
     """
     {WEBHOOK: _to_webhook, MQTT: _to_broker, FOLDER: _to_folder}[kind](place, message)
@@ -173,10 +175,17 @@ class Sinks:
         self._end = threading.Event()
         self._threads: dict[int, threading.Thread] = {}
 
-    def go_on(self) -> None:
-        """Sends what was not sent when the page ended."""
-        for sink in self._kept.ask("SELECT id FROM sinks"):
-            self._start(sink["id"])
+    def go_on(self, folders: Sequence[str] = ()) -> None:
+        """Sends what was not sent when the page ended; into a folder only if it is still below one of the folders."""
+        for sink in self._kept.ask("SELECT * FROM sinks"):
+            try:
+                if sink["kind"] == FOLDER:
+                    places.allowed(sink["place"], folders)
+            except NoPlaceError:
+                query = "UPDATE sinks SET reason = ? WHERE id = ?"
+                self._kept.change(query, ("the page was started without this folder", sink["id"]))
+            else:
+                self._start(sink["id"])
 
     def add(self, kind: str, place: str, which: str, per_minute: int, who: str) -> int:
         """Sends what is judged from now on to a place, see `checked`; returns the number of the sink."""
@@ -240,7 +249,7 @@ class Sinks:
                 pause = 60 / sink["per_minute"] if rows else _PAUSE
                 if rows and not self._sent(sink, rows[0], failures):
                     failures += 1
-                    pause = max(pause, min(_PAUSE * 2**failures, _LONGEST_PAUSE))
+                    pause = max(pause, places.pause(_PAUSE, failures, _LONGEST_PAUSE))
                 elif rows:
                     failures = 0
             except sqlite3.OperationalError as error:
@@ -254,7 +263,7 @@ class Sinks:
         try:
             send(sink["kind"], sink["place"], judging.told(row))
         except RefusedError as error:
-            column, reason = "refused", str(error)
+            column, reason = "refused" if failures + 1 >= _TRIES else "failed", str(error)
         # Libraries raise what they like, and their texts may hold the address.
         except Exception as error:
             column, reason = "failed", _short(error)
@@ -262,9 +271,8 @@ class Sinks:
         query = f"UPDATE sinks SET {column} = {column} + 1, reason = ?, after = ? WHERE id = ?"
         with self._kept.all_or_nothing():
             self._kept.change(query, (reason, after, sink["id"]))
-            if bool(failures) != (column == "failed"):
-                what = "event_sink_lost" if column == "failed" else "event_sink_back"
-                self._kept.add_event(what, place=place, reason=reason)
+            if bool(reason) != bool(sink["reason"]):
+                self._kept.add_event("event_sink_lost" if reason else "event_sink_back", place=place, reason=reason)
         return column != "failed"
 
 

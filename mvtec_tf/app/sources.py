@@ -117,11 +117,20 @@ class Watching:
         self._thread: threading.Thread | None = None
         self._change = threading.Lock()
 
-    def go_on(self) -> None:
-        """Watches what was watched when the page ended."""
+    def go_on(self, folders: Sequence[str]) -> None:
+        """Watches what was watched when the page ended, if it still may: see `checked`."""
         before = self._kept.setting(_SETTING)
-        if before:
-            self._start(Asked(**before))
+        if not before:
+            return
+        asked = Asked(**before)
+        try:
+            if asked.kind != CAMERA:
+                places.allowed(asked.place, folders)
+        except NoPlaceError as error:
+            self.asked = asked
+            self._say(FAILED, "event_lost", error)
+        else:
+            self._start(asked)
 
     def begin(self, asked: Asked) -> None:
         """Watches this instead of what was watched; see `checked`."""
@@ -176,7 +185,7 @@ class Watching:
                     failures += 1
                     if failures == 1:
                         self._say(LOST, "event_lost", error)
-                    self._end.wait(min(_PAUSE * 2 ** (failures - 1), _LONGEST_PAUSE))
+                    self._end.wait(places.pause(_PAUSE, failures, _LONGEST_PAUSE))
         except Exception as error:
             traceback.print_exc()
             self.state, self.reason = FAILED, f"{type(error).__name__}: {error}"
@@ -185,7 +194,7 @@ class Watching:
         reason = self._told(error) if error else ""
         self.state, self.reason = state, reason
         place = self.asked.shown if self.asked else ""
-        print(f"{place}: {what.removeprefix('source_')} {reason}".rstrip(), flush=True)
+        print(f"{place}: {what.removeprefix('event_')} {reason}".rstrip(), flush=True)
         # What cannot be written down now was printed.
         try:
             self._kept.add_event(what, place=place, reason=reason)
@@ -213,8 +222,8 @@ class Watching:
                     box.again([file])
                     raise
                 yield True
-            # Without anything new the folder is there all the same.
-            yield True if self.state == LOST else None
+            # Without anything that waits the folder is there all the same.
+            yield True if self.state == LOST and not box.waits else None
             if self._end.wait(_PAUSE):
                 return
 
@@ -233,8 +242,14 @@ class Watching:
             while True:
                 found = stream.next(_PAUSE)
                 self.missed = before + stream.missed
-                if found is not None:
-                    self._judge(asked, asked.name, *found)
+                try:
+                    if found is not None:
+                        self._judge(asked, asked.name, *found)
+                except BaseException:
+                    # They were in view while a disk was full, or a model was away.
+                    before += 1 + stream.waiting
+                    self.missed = before + stream.missed
+                    raise
                 # That it is there again is known before a part comes.
                 yield True if stream.seen else None
         finally:

@@ -52,6 +52,11 @@ class DropBox:
         self._candidates: dict[str, _Candidate] = {}
         self._said: set[str] = set()
 
+    @property
+    def waits(self) -> bool:
+        """Whether a file was there at the last look that is not judged."""
+        return bool(self._candidates)
+
     def look(self, judged: Container[str]) -> list[str]:
         """Looks once; returns the files that have not changed since the look before, by name.
 

@@ -1,5 +1,6 @@
 """The page as a person uses it, in a real browser without a window."""
 
+import dataclasses
 import shutil
 import socket
 import threading
@@ -7,9 +8,10 @@ import threading
 import pytest
 import uvicorn
 from selenium import webdriver
+from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
-from selenium.webdriver.support.ui import WebDriverWait
+from selenium.webdriver.support.ui import Select, WebDriverWait
 
 from mvtec_tf.app import labels
 from mvtec_tf.app.application import create
@@ -29,8 +31,9 @@ class Address(str):
 
 
 @pytest.fixture
-def address(settings):
-    app = create(settings)
+def address(settings, tmp_path):
+    (tmp_path / "line").mkdir()
+    app = create(dataclasses.replace(settings, folders=(str(tmp_path / "line"),)))
     server = uvicorn.Server(uvicorn.Config(app, log_level="error", ws="none"))
     listening = socket.create_server(("127.0.0.1", 0))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
@@ -40,7 +43,7 @@ def address(settings):
     yield address
     server.should_exit = True
     thread.join()
-    app.state.site.kept.close()
+    app.state.site.close()
 
 
 @pytest.fixture
@@ -56,7 +59,8 @@ def browser():
 
 
 def _wait(browser, there):
-    return WebDriverWait(browser, 120).until(there)
+    # What was found on a page that is being replaced is asked anew.
+    return WebDriverWait(browser, 120, ignored_exceptions=[StaleElementReferenceException]).until(there)
 
 
 def _all(browser, selector):
@@ -108,6 +112,24 @@ def test_an_operator_shows_parts_and_sees_why(browser, address, photographs, tmp
     assert browser.find_element(By.NAME, "with_labels").is_selected()
     browser.get(f"{address}/watch")
     assert len(_all(browser, ".hours rect")) > 0
+    browser.find_element(By.CSS_SELECTOR, "#sinks summary").click()
+    form = browser.find_element(By.CSS_SELECTOR, "#sinks form.narrow")
+    Select(form.find_element(By.NAME, "kind")).select_by_value("folder")
+    form.find_element(By.NAME, "place").send_keys(str(tmp_path / "line"))
+    form.find_element(By.TAG_NAME, "button").click()
+    _wait(browser, lambda _: _all(browser, ".sink"))
+    _all(browser, ".sink button")[0].click()
+    _wait(browser, lambda _: "The test was taken" in browser.find_element(By.ID, "sinks").text)
+    # Parts come by themselves and are shown without anybody's doing.
+    browser.get(address)
+    browser.find_element(By.CSS_SELECTOR, ".watching > details > summary").click()
+    browser.find_element(By.NAME, "place").send_keys(str(tmp_path / "line"))
+    browser.find_element(By.CSS_SELECTOR, ".watching form button").click()
+    _wait(browser, lambda _: "is watched" in browser.find_element(By.ID, "source").text)
+    shutil.copy(photographs[1].with_name("003.png"), tmp_path / "line" / "newest.png")
+    _wait(browser, lambda _: "newest.png" in browser.find_element(By.ID, "parts").text)
+    assert "1 parts came" in browser.find_element(By.ID, "source").text
+    _wait(browser, lambda _: (tmp_path / "line" / "3.json").is_file())
     assert [line for line in browser.get_log("browser") if line["level"] == "SEVERE"] == []
     messages = [line["message"] for line in browser.get_log("performance")]
     asked = [line for line in messages if 'Network.requestWillBeSent"' in line]

@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -211,6 +212,9 @@ def test_what_is_watched_is_judged_from_the_first_model_on(settings, photographs
         models.rename(tmp_path / "away")
         shutil.copy(photographs[0].with_name("001.png"), line / "third.png")
         until(lambda: browser.site.watching.state == sources.LOST)
+        # What waits is in the folder: that it is lost is said once.
+        time.sleep(0.3)
+        assert sum(event["what"] == "event_lost" for event in browser.site.kept.events(99)) == 1
         assert "There is no model" in browser.site.watching.reason
         assert [row["name"] for row in browser.site.kept.latest(9)] == ["second.png"]
         assert len(browser.get("/api/labels").json()) == 1

@@ -89,11 +89,12 @@ class Receiver:
 
 def test_verdicts_are_posted_in_order_and_what_fails_is_tried_again_counted_and_said(kept, capfd):
     judge(kept)
-    with Receiver(503, 429, 200, 302, 404) as receiver, sending(kept) as found:
+    with Receiver(503, 429, 200, *[302] * 5, *[404] * 5) as receiver, sending(kept) as found:
         number = found.add("webhook", receiver.address, "all", 6000, "Eva")
         judge(kept, ["defective"] * 4)
         until(lambda: found.told()[0]["waiting"] == 0)
-        # What was judged before belongs to nobody; of the others, the first was tried three times, two were refused.
+        # What was judged before belongs to nobody; the first of the others was tried three times, two were refused five
+        # times each.
         assert [body["id"] for body in receiver.taken] == [5, 8]
         assert receiver.taken[0] == kept.latest(9)[3]["row"] | {
             "id": 5,
@@ -102,9 +103,10 @@ def test_verdicts_are_posted_in_order_and_what_fails_is_tried_again_counted_and_
         }
         assert receiver.asked[0] == ("/hook?key=secret", "Basic ZXZhOnBhIHNz")
         (told,) = found.told()
-        assert (told["sent"], told["failed"], told["refused"], told["reason"]) == (2, 2, 2, "")
+        assert (told["sent"], told["failed"], told["refused"], told["reason"]) == (2, 10, 2, "")
         assert re.fullmatch(r"http://127.0.0.1:\d+/\.\.\.", told["place"])
-        assert [event["what"] for event in kept.events(9)] == ["event_sink_back", "event_sink_lost", "event_sink_added"]
+        whats = [event["what"] for event in kept.events(9)]
+        assert whats == ["event_sink_back", "event_sink_lost"] * 2 + ["event_sink_added"]
         assert found.test(number) == ""
         assert receiver.taken[-1]["test"] is True
         found.remove(number, "Eva")

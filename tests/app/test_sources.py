@@ -85,6 +85,11 @@ def test_each_file_of_a_folder_is_judged_and_logged_once_also_by_the_next_page(w
         assert browser.form("/source/stop", {"who": "Udo"}).status_code == 303
         whats = [event["what"] for event in browser.site.kept.events(9)]
         assert whats == ["event_stopped", "event_back", "event_lost", "event_begun"]
+        begin(browser, "folder", folder)
+    with opened(dataclasses.replace(settings, folders=())) as browser:
+        told = browser.get("/api/source").json()
+        assert (told["state"], "--folders" in told["reason"]) == ("failed", True)
+        browser.form("/source/stop")
     with opened(settings) as browser:
         assert browser.get("/api/source").json()["state"] == "stopped"
 
@@ -112,6 +117,7 @@ def test_what_a_person_may_not_have_watched_is_refused(watched, tmp_path):
     for wrong in [*paths, "http://", "http://a b/", "http://h:x/", "ftp://h/x", "h:1"]:
         assert not places.is_address(wrong, camera.SCHEMES), wrong
     assert places.is_address("rtsp://eva:word@camera:554/line?key=1", camera.SCHEMES)
+    assert places.pause(0.5, 9000, 30.0) == 30.0
     assert places.shown("rtsp://eva:word@camera:554/line?key=1") == "rtsp://camera:554/line"
     with opened(settings) as browser:
         told = {"kind": "folder", "place": str(folder), "take": "each", "who": "Eva"}

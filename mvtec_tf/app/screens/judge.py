@@ -23,7 +23,7 @@ _FOR_EVER = {"Cache-Control": "private, max-age=31536000, immutable"}
 def add(app: FastAPI, site: Site) -> None:
     """The screen Judge."""
     kept, watching = site.kept, site.watching
-    watching.go_on()
+    watching.go_on(site.settings.folders)
 
     def of_source() -> dict[str, Any]:
         takes = (camera.EACH, camera.STILL)

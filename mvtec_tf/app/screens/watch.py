@@ -16,7 +16,7 @@ _EVENTS = 20
 def add(app: FastAPI, site: Site) -> None:
     """Adds the screen Watch over, and the addresses that a monitoring program asks."""
     of_models = Lines(site.kept)
-    site.sinks.go_on()
+    site.sinks.go_on(site.settings.folders)
 
     def shown(request: Request, said: str = "", failed: bool = False) -> Response:
         exports = site.models.there()
