@@ -128,7 +128,7 @@ def test_an_operator_shows_parts_and_sees_why(browser, address, photographs, tmp
     _wait(browser, lambda _: "is watched" in browser.find_element(By.ID, "source").text)
     shutil.copy(photographs[1].with_name("003.png"), tmp_path / "line" / "newest.png")
     _wait(browser, lambda _: "newest.png" in browser.find_element(By.ID, "parts").text)
-    assert "1 parts came" in browser.find_element(By.ID, "source").text
+    assert "the page was started: 1;" in browser.find_element(By.ID, "source").text
     _wait(browser, lambda _: (tmp_path / "line" / "3.json").is_file())
     assert [line for line in browser.get_log("browser") if line["level"] == "SEVERE"] == []
     messages = [line["message"] for line in browser.get_log("performance")]

@@ -71,7 +71,7 @@ def test_each_file_of_a_folder_is_judged_and_logged_once_also_by_the_next_page(w
         assert (told["state"], told["judged"], told["refused"]) == ("runs", 3, 1)
         newest = browser.get("/source").text
         assert f'data-sha256="{told["newest"]}"' in newest
-        assert "3 parts came of it" in newest
+        assert "the page was started: 3; not judged: 1." in newest
         shutil.move(folder, folder.with_name("away"))
         until(lambda: browser.site.watching.state == "lost")
         assert "the folder is not there" in browser.get("/").text
