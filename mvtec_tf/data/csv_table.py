@@ -140,7 +140,8 @@ class Places:
             file = os.path.normpath(os.path.join(self._folder, spelling))
             if os.path.isfile(file):
                 return file
-        return self._alike(file, composed)
+        # ASCII has one form only.
+        return "" if written.isascii() else self._alike(file, composed)
 
     def missing(self, written: str) -> str:
         """Why there is no such file, in words."""

@@ -52,7 +52,8 @@ def of_place(file: files.PathLike) -> Record | None:
     folder = layout.category_of(os.path.dirname(path))
     if not folder:
         return None
-    category, steps = os.path.basename(folder), os.path.relpath(path, folder).split(os.sep)
+    category = words.composed(os.path.basename(folder))
+    steps = words.composed(os.path.relpath(path, folder)).split(os.sep)
     part = words.part_of(steps[0])
     split, defect = part, ""
     if part in (TRAIN, TEST) and len(steps) == _STEPS_OF_MVTEC:

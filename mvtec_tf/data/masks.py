@@ -6,6 +6,7 @@ mask, because every way to read it is a guess that moves the figures.
 """
 
 import collections
+import itertools
 import os
 import pathlib
 import re
@@ -17,6 +18,7 @@ from PIL import Image
 from mvtec_tf.data import walk
 from mvtec_tf.data.pillow_images import UnreadableImageError, read_stored
 from mvtec_tf.data.record import MASKS, Record
+from mvtec_tf.data.words import composed
 from mvtec_tf.errors import UserError
 from mvtec_tf.files import PathLike
 
@@ -50,8 +52,9 @@ _FEW = 5
 # The largest of 755 real defects covers 49 % of its image and 49 % of its border.
 _MOST_AREA = 0.5
 _MOST_BORDER = 0.5
-# What a mask is called that lies beside its image.
-_OF_IMAGE = re.compile(r"(.+?)[_.-]?(?:masks?|gt|ground_?truth|labels?|seg|segmentation)\Z", re.IGNORECASE)
+# What a mask is called that lies beside its image, or a folder of masks beside that of their images.
+_WORD = "(?:masks?|gt|ground_?truth|labels?|seg|segmentation|overlays?)"
+_OF_IMAGE = re.compile(rf"(.+?)[ _.-]?{_WORD}\Z|{_WORD}[ _.-](.+)", re.IGNORECASE)
 # So many are named in a sentence.
 _NAMED = 3
 
@@ -89,7 +92,7 @@ def read(file: PathLike, image_size: tuple[int, int] | None = None) -> np.ndarra
     mask = _two_levels(_values(stored))
     if image_size is not None and mask.shape != tuple(image_size):
         text = f"its mask has {mask.shape[1]} x {mask.shape[0]} pixels, the image {image_size[1]} x {image_size[0]}"
-        turned = ", seen upright: the mask lies in the frame before Exif turned it"
+        turned = ", seen upright: one of them is turned by a quarter, by Exif or by whoever drew the mask"
         raise MaskError(OTHER_SIZE, text + turned * (mask.shape == tuple(image_size)[::-1]), mask)
     area = float(mask.mean())
     if area in (0.0, 1.0):
@@ -134,20 +137,35 @@ def shared_sentences(records: Iterable[Record]) -> list[str]:
 
 
 def beside_images(files: Iterable[PathLike], images: Iterable[PathLike] = ()) -> list[tuple[str, str]]:
-    """(file, image) of the files that are called as the mask of another one in their folder, sorted.
+    """(file, image) of the files that are called as the mask of another one, or whose folder is, sorted.
 
     Args:
       files: that may be masks.
       images: beside which they may lie, besides themselves.
     """
-    stems = {os.path.splitext(file)[0]: os.fspath(file) for file in files}
-    called = {stem: of[1] for stem in stems if (of := _OF_IMAGE.match(stem))}
-    beside = (stems | {os.path.splitext(file)[0]: os.fspath(file) for file in images}) if called else {}
-    return sorted((stems[stem], beside[image]) for stem, image in called.items() if image in beside)
+    stems = {_stem(file): os.fspath(file) for file in files}
+    called = {stem: of for stem in stems if (of := _images_of(stem))}
+    beside = (stems | {_stem(file): os.fspath(file) for file in images}) if called else {}
+    found = {stem: next((beside[image] for image in of if image in beside), "") for stem, of in called.items()}
+    return sorted((stems[stem], image) for stem, image in found.items() if image)
+
+
+def _stem(file: PathLike) -> str:
+    return composed(os.path.splitext(file)[0])
+
+
+def _images_of(stem: str) -> list[str]:
+    """The images, without their suffixes, whose mask a file may be that is called so."""
+    folder, name = os.path.split(stem)
+    above, last = os.path.split(folder)
+    own, whole = _OF_IMAGE.match(name), _OF_IMAGE.match(last)
+    folders = [folder, *([os.path.join(above, whole[1] or whole[2])] if whole else [])]
+    names = [name, *([own[1] or own[2]] if own else [])]
+    return [os.path.join(*place) for place in itertools.product(folders, names)][1:]
 
 
 def refuse_beside_images(files: Iterable[PathLike]) -> None:
-    """Raises a `UserError` if a file is called as the mask of another image in its folder: it would be a photograph."""
+    """Raises a `UserError` if a file or its folder is called as the mask of another one: it would be a photograph."""
     if found := beside_images(files):
         mask, image = found[0]
         raise UserError(
@@ -277,4 +295,4 @@ def _why(file: pathlib.Path, records: Sequence[Record]) -> str:
 
 
 def _bare(name: str) -> str:
-    return "".join(letter for letter in name.casefold() if letter.isalnum())
+    return "".join(letter for letter in composed(name).casefold() if letter.isalnum())

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from mvtec_tf.data import leaks, masks, pillow_images, walk
+from mvtec_tf.data.csv_table import Places
 from mvtec_tf.data.masks import MaskError
 from mvtec_tf.data.pillow_images import UnreadableImageError
 from mvtec_tf.data.record import Record
@@ -63,7 +64,8 @@ def from_records(records: Sequence[Record], table: Predictions, source: str) -> 
                 "Name the images that the table is about."
             )
     other = [
-        path for path, key in wanted.items()
+        path
+        for path, key in wanted.items()
         if table.digests.get(path) and table.digests[path] != sha256(known[key].file)
     ]
     if other:
@@ -96,9 +98,10 @@ def with_masks(folder: PathLike, table: Predictions, files: Mapping[str, ImageFi
     if not root.is_dir():
         found = "a file" if root.exists() else "nothing"
         raise UserError(f"`masks`={folder}: expected a folder of masks, found {found}.")
+    places = Places(root)
     result, first_of = {}, {}
     for path, label in zip(table.path.tolist(), table.label.tolist(), strict=True):
-        mask = _mask_below(root, path) if label else ""
+        mask = _mask_below(places, root, path) if label else ""
         other = first_of.setdefault(mask, path) if mask else path
         result[path] = dataclasses.replace(
             files.get(path, ImageFiles()), mask=mask, mask_also_of=other if other != path else ""
@@ -116,8 +119,9 @@ def with_masks(folder: PathLike, table: Predictions, files: Mapping[str, ImageFi
 
 def unclaimed(folder: PathLike, table: Predictions) -> list[str]:
     """A sentence on the files of a folder of masks, see `with_masks`, that are the mask of no image of `table`."""
-    root = pathlib.Path(folder)
-    claimed = {_mask_below(root, path) for path in table.path.tolist()}
+    root = pathlib.Path(os.path.abspath(folder))
+    places = Places(root)
+    claimed = {_mask_below(places, root, path) for path in table.path.tolist()}
     suffixes = tuple(Image.registered_extensions())
     found = [file for file in walk.walk(root).files if file.lower().endswith(suffixes) and file not in claimed]
     named = walk.listing(os.path.relpath(file, root) for file in found)
@@ -170,8 +174,8 @@ def inside(folder: PathLike, path: str) -> pathlib.Path:
     return pathlib.Path(folder, key)
 
 
-def _mask_below(root: pathlib.Path, path: str) -> str:
+def _mask_below(places: Places, root: pathlib.Path, path: str) -> str:
     place = inside(root, path)
     suffixes = sorted(Image.registered_extensions())
     candidates = [place, place.with_name(f"{place.stem}_mask.png"), *(place.with_suffix(end) for end in suffixes)]
-    return next((str(file) for file in candidates if file.is_file()), "")
+    return next(filter(None, (places.find(str(file.relative_to(root))) for file in candidates)), "")

@@ -210,7 +210,7 @@ def test_a_mask_in_the_frame_of_the_upright_image_is_used_and_one_in_the_stored_
         if sideways:
             found = _data(tmp_path / kind, _saved(_grey().rotate(90, expand=True)), image)
             assert explore(found).masks[0].state == masks.OTHER_SIZE
-            with pytest.raises(MaskError, match=r"60 x 90.*90 x 60, seen upright: the mask lies in the frame before"):
+            with pytest.raises(MaskError, match=r"60 x 90.*90 x 60, seen upright: one of them is turned by a quarter"):
                 image_files.read_mask(files)
 
 

@@ -294,7 +294,9 @@ def test_a_word_for_no_value_is_no_name(tmp_path, column, word):
         records.scan([folder])
 
 
-@pytest.mark.parametrize("mask", ["0_mask.png", "0_GT.png", "0_label.bmp", "0mask.png", "0.masks.png"])
+@pytest.mark.parametrize(
+    "mask", ["0_mask.png", "0_GT.png", "0_label.bmp", "0mask.png", "0.masks.png", "mask_0.png", "0_overlay.png"]
+)
 @pytest.mark.parametrize("parts", [("good", "defective"), ("train/good", "test/chip")])
 def test_masks_that_lie_among_their_images_are_no_photographs(tmp_path, parts, mask):
     folder = _fill(tmp_path / "cap", *parts)
@@ -305,6 +307,21 @@ def test_masks_that_lie_among_their_images_are_no_photographs(tmp_path, parts, m
     (tmp_path / "list.csv").write_text("\n".join(["path,label", *lines]))
     with pytest.raises(UserError, match="called as a mask"):
         records.scan([tmp_path / "list.csv"])
+
+
+@pytest.mark.parametrize("mask", ["chip_mask/0.png", "chip-GT/0_mask.png", "mask_chip/0.bmp"])
+@pytest.mark.parametrize("parts", [("good", "defective"), ("train/good", "test")])
+def test_a_folder_of_masks_beside_that_of_their_images_is_no_type_of_defect(tmp_path, parts, mask):
+    folder = _fill(tmp_path / "cap", parts[0], f"{parts[1]}/chip")
+    _image(folder / parts[1] / mask)
+    with pytest.raises(UserError, match=r"called as a mask of .*chip/0\.png"):
+        records.scan([folder])
+
+
+def test_an_image_with_the_longest_name_that_there_is_has_no_mask(tmp_path):
+    folder = _fill(tmp_path / "cap", "train/good", "test/chip")
+    name = _image(folder / "test" / "chip" / f"{'x' * 250}.png").name
+    assert [record.mask for record in records.scan([folder]) if record.path.endswith(name)] == [""]
 
 
 @pytest.mark.parametrize("kind", ["folder", "list"])

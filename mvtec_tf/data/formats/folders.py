@@ -7,6 +7,7 @@ import pathlib
 from collections.abc import Iterable
 
 from mvtec_tf.data import masks, walk, words
+from mvtec_tf.data.csv_table import Places
 from mvtec_tf.data.formats import division, groups_file, layout, names
 from mvtec_tf.data.formats.groups_file import Groups
 from mvtec_tf.data.record import DEFECTIVE, GOOD, MASKS, TEST, TRAIN, Category, Record
@@ -106,6 +107,7 @@ class _Folder:
         self._name = name
         self._folder = folder
         self._parts = layout.parts(folder)
+        self._places = Places(folder)
         self._groups = Groups(folder, walked.files)
         self._keys: dict[str, str] = {}
         self._taken: dict[str, str] = {}
@@ -237,6 +239,8 @@ class _Folder:
             raise UserError(f"{first} and {image}: their names differ in the form of an umlaut only. Rename one.")
         self._keys[key] = image
         mask = self._folder / MASKS / defect / f"{pathlib.Path(image).stem}_mask.png"
+        # A name to which nothing can be added has no mask.
+        found = str(mask) if os.path.isfile(mask) else self._places.find(f"{MASKS}/{defect}/{mask.name}")
         return Record(
             path=f"{self._name}/{key}",
             file=image,
@@ -245,7 +249,7 @@ class _Folder:
             label=int(defect != GOOD),
             split=split,
             group=f"{self._name}/{self._groups.of(key)}",
-            mask=str(mask) if mask.is_file() else "",
+            mask=found,
         )
 
 

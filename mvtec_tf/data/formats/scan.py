@@ -38,6 +38,7 @@ def scan(
         the CSV file is wrong, or two categories, defect types or groups differ in case, spaces, hyphens or
         underscores only.
     """
+    categories = [words.composed(name) for name in categories]
     found: dict[str, Category] = {}
     said: list[str] = []
     for data_dir in data_dirs:
