@@ -134,6 +134,7 @@ class ExchangeModel:
       name: the file.
       called: the model in every row of a table: its name, version and format, and what tells it from others of these.
       export: the SavedModel that it was written beside; None if it lies alone.
+      bytes: of the model's files.
 
     Raises:
       UserError: it is not there or no export of this program, or its runtime is not installed or cannot read it.
@@ -155,6 +156,7 @@ class ExchangeModel:
         require(form.module, form.name)
         self.called = f"{card['name']}/{card['version']} {kind} {card['sha256'][:8]}"
         self.export = export_of(file)
+        self.bytes = sum((file.parent / name).stat().st_size for name in form.files)
         self._alone = threading.Lock()
         try:
             with quiet():

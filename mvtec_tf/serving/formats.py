@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from mvtec_tf import files
 from mvtec_tf.data.decoding import pixels
+from mvtec_tf.data.words import counted
 from mvtec_tf.errors import UserError
 from mvtec_tf.evaluation import metrics
 from mvtec_tf.graphs import plain, saved_model
@@ -35,7 +36,6 @@ SCORES_AGREE_ROUNDED = 2.0**-11
 ROC_AUC_AGREES = 0.01
 # Of heat maps, as a share of the largest value of each.
 HEAT_MAPS_AGREE = 1e-2
-_DIGITS = 6
 _OPS = re.compile(r"(?:TF Select ops|Custom ops|not a registered function/op|Unsupported ops|No conversion rule).*")
 _VERDICTS = ("label", VERDICT)
 
@@ -63,7 +63,7 @@ def write(version: pathlib.Path, card: Mapping[str, Any], names: Sequence[str], 
       trial: on which images scores and verdicts are compared.
 
     Returns:
-      name -> what the trial found, see `_Gate.facts`.
+      name -> what the trial found, for the cards.
 
     Raises:
       UserError: a runtime or a converter is not installed, the model cannot be said in a format, or a file gives other
@@ -78,16 +78,14 @@ def write(version: pathlib.Path, card: Mapping[str, Any], names: Sequence[str], 
             f"{', '.join(names)}: the run's network computes in {card['precision']}, which these runtimes do not do "
             "alike. Fit it in float32 first."
         )
+    if not trial.images:
+        raise UserError(f"{', '.join(names)}: the run has no evaluated image that they could be tried on.")
     model = saved_model.load(version)
     said = plain.of_export(model, card["image_size"])
-    operations = said.function.get_concrete_function().graph.get_operations()
-    rounded = any(one.outputs[0].dtype == tf.float16 for one in operations if one.type == "Cast")
-    gate = _Gate(model, card, trial, SCORES_AGREE_ROUNDED if rounded else SCORES_AGREE)
-    found = {}
+    others = {}
     for name in names:
         folder = version / saved_model.EXTRA / name
         folder.mkdir(parents=True)
-        print(f"{exchange.FORMS[name].name}: written, and tried on {len(trial.images)} images.", flush=True)
         _convert(name, said, folder)
         own = {key: card[key] for key in ("name", "version", "threshold", "categories") if key in card}
         own |= {
@@ -101,9 +99,19 @@ def write(version: pathlib.Path, card: Mapping[str, Any], names: Sequence[str], 
         }
         files.write_json(folder / exchange.CARD, own)
         shutil.copyfile(preprocess.__file__, folder / "preprocess.py")
-        found[name] = gate.facts(exchange.ExchangeModel(folder / exchange.FORMS[name].files[0]), name)
-        files.write_json(folder / exchange.CARD, own | {"tried": found[name]})
+        others[name] = exchange.ExchangeModel(folder / exchange.FORMS[name].files[0])
+    found = _tried(model, card, others, trial, _allowed(said))
+    for name, facts in found.items():
+        file = version / saved_model.EXTRA / name / exchange.CARD
+        files.write_json(file, files.read_json(file) | {"tried": facts})
     return found
+
+
+def _allowed(said: plain.Plain) -> float:
+    """By how much scores of the same pixels may differ."""
+    operations = said.function.get_concrete_function().graph.get_operations()
+    rounded = any(one.outputs[0].dtype == tf.float16 for one in operations if one.type == "Cast")
+    return SCORES_AGREE_ROUNDED if rounded else SCORES_AGREE
 
 
 def _convert(name: str, said: plain.Plain, folder: pathlib.Path) -> None:
@@ -189,107 +197,119 @@ def _as_saved_model(function: Any) -> Iterator[str]:
         yield folder
 
 
-class _Gate:
-    """The SavedModel's own answers to some images, which those of every other form must be.
+@dataclasses.dataclass
+class _Beside:
+    """What one form answers beside the SavedModel, image by image.
 
-    Args:
-      model: loaded SavedModel.
-      card: of it.
-      trial: the images.
-      allowed: by how much scores may differ.
+    Attributes:
+      scores: of the same pixels.
+      from_files: of the pixels that the form's own road decodes.
+      heat_maps: the largest difference, as a share of the largest value.
+      other_verdicts: how many.
     """
 
-    def __init__(self, model: Any, card: Mapping[str, Any], trial: Trial, allowed: float) -> None:
-        self._trial = trial
-        self._allowed = allowed
-        self._answers, self._pixels = [], []
-        for file in trial.images:
-            content = tf.io.read_file(os.fsencode(file))
-            image = pixels.decode_and_resize(content, card["image_size"], card["max_pixels"])
-            self._pixels.append(image[None].numpy())
-            answer = model.signatures[EXPLAIN](image_bytes=content[None])
-            kept = [key for key in (SCORE, HEAT_MAP, *_VERDICTS) if key in answer]
-            self._answers.append({key: answer[key].numpy()[0] for key in kept})
-        self._scores = np.array([answer[SCORE] for answer in self._answers], np.float64)
+    scores: list[float] = dataclasses.field(default_factory=list)
+    from_files: list[float] = dataclasses.field(default_factory=list)
+    heat_maps: float = 0.0
+    other_verdicts: int = 0
 
-    def facts(self, model: exchange.ExchangeModel, name: str) -> dict[str, Any]:
-        """What differs from the SavedModel: of the same pixels, and of the files as the other form decodes them.
+    def add(self, other: exchange.ExchangeModel, expected: Mapping[str, Any], image: np.ndarray, file: str) -> None:
+        """Takes in an image, its pixels uint8 [1, height, width, 3] by the SavedModel's road, and the answer to them.
 
         Raises:
-          UserError: scores, verdicts or heat maps differ by more than they may.
+          UserError: the form cannot decode the file.
         """
-        same = [model.of_pixels(image) for image in self._pixels]
-        own = self._from_files(model, same)
-        scores, from_files = (np.array([answer[SCORE][0] for answer in some], np.float64) for some in (same, own))
-        found = {
-            "images": len(scores),
-            "largest_difference": self._difference(scores),
-            "allowed": self._allowed,
-            "largest_difference_from_files": self._difference(from_files),
-            "largest_difference_of_heat_maps": max(map(_of_heat_maps, self._answers, same)),
-            "other_verdicts": int(sum(map(_other_verdict, self._answers, own))),
-            "roc_auc": _roc_auc(self._trial.labels, from_files),
-            "roc_auc_of_saved_model": _roc_auc(self._trial.labels, self._scores),
-            "megabytes": round(self._megabytes(model), 1),
-        }
-        found = {key: round(one, _DIGITS + 2) if isinstance(one, float) else one for key, one in found.items()}
-        self._refuse(found, exchange.FORMS[name].name, from_files)
-        return found
+        try:
+            decoded = other.pixels(pathlib.Path(file).read_bytes())
+        except BadImageError as error:
+            raise UserError(f"{file}: the SavedModel reads it, and preprocess.py does not ({error}).") from error
+        same = other.of_pixels(image)
+        own = same if np.array_equal(decoded, image) else other.of_pixels(decoded)
+        self.scores.append(float(same[SCORE][0]))
+        self.from_files.append(float(own[SCORE][0]))
+        largest = float(np.abs(expected[HEAT_MAP]).max()) or 1.0
+        # NumPy's maximum keeps what is no number.
+        difference = float(np.abs(expected[HEAT_MAP] - same[HEAT_MAP][0]).max()) / largest
+        self.heat_maps = float(np.maximum(self.heat_maps, difference))
+        self.other_verdicts += _other_verdict(expected, own)
 
-    def _from_files(self, model: exchange.ExchangeModel, same: list[dict[str, np.ndarray]]) -> list[dict[str, Any]]:
-        answers = []
-        for file, image, answer in zip(self._trial.images, self._pixels, same, strict=True):
-            try:
-                decoded = model.pixels(pathlib.Path(file).read_bytes())
-            except BadImageError as error:
-                raise UserError(f"{file}: the SavedModel reads it, and preprocess.py does not ({error}).") from error
-            answers.append(answer if np.array_equal(decoded, image) else model.of_pixels(decoded))
-        return answers
 
-    def _difference(self, scores: np.ndarray) -> float:
-        scale = np.abs(self._scores) + (self._scores.std() or 1.0)
-        return float(np.max(np.abs(scores - self._scores) / scale))
+def _tried(
+    model: Any,
+    card: Mapping[str, Any],
+    others: Mapping[str, exchange.ExchangeModel],
+    trial: Trial,
+    allowed: float,
+) -> dict[str, Any]:
+    """What differs from the SavedModel: name -> facts for the card.
 
-    def _megabytes(self, model: exchange.ExchangeModel) -> float:
-        return sum(file.stat().st_size for file in pathlib.Path(model.name).parent.glob("model.*")) / 1e6
+    Raises:
+      UserError: scores, verdicts or heat maps differ by more than they may.
+    """
+    found, exact, speak = {name: _Beside() for name in others}, [], files.speaker()
+    for number, file in enumerate(trial.images, 1):
+        content = tf.io.read_file(os.fsencode(file))
+        image = pixels.decode_and_resize(content, card["image_size"], card["max_pixels"])[None].numpy()
+        answer = model.signatures[EXPLAIN](image_bytes=content[None])
+        kept = [key for key in (SCORE, HEAT_MAP, *_VERDICTS) if key in answer]
+        expected = {key: answer[key].numpy()[0] for key in kept}
+        exact.append(float(expected[SCORE]))
+        for name, other in others.items():
+            found[name].add(other, expected, image, file)
+        speak(f"{', '.join(others)}: tried on {number} of {counted(len(trial.images), 'image')}")
+    return {
+        name: _facts(exchange.FORMS[name].name, beside, np.array(exact), trial, allowed)
+        | {"megabytes": round(others[name].bytes / 1e6, 1)}
+        for name, beside in found.items()
+    }
 
-    def _refuse(self, found: Mapping[str, Any], runtime: str, scores: np.ndarray) -> None:
-        wrong = []
-        if not found["largest_difference"] <= self._allowed:
-            wrong.append(
-                f"scores of the same pixels differ by up to {found['largest_difference']:.2g} of score and spread, "
-                f"allowed is {self._allowed:.2g}"
-            )
-        if not found["largest_difference_of_heat_maps"] <= HEAT_MAPS_AGREE:
-            wrong.append(
-                f"heat maps differ by up to {found['largest_difference_of_heat_maps']:.2g} of their largest value, "
-                f"allowed is {HEAT_MAPS_AGREE:g}"
-            )
-        if found["other_verdicts"]:
-            worst = int(np.argmax(np.abs(scores - self._scores)))
-            wrong.append(
-                f"{found['other_verdicts']} of {found['images']} images get another verdict; scores of the files "
-                f"differ by up to {found['largest_difference_from_files']:.2g} of score and spread, such as "
-                f"{self._trial.images[worst]}: {self._scores[worst]:.6g} and {scores[worst]:.6g}"
-            )
-        areas = found["roc_auc"], found["roc_auc_of_saved_model"]
-        if areas[0] is not None and abs(areas[0] - areas[1]) > ROC_AUC_AGREES:
-            wrong.append(f"ROC-AUC is {areas[0]:.3f}, the SavedModel's {areas[1]:.3f}")
-        if wrong:
-            raise UserError(f"{runtime}: {'; '.join(wrong)}. Nothing was exported; leave this format out.")
+
+def _facts(runtime: str, beside: _Beside, exact: np.ndarray, trial: Trial, allowed: float) -> dict[str, Any]:
+    scale = np.abs(exact) + (exact.std() or 1.0)
+    same, own = (np.abs(np.array(scores) - exact) / scale for scores in (beside.scores, beside.from_files))
+    areas = [_roc_auc(trial.labels, np.array(scores)) for scores in (beside.from_files, exact)]
+    wrong = []
+    # A comparison with what is no number is false.
+    if not same.max() <= allowed:
+        wrong.append(
+            f"scores of the same pixels differ by up to {same.max():.2g} of score and spread, allowed is {allowed:.2g}"
+        )
+    if not beside.heat_maps <= HEAT_MAPS_AGREE:
+        wrong.append(
+            f"heat maps differ by up to {beside.heat_maps:.2g} of their largest value, allowed is {HEAT_MAPS_AGREE:g}"
+        )
+    if beside.other_verdicts:
+        worst = int(np.argmax(own))
+        wrong.append(
+            f"{beside.other_verdicts} of {counted(len(exact), 'image')} get another verdict; scores of the files "
+            f"differ by up to {own.max():.2g} of score and spread, such as {trial.images[worst]}: {exact[worst]:.6g} "
+            f"and {beside.from_files[worst]:.6g}"
+        )
+    if None not in areas and abs(areas[0] - areas[1]) > ROC_AUC_AGREES:
+        wrong.append(f"ROC-AUC is {areas[0]:.3f}, the SavedModel's {areas[1]:.3f}")
+    if wrong:
+        raise UserError(f"{runtime}: {'; '.join(wrong)}. Nothing was exported; leave this format out.")
+    facts = {
+        "images": len(exact),
+        "largest_difference": same.max(),
+        "allowed": allowed,
+        "largest_difference_from_files": own.max(),
+        "largest_difference_of_heat_maps": beside.heat_maps,
+        "other_verdicts": beside.other_verdicts,
+        "roc_auc": areas[0],
+        "roc_auc_of_saved_model": areas[1],
+    }
+    return {key: float(f"{value:.4g}") if isinstance(value, float) else value for key, value in facts.items()}
 
 
 def _other_verdict(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     return any(int(one[name]) != int(other[name][0]) for name in _VERDICTS if name in one)
 
 
-def _of_heat_maps(one: Mapping[str, Any], other: Mapping[str, Any]) -> float:
-    largest = float(np.abs(one[HEAT_MAP]).max()) or 1.0
-    return float(np.abs(one[HEAT_MAP] - other[HEAT_MAP][0]).max()) / largest
-
-
 def _roc_auc(labels: np.ndarray, scores: np.ndarray) -> float | None:
-    """None without images of both classes."""
+    """None without images of both classes, or with a score that is no number."""
+    if not np.isfinite(scores).all():
+        return None
     found = metrics.curve(labels, scores)
     area = float(metrics.roc_auc(np.append(0, found.tp)[None], np.append(0, found.fp)[None])[0])
     return None if np.isnan(area) else area
