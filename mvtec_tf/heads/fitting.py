@@ -17,6 +17,9 @@ from mvtec_tf.heads.probability import Platt, fit_platt, line_weights
 
 # Five folds leave four fifths of a handful of labels to each fit.
 FOLDS = 5
+# Images of a category that a head is fitted on. Some heads keep a number for each patch of each, or compare each with
+# all: more would cost memory and time without end, and tell little that is new.
+MOST_IMAGES = 10_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,16 +50,23 @@ def fit_probe(
 ) -> FittedProbe:
     """Fits one head a category, and again without each fold; calibrates on what the latter say.
 
+    Of a category with more than `MOST_IMAGES` so many are drawn, and the others are left aside: defective ones first,
+    but no more than half.
+
     Args:
       make_head: gives an unfitted head.
       features: `FrozenFeatures` of the N images, or their global features, float32 [N, D].
       records: the N images; their labels and groups are used.
-      seed: of the folds.
+      seed: of the folds, and of what is drawn.
       of_types: whether the heads are `TypeHead`s, fitted on the defects' names.
 
     Raises:
       UserError: a category lacks a class that the head needs.
     """
+    drawn, said = _drawn(records, seed)
+    if said:
+        probe = fit_probe(make_head, frozen(features).select(drawn), [records[i] for i in drawn], seed, of_types)
+        return dataclasses.replace(probe, calibrate=drawn[probe.calibrate], warnings=(*said, *probe.warnings))
     labels = np.array([record.label for record in records])
     categories = np.array([record.category for record in records])
     features = dataclasses.replace(frozen(features), groups=np.array([record.group for record in records]))
@@ -73,6 +83,25 @@ def fit_probe(
     calibrate = np.flatnonzero(np.isfinite(scores))
     probe = FittedProbe(head, calibrate, scores[calibrate], tuple(_warnings(records, folds)))
     return probe.with_scores([records[i] for i in calibrate], scores[calibrate])
+
+
+def _drawn(records: Sequence[Record], seed: int) -> tuple[np.ndarray, list[str]]:
+    """The rows that are fitted on, ascending, and a sentence for each category of which some are left aside."""
+    labels = np.array([record.label for record in records])
+    categories = np.array([record.category for record in records])
+    rng, kept, said = np.random.default_rng(seed), [], []
+    for category in np.unique(categories):
+        rows = np.flatnonzero(categories == category)
+        if len(rows) > MOST_IMAGES:
+            good, defective = (rng.permutation(rows[labels[rows] == label]) for label in (0, 1))
+            wanted = min(len(defective), max(MOST_IMAGES // 2, MOST_IMAGES - len(good)))
+            said.append(
+                f"Category {str(category)!r}: the head was fitted on {MOST_IMAGES:,} of {len(rows):,} images, drawn at "
+                f"random, {wanted:,} of {len(defective):,} defective ones among them."
+            )
+            rows = np.concatenate([defective[:wanted], good[: MOST_IMAGES - wanted]])
+        kept.append(rows)
+    return np.sort(np.concatenate(kept)), said
 
 
 def _out_of_fold(

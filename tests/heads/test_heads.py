@@ -1,5 +1,7 @@
 """Heads agree with scikit-learn, and their exported ops with themselves."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -15,6 +17,7 @@ from sklearn.svm import SVC, LinearSVC
 
 from mvtec_tf.data.record import Record
 from mvtec_tf.errors import UsageError, UserError
+from mvtec_tf.heads import fitting
 from mvtec_tf.heads.by_category import PerCategoryHead
 from mvtec_tf.heads.distance import Mahalanobis, NearestNeighbours, RbfSvm
 from mvtec_tf.heads.fitting import fit_probe
@@ -89,6 +92,34 @@ def test_what_holding_images_out_leaves_too_few_of_names_the_category_plainly(da
     records = [Record(str(i), "", "part", "good", 0, "train", str(i)) for i in range(2)]
     with pytest.raises(UserError, match=r"^category 'part', with fold \d of 5 held out .* found 1. Add good images\.$"):
         fit_probe(Mahalanobis, data[0][:2], records, seed=0)
+
+
+def test_of_more_images_than_a_head_is_fitted_on_so_many_are_drawn_and_said(data, monkeypatch):
+    monkeypatch.setattr(fitting, "MOST_IMAGES", 30)
+    features, labels = data
+    names = np.where(np.arange(60) < 50, "cap", "nut")
+    records = [
+        Record(str(i), "", str(name), "chip" if bad else "good", int(bad), "test", str(i))
+        for i, (name, bad) in enumerate(zip(names, labels, strict=True))
+    ]
+    defective = [i for i in range(50) if labels[i]]
+    assert 5 < len(defective) < 15
+    probe = fit_probe(Logistic, features, records, seed=0)
+    assert probe.warnings[0] == (
+        f"Category 'cap': the head was fitted on 30 of 50 images, drawn at random, {len(defective)} of "
+        f"{len(defective)} defective ones among them."
+    )
+    assert len(probe.calibrate) == 40
+    assert {*defective, *range(50, 60)} <= set(probe.calibrate.tolist())
+    # Held-out scores are those of the images that they stand beside.
+    here = fit_probe(Logistic, features[probe.calibrate], [records[i] for i in probe.calibrate], seed=0)
+    np.testing.assert_array_equal(probe.calibrate_scores, here.calibrate_scores)
+    # Of many defective ones, as many as the good ones leave room for; of many of both, half.
+    turned = [dataclasses.replace(record, label=1 - record.label) for record in records]
+    many = 50 - len(defective)
+    assert f"{30 - len(defective)} of {many} defective" in fit_probe(Logistic, features, turned, seed=0).warnings[0]
+    monkeypatch.setattr(fitting, "MOST_IMAGES", 20)
+    assert f"10 of {many} defective" in fit_probe(Logistic, features, turned, seed=0).warnings[0]
 
 
 def test_the_study_head_takes_its_few_steps_and_repeats_under_a_seed(data):
