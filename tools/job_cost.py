@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import functools
 import json
 import pathlib
 import shlex
@@ -160,7 +159,7 @@ def _cnn(work: Work, stack: contextlib.ExitStack) -> Callable[[], Measured]:
     labels = np.array([record.label for record in work.records])
     with _built(settings, supervised.network_of) as network:
         model = supervised.compiled(network, settings, labels, jit=precision.resolve_jit(work.jit))
-    return functools.partial(_steps, model, network, supervised.batches(images, labels, settings), size, 1)
+    return _steps(model, network, supervised.batches(images, labels, settings), size, 1)
 
 
 def _simclr(work: Work, stack: contextlib.ExitStack) -> Callable[[], Measured]:
@@ -175,7 +174,7 @@ def _simclr(work: Work, stack: contextlib.ExitStack) -> Callable[[], Measured]:
     with _built(settings, contrastive.network_of) as network:
         model = contrastive.compiled(network, settings, len(images), jit=precision.resolve_jit(work.jit))
     batches = contrastive.batches(images, settings)
-    return functools.partial(_steps, model, network, batches, size, 2)
+    return _steps(model, network, batches, size, 2)
 
 
 def _probe(work: Work, stack: contextlib.ExitStack) -> Callable[[], Measured]:
@@ -250,19 +249,34 @@ def _encoder(work: Work, stack: contextlib.ExitStack) -> pathlib.Path:
 
 def _steps(
     model: keras.Model, network: keras.Model, batches: tf.data.Dataset, images: int, views: int
+) -> Callable[[], Measured]:
+    """Median of steps on the pipeline, each time; what a step consists of is measured the first time only."""
+    parts: Measured = {}
+    trained = sum(_operations_of(layer) for layer in network.layers if layer.trainable)
+    # Backward: the gradient by the input and by the weights, each as much as forward, of what is trained.
+    operations = views * (forward_operations(network) + 2 * trained)
+
+    def once() -> Measured:
+        memory = PeakMemory()
+        whole = _median_step(model, batches)
+        if not parts:
+            parts.update(_parts(model, network, batches, views, whole))
+            parts["peak_mb"] = memory.megabytes()
+        return _rate(images, whole, operations) | parts
+
+    return once
+
+
+def _parts(
+    model: keras.Model, network: keras.Model, batches: tf.data.Dataset, views: int, whole: float
 ) -> Measured:
-    """Medians of steps on the pipeline and on a batch that lies in memory, and what a step on that consists of."""
-    memory = PeakMemory()
-    whole = _median_step(model, batches)
+    """What a step of `whole` seconds consists of, by steps on a batch that lies in memory."""
     one = next(iter(batches))
     resident = _median_step(model, tf.data.Dataset.from_tensors(one).repeat())
     pixels = one[0] if views == 1 else tf.concat(one, axis=0)
     forward = _median(tf.function(lambda: network(pixels, training=True)))
     gradients = _median(tf.function(lambda: _gradients(network, pixels)))
-    trained = sum(_operations_of(layer) for layer in network.layers if layer.trainable)
-    # Backward: the gradient by the input and by the weights, each as much as forward, of what is trained.
-    operations = views * (forward_operations(network) + 2 * trained)
-    return _rate(images, whole, operations) | {
+    return {
         "step_over_resident": whole / resident,
         "seconds_of_a_step": {
             "input": max(whole - resident, 0.0),
@@ -270,7 +284,6 @@ def _steps(
             "backward": max(gradients - forward, 0.0),
             "update": max(resident - gradients, 0.0),
         },
-        "peak_mb": memory.megabytes(),
     }
 
 
