@@ -15,10 +15,14 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 def pytest_addoption(parser):
     parser.addoption("--skips_file", help="write the names of all skipped tests to this file, one a line")
+    parser.addoption("--slow_file", help="write the names of all tests that took more than a second, likewise")
 
 
 def pytest_collection_modifyitems(items):
+    slow = set(_SLOW_TESTS.read_text(encoding="utf-8").splitlines())
     for item in items:
+        if _function(item.nodeid) in slow:
+            item.add_marker(pytest.mark.slow)
         if {"real_data", "real_weights"} & set(item.fixturenames):
             item.add_marker(pytest.mark.real)
         # Fixtures of a module that train several models, fill a grid, or kill a dozen exports.
@@ -29,6 +33,8 @@ def pytest_collection_modifyitems(items):
 def pytest_runtest_logreport(report):
     if report.skipped and not hasattr(report, "wasxfail"):
         _SKIPPED.add(report.nodeid)
+    if report.when == "call" and report.duration > _SLOW_SECONDS:
+        _SLOW.add(_function(report.nodeid))
 
 
 def pytest_collectreport(report):
@@ -37,13 +43,24 @@ def pytest_collectreport(report):
 
 
 def pytest_sessionfinish(session):
-    path = session.config.getoption("--skips_file")
-    # The process that hands out the tests hears of all skips; its workers know their own only.
-    if path and not hasattr(session.config, "workerinput"):
-        pathlib.Path(path).write_text("".join(f"{name}\n" for name in sorted(_SKIPPED)), encoding="utf-8")
+    # The process that hands out the tests hears of all of them; its workers know their own only.
+    if hasattr(session.config, "workerinput"):
+        return
+    for option, names in (("--skips_file", _SKIPPED), ("--slow_file", _SLOW)):
+        if path := session.config.getoption(option):
+            pathlib.Path(path).write_text("".join(f"{name}\n" for name in sorted(names)), encoding="utf-8")
 
 
+def _function(name):
+    """A test's name without its parameters."""
+    return name.partition("[")[0]
+
+
+# Which tests `make test-fast` leaves out is measured, not guessed.
+_SLOW_TESTS = pathlib.Path(__file__).parent / "slow_tests.txt"
+_SLOW_SECONDS = 1.0
 _SKIPPED: set[str] = set()
+_SLOW: set[str] = set()
 run_binary = run_in_process
 
 
