@@ -214,7 +214,7 @@ def _figures(
         return rates(weights, defective, *calls, costs, share)
 
     value = measured(np.ones((1, len(evaluate))))[:, 0]
-    chunks = [measured(weights) for weights in resampling.chunks()]
+    chunks = [resampling.varied(measured(weights)) for weights in resampling.chunks()]
     resampled = np.concatenate(chunks, axis=1) if chunks else np.empty((len(FIGURES), 0))
     units = {"reviewed_good": ~defective, "stopped": ~defective, "reviewed_defective": defective, "missed": defective}
     missing = {name for name, call in zip(("cost_two_way", "cost_own"), calls[1:], strict=True) if call is None}

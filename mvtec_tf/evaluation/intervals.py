@@ -21,6 +21,7 @@ _WEIGHTS_AT_ONCE = 1 << 20
 # A figure that exists in fewer resamples than this has an interval of a chosen few, which is said.
 _MOSTLY = 0.95
 
+NO_INTERVAL = "no interval, because no resample has the figure, or all are of the same objects"
 NO_SPREAD = "every resample gives this very figure, so its interval says nothing: too few or too alike images"
 
 
@@ -98,6 +99,13 @@ class Resampling:
                 drawn[:, members] = _draw(rng, rows, len(members))
             yield drawn[:, self.units]
 
+    def varied(self, figures: np.ndarray) -> np.ndarray:
+        """Figures in resamples, any shape; NaN where every resample is the table itself, so that they say nothing.
+
+        So it is where each category has but one group of its good and one of its defective images.
+        """
+        return figures if any(len(members) > 1 for members in self._strata) else np.full_like(figures, np.nan)
+
     def distinct(self, which: np.ndarray) -> int:
         """Number of groups among the images `which` (bool [N])."""
         return len(np.unique(self.units[which]))
@@ -119,7 +127,7 @@ def with_interval(metric: Metric, resampled: np.ndarray, units: int | None = Non
     if units and metric.value in (0, 1):
         return dataclasses.replace(metric, **_exact(metric.value, units))
     if not found.size:
-        return _noted(metric, "no interval, because no resample has the figure")
+        return _noted(metric, NO_INTERVAL)
     low, high = np.quantile(found, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]).tolist()
     # Resampling pushes some figures to one side (a calibration error upwards); an interval that
     # does not hold its own figure would only confuse.

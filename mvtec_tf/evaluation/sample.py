@@ -186,7 +186,8 @@ def replicate(
         for index, (images, sample) in enumerate(samples):
             chosen = weights[:, images]
             points = sample.points(chosen)
-            figures[index].append(sample.figures(chosen, points))
+            drawn = sample.figures(chosen, points)
+            figures[index].append({name: resampling.varied(figure) for name, figure in drawn.items()})
             extras[index].append(sample.details(chosen, points) if details else {})
     return [Replicates(_joined(*pieces), _joined(*more)) for pieces, more in zip(figures, extras, strict=True)]
 

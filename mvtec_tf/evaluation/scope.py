@@ -309,6 +309,7 @@ def _gains(
 
 
 def _above_zero(difference: Metric) -> bool:
-    """Whether the whole interval is; the value itself where no interval was computed."""
-    lowest = difference.value if difference.low is None else difference.low
-    return lowest > _ROUNDING
+    """Whether the whole interval is; the value itself where no interval was asked for."""
+    if difference.low is None:
+        return difference.value > _ROUNDING and intervals.NO_INTERVAL not in difference.note
+    return difference.low > _ROUNDING

@@ -273,7 +273,7 @@ def _with_interval(calibrate: Predictions, rule: Rule, costs: Costs, bootstrap: 
     warning = promise.warning(objects[promise.of_defective]) if promise else _warning(*objects)
     found = dataclasses.replace(found, warning=warning)
     # A single object drawn again and again is always itself: an interval without width would say that it is certain.
-    if not len(resampling) or (promise and objects[promise.of_defective] < 2):
+    if not len(resampling) or (objects[promise.of_defective] if promise else max(objects)) < 2:
         return found
     order, mass = _ranked(calibrate.label, calibrate.score, resampling.units, promise)
     scores, defective = calibrate.score[order], defective[order]

@@ -7,8 +7,8 @@ from mvtec_tf.evaluation.comparison import report as comparison_report
 from mvtec_tf.evaluation.comparison.contenders import common_costs, read_methods
 from mvtec_tf.evaluation.intervals import Bootstrap
 from mvtec_tf.evaluation.metrics import Costs
+from mvtec_tf.jobs.report_folder import report_folder
 from mvtec_tf.jobs.settings import CompareSettings
-from mvtec_tf.ownership import Owned
 from mvtec_tf.study import report as study_report
 
 
@@ -32,7 +32,7 @@ def compare(settings: CompareSettings) -> list[str]:
         raise UsageError(f"`cost_miss`, `cost_false_alarm`: {error}") from error
     print(f"A miss costs {costs.miss:g}, a false alarm {costs.false_alarm:g}.")
     how, found = (settings.out, settings.title, costs, Bootstrap(settings.resamples, settings.seed)), []
-    with Owned(settings.out, "`out`"):
+    with report_folder(settings.out):
         if settings.study:
             # First: it refuses bare tables, and nothing half-written should stay behind.
             found += study_report.sentences(study_report.write(methods, *how))

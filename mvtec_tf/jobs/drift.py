@@ -15,8 +15,8 @@ from mvtec_tf.data.words import counted
 from mvtec_tf.errors import UserError
 from mvtec_tf.evaluation import predicted
 from mvtec_tf.graphs.loading import newest
+from mvtec_tf.jobs.report_folder import report_folder
 from mvtec_tf.jobs.settings import DriftSettings
-from mvtec_tf.ownership import Owned
 from mvtec_tf.serving import drift_report, drifting
 from mvtec_tf.serving.drifting import Line
 from mvtec_tf.serving.settings import PredictSettings
@@ -36,7 +36,7 @@ def draw_drift(settings: DriftSettings) -> Line:
       UserError: the table or the model cannot be used, or a part's place in the order is not known.
     """
     settings.check()
-    with Owned(settings.out, "`out`"):
+    with report_folder(settings.out):
         reference = drifting.read_reference(newest(settings.model)) if settings.model else None
         table = settings.table or _judged(settings)
         rows = [row for _, row in predicted.open_table(table, _NEEDED)]

@@ -17,8 +17,8 @@ from mvtec_tf.features.recipe import FEW_LABELS, RECIPES
 from mvtec_tf.files import speaker
 from mvtec_tf.jobs import unread
 from mvtec_tf.jobs.fields import WeightsSettings
+from mvtec_tf.jobs.report_folder import report_folder
 from mvtec_tf.jobs.settings import ExploreSettings, ExtractSettings
-from mvtec_tf.ownership import Owned
 
 CORRECTED = "corrected.csv"
 _OF_WEIGHTS = tuple(field.name for field in dataclasses.fields(WeightsSettings))
@@ -42,7 +42,7 @@ def explore_data(settings: ExploreSettings) -> None:
         records, said = corrections.corrected(records, settings.corrections)
         print(said)
     names = ", ".join(pathlib.Path(folder).resolve().name for folder in settings.data_dir)
-    with Owned(settings.out, "`out`"):
+    with report_folder(settings.out):
         print(f"Looking at {counted(len(records), 'image')}.", flush=True)
         speak = speaker()
         found = explore(records, lambda done: speak(f"{done:,} of {len(records):,}"))

@@ -13,8 +13,8 @@ from mvtec_tf.evaluation.report import judge
 from mvtec_tf.evaluation.table import read_predictions
 from mvtec_tf.evaluation.thresholds import LEAST_COST, SMOOTH_YOUDEN, YOUDEN, Rule
 from mvtec_tf.jobs import extras
+from mvtec_tf.jobs.report_folder import report_folder
 from mvtec_tf.jobs.settings import JudgeSettings
-from mvtec_tf.ownership import Owned
 from mvtec_tf.run_directory import read_run
 
 
@@ -46,7 +46,7 @@ def judge_table(settings: JudgeSettings) -> dict[str, Any]:
     words = _in_words(settings, own, how)
     notes.append(("Threshold", words))
     print(words)
-    with Owned(settings.out, "`out`"):
+    with report_folder(settings.out, path.parent):
         shown = extras.extras(settings, predictions)
         return judge.judge(
             predictions,

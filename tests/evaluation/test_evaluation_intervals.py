@@ -245,3 +245,13 @@ def test_a_model_better_by_luck_alone_is_unproven_and_one_as_good_on_many_images
 def test_bootstraps_that_are_none_are_refused(settings):
     with pytest.raises(ValueError, match="Received"):
         Bootstrap(**settings)
+
+
+@pytest.mark.parametrize("alone", ["one lot", "categories"])
+def test_images_that_leave_nothing_to_resample_have_no_interval_and_show_nothing(alone):
+    table = _images(40, per_group=40, categories=1) if alone == "one lot" else _images(40, categories=40)
+    judged = assess(table, threshold=0.5, bootstrap=_SOME).overall
+    assert judged.metrics["roc_auc"].value is not None
+    assert (judged.metrics["roc_auc"].low, judged.metrics["balanced_accuracy"].low) == (None, None)
+    assert intervals.NO_INTERVAL in judged.metrics["roc_auc"].note
+    assert judged.verdict == "unproven"

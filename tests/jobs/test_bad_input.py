@@ -137,3 +137,21 @@ def test_a_label_budget_that_buys_no_defect_leaves_no_run_behind(toy, tmp_path):
     assert done.returncode == 1
     assert "--label_budget=0.01" in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_report_takes_no_place_of_another_run_an_export_or_photographs(small_run, exported, toy, tmp_path):
+    run, table = small_run[0], tmp_path / "theirs.csv"
+    table.write_bytes((run / "predictions.csv").read_bytes())
+    holds = {run: "a run", exported: "an exported model", toy / "flange": "photographs (ground_truth, test, train)"}
+    for out, what in holds.items():
+        before = {path: path.read_bytes() for path in out.rglob("*.*") if path.is_file()}
+        for asked in (
+            ("evaluate", f"--predictions={table}"),
+            ("explore_data", f"--data_dir={toy / 'denim'}"),
+            ("compare", f"--runs=a={table},b={run}"),
+            ("drift", f"--table={table}"),
+        ):
+            done = run_binary(*asked, f"--out={out}", check=False)
+            assert done.returncode == 1
+            assert f"--out={out}: holds {what}" in done.stderr.replace("`", "")
+        assert {path: path.read_bytes() for path in out.rglob("*.*") if path.is_file()} == before

@@ -274,7 +274,8 @@ def _replicates(resampling: Resampling, ranked: Mapping[str, _Ranked]) -> dict[s
     pieces: dict[str, list[dict[str, np.ndarray]]] = {name: [] for name in ranked}
     for weights in resampling.chunks():
         for name, one in ranked.items():
-            pieces[name].append(one.resampled(weights[:, one.where]))
+            drawn = one.resampled(weights[:, one.where])
+            pieces[name].append({figure: resampling.varied(rows) for figure, rows in drawn.items()})
     return {
         name: {figure: np.concatenate([piece[figure] for piece in found] or [np.zeros(0)]) for figure in NAMES}
         for name, found in pieces.items()
