@@ -48,6 +48,9 @@ class Journal:
         self.names: dict[str, int] = {}
         self._values: dict[str, set[str]] = {name: set() for name in SHARED if name in self._columns}
         self.failed = self.unjudged = 0
+        self._open()
+
+    def _open(self) -> None:
         try:
             self.file.parent.mkdir(parents=True, exist_ok=True)
             self._handle = self.file.open("a+b", buffering=0)
@@ -67,8 +70,15 @@ class Journal:
             raise
 
     def append(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Writes rows; they are on the disk when this returns, and none of them is if it raises OSError."""
+        """Writes rows; they are on the disk when this returns, and none of them is if it raises OSError.
+
+        A table that somebody moved or removed meanwhile is begun anew in its place, with these rows.
+        """
         rows = list(rows)
+        if not self._is_there():
+            self.close()
+            self._open()
+            print(f"{self.file} was moved or removed: a new table is begun there for what follows.", flush=True)
         self._write("".join(self._line([row[name] for name in self._columns]) for row in rows))
         for row in rows:
             self._note(row)
@@ -109,6 +119,12 @@ class Journal:
     ) -> None:
         """Closes it."""
         self.close()
+
+    def _is_there(self) -> bool:
+        try:
+            return os.path.samestat(self.file.stat(), os.fstat(self._handle.fileno()))
+        except FileNotFoundError:
+            return False
 
     def _write(self, text: str) -> None:
         size = os.fstat(self._handle.fileno()).st_size

@@ -225,3 +225,13 @@ def test_a_disk_that_is_full_for_a_while_loses_no_row_and_leaves_no_half_one(lin
         lambda: (line.folder / "c.png").write_bytes(WHOLE), lambda: refusals.extend((1, 2)), *[nothing] * 6
     )
     assert line.rows() == {"a.png": "", "b.png": "", "c.png": ""}
+
+
+@pytest.mark.parametrize("take", [os.remove, lambda file: os.rename(file, f"{file}.1")])
+def test_a_table_that_is_moved_or_removed_meanwhile_is_begun_anew_and_no_row_is_lost(line, capsys, take):
+    def add(name):
+        (line.folder / name).write_bytes(WHOLE)
+
+    line.look(lambda: add("a.png"), nothing, nothing, lambda: take(line.out), lambda: add("b.png"), nothing, nothing)
+    assert line.rows() == {"b.png": ""}
+    assert capsys.readouterr().out.count(f"{line.out} was moved or removed: a new table is begun there") == 1
