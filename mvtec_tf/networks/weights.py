@@ -7,7 +7,9 @@ changes a few like-named arrays, and training then starts from noise that nobody
 import contextlib
 import dataclasses
 import io
+import os
 import pathlib
+import tempfile
 import zipfile
 from collections.abc import Iterator
 
@@ -19,6 +21,8 @@ from mvtec_tf.keras_settings import keras
 
 # Where a .keras file, a ZIP archive, holds its weights.
 _IN_KERAS_FILE = "model.weights.h5"
+# Bytes that HDF5 needs for a weight beside its numbers, at most.
+_OF_A_WEIGHT = 4096
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,6 +93,23 @@ def load_weights_file(model: keras.Model, path: str, partial: bool = False) -> W
         )
     _assign(model, path, {name: name for name in loaded})
     return report
+
+
+def save_weights(network: keras.Model, path: pathlib.Path) -> None:
+    """Saves the weights of a network as Keras does, in a file `.weights.h5`, where there is room for it.
+
+    HDF5 that finds no room in the middle ends the whole process when it is to be closed, so room is asked for first.
+
+    Raises:
+      OSError: there is none.
+    """
+    size = sum(4 * int(np.prod(weight.shape)) + _OF_A_WEIGHT for weight in network.weights)
+    try:
+        with tempfile.TemporaryFile(dir=path.parent) as file:
+            os.posix_fallocate(file.fileno(), 0, size)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, os.fspath(path)) from error
+    network.save_weights(path)
 
 
 def _span(names: tuple[str, ...]) -> str:

@@ -11,6 +11,7 @@ from sklearn import metrics
 from mvtec_tf import files
 from mvtec_tf.errors import UserError
 from mvtec_tf.keras_settings import keras
+from mvtec_tf.networks.weights import save_weights
 from mvtec_tf.training import distribution
 
 
@@ -159,7 +160,7 @@ class KeepBest(keras.callbacks.Callback):
         if value > self.best:
             self.best, self.best_epoch = value, epoch + 1
             with files.replacing(self.file) as temporary:
-                self._network.save_weights(temporary)
+                save_weights(self._network, temporary)
         elif epoch + 1 - self.best_epoch >= self._patience:
             self.stopped = self.model.stop_training = True
 

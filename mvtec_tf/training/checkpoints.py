@@ -15,6 +15,7 @@ from mvtec_tf import files
 from mvtec_tf.errors import UserError
 from mvtec_tf.keras_settings import keras
 from mvtec_tf.networks import replicas
+from mvtec_tf.networks.weights import save_weights
 from mvtec_tf.run_directory import difference
 from mvtec_tf.stopping import Stopped
 from mvtec_tf.training import distribution
@@ -185,7 +186,7 @@ class Checkpoints(keras.callbacks.Callback):
 
     def _write(self, target: pathlib.Path, steps: int) -> None:
         with files.new_directory(target, durable=True) as folder:
-            self._network.save_weights(folder / _NETWORK)
+            save_weights(self._network, folder / _NETWORK)
             store: dict[str, Any] = {}
             self.model.optimizer.save_own_variables(store)
             np.savez(folder / _OPTIMIZER, **store)

@@ -22,6 +22,7 @@ import keras, matplotlib, numpy as np, tensorflow as tf
 from absl import flags
 from mvtec_tf import files as atomic
 from mvtec_tf.bin import failures
+from mvtec_tf.networks import weights
 
 folder = pathlib.Path(sys.argv[1])
 values = flags.FlagValues()
@@ -43,7 +44,7 @@ WAYS = {
     "text": lambda path: atomic.write_text(path / "x.json", "x" * 10**6),
     "numpy": lambda path: np.savez(path / "x.npz", noise=noise),
     "memory map": memory_map,
-    "keras": lambda path: network.save_weights(path / "x.weights.h5"),
+    "keras": lambda path: weights.save_weights(network, path / "x.weights.h5"),
     "tensorflow": lambda path: tf.saved_model.save(module, str(path), signatures={"serve": module.serve}),
     "checkpoint": lambda path: tf.train.Checkpoint(x=module.noise).write(str(path / "x")),
     "matplotlib": lambda path: figure.savefig(path / "x.png", dpi=300),
