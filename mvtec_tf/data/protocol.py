@@ -313,9 +313,9 @@ def _cut_in_half(category: str, tests: Sequence[Record], rng: np.random.Generato
                 found = sum(record.label == label for record in tests)
                 raise TooFewObjectsError(
                     f"category {category!r}: no {kind} test image is left for the {name} (found {found} "
-                    "in all). At least two of each kind are needed, showing different objects. What needs no labels "
-                    "can do without, with `label_budget`=0: mvtec-tf fit with `recipe`=few_labels, mvtec-tf baseline, "
-                    "or mvtec-tf train-cnn with `synthetic_defects`=0.5."
+                    "in all). At least two of each kind are needed, showing different objects (by groups.csv or the "
+                    "column group). What needs no labels can do without, with `label_budget`=0: mvtec-tf fit with "
+                    "`recipe`=few_labels, mvtec-tf baseline, or mvtec-tf train-cnn with `synthetic_defects`=0.5."
                 )
     return pool, held_out
 

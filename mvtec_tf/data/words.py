@@ -52,7 +52,21 @@ _FAULTLESS = re.compile(
 _GOOD_IN_A_NAME = frozenset((GOOD, "goods", "ok", "okay", "gut", "gute"))
 _TURNED_ROUND = frozenset(("no", "not", "non", "nicht", "in", "un"))
 # What programs and people write where they know nothing; pandas writes "nan".
-_PLACEHOLDERS = frozenset(("nan", "<na>", "na", "n/a", "#n/a", "none", "null", "nil", "-", "--", "?"))
+_PLACEHOLDERS = frozenset(
+    (
+        *("nan", "<na>", "na", "n/a", "#n/a", "none", "null", "nil", "-", "--", "?", "n.a.", "k.a."),
+        *("#ref!", "#value!", "#name?", "#div/0!", "#num!", "#null!", "#wert!", "#bezug!"),
+    )
+)
+# No name of an object, though it may be one of a type of defect; written as by `bare`.
+_UNKNOWN = frozenset(
+    (
+        *("unknown", "unspecified", "undefined", "unassigned", "tbd", "unbekannt", "inconnu", "inconnue"),
+        *("desconocido", "sconosciuto", "desconhecido", "onbekend", "okand", "ukendt", "ukjent", "nieznany", "neznamy"),
+    )
+)
+# A long number in a column that is no text: Excel keeps so few digits that many objects get one name.
+_SHORTENED = re.compile(r"\d([.,]\d+)?E\+\d+", re.IGNORECASE)
 
 
 def is_good(word: str) -> bool:
@@ -88,13 +102,21 @@ def is_placeholder(word: str) -> bool:
     return word.strip().casefold() in _PLACEHOLDERS
 
 
+def is_no_object(group: str) -> bool:
+    """Whether the name of a group names no object: a placeholder, or a number that Excel has shortened."""
+    name = group.strip()
+    return is_placeholder(name) or bare(_unaccented(name)) in _UNKNOWN or bool(_SHORTENED.fullmatch(name))
+
+
 def refuse_twins(what: str, names: Iterable[str]) -> None:
-    """Raises a `UserError` if two names differ only in case, spaces, hyphens or underscores: one thing would be two."""
+    """Raises a `UserError` if two names differ only in case, spaces, hyphens, underscores or in how a number is written
+    (`5`, `005`, `5.0`): one thing would be two.
+    """
     known: dict[str, str] = {}
     for name in sorted(names):
         first = known.setdefault(_spelling(name), name)
         if first != name:
-            differ = "case" if first.casefold() == name.casefold() else "case, spaces, hyphens or underscores"
+            differ = "case" if first.casefold() == name.casefold() else "case, spaces, hyphens, underscores or zeros"
             raise UserError(
                 f"The {what} {first!r} and {name!r} differ in {differ} only. Write both in one way if they are one; if "
                 "they are not, give them different names."
@@ -134,7 +156,8 @@ def _unaccented(word: str) -> str:
 
 
 def _spelling(name: str) -> str:
-    return re.sub(r"[\s_-]+", " ", unicodedata.normalize("NFKC", name).casefold()).strip()
+    plain = re.sub(r"[\s_-]+", " ", unicodedata.normalize("NFKC", name).casefold()).strip()
+    return re.sub(r"(\A|/)0*(\d+?)(?:[.,]0+)?\Z", r"\1\2", plain)
 
 
 def counted(count: int, one: str, many: str = "") -> str:

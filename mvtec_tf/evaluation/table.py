@@ -326,8 +326,12 @@ def _check_values(predictions: Predictions, source: str, place: Callable[[int], 
             f"It sounds like {GOOD}, which has label 0; a type of defect needs another name.",
         ),
         *(
-            (column, _each(getattr(predictions, column), words.is_placeholder), "Write nothing where there is none.")
-            for column in ("category", "defect", "group")
+            (column, _each(getattr(predictions, column), says_nothing), "Write nothing where there is none.")
+            for column, says_nothing in (
+                ("category", words.is_placeholder),
+                ("defect", words.is_placeholder),
+                ("group", words.is_no_object),
+            )
         ),
         ("split", ~np.isin(predictions.split.astype(str), leaks.SPLITS), f"Expected {', '.join(leaks.SPLITS)}."),
         (

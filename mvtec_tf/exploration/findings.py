@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from mvtec_tf.data import masks
+from mvtec_tf.data import masks, protocol
+from mvtec_tf.data.formats import groups_file
 from mvtec_tf.data.record import GOOD, Record
 from mvtec_tf.data.words import counted
 from mvtec_tf.exploration import duplicates
@@ -50,6 +51,7 @@ def findings(found: Exploration) -> list[Finding]:
     kinds = [
         *_of_duplicates(found.duplicates),
         _groups_in_both(found.records),
+        _one_object(found.records),
         _unreadable(found),
         *_of_masks(found),
         _suspects(found),
@@ -131,6 +133,16 @@ def _groups_in_both(records: Iterable[Record]) -> Finding:
         f"{counted(len(both), 'group is', 'groups are')} both in train and in test",
         "By groups.csv, the same object is on both sides. Training refuses such a set.",
         both,
+    )
+
+
+def _one_object(records: Sequence[Record]) -> Finding:
+    items = tuple(filter(None, map(groups_file.one_object, protocol.by_category(records).values())))
+    return Finding(
+        "one_object",
+        f"all good images show one object in {counted(len(items), 'category', 'categories')}",
+        "Images of one object count once and stay together, so nothing is left to test with.",
+        items,
     )
 
 

@@ -1,9 +1,14 @@
 """Names that are nearly right are taken with a word or refused with the right one, never passed over."""
 
+import re
+
 import pytest
 
+from mvtec_tf.data import protocol
 from mvtec_tf.data.formats import scan as records
 from mvtec_tf.errors import UserError
+from mvtec_tf.exploration.findings import findings
+from mvtec_tf.exploration.survey import explore
 from tests.conftest import run_binary
 
 _GOOD = ("Good", "GOOD", "ok", "OK", "io", "i.O.", "Pass", "passed")
@@ -307,6 +312,58 @@ def test_masks_that_lie_among_their_images_are_no_photographs(tmp_path, parts, m
     (tmp_path / "list.csv").write_text("\n".join(["path,label", *lines]))
     with pytest.raises(UserError, match="called as a mask"):
         records.scan([tmp_path / "list.csv"])
+
+
+@pytest.mark.parametrize("word", ["1.23457E+11", "1,23457E+11", "unknown", "Unbekannt", "#REF!"])
+def test_an_unknown_or_shortened_name_is_no_object(tmp_path, word):
+    folder = _fill(tmp_path / "cap", "good", "defective")
+    (folder / "groups.csv").write_text(f'path,group\ngood/00.png,"{word}"\n')
+    with pytest.raises(UserError, match=r"groups\.csv, line 2: .* is no object, but would join all"):
+        records.scan([folder])
+    (folder / "list.csv").write_text(f'path,label,group\ngood/00.png,0,"{word}"\n')
+    with pytest.raises(UserError, match="Write nothing where there is none"):
+        records.scan([folder / "list.csv"])
+
+
+@pytest.mark.parametrize(("word", "pattern"), [("0", "good/*.png"), ("lot7", "good/*.png"), ("lot7", "*.png")])
+def test_one_object_on_all_good_images_is_said_with_the_table_that_says_so(tmp_path, word, pattern):
+    folder = _fill(tmp_path / "cap", "good", "defective")
+    lines = [f"{image.relative_to(folder)},{word}" for image in folder.rglob(pattern)]
+    (folder / "groups.csv").write_text("\n".join(["path,group", *lines]))
+    words = rf"groups\.csv, .*says that all 20 good images show one object, '{word}'"
+    # By its name the object is for testing, as it is with a defective image in it.
+    if word == "lot7":
+        with pytest.raises(UserError, match=f"no good images are left for training.*{words}"):
+            records.scan([folder])
+        return
+    found, said = _scan(folder)
+    assert re.search(words, said)
+    (listed,) = [one.items for one in findings(explore(found)) if one.kind == "one_object"]
+    assert re.search(words, listed[0])
+    with pytest.raises(UserError, match=r"no good test image is left.*by groups\.csv"):
+        protocol.clean(found, None, 0)
+
+
+@pytest.mark.parametrize("twins", [("1", "1.0"), ("5", "005"), ("7,0", "7")])
+def test_a_number_of_an_object_that_is_written_in_two_ways_is_refused(tmp_path, twins):
+    folder = _fill(tmp_path / "cap", "good", "defective")
+    lines = [f'good/0{number}.png,"{twin}"' for number, twin in enumerate((*twins, "10", "100"))]
+    (folder / "groups.csv").write_text("\n".join(["path,group", *lines]))
+    with pytest.raises(UserError, match=r"groups of category 'cap' .* differ in .*zeros only"):
+        records.scan([folder])
+
+
+def test_a_folder_called_as_the_table_of_groups_is_refused(tmp_path):
+    folder = _fill(tmp_path / "cap", "good", "defective")
+    (folder / "Groups.csv").mkdir()
+    with pytest.raises(UserError, match=r"Groups\.csv: expected a CSV file, found a folder"):
+        records.scan([folder])
+
+
+def test_a_list_may_be_called_group_and_stand_beside_another(tmp_path):
+    for name in ("group_a.csv", "list.csv"):
+        (tmp_path / name).write_text(f"path,label\n{_image(tmp_path / '0.png').name},0\n")
+    assert len(records.scan([tmp_path / "list.csv"])) == 1
 
 
 @pytest.mark.parametrize("mask", ["chip_mask/0.png", "chip-GT/0_mask.png", "mask_chip/0.bmp"])

@@ -108,7 +108,7 @@ class _Folder:
         self._folder = folder
         self._parts = layout.parts(folder)
         self._places = Places(folder)
-        self._groups = Groups(folder, walked.files)
+        self._groups = Groups(folder, walked.files, layout.folder_names(folder))
         self._keys: dict[str, str] = {}
         self._taken: dict[str, str] = {}
         self._steps = {file: pathlib.Path(file).relative_to(folder).parts for file in walked.files}
@@ -167,11 +167,11 @@ class _Folder:
         if not any(not record.label for record in records):
             raise UserError(f"{self._folder}: no good images in {place}; {_contents(place)}. {_HINT}")
         if not any(record.split == TRAIN for record in records):
-            raise UserError(
-                f"{self._folder}: no good images are left for training: the few that there are were kept for testing, "
-                f"because of their names or because {groups_file.FILE} joins them with a defective one. Add good "
-                "images."
+            why = groups_file.one_object(records) or (
+                f"The few that there are were kept for testing, because of their names or because {groups_file.FILE} "
+                "joins them with a defective one. Add good images."
             )
+            raise UserError(f"{self._folder}: no good images are left for training. {why}")
         return records, said
 
     def sentences(self) -> list[str]:

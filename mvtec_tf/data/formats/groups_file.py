@@ -1,10 +1,11 @@
 """`groups.csv` of a category: which photographs show the same object. It is never passed over in silence."""
 
 import pathlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from mvtec_tf.data import walk, words
 from mvtec_tf.data.csv_table import CsvTable, header_names, plain_path
+from mvtec_tf.data.record import Record
 from mvtec_tf.errors import UserError
 
 FILE = "groups.csv"
@@ -22,6 +23,7 @@ class Groups:
     Args:
       folder: of the category; paths in the file are relative to it.
       files: in and below that folder.
+      folders: names of those in that folder.
 
     Attributes:
       sentences: what a person should hear of it.
@@ -31,8 +33,10 @@ class Groups:
         has nearly the right name.
     """
 
-    def __init__(self, folder: pathlib.Path, files: Iterable[str]) -> None:
-        alike = [file for file in map(pathlib.Path, files) if _is_nearly(file.name) or _says_groups(file, folder)]
+    def __init__(self, folder: pathlib.Path, files: Iterable[str], folders: Iterable[str] = ()) -> None:
+        # A folder of this name is refused as any file that is no table.
+        places = [*map(pathlib.Path, files), *(folder / name for name in folders if name.casefold() == FILE)]
+        alike = [file for file in places if _is_nearly(file) or _says_groups(file, folder)]
         found = [file for file in alike if file.name.casefold() == FILE and file.parent == folder]
         if alike and not found:
             _refuse(alike[0], f"{folder / FILE}")
@@ -75,20 +79,44 @@ def refuse_beside(table: pathlib.Path) -> None:
 
 
 def _beside(folder: pathlib.Path) -> list[pathlib.Path]:
-    return sorted(child for child in folder.iterdir() if _is_nearly(child.name) and child.is_file())
+    return sorted(filter(_is_nearly, folder.iterdir()))
 
 
-def _is_nearly(name: str) -> bool:
-    return _WORD in name.casefold() and name.lower().endswith(_SUFFIXES) and not walk.is_clutter(name)
+def one_object(records: Sequence[Record]) -> str:
+    """What to tell a person where all good images of a category show one object, "" elsewhere."""
+    good = [record for record in records if not record.label]
+    if len(good) < 2 or len({record.group for record in good}) > 1:
+        return ""
+    category = good[0].category
+    group = good[0].group.removeprefix(f"{category}/")
+    return (
+        f"{category}: {FILE}, or the column {_WORD} of the list, says that all {len(good)} good images show one "
+        f"object, {group!r}, so none can be for training while others are for testing. Give each object a name of "
+        "its own, and none to images whose object is not known."
+    )
+
+
+def _is_nearly(file: pathlib.Path) -> bool:
+    name = file.name.lower()
+    if _WORD not in name or not name.endswith(_SUFFIXES) or walk.is_clutter(name):
+        return False
+    # A list of images may have any other name.
+    return name == FILE or not {"path", "label"} <= _columns(file)
 
 
 def _says_groups(file: pathlib.Path, folder: pathlib.Path) -> bool:
     """Whether a table right in the category's folder has the columns of groups, whatever its name."""
     if file.parent != folder or file.suffix.lower() not in (*_TEXTS, "") or walk.is_clutter(file.name):
         return False
+    return {"path", _WORD} <= _columns(file)
+
+
+def _columns(file: pathlib.Path) -> set[str]:
+    """Of a table, in lower case; of what is no text, nothing that anyone asks for."""
+    if not file.is_file():
+        return set()
     with file.open("rb") as content:
-        line = content.readline(_LONGEST_HEADER).decode("utf-8", "ignore")
-    return {"path", _WORD} <= header_names(line)
+        return header_names(content.readline(_LONGEST_HEADER).decode("utf-8-sig", "ignore"))
 
 
 def _refuse(file: pathlib.Path, place: str) -> None:
@@ -103,10 +131,10 @@ def _read(path: pathlib.Path) -> dict[str, str]:
         if not row["path"] or not row["group"]:
             raise UserError(f"{path}, line {line}: path and group must both be given, found {row}.")
         key = plain_path(row["path"])
-        if words.is_placeholder(row["group"]):
+        if words.is_no_object(row["group"]):
             raise UserError(
                 f"{path}, line {line}: the group {row['group']!r} is no object, but would join all that have it. "
-                "Leave such lines out."
+                "Leave such lines out; a number that a spreadsheet has shortened has to be entered again, as text."
             )
         if key in groups:
             raise UserError(f"{path}, line {line}: {row['path']!r} stands there twice.")

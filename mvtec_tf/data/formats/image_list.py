@@ -75,7 +75,7 @@ def _read_category(
         advice = f"Write {TRAIN} into the column split of some good ones."
         if undivided:
             why = "by their names or because group joins them with a defective one"
-            advice = f"All were kept for testing, {why}. Add some."
+            advice = groups_file.one_object(records) or f"All were kept for testing, {why}. Add some."
         raise UserError(f"{path}: no good images of category {name!r} are for training. {advice}")
     return records, sentences
 
@@ -183,7 +183,8 @@ def _named(record: Record, path: str, group: str) -> Record:
 
 
 def _given(row: dict[str, str], column: str) -> str:
-    if words.is_placeholder(row.get(column, "")):
+    says_nothing = words.is_no_object if column == "group" else words.is_placeholder
+    if says_nothing(row.get(column, "")):
         raise _RowError(f"{column} is {row[column]!r}. Write nothing where there is none")
     return row.get(column, "")
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from mvtec_tf import files
 from mvtec_tf.data import masks, words
-from mvtec_tf.data.formats import division, folders, image_list
+from mvtec_tf.data.formats import division, folders, groups_file, image_list
 from mvtec_tf.data.record import Category, Record
 from mvtec_tf.errors import UserError
 
@@ -35,8 +35,8 @@ def scan(
     Raises:
       UserError: a source is missing or holds no category, two sources hold the same category, a wanted
         category is not there, a category has no good images for training, its `groups.csv` or
-        the CSV file is wrong, or two categories, defect types or groups differ in case, spaces, hyphens or
-        underscores only.
+        the CSV file is wrong, or two categories, defect types or groups differ in case, spaces, hyphens,
+        underscores or zeros only.
     """
     categories = [words.composed(name) for name in categories]
     found: dict[str, Category] = {}
@@ -68,8 +68,9 @@ def scan(
         words.refuse_twins(f"groups of category {name!r}", given)
         read, more = division.with_good_tests(name, read)
         records += read
-        for sentence in [*sentences, *more, *masks.shared_sentences(read)]:
-            say(sentence)
+        for sentence in [*sentences, *more, groups_file.one_object(read), *masks.shared_sentences(read)]:
+            if sentence:
+                say(sentence)
     return tuple(records)
 
 
