@@ -96,10 +96,12 @@ def types(kept: Store, exports: Sequence[Export] = ()) -> list[str]:
 
 def records(kept: Store) -> list[Record]:
     """Every photograph that is good or defective by its newest label; each shows an object of its own."""
-    found = []
-    page = kept.folder.absolute().name.lstrip(".") or "page"
-    for row in kept.ask(_LISTED, (UNCLEAR,)):
-        category, is_defective = row["category"] or page, row["label"] == DEFECTIVE
+    found, labelled = [], kept.ask(_LISTED, (UNCLEAR,))
+    # New photographs are of the category that a model knows of the others, if that is one.
+    known = {row["category"] for row in labelled if row["category"]}
+    new = known.pop() if len(known) == 1 else kept.folder.absolute().name.lstrip(".") or "page"
+    for row in labelled:
+        category, is_defective = row["category"] or new, row["label"] == DEFECTIVE
         defect = (row["defect"] or DEFECTIVE) if is_defective else GOOD
         file, mask = (str(kept.folder / name) if name else "" for name in (row["file"], row["mask"]))
         path = f"{category}/{row['file']}"

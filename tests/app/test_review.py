@@ -56,12 +56,19 @@ def test_labels_become_a_list_that_every_command_reads_and_a_log_that_stays(show
             mask = masks.read(record.mask, (64, 64))
             assert mask[16:32, 16:32].all()
             assert mask.sum() == 256
+    # No model knows a new photograph: it is of the others' category.
+    new = _png(np.random.default_rng(0).integers(0, 255, (64, 64, 3)))
+    given = {"photographs": ("new.png", base64.b64decode(new.partition(",")[2]))}
+    (row,) = page.post("/api/judge", files=given, headers=PROGRAM).json()["judgements"]
+    assert page.form("/labels", {"sha256": row["sha256"], "label": "good", "who": "Eva"}).status_code == 303
+    assert [record.category for record in scan.scan([table])] == ["flange"] * 7
+    assert page.form("/labels", {"sha256": row["sha256"], "label": "unclear", "who": "Eva"}).status_code == 303
     # The newest counts; the log has all, with what the models had said.
     assert page.form("/labels", {"sha256": parts[0], "label": "unclear", "who": "Udo"}).status_code == 303
     assert len(scan.scan([table])) == 5
     log = page.get("/api/labels").json()
     assert [(row["who"], row["label"]) for row in log][-1] == ("Udo", "unclear")
-    assert len(log) == 7
+    assert len(log) == 9
     judged = {row["sha256"]: row for row in page.get("/api/judgements").json()}
     for row in log:
         (said,) = row["said"]
@@ -71,7 +78,7 @@ def test_labels_become_a_list_that_every_command_reads_and_a_log_that_stays(show
             page.site.kept._db.execute(query)
     assert page.get("/labels.csv").text == table.read_text()
     screen = page.get("/review", params={"done": True}).text
-    assert "Labelled so far: 2 good, 3 defective, 1 unclear." in screen
+    assert "Labelled so far: 2 good, 3 defective, 2 unclear." in screen
     assert "Nothing waits here" in page.get("/review").text
 
 
