@@ -211,7 +211,7 @@ def test_unreadable_files_are_listed_with_their_reason_and_the_rest_is_looked_at
     reasons = {one.record.path: one.reason for one in found.unreadable}
     assert reasons["bolt/train/good/empty.png"] == "the file is empty"
     assert "no image" in reasons["bolt/train/good/text.png"]
-    assert "cannot be decoded" in reasons["bolt/train/good/half.png"]
+    assert "truncated PNG" in reasons["bolt/train/good/half.png"]
     assert len(found.looks) == 32
     assert _finding(found, "unreadable").title == "3 image files cannot be read"
 
@@ -385,6 +385,7 @@ def test_a_format_that_training_refuses_is_told_from_one_it_takes(tmp_path, name
         ("jpeg of 12 bits", "12 bits a colour"),
         ("jpeg lossless", "lossless"),
         ("jpeg cut", "truncated or damaged"),
+        ("png without its last byte", "truncated PNG"),
     ],
 )
 def test_a_mask_of_a_kind_that_training_refuses_is_refused_with_its_words(tmp_path, name, words):
