@@ -18,10 +18,11 @@ from tests.conftest import run_binary
 # What every converter knows; see `plain`.
 EVERYWHERE = {
     *("Abs", "AddN", "AddV2", "ArgMax", "ArgMin", "AvgPool", "BatchMatMulV2", "BiasAdd", "BroadcastTo", "Cast"),
-    *("ConcatV2", "Const", "Conv2D", "Equal", "Exp", "Fill", "GatherV2", "Greater", "GreaterEqual", "Identity", "Less"),
-    *("LessEqual", "Log", "MatMul", "Max", "Maximum", "Mean", "Minimum", "Mul", "Neg", "Pack", "Placeholder", "Pow"),
-    *("RealDiv", "Relu", "Reshape", "ResizeBilinear", "Round", "SelectV2", "Sigmoid", "Slice", "Sqrt"),
-    *("Square", "Squeeze", "StridedSlice", "Sub", "Sum", "TopKV2", "Transpose", "Unpack", "ZerosLike"),
+    *("ConcatV2", "Const", "Conv2D", "Einsum", "Equal", "Exp", "Fill", "GatherV2", "Greater", "GreaterEqual"),
+    *("Identity", "Less", "LessEqual", "Log", "MatMul", "Max", "Maximum", "Mean", "Minimum", "Mul", "Neg", "Pack"),
+    *("Placeholder", "Pow", "RealDiv", "Relu", "Reshape", "ResizeBilinear", "Round", "SelectV2", "Sigmoid"),
+    *("Slice", "Sqrt", "Square", "Squeeze", "StridedSlice", "Sub", "Sum", "TopKV2", "Transpose", "Unpack"),
+    *("ZerosLike"),
 }
 PROBE = ("fit_probe", "--label_budget=0.25")
 
