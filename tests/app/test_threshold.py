@@ -95,10 +95,12 @@ def test_a_saved_threshold_is_a_new_version_of_the_same_graph_and_the_old_one_st
     content = [file.read_bytes() for file in photographs]
     answers = old("explain", content), new("explain", content)
     assert set(answers[0]) == set(answers[1])
-    for name in set(answers[0]) - {"threshold", "label"}:
+    # How hot a picture is drawn says how far a score is on the way to the threshold.
+    for name in set(answers[0]) - {"threshold", "label", "heat_level", "overlay_bytes"}:
         assert answers[0][name].tolist() == answers[1][name].tolist(), name
     assert answers[1]["threshold"].tolist() == [9.5, 9.5]
     assert answers[1]["label"].tolist() == [0, 0]
+    assert (answers[1]["heat_level"] < np.maximum(answers[0]["heat_level"], 1e-9)).all()
     extra = root / "small" / "2" / "assets.extra"
     assert read_json(extra / "model_card.json")["threshold"]["value"] == 9.5
     assert read_json(extra / "model_card.json")["model"]["version"] == 2
