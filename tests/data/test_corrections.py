@@ -56,7 +56,7 @@ def test_the_list_is_read_as_the_corrected_images(found, tmp_path):
 def test_a_list_of_uncorrected_images_says_the_same_and_a_second_look_changes_nothing(found, tmp_path):
     done, said = corrected(found, _table(tmp_path, f"{BENT},good,why,1,,defective"))
     assert done == found
-    assert "0 of 1 labels" in said
+    assert "0 of 1 label in" in said
 
 
 @pytest.mark.parametrize(
