@@ -11,8 +11,10 @@ import importlib.util
 import io
 import os
 import pathlib
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -71,9 +73,17 @@ def _open_onnx(file: pathlib.Path, threads: int) -> Ask:
     return lambda pixels: dict(zip(names, session.run(names, {IMAGES: pixels}), strict=True))
 
 
-def _open_openvino(file: pathlib.Path, threads: int) -> Ask:
+def import_openvino() -> Any:
+    """OpenVINO without its telemetry, which forks the process to send what is done; a fork of TensorFlow may hang."""
+    # To Python a module that is None is not installed.
+    sys.modules.setdefault("openvino_telemetry", None)
     import openvino
 
+    return openvino
+
+
+def _open_openvino(file: pathlib.Path, threads: int) -> Ask:
+    openvino = import_openvino()
     # By itself it computes in bfloat16 where the processor can.
     exactly = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32"}
     model = openvino.Core().compile_model(str(file), "CPU", exactly)

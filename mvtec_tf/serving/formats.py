@@ -165,8 +165,7 @@ def _select(graph: Any, node: Any, name: str, _: list[str]) -> None:
 
 
 def _write_openvino(function: Any, file: pathlib.Path) -> None:
-    import openvino
-
+    openvino = exchange.import_openvino()
     with _as_saved_model(function) as folder:
         openvino.save_model(openvino.convert_model(str(folder)), file, compress_to_fp16=False)
 
