@@ -243,7 +243,8 @@ def _left_out(found: Findings) -> Section:
 
 
 def _budget(cell: GridCell) -> str:
-    return short_budget(cell.budget) + ("" if cell.good == enough.ALL else f" with {counted(cell.good, 'good object')}")
+    good = "" if cell.good == enough.ALL else f" with {counted(int(cell.good), 'good object')}"
+    return short_budget(cell.budget) + good
 
 
 def _distinct(names: Iterable[str]) -> str:

@@ -22,7 +22,7 @@ EVERYWHERE = {
     *("Identity", "Less", "LessEqual", "Log", "MatMul", "Max", "Maximum", "Mean", "Minimum", "Mul", "Neg", "Pack"),
     *("Placeholder", "Pow", "RealDiv", "Relu", "Reshape", "ResizeBilinear", "Round", "SelectV2", "Sigmoid"),
     *("Slice", "Sqrt", "Square", "Squeeze", "StridedSlice", "Sub", "Sum", "TopKV2", "Transpose", "Unpack"),
-    *("ZerosLike"),
+    "ZerosLike",
 }
 PROBE = ("fit_probe", "--label_budget=0.25")
 

@@ -94,7 +94,7 @@ def test_a_bad_photograph_is_left_out_and_listed_where_that_is_asked_for(tmp_pat
         ("nothing", "expected a folder of photographs, found nothing"),
         ("a file", "expected a folder of photographs, found a file"),
         ("empty", "0 photographs of different contents, and at least 10 are needed"),
-        ("copies", "1 photographs of different contents, and at least 10 are needed"),
+        ("copies", "1 photograph of different contents, and at least 10 are needed"),
         ("damaged", "5.png"),
     ],
 )
