@@ -58,7 +58,7 @@ def _function(name):
 
 # Which tests `make test-fast` leaves out is measured, not guessed.
 _SLOW_TESTS = pathlib.Path(__file__).parent / "slow_tests.txt"
-_SLOW_SECONDS = 1.0
+_SLOW_SECONDS = 0.7
 _SKIPPED: set[str] = set()
 _SLOW: set[str] = set()
 run_binary = run_in_process
