@@ -15,7 +15,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 def pytest_addoption(parser):
     parser.addoption("--skips_file", help="write the names of all skipped tests to this file, one a line")
-    parser.addoption("--slow_file", help="write the names of all tests that took more than a second, likewise")
+    parser.addoption("--slow_file", help="write the names of all tests that took more than 0.7 seconds, likewise")
 
 
 def pytest_collection_modifyitems(items):
