@@ -129,7 +129,7 @@ class Door:
             self._names |= {socket.gethostname().lower(), socket.getfqdn().lower()}
         self._local = settings.is_local
         # Boundaries and fields beside the files.
-        self._most = settings.max_files * settings.max_file_mb * 2**20 + 2**20
+        self._most = settings.max_files * settings.most_bytes + 2**20
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """ASGI."""

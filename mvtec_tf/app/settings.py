@@ -47,6 +47,11 @@ class ServeSettings:
         except ValueError:
             return self.host == "localhost"
 
+    @property
+    def most_bytes(self) -> int:
+        """Of one photograph."""
+        return self.max_file_mb * 2**20
+
     def check(self) -> None:
         """Raises UsageError: others could reach the page without a password, or with one that is guessed."""
         password = os.environ.get(PASSWORD, "")

@@ -31,13 +31,9 @@ WEBHOOK, MQTT, FOLDER = KINDS = ("webhook", "mqtt", "folder")
 ALL, NOT_GOOD = WHICH = ("all", "not_good")
 MOST_PER_MINUTE = 6000
 _SCHEMES: Mapping[str, tuple[str, ...]] = {WEBHOOK: ("http", "https"), MQTT: ("mqtt", "mqtts")}
-_NEXT = {
-    ALL: "SELECT judgements.*, name FROM judgements JOIN images USING (sha256) WHERE id > ? ORDER BY id LIMIT 1",
-    NOT_GOOD: (
-        "SELECT judgements.*, name FROM judgements JOIN images USING (sha256) "
-        f"WHERE id > ? AND verdict IN ('{DEFECTIVE}', '{UNSURE}') ORDER BY id LIMIT 1"
-    ),
-}
+# Which judgements wait.
+_WAITS = {ALL: "id > ?", NOT_GOOD: f"id > ? AND verdict IN ('{DEFECTIVE}', '{UNSURE}')"}
+_NEXT = "SELECT judgements.*, name FROM judgements JOIN images USING (sha256) WHERE {} ORDER BY id LIMIT 1"
 _PAUSE, _LONGEST_PAUSE, _PATIENCE = 0.5, 300.0, 10.0
 # So often a message is refused before the next one is tried: a receiver that is set up wrongly is mended meanwhile.
 _TRIES = 5
@@ -217,7 +213,8 @@ class Sinks:
         """All of them, without what is secret, with how many messages were sent, failed, were refused, and wait."""
         found = []
         for sink in self._kept.ask("SELECT * FROM sinks ORDER BY id"):
-            waiting = self._kept.ask(f"SELECT count(*) AS n FROM ({_all_of(sink)})", (sink["after"],))[0]["n"]
+            query = f"SELECT count(*) AS n FROM judgements WHERE {_WAITS[sink['which']]}"
+            waiting = self._kept.ask(query, (sink["after"],))[0]["n"]
             found.append(sink | {"place": shown(sink["kind"], sink["place"]), "waiting": waiting})
         return found
 
@@ -245,7 +242,7 @@ class Sinks:
                 sink = next(iter(self._kept.ask("SELECT * FROM sinks WHERE id = ?", (number,))), None)
                 if sink is None:
                     return
-                rows = self._kept.ask(_NEXT[sink["which"]], (sink["after"],))
+                rows = self._kept.ask(_NEXT.format(_WAITS[sink["which"]]), (sink["after"],))
                 pause = 60 / sink["per_minute"] if rows else _PAUSE
                 if rows and not self._sent(sink, rows[0], failures):
                     failures += 1
@@ -274,7 +271,3 @@ class Sinks:
             if bool(reason) != bool(sink["reason"]):
                 self._kept.add_event("event_sink_lost" if reason else "event_sink_back", place=place, reason=reason)
         return column != "failed"
-
-
-def _all_of(sink: Mapping[str, Any]) -> str:
-    return _NEXT[sink["which"]].removesuffix(" ORDER BY id LIMIT 1")

@@ -54,7 +54,7 @@ class Site:
         self.watching = Watching(
             self.kept,
             self.models,
-            settings.max_file_mb * 2**20,
+            settings.most_bytes,
             lambda digest, who: labels.add(self.kept, digest, GOOD, "", "", who),
             self.told,
         )
@@ -134,15 +134,24 @@ class Site:
         for upload in uploads:
             start = time.monotonic()
             try:
-                most = self.settings.max_file_mb * 2**20
-                digest, _ = judging.take(self.kept, self.models, exports, upload.file, upload.filename or "", most)
-                done.append(self.part(digest, shown))
+                done.append(self.part(self.take(upload, exports), shown))
             except RefusedError as error:
                 refused.append({"name": error.name, "error": self.told(error)})
                 self.refused += 1
             self.asked += 1
             self.seconds += time.monotonic() - start
         return done, refused
+
+    def take(self, upload: UploadFile, exports: Sequence[Export]) -> str:
+        """Keeps a photograph, judged by these models, and returns its SHA-256; see `judging.take`."""
+        most = self.settings.most_bytes
+        return judging.take(self.kept, self.models, exports, upload.file, upload.filename or "", most)[0]
+
+    def person(self, who: str) -> str:
+        """Who sends a form, as one line. Raises HTTPException if nobody says so."""
+        if not (name := one_line(who, 80)):
+            raise HTTPException(422, self.text("no_name"))
+        return name
 
     def events(self, most: int) -> list[tuple[str, str]]:
         """(moment, what has happened), the newest first."""

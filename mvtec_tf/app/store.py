@@ -122,8 +122,7 @@ class Store:
     def add_image(self, sha256: str, file: str, name: str, size: tuple[int, int]) -> None:
         """Remembers a photograph, once, by the first name that it came under."""
         values = (sha256, file, name, *size, now())
-        with self._lock:
-            self._db.execute("INSERT INTO images VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING", values)
+        self.change("INSERT INTO images VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING", values)
 
     def add_judgement(
         self, row: Mapping[str, Any], heat: Mapping[str, Any], nearest: Sequence[Mapping[str, Any]] = ()
@@ -133,24 +132,19 @@ class Store:
         named = [row[name] for name in ("sha256", "model", "score", "threshold", "probability", "verdict")]
         values = (*named, now(), json.dumps(dict(row)), json.dumps(dict(heat)), json.dumps(list(nearest)))
         columns = "sha256, model, score, threshold, probability, verdict, at, row, heat, nearest"
-        with self._lock:
-            self._db.execute(
-                f"INSERT INTO judgements ({columns}) VALUES ({', '.join('?' * 10)}) ON CONFLICT DO NOTHING", values
-            )
+        query = f"INSERT INTO judgements ({columns}) VALUES ({', '.join('?' * 10)}) ON CONFLICT DO NOTHING"
+        self.change(query, values)
 
     def add_label(self, values: Sequence[Any], said: Sequence[Row]) -> None:
         """Remembers a label, the columns up to `said`, for ever."""
-        with self._lock:
-            columns = "sha256, at, who, label, defect, mask, said"
-            query = f"INSERT INTO labels ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?)"
-            self._db.execute(query, (*values, json.dumps(said)))
+        columns = "sha256, at, who, label, defect, mask, said"
+        self.change(f"INSERT INTO labels ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?)", (*values, json.dumps(said)))
 
     def add_part(self, source: str, name: str, sha256: str, error: str = "") -> None:
         """Remembers that a part of a source was judged, or why it was not; once."""
         values = (source, name, sha256, error, now())
-        with self._lock:
-            columns = "source, name, sha256, error, at"
-            self._db.execute(f"INSERT INTO parts ({columns}) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING", values)
+        columns = "source, name, sha256, error, at"
+        self.change(f"INSERT INTO parts ({columns}) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING", values)
 
     def add_event(self, what: str, **said: Any) -> None:
         """Remembers that something has happened, by a key of the words and its values."""
@@ -164,9 +158,8 @@ class Store:
 
     def put(self, name: str, said: Any) -> None:
         """Remembers a setting, None: no more."""
-        with self._lock:
-            query = "INSERT INTO settings VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET said = excluded.said"
-            self._db.execute(query, (name, json.dumps(said)))
+        query = "INSERT INTO settings VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET said = excluded.said"
+        self.change(query, (name, json.dumps(said)))
 
     def setting(self, name: str) -> Any:
         """What `put` has remembered, None if nothing."""

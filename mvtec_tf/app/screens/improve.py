@@ -60,13 +60,12 @@ def add(app: FastAPI, site: Site) -> None:
         csrf: Annotated[str, Form()] = "",
     ) -> Response:
         site.own(request, csrf)
-        if not one_line(who, 80):
-            raise HTTPException(422, site.text("no_name"))
+        who = site.person(who)
         if not data.strip() and not with_labels:
             raise HTTPException(422, site.text("no_data"))
         try:
             (export,) = site.models.chosen([in_use]) if in_use else (None,)
-            asked = (data.strip(), weights.strip(), label_budget, with_labels, one_line(who, 80), export)
+            asked = (data.strip(), weights.strip(), label_budget, with_labels, who, export)
             improving.begin(kept, *asked, site.settings.fit_flagfile)
         except UserError as error:
             raise HTTPException(422, site.told(error)) from error

@@ -58,9 +58,7 @@ def add(app: FastAPI, site: Site) -> None:
     ) -> Response:
         # The address of a camera comes from a person at the page, and from no program.
         site.own_form(request, csrf)
-        who = one_line(who, 80)
-        if not who:
-            raise HTTPException(422, site.text("no_name"))
+        who = site.person(who)
         asked = Asked(kind=kind, place=place.strip(), take=take, collect=not site.models.there(), who=who)
         try:
             watching.begin(sources.checked(asked, site.settings.folders))

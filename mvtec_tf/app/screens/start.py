@@ -8,7 +8,7 @@ from fastapi import FastAPI, File, Form, HTTPException, Request, UploadFile
 from fastapi.responses import RedirectResponse, Response
 
 from mvtec_tf import conformal
-from mvtec_tf.app import improving, judging, labels
+from mvtec_tf.app import improving, labels
 from mvtec_tf.app.judging import RefusedError
 from mvtec_tf.app.labels import UNCLEAR
 from mvtec_tf.app.site import Site, one_line
@@ -51,14 +51,12 @@ def add(app: FastAPI, site: Site) -> None:
         csrf: Annotated[str, Form()] = "",
     ) -> Response:
         site.own(request, csrf)
-        who = one_line(who, 80)
-        if not who:
-            raise HTTPException(422, site.text("no_name"))
+        who = site.person(who)
         site.check_number(photographs)
-        parts, refused, most = [], [], site.settings.max_file_mb * 2**20
+        parts, refused = [], []
         for upload in photographs:
             try:
-                digest, _ = judging.take(site.kept, site.models, [], upload.file, upload.filename or "", most)
+                digest = site.take(upload, [])
                 labels.add(site.kept, digest, GOOD, "", "", who)
                 parts.append(site.kept.image(digest))
             except RefusedError as error:

@@ -53,9 +53,7 @@ def add(app: FastAPI, site: Site) -> None:
     ) -> Response:
         # As with a camera's address: from a person at the page, and from no program.
         site.own_form(request, csrf)
-        who = one_line(who, 80)
-        if not who:
-            raise HTTPException(422, site.text("no_name"))
+        who = site.person(who)
         try:
             place = sinks.checked(kind, place.strip(), which, per_minute, site.settings.folders)
         except UserError as error:
