@@ -104,16 +104,7 @@ def local(variable: keras.Variable) -> np.ndarray:
 
 def from_chief(values: np.ndarray) -> np.ndarray:
     """The chief's values, on every machine; all must ask at the same time, with values of one shape and type."""
-    strategy = tf.distribute.get_strategy()
-    if not several_machines():
-        return values
-    first = mine()[0]
-    sent = tf.constant(values if is_chief() else np.zeros_like(values))
-    # A machine's replicas would each send the same: one does.
-    placed = strategy.experimental_distribute_values_from_function(
-        lambda value: sent if value.replica_id_in_sync_group == first else tf.zeros_like(sent)
-    )
-    return strategy.reduce(tf.distribute.ReduceOp.SUM, placed, axis=None).numpy()
+    return _summed(values if is_chief() else np.zeros_like(values), mine()[0]) if several_machines() else values
 
 
 def said_by_chief(value: Any) -> Any:
@@ -127,13 +118,19 @@ def by_any(number: int | None) -> int | None:
     """The largest of all machines' numbers, None for none: a signal that one of them has got is heard by all."""
     if not several_machines():
         return number
-    strategy, places = tf.distribute.get_strategy(), mine()
-    given = np.zeros(strategy.num_replicas_in_sync, np.int32)
-    given[places[0]] = number or 0
+    given, first = np.zeros(replicas.count(), np.int32), mine()[0]
+    given[first] = number or 0
+    return int(_summed(given, first).max()) or None
+
+
+def _summed(values: np.ndarray, first: int) -> np.ndarray:
+    """The sum of what all machines give, on each of them; `first` is the place of this one's first replica."""
+    strategy, sent = tf.distribute.get_strategy(), tf.constant(values)
+    # A machine's replicas would each send the same: one does.
     placed = strategy.experimental_distribute_values_from_function(
-        lambda value: tf.constant(given if value.replica_id_in_sync_group == places[0] else np.zeros_like(given))
+        lambda value: sent if value.replica_id_in_sync_group == first else tf.zeros_like(sent)
     )
-    return int(strategy.reduce(tf.distribute.ReduceOp.SUM, placed, axis=None).numpy().max()) or None
+    return strategy.reduce(tf.distribute.ReduceOp.SUM, placed, axis=None).numpy()
 
 
 def check_alike(facts: str) -> None:
