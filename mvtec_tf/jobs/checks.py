@@ -89,6 +89,12 @@ def of_training(said: TrainClassifierSettings) -> TrainClassifierSettings:
         unread.refuse(said, _OF_THRESHOLD, "`protocol`=study calls the likelier class")
     unread.of_weights(said)
     unread.of_trained_networks(said)
+    if said.balanced_sampling and said.synthetic_defects:
+        raise UsageError(
+            "`balanced_sampling` draws by the labels on file, before `synthetic_defects` makes defective ones of good "
+            "images: the kinds would not be balanced. Leave one of them out; without `balanced_sampling` the loss is "
+            "weighted by what is drawn."
+        )
     cluster.asked_for(said.strategy)
     unsaid = {name: value for name, value in _OF_TRAINING.items() if getattr(said, name) is None}
     return dataclasses.replace(said, **unsaid)

@@ -10,7 +10,6 @@ from mvtec_tf.data import protocol
 from mvtec_tf.data.decoding.image_store import ImageStore
 from mvtec_tf.data.record import Record
 from mvtec_tf.data.words import counted
-from mvtec_tf.errors import UsageError
 from mvtec_tf.evaluation.table import rows
 from mvtec_tf.graphs import saved_model, scoring
 from mvtec_tf.heads.settings import PLAIN_LOG_ODDS
@@ -72,10 +71,9 @@ def clean_parts(
     fit, calibrate = protocol.hold_out(cut.labelled + cut.train_good, validation_share, seed, needed)
     defects = sum(record.label for record in cut.labelled)
     note = (
-        f"{counted(len(cut.labelled), 'test image was', 'test images were')} labelled, {defects} of them "
-        f"defective; with {len(cut.train_good)} good "
-        f"training images they were used for fitting, early stopping and the threshold. {len(cut.evaluate)} other "
-        "test images were evaluated."
+        f"{counted(len(cut.labelled), 'test image was', 'test images were')} labelled, {defects} of them defective; "
+        f"with {len(cut.train_good)} good training images they were used for fitting, early stopping and the "
+        f"threshold. {len(cut.evaluate)} other test images were evaluated."
     )
     if synthetic:
         note += " Good images with drawn defects were fitted as defective ones."
@@ -105,12 +103,6 @@ def train_classifier(said: TrainClassifierSettings) -> RunDirectory:
       UserError: images or weights cannot be used.
     """
     settings = checks.of_training(said)
-    if settings.balanced_sampling and settings.synthetic_defects:
-        raise UsageError(
-            "`balanced_sampling` draws by the labels on file, before `synthetic_defects` makes defective ones of good "
-            "images: the kinds would not be balanced. Leave one of them out; without `balanced_sampling` the loss is "
-            "weighted by what is drawn."
-        )
     budget = protocol.parse_budget(settings.label_budget)
     strategy = distribution.opened(settings.strategy, settings.batch_size, settings.jit)
     store = ImageStore(settings.image_size, settings.cache, settings.max_pixels)
