@@ -42,6 +42,11 @@ def read(path: files.PathLike) -> dict[str, list[Record]]:
     return found
 
 
+def digests(path: files.PathLike) -> dict[str, str]:
+    """Path of each image of such a list -> SHA-256 of its file. Raises as `read`."""
+    return {record.path: digest for digest, images in read(path).items() for record in images}
+
+
 def of_place(file: files.PathLike) -> Record | None:
     """What the folders around an image say, None if they are no category beyond doubt.
 

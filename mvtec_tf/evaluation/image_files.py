@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from PIL import Image
 
-from mvtec_tf.data import leaks, masks, pillow_images, walk
+from mvtec_tf.data import known_images, leaks, masks, pillow_images, walk
 from mvtec_tf.data.csv_table import Places
 from mvtec_tf.data.masks import MaskError
 from mvtec_tf.data.pillow_images import UnreadableImageError
@@ -63,11 +63,8 @@ def from_records(records: Sequence[Record], table: Predictions, source: str) -> 
                 f"{source}: {path} has the label {known[wanted[path]].label} there and {label} in the table. "
                 "Name the images that the table is about."
             )
-    other = [
-        path
-        for path, key in wanted.items()
-        if table.digests.get(path) and table.digests[path] != sha256(known[key].file)
-    ]
+    digests = table.digests or (known_images.digests(table.images) if table.images else {})
+    other = [path for path, key in wanted.items() if path in digests and digests[path] != sha256(known[key].file)]
     if other:
         raise UserError(
             f"{source}: these are not the images that were scored: {len(other)} of the {len(wanted)} evaluated ones, "

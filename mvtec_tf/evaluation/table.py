@@ -58,7 +58,8 @@ class Predictions:
       left_out: (path, reason) of rows that cannot be judged; only of tables that `predict` wrote.
       thresholds: category -> the threshold that its images were called by; only of tables that `predict` wrote.
       verdicts: path -> how an evaluated image was called; only of tables that `predict` wrote with unsure ones in them.
-      digests: path -> SHA-256 of the file that was scored; only of tables of a run, or that `predict` wrote.
+      digests: path -> SHA-256 of the file that was scored; only of tables that `predict` wrote.
+      images: a run's list of its images, see `known_images`, beside its table; "" if there is none.
     """
 
     path: np.ndarray
@@ -74,6 +75,7 @@ class Predictions:
     thresholds: Mapping[str, float] = dataclasses.field(default_factory=dict)
     verdicts: Mapping[str, str] = dataclasses.field(default_factory=dict)
     digests: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    images: str = ""
 
     @classmethod
     def from_columns(
@@ -171,10 +173,7 @@ def read_predictions(path: files.PathLike, allow_leak: bool = False) -> Predicti
     by_predict = predicted.is_predicted(table)
     left_out: list[tuple[str, str]] = []
     called: list[Called] = []
-    # Of a run its list of images says what each held; runs of before have none.
-    listed = file.parent / known_images.FILE
-    known = known_images.read(listed) if listed.is_file() else {}
-    digests = {record.path: digest for digest, images in known.items() for record in images}
+    digests: dict[str, str] = {}
     columns: dict[str, list] = {name: [] for name in REQUIRED + OPTIONAL if name in table.columns}
     lines: list[int] = []
     for line, row in table:
@@ -203,6 +202,8 @@ def read_predictions(path: files.PathLike, allow_leak: bool = False) -> Predicti
         thresholds=predicted.thresholds_of(called, source),
         verdicts=predicted.verdicts_of(called),
         digests={path: digest for path, digest in digests.items() if digest},
+        # Read where images are looked for; runs of before have none.
+        images=str(listed) if (listed := file.parent / known_images.FILE).is_file() else "",
     )
     check(predictions, source, lambda row: f"line {lines[row]}", allow_leak)
     return predictions

@@ -63,8 +63,7 @@ def _other_formats(settings: ExportSettings) -> Callable[[pathlib.Path, dict[str
     record = read_finished(run, f"`run`={run}")
     if saved_model.read_card(run / "saved_model")["kind"] == "encoder":
         raise UserError(f"`run`={run}: an encoder, which gives no verdicts; other formats are for what does.")
-    table = judge.predictions_of(run).part(leaks.EVALUATE)
-    images = evaluated_images(settings, record, table)
+    table, images = evaluated_images(settings, run, record)
     trial = formats.Trial([images[path] for path in table.path.tolist()], table.label)
 
     def write(version: pathlib.Path, card: dict[str, Any]) -> dict[str, Any]:
@@ -84,8 +83,7 @@ def _in_bfloat16(
         if settings.precision == BFLOAT16:
             raise UserError(f"{why} `precision`=bfloat16 is for what gives such; leave it out.")
         return None, {}, why
-    table = judge.predictions_of(run).part(leaks.EVALUATE)
-    images = evaluated_images(settings, record, table)
+    table, images = evaluated_images(settings, run, record)
     if precision.of_graph(settings.precision) != BFLOAT16:
         return None, {}, "This processor has no bfloat16."
     try:
@@ -140,13 +138,15 @@ def write_in_bfloat16(run: pathlib.Path, record: Mapping[str, Any], folder: path
     return target
 
 
-def evaluated_images(settings: ExportSettings, record: Mapping[str, Any], table: Predictions) -> dict[str, str]:
-    """Path -> file of each evaluated image of the run.
+def evaluated_images(
+    settings: ExportSettings, run: pathlib.Path, record: Mapping[str, Any]
+) -> tuple[Predictions, dict[str, str]]:
+    """The rows of a run's evaluated images, and path -> file of each.
 
     Args:
       settings: of the export.
+      run: its directory.
       record: of the run.
-      table: the rows of its evaluated images.
 
     Raises:
       UsageError: nothing says where they are.
@@ -158,8 +158,9 @@ def evaluated_images(settings: ExportSettings, record: Mapping[str, Any], table:
             "they are."
         )
     where = f"`data_dir`={','.join(settings.data_dir)}"
+    table = judge.predictions_of(run).part(leaks.EVALUATE)
     records = scan.scan(settings.data_dir, record["settings"].get("categories") or [], say=print)
-    return {path: one.image for path, one in image_files.from_records(records, table, where).items()}
+    return table, {path: one.image for path, one in image_files.from_records(records, table, where).items()}
 
 
 def compare(
