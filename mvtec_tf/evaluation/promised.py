@@ -77,15 +77,13 @@ class Promise:
         if self.expected(objects):
             return (
                 f"it rests on {counted(objects, 'good object')}, which is too few to promise {_percent(self.share)} "
-                "false alarms "
-                "and to find defects as well: it is expected of scores that scatter like a normal variable; from "
-                f"{conformal.objects_needed(self.share / 2)} objects on it is promised"
+                "false alarms and to find defects as well: it is expected of scores that scatter like a normal "
+                f"variable; from {conformal.objects_needed(self.share / 2)} objects on it is promised"
             )
         if not self.kept(objects):
             return (
                 f"it rests on {counted(objects, f'{self._kind} object')}, which is too few to promise "
-                f"{_percent(self.share)} "
-                f"{self._wrongs}: {self._needed()}"
+                f"{_percent(self.share)} {self._wrongs}: {self._needed()}"
             )
         if objects >= _FEW:
             return ""

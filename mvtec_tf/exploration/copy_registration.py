@@ -171,17 +171,17 @@ def difference(copy: Photograph, original: Photograph, window: np.ndarray) -> Di
     sides = np.rint(sides * min(1.0, np.sqrt(_MOST_PIXELS / sides.prod())))
     height, width = np.maximum(sides, 2 * _MARGIN + _BLOCK).astype(int)
     second = _resized(copy.grey, width, height)
-    steps = copy.quantisation if second.shape == copy.grey.shape else ()
+    quantisation = copy.quantisation if second.shape == copy.grey.shape else ()
     if min(height, width) >= _SMALL_SIDE:
         window = _registered(_resized(second, width // 2, height // 2), original.grey, window, _STEPS - 1)
-        if _of_other_noise(second, original.grey, window, steps):
+        if _of_other_noise(second, original.grey, window, quantisation):
             return None
         window = _registered(second, original.grey, window, 1)
     else:
         window = _registered(second, original.grey, window, _STEPS)
     first = _unmoved(_cut(original.grey, window, width, height), second, original.grey, window)
-    if steps:
-        first = _encoded(first, steps)
+    if quantisation:
+        first = _encoded(first, quantisation)
     inner = (slice(_MARGIN, -_MARGIN), slice(_MARGIN, -_MARGIN))
     return _measured(first[inner], second[inner])
 

@@ -66,9 +66,8 @@ def find(
     found = {_pixels_of(one.file): one.file for one in reversed(good)}
     if len(found) < LEAST:
         raise UserError(
-            f"{where}: {counted(len(found), 'photograph')} of different contents, and at least {LEAST} are "
-            "needed: fewer do not "
-            "say how high good parts score today."
+            f"{where}: {counted(len(found), 'photograph')} of different contents, and at least {LEAST} are needed: "
+            "fewer do not say how high good parts score today."
         )
     recent = tuple(sorted(found.values()))
     # Only files of one size can have the same pixels; their headers are read far faster than they are decoded.

@@ -202,9 +202,8 @@ def _with_good(cut: Cut, good: str, category: str, seed: int) -> Cut:
     wanted = len(objects) // 2 if good == HALF else int(good)
     if not 0 < wanted < len(objects):
         raise _TooFewError(
-            f"category {category!r} has {counted(len(objects), 'good training object')}: {good} of them are none, "
-            "or no fewer "
-            "than all"
+            f"category {category!r} has {counted(len(objects), 'good training object')}: {good} of them are none, or "
+            "no fewer than all"
         )
     order = np.random.default_rng([seed, zlib.crc32(f"good {category}".encode())]).permutation(len(objects))
     drawn = {objects[number] for number in order[:wanted]}

@@ -278,10 +278,8 @@ def summary(tally: Tally, seconds: float, requests: Sequence[float], batch_size:
     unsure = f"{verdicts[UNSURE]} unsure, " if verdicts[UNSURE] else ""
     used = [f"{images} of these were used to {_USES[split]}" for split, images in splits.items()]
     text = (
-        f"{counted(count, 'image')}: {verdicts[GOOD]} good, {verdicts[DEFECTIVE]} defective, "
-        f"{unsure}{verdicts['']} could not be "
-        "judged. "
-        f"{count / max(seconds, 1e-9):.1f} images/s."
+        f"{counted(count, 'image')}: {verdicts[GOOD]} good, {verdicts[DEFECTIVE]} defective, {unsure}{verdicts['']} "
+        f"could not be judged. {count / max(seconds, 1e-9):.1f} images/s."
     )
     if used:
         text += f" {', '.join(used)}: of new images that says nothing."
@@ -290,8 +288,7 @@ def summary(tally: Tally, seconds: float, requests: Sequence[float], batch_size:
     median, late = 1000 * np.percentile(requests, [50, 95])
     size = f"up to {batch_size} images" if batch_size > 1 else "one image"
     return (
-        f"{text} {counted(len(requests), 'request')} of {size}: median {median:.1f} ms, 95th percentile "
-        f"{late:.1f} ms."
+        f"{text} {counted(len(requests), 'request')} of {size}: median {median:.1f} ms, 95th percentile {late:.1f} ms."
     )
 
 

@@ -197,9 +197,8 @@ def _limits(
     evaluated = metrics.get("counts", {}).get("evaluate")
     if evaluated:
         limits.append(
-            f"It was judged on {counted(evaluated['images'], 'image')} ({evaluated['defective']} defective) of "
-            "one training run; "
-            "the intervals say nothing of another seed, another draw of labels or another camera."
+            f"It was judged on {counted(evaluated['images'], 'image')} ({evaluated['defective']} defective) of one "
+            "training run; the intervals say nothing of another seed, another draw of labels or another camera."
         )
     if metrics.get("not_judged"):
         limits.append(f"Not judged: {', '.join(metrics['not_judged'])}.")

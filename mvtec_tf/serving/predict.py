@@ -125,8 +125,7 @@ def _watch(settings: PredictSettings, judge: batch.Judge, table: Journal, line: 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     print(
-        f"Watching {settings.watch}; {counted(len(table.names), 'file is', 'files are')} in {settings.out} "
-        "already.",
+        f"Watching {settings.watch}; {counted(len(table.names), 'file is', 'files are')} in {settings.out} already.",
         flush=True,
     )
     box = DropBox(settings.watch, judge.name, settings.patience)

@@ -91,8 +91,7 @@ def supervised_parts(records: Sequence[Record], seed: int, allow_leak: bool) -> 
         images = [record for record in records if record.label == label]
         if len(images) < 2:
             raise UserError(
-                f"`protocol`=study: {counted(len(images), f'{kind} image')} found, at least two are "
-                "needed."
+                f"`protocol`=study: {counted(len(images), f'{kind} image')} found, at least two are needed."
             )
         order = _rng(seed, kind).permutation(len(images))
         kept = min(max(round(SUPERVISED_FIT_SHARE * len(images)), 1), len(images) - 1)

@@ -131,8 +131,7 @@ class _Folder:
         if defective:
             raise UserError(
                 f"{good.parent}: {counted(len(defective), 'image')} outside {TRAIN}/{GOOD}, the first is "
-                f"{defective[0]}. "
-                f"Defective images belong below {TEST}/."
+                f"{defective[0]}. Defective images belong below {TEST}/."
             )
         others = self._others(TRAIN, TEST)
         if thirds := [place for place in others if words.is_validation(place.split("/")[0])]:

@@ -299,9 +299,8 @@ def _mcnemar_in_words(each: Standing, first: Standing) -> str:
         return ""
     (result,) = each.calls
     return (
-        f" {counted(result.only_first, 'image was', 'images were')} called rightly by {each.method.name} "
-        f"alone, {result.only_second:,} by "
-        f"{first.method.name} alone (McNemar's test: p = {result.p_value:.2g})."
+        f" {counted(result.only_first, 'image was', 'images were')} called rightly by {each.method.name} alone, "
+        f"{result.only_second:,} by {first.method.name} alone (McNemar's test: p = {result.p_value:.2g})."
     )
 
 

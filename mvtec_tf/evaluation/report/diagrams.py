@@ -174,8 +174,7 @@ def _data(record: Record) -> Box:
 def _cut(record: Record, splits: Splits) -> Box:
     settings, used = record["settings"], record.get("labels_used")
     lines = [] if used is None else [
-        f"{counted(used, 'label')} of test images used (budget: "
-        f"{settings['label_budget']})"
+        f"{counted(used, 'label')} of test images used (budget: {settings['label_budget']})"
     ]
     lines.append(f"{_images(splits, leaks.EVALUATE)} to be judged")
     return Box(STEP, f"Protocol {settings['protocol']}, seed {settings['seed']}", tuple(lines))
