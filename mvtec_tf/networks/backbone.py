@@ -6,7 +6,7 @@ the inner layers from the outer inputs.
 
 import dataclasses
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from mvtec_tf.errors import UsageError, UserError
 from mvtec_tf.keras_settings import keras
@@ -64,7 +64,7 @@ def build_backbone(
 
     Args:
       name: `resnet10`, any network of `keras.applications`, in any case of letters, or one of
-        `foundation.ARCHITECTURES`.
+        `foundation.ARCHITECTURES`. A MobileNet's width (Keras' alpha) may stand behind it: `mobilenetv2-0.35`.
       image_size: side of the input in pixels, or its (height, width).
       weights: `imagenet` (downloaded by Keras), `none` (random), or a file for `load_weights_file`; of DINOv2 see
         `foundation.maps_of`.
@@ -72,7 +72,7 @@ def build_backbone(
       cut_after_stage: if positive, the network ends after that many stages (resolutions).
 
     Raises:
-      UsageError: unknown name, an image size that the network refuses, or a stage it does not have.
+      UsageError: unknown name, an image size or a width that the network refuses, or a stage it does not have.
       UserError: weights that cannot be had or do not fit.
     """
     height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
@@ -156,13 +156,18 @@ def _apply(name: str, inputs: keras.KerasTensor, image_size: int | Sequence[int]
         if weights == IMAGENET:
             raise UserError(f"`weights`=imagenet: there are none for {name}. Use `weights`=none or another `backbone`.")
         return _SMALL[name](pixels / 127.5 - 1.0)
-    application = {key.lower(): value for key, value in _applications().items()}.get(name)
+    stem, _, width = name.partition("-")
+    application = {key.lower(): value for key, value in _applications().items()}.get(stem)
     if application is None:
         raise UsageError(f"`backbone`={name}: unknown. Known are {', '.join(names())}.")
     build, preprocess = application
+    more = _of_width(name, width, build) if width else {}
     try:
         network = build(
-            include_top=False, weights=IMAGENET if weights == IMAGENET else None, input_tensor=preprocess(pixels)
+            include_top=False,
+            weights=IMAGENET if weights == IMAGENET else None,
+            input_tensor=preprocess(pixels),
+            **more,
         )
     except ValueError as error:
         raise UsageError(f"`backbone`={name} with `image_size`={image_size}: {error}") from error
@@ -175,6 +180,23 @@ def _apply(name: str, inputs: keras.KerasTensor, image_size: int | Sequence[int]
             "`weights`=FILE with a weights file of this backbone, or `weights`=none for a random start."
         ) from error
     return network.output
+
+
+def _of_width(name: str, width: str, build: Callable[..., keras.Model]) -> dict[str, float]:
+    """What a network is built with so that each layer has `width` times as many channels.
+
+    Raises:
+      UsageError: it comes in one width only, or that is no width.
+    """
+    if "alpha" not in inspect.signature(build).parameters:
+        raise UsageError(f"`backbone`={name}: that network comes in one width only. Leave out -{width}.")
+    try:
+        alpha = float(width)
+    except ValueError:
+        alpha = 0.0
+    if not 0 < alpha <= 4:
+        raise UsageError(f"`backbone`={name}: expected a width above 0 and up to 4, such as -0.35.")
+    return {"alpha": alpha}
 
 
 def _stage_layers(model: keras.Model) -> tuple[str, ...]:

@@ -21,7 +21,8 @@ class TrainingSettings:
     """What every recipe has.
 
     Attributes:
-      backbone: network: resnet50, any other network of keras.applications by name, or resnet10.
+      backbone: network: resnet50, any other network of keras.applications by name (a MobileNet also with its width,
+        mobilenetv2-0.35), or resnet10.
       image_size: side in pixels of the square that images are resized to.
       weights: starting weights: imagenet (downloaded by Keras), none (random), or a weights file of this backbone.
       weights_partial: load what fits of a weights file that is another network's.

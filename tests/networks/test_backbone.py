@@ -64,6 +64,15 @@ def test_any_network_of_keras_applications_is_built_by_name(name):
     assert len(built.stages) >= 4
 
 
+def test_a_mobilenets_width_stands_behind_its_name():
+    narrow = build_backbone("MobileNetV2-0.35", 32).model
+    assert (narrow.name, narrow.count_params()) == ("mobilenetv2-0.35", 410_208)
+    with pytest.raises(UsageError, match="one width only"):
+        build_backbone("resnet50-0.5", 32)
+    with pytest.raises(UsageError, match=r"`backbone`=mobilenetv2-wide: expected a width"):
+        build_backbone("mobilenetv2-wide", 32)
+
+
 def test_a_cut_backbone_ends_at_that_stage():
     cut = build_backbone("resnet10", 32, cut_after_stage=3)
     assert cut.stages[-1] == "conv4_block1_out"
