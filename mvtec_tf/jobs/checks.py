@@ -110,6 +110,12 @@ def of_pretraining(settings: PretrainSettings) -> None:
     # None is what such a schedule has, and what the study's flags say.
     if settings.schedule == "cosine_by_epoch" and settings.warmup_share:
         unread.refuse(settings, ["warmup_share"], "`schedule`=cosine_by_epoch has no warm-up")
+    if protocol.parse_budget(settings.label_budget) == 0:
+        unread.refuse(settings, ["keep"], "`label_budget`=0 watches nothing, and the last encoder is kept")
+    elif settings.protocol != CLEAN:
+        unread.refuse(settings, ["label_budget"], "`protocol`=study knows no labels in pretraining")
+    elif not settings.epochs:
+        unread.refuse(settings, ["label_budget"], "`epochs`=0 trains nothing that could be watched")
 
 
 def of_label_efficiency(

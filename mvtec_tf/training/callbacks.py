@@ -3,6 +3,7 @@
 import math
 import pathlib
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -173,6 +174,66 @@ class KeepBest(keras.callbacks.Callback):
         """From the checkpoint."""
         self.best = tuple(state["best"]) if state["best"] else (-math.inf, -math.inf)
         self.best_epoch, self.stopped = state["best_epoch"], state["stopped"]
+
+
+class KeepBestOnline(keras.callbacks.Callback):
+    """Says after every epoch what heads make of the network's features, and keeps the best weights in a file.
+
+    The starting weights take part: where no epoch is better, they are the best.
+
+    Args:
+      file: where the weights are written.
+      network: whose weights.
+      watch: gives name -> value, the higher the better, of the network as it is now.
+      by: name of the value that decides.
+      trained: whether weights of an epoch may be kept; otherwise the starting ones are.
+
+    Attributes:
+      start: what `watch` gave before the first epoch.
+      best_epoch: whose weights are in the file, counted from 1; 0: the starting ones.
+    """
+
+    def __init__(
+        self, file: pathlib.Path, network: keras.Model, watch: Callable[[], dict[str, float]], by: str, trained: bool
+    ) -> None:
+        super().__init__()
+        self.file = file
+        self._network = network
+        self._watch = watch
+        self._by = by
+        self._trained = trained
+        self.start: dict[str, float] = {}
+        self.best = -math.inf
+        self.best_epoch = 0
+
+    def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
+        """Keras' hook. A resumed training knows what it started from."""
+        if not self.start:
+            self.start = self._watch()
+            self.best = self.start[self._by]
+            print("start  " + "  ".join(f"{name} {value:.4f}" for name, value in self.start.items()), flush=True)
+            self._keep()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Keras' hook; callbacks that come later in the list see the added logs."""
+        values = self._watch()
+        logs |= values | {f"{name}_above_start": value - self.start[name] for name, value in values.items()}
+        if self._trained and values[self._by] > self.best:
+            self.best, self.best_epoch = values[self._by], epoch + 1
+            self._keep()
+
+    def _keep(self) -> None:
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        with files.replacing(self.file) as temporary:
+            save_weights(self._network, temporary)
+
+    def state(self) -> dict[str, Any]:
+        """For the checkpoint."""
+        return {"start": self.start, "best": self.best, "best_epoch": self.best_epoch}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """From the checkpoint."""
+        self.start, self.best, self.best_epoch = state["start"], state["best"], state["best_epoch"]
 
 
 class FreshDropout(keras.callbacks.Callback):

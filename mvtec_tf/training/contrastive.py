@@ -2,20 +2,40 @@
 
 import dataclasses
 import functools
+from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
 
 from mvtec_tf.data import augment, input_pipeline
+from mvtec_tf.errors import UsageError
 from mvtec_tf.keras_settings import keras
 from mvtec_tf.networks import replicas
-from mvtec_tf.networks.backbone import Backbone, build_backbone
+from mvtec_tf.networks.backbone import Backbone, build_backbone, freeze_up_to
 from mvtec_tf.networks.copies import in_float32
 from mvtec_tf.networks.pretext import Pretext, build_network
 from mvtec_tf.run_directory import RunDirectory
 from mvtec_tf.training import distribution, loop
+from mvtec_tf.training.callbacks import KeepBestOnline
 from mvtec_tf.training.recipes import ContrastiveSettings
 from mvtec_tf.training.schedules import AdamW, CosineByEpoch, WarmupCosine
+
+LAST, BEST_ONLINE = "last", "best_online"
+
+
+@dataclasses.dataclass(frozen=True)
+class Watch:
+    """What is watched while an encoder is trained, and which weights are kept.
+
+    Attributes:
+      of: a backbone -> what gives name -> value of it as it is at the moment, the higher the better.
+      by: name of the value that decides.
+      keep: LAST; BEST_ONLINE, the best of the starting weights and those after each epoch; or the starting ones.
+    """
+
+    of: Callable[[Backbone], Callable[[], dict[str, float]]]
+    by: str
+    keep: str
 
 
 def train_encoder(
@@ -23,6 +43,7 @@ def train_encoder(
     settings: ContrastiveSettings,
     images: np.ndarray,
     strategy: tf.distribute.Strategy | None = None,
+    watch: Watch | None = None,
 ) -> Backbone | None:
     """Trains, or goes on training, and returns the encoder in float32; None on a machine that is not the chief.
 
@@ -31,16 +52,22 @@ def train_encoder(
       settings: the recipe.
       images: uint8 [N, S, S, 3], good ones only.
       strategy: what trains together; None: this process alone.
+      watch: what is watched; None: nothing, and the last weights are kept.
+
+    Raises:
+      UsageError: something is watched where several replicas train together.
     """
     strategy = strategy or tf.distribute.get_strategy()
+    if watch is not None and strategy.num_replicas_in_sync > 1:
+        raise UsageError("`label_budget`: a pretraining is watched on one device only. Use `strategy`=one.")
     with strategy.scope():
-        backbone = _train(run, settings, images)
+        backbone = _train(run, settings, images, watch)
     if not distribution.is_chief(strategy):
         return None
     return Backbone(in_float32(backbone.model), backbone.stages, backbone.weights)
 
 
-def _train(run: RunDirectory, settings: ContrastiveSettings, images: np.ndarray) -> Backbone:
+def _train(run: RunDirectory, settings: ContrastiveSettings, images: np.ndarray, watch: Watch | None) -> Backbone:
     if settings.epochs:
         fitting = input_pipeline.fitting_batch_size(
             len(images), settings.batch_size, settings.passes_per_epoch, replicas.count()
@@ -52,8 +79,23 @@ def _train(run: RunDirectory, settings: ContrastiveSettings, images: np.ndarray)
     if not run.resumed and settings.epochs:
         view_a, view_b = next(iter(of_run()))
         loop.log_images(run, {"view_a": view_a.numpy(), "view_b": view_b.numpy()})
-    history = loop.run_epochs(run, model, network, of_run, settings, _steps(settings, len(images)), [])
+    watched = []
+    if watch is not None and settings.epochs:
+        file, trained = run.checkpoints / "kept.weights.h5", watch.keep == BEST_ONLINE
+        watched = [KeepBestOnline(file, network, watch.of(backbone), watch.by, trained)]
+    history = loop.run_epochs(run, model, network, of_run, settings, _steps(settings, len(images)), watched)
     run.note(history=history)
+    for online in watched:
+        epoch = len(history) if watch.keep == LAST else online.best_epoch
+        if watch.keep != LAST:
+            network.load_weights(online.file)
+        words = f"the encoder after epoch {epoch} of {len(history)}" if epoch else "the encoder that it started from"
+        reached = history[epoch - 1][watch.by] if epoch else online.start[watch.by]
+        words = f"Kept: {words} ({watch.by} {reached:.4f}, at the start {online.start[watch.by]:.4f})."
+        if not epoch and watch.keep == BEST_ONLINE:
+            words += " No epoch was better: pretraining is not shown to help here."
+        print(words, flush=True)
+        run.note(online={"start": online.start, "kept_epoch": epoch, "words": words})
     return backbone
 
 
@@ -87,12 +129,21 @@ def _steps(settings: ContrastiveSettings, images: int) -> int:
 
 
 def network_of(settings: ContrastiveSettings) -> tuple[keras.Model, Backbone, dict[str, str]]:
-    """The network, the encoder in it, and nothing more to be said of it."""
+    """The network, the encoder in it, and what is frozen, in words."""
     backbone = _backbone(settings)
+    facts = {}
+    if settings.frozen_stages:
+        if settings.frozen_stages >= len(backbone.stages):
+            raise UsageError(
+                f"`frozen_stages`={settings.frozen_stages}: {settings.backbone} has {len(backbone.stages)} stages, and "
+                "one at least must be left to train."
+            )
+        frozen = freeze_up_to(backbone.model, backbone, len(backbone.stages) - settings.frozen_stages)
+        facts = {"frozen": f"frozen: {len(frozen)} layers ({frozen[0]} ... {frozen[-1]})."}
     network = build_network(
         backbone, settings.method, settings.projection_hidden, settings.projection_dimensions
     )
-    return network, backbone, {}
+    return network, backbone, facts
 
 
 def _backbone(settings: ContrastiveSettings) -> Backbone:

@@ -86,6 +86,7 @@ class ContrastiveSettings(TrainingSettings):
 
     Attributes:
       method: method of learning: simclr, byol, simsiam, barlow_twins, vicreg or densecl.
+      frozen_stages: first stages (resolutions) of the backbone, which keep their starting weights.
       projection_hidden: width of the projection head's hidden layer.
       projection_dimensions: width of the projection head's output.
       temperature: temperature of NT-Xent, the loss of simclr and densecl.
@@ -102,6 +103,7 @@ class ContrastiveSettings(TrainingSettings):
     """
 
     method: Literal["simclr", "byol", "simsiam", "barlow_twins", "vicreg", "densecl"] = "simclr"
+    frozen_stages: int = dataclasses.field(default=0, metadata=_OR_ZERO)
     projection_hidden: int = dataclasses.field(default=1024, metadata=_ABOVE_ZERO)
     projection_dimensions: int = dataclasses.field(default=256, metadata=_ABOVE_ZERO)
     temperature: float = dataclasses.field(default=0.07, metadata=_ABOVE_ZERO)

@@ -1,15 +1,20 @@
 """Train steps compile with XLA, agree with the plain graph, and leave frozen layers alone."""
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
 
+from mvtec_tf.errors import UsageError
 from mvtec_tf.networks.backbone import build_backbone, freeze_up_to
 from mvtec_tf.networks.classifier import build_classifier, log_odds
 from mvtec_tf.networks.losses import WeightedCrossEntropy
 from mvtec_tf.networks.pretext import Pretext, build_network
-from mvtec_tf.training import precision
+from mvtec_tf.training import contrastive, precision
+from mvtec_tf.training.recipes import ContrastiveSettings
 from mvtec_tf.training.schedules import OneCycleAdamW, WarmupCosine
+from tests.support.tiny_network import in_place_of_resnet10
 
 
 def _images(count, size=32, seed=0):
@@ -140,3 +145,17 @@ def test_named_choices_of_precision_and_compiler_are_kept():
     assert precision.resolve_precision("auto") in ("float32", "mixed_bfloat16")
     assert precision.resolve_jit("on") is True
     assert precision.resolve_jit("off") is False
+
+
+@pytest.mark.parametrize("method", ["simclr", "byol"])
+def test_frozen_stages_of_a_pretraining_are_not_among_what_it_trains(method):
+    with in_place_of_resnet10():
+        settings = ContrastiveSettings(backbone="resnet10", weights="none", image_size=32, method=method)
+        network, backbone, facts = contrastive.network_of(dataclasses.replace(settings, frozen_stages=1))
+        with pytest.raises(UsageError, match="`frozen_stages`=2: resnet10 has 2 stages"):
+            contrastive.network_of(dataclasses.replace(settings, frozen_stages=2))
+    trained = {weight.path.partition("/")[0] for weight in network.trainable_variables}
+    assert "conv1" in trained
+    assert not {"conv0", "bn0"} & trained
+    assert backbone.stages == ("relu0", "relu1")
+    assert facts["frozen"] == "frozen: 2 layers (conv0 ... bn0)."
