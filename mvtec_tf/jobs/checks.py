@@ -13,7 +13,7 @@ from mvtec_tf.jobs.fields import CLEAN
 from mvtec_tf.jobs.settings import FitSettings, LabelEfficiencySettings, PretrainSettings, TrainClassifierSettings
 from mvtec_tf.label_efficiency import grid as grid_lib
 from mvtec_tf.training import cluster
-from mvtec_tf.training.recipes import TEMPERED
+from mvtec_tf.training.recipes import SUPCON, TEMPERED
 
 START = "start"
 NO_RECIPE = "none"
@@ -110,7 +110,12 @@ def of_pretraining(settings: PretrainSettings) -> None:
     # None is what such a schedule has, and what the study's flags say.
     if settings.schedule == "cosine_by_epoch" and settings.warmup_share:
         unread.refuse(settings, ["warmup_share"], "`schedule`=cosine_by_epoch has no warm-up")
-    if protocol.parse_budget(settings.label_budget) == 0:
+    labels = protocol.parse_budget(settings.label_budget) != 0
+    if settings.method == SUPCON:
+        if not labels:
+            raise UsageError("`method`=supcon learns from labels: give a `label_budget` that buys some, such as 0.1.")
+        unread.refuse(settings, ["keep"], "of `method`=supcon no score of a labelled image is held out")
+    if not labels:
         unread.refuse(settings, ["keep"], "`label_budget`=0 watches nothing, and the last encoder is kept")
     elif settings.protocol != CLEAN:
         unread.refuse(settings, ["label_budget"], "`protocol`=study knows no labels in pretraining")

@@ -1,5 +1,7 @@
 """Training an encoder on good images only, and exporting it frozen."""
 
+import numpy as np
+
 from mvtec_tf.data import protocol
 from mvtec_tf.data.decoding.image_store import ImageStore
 from mvtec_tf.data.words import counted
@@ -11,6 +13,7 @@ from mvtec_tf.run_directory import RunDirectory
 from mvtec_tf.study import protocol as study
 from mvtec_tf.training import distribution
 from mvtec_tf.training.contrastive import Watch, train_encoder
+from mvtec_tf.training.recipes import SUPCON
 
 
 def pretrain(settings: PretrainSettings) -> RunDirectory:
@@ -38,16 +41,20 @@ def pretrain(settings: PretrainSettings) -> RunDirectory:
     with together.opened(strategy, "train_simclr", settings, used, skipped, ("saved_model",)) as (run, trains):
         if run.finished:
             return run
-        others = f"{len(labelled)} labelled test images watch the training" if labelled else "no test image is"
-        print(f"{counted(len(good), 'good training image')}; {others}{' looked at' * (not labelled)}.", flush=True)
+        told = f"of test images {len(labelled)} are looked at, with their labels"
+        told = told if labelled else "test images are not looked at"
+        print(f"{counted(len(good), 'good training image')}; {told}.", flush=True)
         images = store.load(good)
-        watch = None
-        if budget != 0:
+        watch = labels = None
+        if settings.method == SUPCON:
+            images = np.concatenate([images, store.load(labelled)])
+            labels = np.array([record.label for record in used], np.int64)
+        elif budget != 0:
             by = watching.heads_on(good, images, labelled, store.load(labelled), settings.seed)
             watch = Watch(by, watching.FUSED, settings.keep)
         if trains:
             with run.timed("train"):
-                encoder = train_encoder(run, settings, images, strategy, watch)
+                encoder = train_encoder(run, settings, images, strategy, watch, labels)
         if not distribution.is_chief(strategy):
             return run
         if trains:

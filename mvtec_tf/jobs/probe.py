@@ -27,6 +27,7 @@ from mvtec_tf.jobs.probe_features import Features
 from mvtec_tf.jobs.settings import FitSettings
 from mvtec_tf.networks.copies import BFLOAT16, FLOAT32
 from mvtec_tf.run_directory import RunDirectory
+from mvtec_tf.training.recipes import SUPCON
 
 # By one graph with other operations around it, which group its own in other ways; bfloat16 has 8 bits.
 _ROADS_AGREE = {FLOAT32: 1e-4, BFLOAT16: 5e-2}
@@ -34,6 +35,10 @@ _ONE_CLASS = (
     "The literature's: all good training images, no label, and all test images are judged. The threshold comes from "
     "held-out good training images, while published figures at a threshold often choose it on the test images; ROC-AUC "
     "and the figures of heat maps need none and can be compared, at the same images, backbone and size."
+)
+_TAUGHT = (
+    "The encoder was trained with the labels of the labelled images, so that no score of them is held out: threshold "
+    "and probability rest on images that look easier to tell than new ones are."
 )
 _NAMES = (
     f"{defect_types.REPORT_FILE} in this folder says how often the defect was named rightly. An image is named "
@@ -80,6 +85,9 @@ def fit_and_judge(
     if of_types:
         title += " that names the defect"
         notes.append(("Names of defects", _NAMES))
+    if cut.labelled and was_told_labels(features.encoder):
+        notes.append(("Labels of the encoder", _TAUGHT))
+        print(f"Note: {_TAUGHT}", flush=True)
     notes += note_line(run, line)
     if settings.smallest_defect is not None:
         notes.append(("Smallest defect", fineness.note(settings.smallest_defect, cut.train_good, features)))
@@ -103,6 +111,11 @@ def fit_and_judge(
     )
     if of_types:
         _judge_names(run, cut, head, served[TYPE_SCORES], title)
+
+
+def was_told_labels(encoder: pathlib.Path) -> bool:
+    """Whether an encoder was trained with the labels of test images, of which no score is held out then."""
+    return saved_model.read_card(encoder)["run"].get("method") == SUPCON
 
 
 def _judge_names(run: RunDirectory, cut: Cut, head: PerCategoryTypeHead, scores: np.ndarray, title: str) -> None:

@@ -209,7 +209,8 @@ class PretrainSettings(RunSettings, ImageSettings, ContrastiveSettings):
         original study.
       label_budget: share of all test images whose labels may be used to watch the training, or 10d: ten defective
         objects: after each epoch the recipe's head and nearest neighbours are fitted on them and good training images,
-        and ROC-AUC of held-out scores is logged. The same seed and budget of fit label the same images. 0: none.
+        and ROC-AUC of held-out scores is logged. With the method supcon it is trained on them. The same seed and budget
+        of fit label the same images. 0: none.
       keep: encoder that is exported; best_online: the best by the watched recipe's head, which may be the one that the
         training started from; start: that one in any case.
       cache: where decoded images are kept: memory, or a folder for large sets.

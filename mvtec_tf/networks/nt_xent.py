@@ -1,4 +1,4 @@
-"""The contrastive losses: of whole images (SimCLR) and of their patches (DenseCL)."""
+"""The contrastive losses: of whole images (SimCLR), with their labels (SupCon), and of their patches (DenseCL)."""
 
 import tensorflow as tf
 
@@ -25,6 +25,35 @@ def nt_xent(z_a: tf.Tensor, z_b: tf.Tensor, temperature: float) -> tf.Tensor:
     similarity, partner = _similarities(z_a, z_b)  # [2N, 2N], [2N]
     cross_entropy = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=partner, logits=similarity / temperature)
     return tf.reduce_mean(cross_entropy)
+
+
+def supervised_nt_xent(
+    z_a: tf.Tensor, z_b: tf.Tensor, labels: tf.Tensor | None, temperature: float
+) -> tf.Tensor:
+    """NT-Xent whose partners are all views of the same label (Khosla et al., "Supervised contrastive learning", NeurIPS
+    2020, equation 2), the mean over the 2N views.
+
+    For view i with the set P(i) of other views of its label:
+
+        loss_i = mean_{p in P(i)} ( log sum_{k != i} exp(cos(z_i, z_k) / temperature) - cos(z_i, z_p) / temperature )
+
+    Args:
+      z_a: [N, D], projections of the first views.
+      z_b: [N, D], projections of the second views, in the same order.
+      labels: int [2N], of the first and, behind them, the second views; None: each image is alone, as in `nt_xent`.
+      temperature: positive.
+
+    Returns:
+      float32 scalar.
+    """
+    if labels is None:
+        return nt_xent(z_a, z_b, temperature)
+    logits = _similarities(z_a, z_b)[0] / temperature
+    partners = tf.linalg.set_diag(tf.cast(labels[:, None] == labels, tf.float32), tf.zeros(tf.shape(labels)))
+    # A view's own logit is far below all others, and times zero it is nothing.
+    left = tf.reduce_logsumexp(logits, axis=1, keepdims=True) - logits
+    losses = tf.reduce_sum(partners * left, axis=1) / tf.reduce_sum(partners, axis=1)
+    return tf.reduce_mean(losses)
 
 
 def dense_nt_xent(

@@ -15,7 +15,7 @@ from mvtec_tf.keras_settings import keras
 from mvtec_tf.networks import copies, pretext_losses, replicas
 from mvtec_tf.networks.backbone import BATCH_NORM_MOMENTUM, EMBEDDING, Backbone
 from mvtec_tf.networks.batch_norm import BatchNormalization
-from mvtec_tf.networks.nt_xent import contrastive_accuracy, dense_nt_xent, nt_xent
+from mvtec_tf.networks.nt_xent import contrastive_accuracy, dense_nt_xent, nt_xent, supervised_nt_xent
 
 # Share of its old weights that the moving average keeps in the first step, all in the last (BYOL, section 3.2).
 _KEPT_BY_TARGET = 0.99
@@ -38,6 +38,7 @@ class Views:
       target: likewise, the projections of a method's moving average.
       patches: [N, h, w, D] each, the projections of the patches, of a method that compares them.
       maps: [N, h, w, C] each, the backbone's output, of the same method.
+      labels: int [2N], of the first and, behind them, the second views, where they are known.
     """
 
     projected: Pair
@@ -45,6 +46,7 @@ class Views:
     target: Pair | None = None
     patches: Pair | None = None
     maps: Pair | None = None
+    labels: tf.Tensor | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,11 +67,11 @@ class Method:
     normalised: bool = False
     dense: bool = False
 
-    def views(self, outputs: Sequence[tf.Tensor]) -> Views:
-        """Of a network's outputs for the first and, behind them, the second views of a batch."""
+    def views(self, outputs: Sequence[tf.Tensor], labels: tf.Tensor | None = None) -> Views:
+        """Of a network's outputs for the first and, behind them, the second views of a batch, and their labels."""
         pairs = (tuple(tf.split(one, 2, axis=0)) for one in outputs)
         given = (True, self.predictor > 0, self.has_target, self.dense, self.dense)
-        return Views(*(next(pairs) if one else None for one in given))
+        return Views(*(next(pairs) if one else None for one in given), labels)
 
 
 METHODS: Mapping[str, Method] = {
@@ -90,6 +92,9 @@ METHODS: Mapping[str, Method] = {
         lambda views, temperature: (1 - _DENSE) * nt_xent(*views.projected, temperature)
         + _DENSE * dense_nt_xent(views.patches, views.maps, temperature),
         dense=True,
+    ),
+    "supcon": Method(
+        lambda views, temperature: supervised_nt_xent(*views.projected, views.labels, temperature)
     ),
 }
 
@@ -130,14 +135,14 @@ def build_network(
 class Pretext(keras.Model):
     """Trains a network of `build_network` on pairs of views.
 
-    `fit` takes a dataset of (view_a, view_b), each uint8 [B, S, S, 3]. Logs `loss`; `contrastive_accuracy`, the share
-    of views whose nearest other view is their partner; and what tells a collapse: `deviation` and `effective_rank` of
-    the projections, see `pretext_losses`.
+    `fit` takes a dataset of (view_a, view_b), each uint8 [B, S, S, 3], or with labels, int [B], as a third. Logs
+    `loss`; `contrastive_accuracy`, the share of views whose nearest other view is their partner; and what tells a
+    collapse: `deviation` and `effective_rank` of the projections, see `pretext_losses`.
 
     Args:
       network: of `build_network`, for the same method.
       method: of `METHODS`.
-      temperature: of the losses of simclr and densecl.
+      temperature: of the losses of simclr, densecl and supcon.
       steps: of the whole training, for the target's moving average.
     """
 
@@ -162,16 +167,18 @@ class Pretext(keras.Model):
         """uint8 [B, S, S, 3] -> float32 projections [B, D]."""
         return tf.nest.flatten(self.network(images, training=training))[0]
 
-    def train_step(self, data: tuple[tf.Tensor, tf.Tensor]) -> dict[str, tf.Tensor]:
+    def train_step(self, data: tuple[tf.Tensor, ...]) -> dict[str, tf.Tensor]:
         """One step on B pairs, of this replica; both views go through the network as one batch of 2B, so that batch
         norm cannot tell which view an image belongs to by its statistics."""
-        # `train_on_batch` adds an empty sample weight to the pair.
-        view_a, view_b = data[:2]
+        # `train_on_batch` adds an empty sample weight to a pair.
+        view_a, view_b, labels = (*data, None)[:3]
+        if labels is not None:
+            labels = replicas.gathered(tf.concat([labels, labels], axis=0), parts=2)
         with tf.GradientTape() as tape:
             outputs = tf.nest.flatten(self.network(tf.concat([view_a, view_b], axis=0), training=True))
             # The loss compares with the views of all replicas, and is the same on each.
             outputs = [replicas.gathered(one, parts=2) for one in outputs]
-            loss = self._row.loss(self._row.views(outputs), self.temperature)
+            loss = self._row.loss(self._row.views(outputs, labels), self.temperature)
             share = loss / replicas.count()
         gradients = tape.gradient(share, self.network.trainable_variables)
         self.optimizer.apply_gradients(zip(gradients, self.network.trainable_variables, strict=True))

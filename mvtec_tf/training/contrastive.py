@@ -44,15 +44,17 @@ def train_encoder(
     images: np.ndarray,
     strategy: tf.distribute.Strategy | None = None,
     watch: Watch | None = None,
+    labels: np.ndarray | None = None,
 ) -> Backbone | None:
     """Trains, or goes on training, and returns the encoder in float32; None on a machine that is not the chief.
 
     Args:
       run: checkpoints, logs and facts go there.
       settings: the recipe.
-      images: uint8 [N, S, S, 3], good ones only.
+      images: uint8 [N, S, S, 3], good ones only, or with labels.
       strategy: what trains together; None: this process alone.
       watch: what is watched; None: nothing, and the last weights are kept.
+      labels: int [N], for the method supcon; good and defective images are then drawn equally often.
 
     Raises:
       UsageError: something is watched where several replicas train together.
@@ -61,13 +63,19 @@ def train_encoder(
     if watch is not None and strategy.num_replicas_in_sync > 1:
         raise UsageError("`label_budget`: a pretraining is watched on one device only. Use `strategy`=one.")
     with strategy.scope():
-        backbone = _train(run, settings, images, watch)
+        backbone = _train(run, settings, images, watch, labels)
     if not distribution.is_chief(strategy):
         return None
     return Backbone(in_float32(backbone.model), backbone.stages, backbone.weights)
 
 
-def _train(run: RunDirectory, settings: ContrastiveSettings, images: np.ndarray, watch: Watch | None) -> Backbone:
+def _train(
+    run: RunDirectory,
+    settings: ContrastiveSettings,
+    images: np.ndarray,
+    watch: Watch | None,
+    labels: np.ndarray | None,
+) -> Backbone:
     if settings.epochs:
         fitting = input_pipeline.fitting_batch_size(
             len(images), settings.batch_size, settings.passes_per_epoch, replicas.count()
@@ -75,9 +83,9 @@ def _train(run: RunDirectory, settings: ContrastiveSettings, images: np.ndarray,
         settings = dataclasses.replace(settings, batch_size=fitting)
     network, backbone, jit = loop.build(run, settings, functools.partial(network_of, settings), len(images))
     model = compiled(network, settings, len(images), jit)
-    of_run = functools.partial(batches, images, settings)
+    of_run = functools.partial(batches, images, settings, labels=labels)
     if not run.resumed and settings.epochs:
-        view_a, view_b = next(iter(of_run()))
+        view_a, view_b = next(iter(of_run()))[:2]
         loop.log_images(run, {"view_a": view_a.numpy(), "view_b": view_b.numpy()})
     watched = []
     if watch is not None and settings.epochs:
@@ -161,16 +169,22 @@ def _schedule(settings: ContrastiveSettings, steps: int) -> keras.optimizers.sch
 
 
 def batches(
-    images: np.ndarray, settings: ContrastiveSettings, first_epoch: int = 0, first_step: int = 0
+    images: np.ndarray,
+    settings: ContrastiveSettings,
+    first_epoch: int = 0,
+    first_step: int = 0,
+    labels: np.ndarray | None = None,
 ) -> tf.data.Dataset:
-    """Pairs of views from a step of an epoch to the end of the run, see `input_pipeline.training_batches`."""
+    """Pairs of views, with their labels if there are any, from a step of an epoch to the end of the run, see
+    `input_pipeline.training_batches`."""
 
-    def transform(batch: tf.Tensor, _: tf.Tensor, seeds: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return augment.two_views(batch, seeds, settings.augmentation)
+    def transform(batch: tf.Tensor, known: tf.Tensor, seeds: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        views = augment.two_views(batch, seeds, settings.augmentation)
+        return views if labels is None else (*views, known)
 
     return input_pipeline.training_batches(
         images,
-        np.zeros(len(images), np.int64),
+        np.zeros(len(images), np.int64) if labels is None else labels,
         settings.batch_size,
         settings.seed,
         transform,
@@ -178,6 +192,7 @@ def batches(
         first_step=first_step,
         epochs=settings.epochs,
         passes_per_epoch=settings.passes_per_epoch,
+        balanced=labels is not None,
         replicas=replicas.count(),
         mine=distribution.mine(),
     )

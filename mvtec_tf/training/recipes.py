@@ -8,8 +8,9 @@ from typing import Literal
 
 from mvtec_tf.data.augment_settings import ClassifierAugmentation, ContrastiveAugmentation
 
-# Methods of pretraining whose loss has a temperature.
-TEMPERED = ("simclr", "densecl")
+# The method of pretraining that learns from labels, and those whose loss has a temperature.
+SUPCON = "supcon"
+TEMPERED = ("simclr", "densecl", SUPCON)
 # Zero has a meaning of its own for some; every other number of a recipe must be above it.
 _OR_ZERO, _ABOVE_ZERO = {"least": 0}, {"above": 0}
 # What does not decide the outcome: a run may be resumed with another one.
@@ -85,11 +86,12 @@ class ContrastiveSettings(TrainingSettings):
     """Learning from two views; the defaults are those of the study, of SimCLR, where it said them.
 
     Attributes:
-      method: method of learning: simclr, byol, simsiam, barlow_twins, vicreg or densecl.
+      method: method of learning: simclr, byol, simsiam, barlow_twins, vicreg or densecl; or, with
+        labels, supcon.
       frozen_stages: first stages (resolutions) of the backbone, which keep their starting weights.
       projection_hidden: width of the projection head's hidden layer.
       projection_dimensions: width of the projection head's output.
-      temperature: temperature of NT-Xent, the loss of simclr and densecl.
+      temperature: temperature of NT-Xent, the loss of simclr, densecl and supcon.
       batch_size: pairs of views a step; one of each image where that is more.
       epochs: epochs of the run; 0 keeps the starting weights, the baseline without pretraining.
       passes_per_epoch: times that each image is drawn in one epoch.
@@ -102,7 +104,7 @@ class ContrastiveSettings(TrainingSettings):
       augmentation: strengths of the augmentations.
     """
 
-    method: Literal["simclr", "byol", "simsiam", "barlow_twins", "vicreg", "densecl"] = "simclr"
+    method: Literal["simclr", "byol", "simsiam", "barlow_twins", "vicreg", "densecl", "supcon"] = "simclr"
     frozen_stages: int = dataclasses.field(default=0, metadata=_OR_ZERO)
     projection_hidden: int = dataclasses.field(default=1024, metadata=_ABOVE_ZERO)
     projection_dimensions: int = dataclasses.field(default=256, metadata=_ABOVE_ZERO)

@@ -13,7 +13,7 @@ from mvtec_tf.features.feature_graph import FeatureGraph
 from mvtec_tf.features.in_memory import InMemory
 from mvtec_tf.features.recipe import FEW_LABELS, RECIPES
 from mvtec_tf.graphs import saved_model
-from mvtec_tf.jobs import probe_features, watching
+from mvtec_tf.jobs import probe, probe_features, watching
 from mvtec_tf.keras_settings import keras
 from mvtec_tf.networks.backbone import build_backbone
 from mvtec_tf.training.callbacks import KeepBestOnline
@@ -102,11 +102,25 @@ def test_a_watched_pretraining_keeps_the_best_encoder_and_its_labelled_images_ar
         probe_features.check_pretraining(encoder, protocol.clean(records, 0.3, seed=1).evaluate)
 
 
+@pytest.mark.slow
+def test_an_encoder_that_was_told_labels_is_known_by_it_and_saw_the_labelled_images(toy, tmp_path):
+    asked = (f"--data_dir={toy / 'flange'}", f"--run_dir={tmp_path / 'run'}", "--weights=none", "--backbone=resnet10")
+    small = ("--image_size=32", "--epochs=1", "--projection_hidden=8", "--projection_dimensions=4", "--batch_size=8")
+    with in_place_of_resnet10():
+        run_in_process("train_simclr", *asked, *small, "--method=supcon", "--label_budget=0.3")
+    encoder = tmp_path / "run" / "saved_model"
+    assert probe.was_told_labels(encoder)
+    labelled = {record.path for record in protocol.clean(scan.scan([toy / "flange"]), 0.3, seed=0).labelled}
+    assert labelled < probe_features.pretrained_paths(encoder)
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
         (("--keep=best_online",), "--label_budget=0 watches nothing"),
         (("--label_budget=0.1", "--epochs=0"), "trains nothing that could be watched"),
+        (("--method=supcon",), "--method=supcon learns from labels"),
+        (("--method=supcon", "--label_budget=0.1", "--keep=best_online"), "no score of a labelled image is held out"),
         (("--label_budget=0.1", "--protocol=study"), "--protocol=study knows no labels in pretraining"),
     ],
 )

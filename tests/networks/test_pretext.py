@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from mvtec_tf.networks import pretext, pretext_losses
 from mvtec_tf.networks.backbone import Backbone
-from mvtec_tf.networks.nt_xent import dense_nt_xent
+from mvtec_tf.networks.nt_xent import dense_nt_xent, nt_xent, supervised_nt_xent
 from mvtec_tf.training.recipes import ContrastiveSettings
 from tests.support.in_process import run_in_process
 
@@ -123,6 +123,29 @@ def test_the_loss_of_patches_and_its_gradient_are_those_of_a_loop_over_patches()
             moved[place] += step
             ends.append(_dense_nt_xent(moved, maps, 0.2))
         assert gradient[place] == pytest.approx((ends[0] - ends[1]) / 2e-5, abs=1e-5)
+
+
+def _supervised_nt_xent(z_a, z_b, labels, temperature):
+    z, labels, total = _unit(np.concatenate([z_a, z_b])), [*labels, *labels], 0.0
+    for i in range(len(z)):
+        others = [k for k in range(len(z)) if k != i]
+        whole = np.log(sum(np.exp(z[i] @ z[k] / temperature) for k in others))
+        total += np.mean([whole - z[i] @ z[p] / temperature for p in others if labels[p] == labels[i]])
+    return total / len(z)
+
+
+def test_the_loss_with_labels_and_its_gradient_are_those_of_a_loop_over_views():
+    arguments, labels = _draws(2), [0, 0, 1, 0, 1, 2]
+    tensors = [tf.constant(one, tf.float32) for one in arguments]
+    with tf.GradientTape() as tape:
+        tape.watch(tensors)
+        loss = supervised_nt_xent(*tensors, tf.constant([*labels, *labels]), 0.3)
+    np.testing.assert_allclose(loss, _supervised_nt_xent(*arguments, labels, 0.3), rtol=1e-5)
+    for which, gradient in enumerate(tape.gradient(loss, tensors)):
+        expected = _numeric_gradient(lambda *z: _supervised_nt_xent(*z, labels, 0.3), arguments, which)
+        np.testing.assert_allclose(gradient, expected, atol=1e-5)
+    alone = supervised_nt_xent(*tensors, tf.constant([*range(6), *range(6)]), 0.3)
+    np.testing.assert_allclose(alone, nt_xent(*tensors, 0.3), rtol=1e-6)
 
 
 def test_one_image_has_no_patches_to_be_told_from():

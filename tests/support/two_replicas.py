@@ -74,9 +74,10 @@ def main():
     images = np.random.default_rng(0).integers(0, 255, (2, _BATCH, _SIZE, _SIZE, 3), np.uint8)
     views, labelled = tuple(images), (images[0], np.arange(_BATCH) % 3 % 2)
     # The plain gradient: Adam would move as far by half of it.
-    found = {
-        name: _compare(lambda name=name: _pretext(name), views, lambda: keras.optimizers.SGD(0.01)) for name in METHODS
-    }
+    found = {}
+    for name in METHODS:
+        batch = (*views, labelled[1]) if name == "supcon" else views
+        found[name] = _compare(lambda name=name: _pretext(name), batch, lambda: keras.optimizers.SGD(0.01))
     found["clipped"] = _compare(lambda: _pretext("simclr"), views, lambda: AdamW(1e-3, global_clipnorm=0.1))
     found["classifier"] = _compare(_classifier, labelled, lambda: keras.optimizers.SGD(0.01))
     print(json.dumps(found))

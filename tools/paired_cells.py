@@ -1,0 +1,100 @@
+"""Cells of a study that a kill may interrupt, a line of JSON each, and how far they are from what they started from."""
+
+import json
+import os
+import pathlib
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from mvtec_tf import files
+from mvtec_tf.errors import UsageError
+from mvtec_tf.label_efficiency.statistics import Estimate, estimate, holm
+
+_ALPHA = 0.05
+# (set, way, seed)
+Place = tuple[str, str, int]
+
+
+def read_cells(file: pathlib.Path) -> dict[Place, dict[str, Any]]:
+    """(set, way, seed) -> its line. A line that a kill has cut short is left out."""
+    found = {}
+    for line in file.read_text(encoding="utf-8").splitlines() if file.exists() else []:
+        try:
+            cell = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        found[cell["set"], cell["way"], cell["seed"]] = cell
+    return found
+
+
+def append(file: pathlib.Path, cell: Mapping[str, Any]) -> None:
+    """Adds the line of a cell, behind what a kill may have left of another one."""
+    with file.open("a+b") as lines:
+        if lines.tell():
+            lines.seek(-1, os.SEEK_END)
+            if lines.read() != b"\n":
+                lines.write(b"\n")
+        lines.write(json.dumps(cell).encode() + b"\n")
+
+
+def check_same(file: pathlib.Path, asked: Mapping[str, Any]) -> None:
+    """Writes what all cells of a folder are of, or raises UsageError if those that are there are of something else."""
+    now = json.loads(json.dumps(asked))
+    if file.exists() and (then := files.read_json(file)) != now:
+        other = ", ".join(f"{name} {then.get(name)} (now {now[name]})" for name in now if then.get(name) != now[name])
+        raise UsageError(f"`out`: the cells in {file.parent} are of another {other}. Choose a new folder.")
+    files.write_json(file, now)
+
+
+def table(
+    cells: Mapping[Place, Mapping[str, Any]], head: str, ways: Iterable[str], start_of: Callable[[str], str]
+) -> str:
+    """Markdown: a figure of each way and set by one head, and how far it is from what the way started from.
+
+    Differences are paired by draw, means over the seeds of a way, with the corrected interval of
+    `label_efficiency.statistics`; their mean over sets has that of a t-test over sets, which share nothing. A star: so
+    also after Holm's correction over all differences of the table.
+
+    Args:
+      cells: their lines: `figures`, head -> one number a draw, and `ratio`, of images judged to images not judged.
+      head: which figures.
+      ways: in the order of the rows.
+      start_of: way -> the one that it started from, of which there is no difference.
+    """
+    own: dict[tuple[str, str], list[Any]] = {}
+    for (name, way, _), cell in cells.items():
+        if head in cell["figures"]:
+            own.setdefault((name, way), []).append(cell["figures"][head])
+    draws = {place: np.mean(values, axis=0) for place, values in own.items()}
+    sets = list(dict.fromkeys(name for name, _ in draws))
+    ratio = {name: cell["ratio"] for (name, _, _), cell in cells.items()}
+    rows: list[list[Any]] = []
+    for way in [way for way in ways if any((name, way) in draws for name in sets)]:
+        before = start_of(way)
+        gains = {
+            name: estimate(draws[name, way] - draws[name, before], ratio[name])
+            for name in sets
+            if way != before and (name, way) in draws and (name, before) in draws
+        }
+        over = [estimate([one.metric.value for one in gains.values()], 0.0)] if gains else [None]
+        means = [f"{draws[name, way].mean():.3f}" if (name, way) in draws else "-" for name in sets]
+        rows.append([way, *zip([*means, ""], [*map(gains.get, sets), *over], strict=True)])
+    tested = [one for _, *row in rows for _, one in row if one is not None and one.p_value is not None]
+    holds = {id(one) for one, p in zip(tested, holm([one.p_value for one in tested]), strict=True) if p < _ALPHA}
+    lines = [f"| {head} | " + " | ".join(sets) + " | mean difference |", "|" + "---|" * (len(sets) + 2)]
+    for way, *row in rows:
+        texts = [", ".join(filter(None, [mean, _signed(one) + " *" * (id(one) in holds)])) for mean, one in row]
+        lines.append(f"| {way} | " + " | ".join(texts) + " |")
+    return "\n".join(lines)
+
+
+def _signed(found: Estimate | None) -> str:
+    if found is None:
+        return ""
+    metric = found.metric
+    interval = "" if metric.low is None else f" [{metric.low:+.3f}, {metric.high:+.3f}]"
+    return f"{metric.value:+.3f}{interval}"
+
+
