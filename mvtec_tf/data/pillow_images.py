@@ -25,8 +25,8 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 _JPEG = b"\xff\xd8\xff"
-# The last chunk with its checksum.
-_END_OF_PNG = b"IEND\xaeB`\x82"
+# The last chunk with its checksum, and the last marker.
+_ENDS = {"PNG": b"IEND\xaeB`\x82", "JPEG": b"\xff\xd9"}
 REFUSED = "refused by the decoder of training"
 _SIDEWAYS = [_UPRIGHT[orientation] for orientation in (5, 6, 7, 8)]
 
@@ -91,8 +91,8 @@ def open_image(file: PathLike) -> tuple[bytes, Image.Image]:
         image = Image.open(io.BytesIO(content))
         _check_size(image)
         # Pillow does not miss it, training does.
-        if image.format == "PNG" and _END_OF_PNG not in content:
-            raise UnreadableImageError("a truncated PNG image: its end is missing")
+        if _ENDS.get(image.format, b"") not in content:
+            raise UnreadableImageError(f"a truncated {image.format} image: its end is missing")
         decoded, refused = _decoded(content) if image.format == "BMP" else (None, "")
         image = image if decoded is None else _of_same_pixels(image, decoded)
         image.load()

@@ -9,7 +9,6 @@ import base64
 import dataclasses
 import http.client
 import json
-import re
 import threading
 import time
 import urllib.parse
@@ -19,6 +18,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from mvtec_tf import files
+from mvtec_tf.data.decoding import refusal
 from mvtec_tf.errors import UsageError, UserError
 from mvtec_tf.graphs import loading
 
@@ -36,10 +36,6 @@ _WRONG_USE_OF_GRPC = frozenset(
     ("INVALID_ARGUMENT", "NOT_FOUND", "UNIMPLEMENTED", "FAILED_PRECONDITION", "PERMISSION_DENIED", "UNAUTHENTICATED")
 )
 _WRONG_USE = frozenset((301, 302, 307, 308, 400, 401, 403, 404, 405, 406, 407, 410, 411, 414, 415, 422, 501))
-# The words of the decoder in the graph, what TensorFlow puts around an op's own, and what the server puts before both.
-_REFUSED = re.compile(r"assertion failed: \[(.*?)\]", re.DOTALL)
-_BEHIND = re.compile(r"\s*(\n\s*\[\[|\[Op:).*", re.DOTALL)
-_BEFORE = re.compile(r".*(\{\{.*?\}\} |<stack traces unavailable>\n)", re.DOTALL)
 
 
 class BadImageError(Exception):
@@ -90,7 +86,7 @@ class LocalModel:
             answer = self._model.signatures[signature](**{_INPUT: tf.constant(list(images), tf.string)})
         except tf.errors.OpError as error:
             # Whatever op fails in a graph that was loaded whole, it fails on these images.
-            raise BadImageError(_short(error.message)) from error
+            raise BadImageError(refusal.words_of(error.message)) from error
         return {key: value.numpy() for key, value in answer.items()}
 
 
@@ -169,7 +165,7 @@ class RestModel:
         body = json.dumps({"signature_name": signature, "instances": instances})
         status, content = _patiently(lambda: self._post(body), self.name)
         answer = _json_object(content)
-        words = _short(str(answer.get("error", "") or content[:200].decode(errors="replace")))
+        words = refusal.words_of(str(answer.get("error", "") or content[:200].decode(errors="replace")))
         # A signature that is not there is refused in the same way as an image that is none.
         if (status == 400 and "error" in answer and "signature" not in words.lower()) or status == _TOO_LARGE:
             raise BadImageError(words or f"the server refused the request (status {status})")
@@ -239,7 +235,7 @@ class GrpcModel:
         try:
             return self._stub.Predict(request, timeout=self._timeout)
         except grpc.RpcError as error:
-            code, words = error.code(), _short(error.details() or "")
+            code, words = error.code(), refusal.words_of(error.details() or "")
             if code is grpc.StatusCode.INVALID_ARGUMENT and "signature" not in words.lower():
                 raise BadImageError(words) from error
             # The names of what is as wrong the next time; see `_WRONG_USE`.
@@ -274,14 +270,6 @@ def _patiently(ask: Callable[[], Any], name: str) -> Any:
                 ) from error
             time.sleep(pause)
     raise AssertionError("the last try ends the loop")
-
-
-def _short(message: str) -> str:
-    """What a message of TensorFlow says of the image, without the place in the graph that says it."""
-    refused = _REFUSED.search(message)
-    if refused:
-        return refused[1]
-    return " ".join(_BEFORE.sub("", _BEHIND.sub("", message)).split())
 
 
 def _json_object(content: bytes) -> dict[str, Any]:

@@ -42,7 +42,7 @@ def test_a_bad_image_stops_the_job_is_named_and_leaves_nothing_behind(name, flag
     assert "--on_bad_image=skip" in done.stderr
     if name == "train_cnn":  # it looks at all images before it begins
         assert "002.png: expected a PNG, JPEG or BMP image, found a text (HTML, SVG or XML)." in done.stderr
-        assert "001.png: a truncated or damaged image" in done.stderr
+        assert "001.png: a truncated or damaged PNG image." in done.stderr
         assert "3 of " in done.stderr
     assert not run_dir.exists()
 

@@ -384,7 +384,8 @@ def test_a_format_that_training_refuses_is_told_from_one_it_takes(tmp_path, name
         ("bmp of 16 bits", "16 bits"),
         ("jpeg of 12 bits", "12 bits a colour"),
         ("jpeg lossless", "lossless"),
-        ("jpeg cut", "truncated or damaged"),
+        ("jpeg cut", "truncated JPEG"),
+        ("jpeg without its end", "truncated JPEG"),
         ("png without its last byte", "truncated PNG"),
     ],
 )

@@ -96,16 +96,19 @@ def refused():
         "gif with two frames": (_encoded(image, "GIF", save_all=True, append_images=[image.rotate(90)]), "a GIF image"),
         "webp": (_encoded(image, "WEBP"), "a WebP image"),
         "tiff": (_encoded(image, "TIFF"), "a TIFF image"),
-        "png cut": (png[: len(png) // 2], "truncated or damaged"),
-        "png without its last byte": (png[:-1], "truncated or damaged"),
-        "png with a changed byte": (png[:200] + bytes([png[200] ^ 255]) + png[201:], "truncated or damaged"),
+        "png cut": (png[: len(png) // 2], "a truncated or damaged PNG image"),
+        "png without its last byte": (png[:-1], "a truncated or damaged PNG image"),
+        "png with a changed byte": (_changed(png), "a truncated or damaged PNG image"),
         "png signature alone": (png[:8], r"does not begin with a header \(IHDR\)"),
         "png of 60,000 x 60,000": (png[:16] + huge[0] + png[24:], _TOO_LARGE),
         "png of 2^32 - 1": (png[:16] + b"\xff" * 8 + png[24:], "its header says 4294967295 x 4294967295 pixels"),
         "png of nothing": (png[:16] + struct.pack(">II", 0, 9) + png[24:], "its header says 0 x 9 pixels"),
-        "jpeg cut": (jpeg[: len(jpeg) // 2], "truncated or damaged"),
-        "jpeg cut within its header": (jpeg[:30], "truncated or damaged"),
-        "jpeg without its end": (jpeg[:-2], "truncated or damaged"),
+        "jpeg cut": (jpeg[: len(jpeg) // 2], "a truncated JPEG image"),
+        "jpeg cut within its header": (jpeg[:30], "a truncated JPEG image"),
+        "jpeg without its end": (jpeg[:-2], "a truncated JPEG image"),
+        "jpeg cut behind a preview of its own": (_with_preview(jpeg)[: -len(jpeg) // 2], "a truncated JPEG image"),
+        "jpeg progressive, cut": (_encoded(image, "JPEG", progressive=True)[:-200], "a truncated JPEG image"),
+        "jpeg with a changed table": (_changed(jpeg, 24), "a truncated or damaged JPEG image"),
         "jpeg of 60,000 x 60,000": (_jpeg_of(jpeg, 60_000, 60_000), _TOO_LARGE),
         **_strange_jpegs(jpeg),
         "bmp cut": (bmp[:-200], "a truncated BMP image"),
@@ -119,6 +122,15 @@ def refused():
         "bmp with colours outside its palette": (bytes(few), "more colours than the 7 of its palette"),
         **contradictions,
     }
+
+
+def _changed(content, place=200):
+    return content[:place] + bytes([content[place] ^ 255]) + content[place + 1 :]
+
+
+def _with_preview(jpeg):
+    """A JPEG whose Exif block holds a small whole one, as cameras write it."""
+    return jpeg[:2] + _segment(0xE1, exif(1) + jpeg[:2] + jpeg[-2:]) + jpeg[2:]
 
 
 def exif(orientation, order="<", long=False):

@@ -21,14 +21,22 @@ _LOSSLESS, _HIERARCHICAL, _JPEG_LS = (0xC3, 0xCB), (0xC5, 0xC6, 0xC7, 0xCD, 0xCE
 _BITS = 8
 # Without an Exif block the frame begins within so many bytes, behind a JFIF header and the tables.
 _HEAD = 512
+_END_OF_IMAGE = b"\xff\xd9"
 
 
 class _Header(NamedTuple):
-    """What the segments before the pixels say, int64 scalars: how it is turned, and the frame's marker and bits."""
+    """What the segments before the pixels say, int64 scalars.
+
+    Attributes:
+      orientation: how it is turned.
+      marker, bits: of the frame.
+      segments_end: no end of the image is looked for before: a preview within Exif has an end of its own.
+    """
 
     orientation: tf.Tensor
     marker: tf.Tensor
     bits: tf.Tensor
+    segments_end: tf.Tensor
 
 
 def decode(data: tf.Tensor, max_pixels: int) -> tf.Tensor:
@@ -43,9 +51,9 @@ def decode(data: tf.Tensor, max_pixels: int) -> tf.Tensor:
     """
     # The way through the segments is taken only where there is something to find.
     usual = ~ib.contains(data, r"Exif\x00\x00") & _baseline_in(ib.numbers(data, 0, _HEAD))
-    plain = [tf.constant(value, tf.int64) for value in (exif.UPRIGHT, _BASELINE[0], _BITS)]
+    plain = [tf.constant(value, tf.int64) for value in (exif.UPRIGHT, _BASELINE[0], _BITS, 0)]
     header = _Header(*tf.cond(usual, lambda: plain, ib.apart(lambda: list(_read(data)))))
-    data = ib.checked(data, *_checks(header))
+    data = ib.checked(data, *_checks(header), _ends(data, header))
     # libjpeg's own reading of the header, so that the size checked is the size decoded.
     width_and_height = tf.cast(tf.gather(tf.io.extract_jpeg_shape(data), [1, 0]), tf.int64)
     data = ib.checked(data, *ib.within(width_and_height, max_pixels))
@@ -72,6 +80,18 @@ def _checks(header: _Header) -> list[ib.Check]:
 
     strange = tf.reduce_any(header.marker == (*_LOSSLESS, *_HIERARCHICAL, _JPEG_LS))
     return [(~strange & (header.bits == _BITS), what)]
+
+
+def _ends(data: tf.Tensor, header: _Header) -> ib.Check:
+    """Whether the image has an end. libjpeg refuses it too, but by a line on stderr that names no file."""
+
+    def somewhere() -> tf.Tensor:
+        values = tf.io.decode_raw(ib.part(data, header.segments_end, ib.size(data)), tf.uint8)
+        return tf.reduce_any((values[:-1] == 0xFF) & (values[1:] == _END))
+
+    last = ib.part(data, tf.maximum(ib.size(data) - len(_END_OF_IMAGE), 0), len(_END_OF_IMAGE))
+    whole = tf.cond(tf.equal(last, _END_OF_IMAGE), lambda: tf.constant(True), ib.apart(somewhere))
+    return whole, lambda: tf.constant("a truncated JPEG image: its end is missing")
 
 
 def _read(data: tf.Tensor) -> _Header:
@@ -106,9 +126,9 @@ def _read(data: tf.Tensor) -> _Header:
         return tf.constant(value, tf.int64)
 
     before = (number(2), tf.constant(False), number(-1), number(0), number(0), number(_BITS))
-    _, _, block, block_bytes, frame, bits = tf.while_loop(
+    start, _, block, block_bytes, frame, bits = tf.while_loop(
         going, step, before, maximum_iterations=_MOST_SEGMENTS, parallel_iterations=1
     )
     content = ib.part(data, tf.maximum(block, 0), block_bytes)
     found = tf.cond(block < 0, lambda: number(exif.UPRIGHT), lambda: exif.orientation(content))
-    return _Header(found, frame, bits)
+    return _Header(found, frame, bits, tf.minimum(start, end))

@@ -1,21 +1,17 @@
 """Image files that cannot be used: why, in the words of the person who has to repair them."""
 
 import dataclasses
-import re
 from collections.abc import Sequence
 
 import tensorflow as tf
 
+from mvtec_tf.data.decoding import refusal
 from mvtec_tf.data.record import Record
 from mvtec_tf.data.words import counted
 from mvtec_tf.errors import UserError
 
 # So many are named in a message; run.json lists all.
 _NAMED = 10
-_REFUSED = re.compile(r"assertion failed: \[(.*?)\]", re.DOTALL)
-# What TensorFlow puts around an op's own words: where in which graph it happened.
-_BEHIND = re.compile(r"\s*(\n\t \[\[|\[Op:).*", re.DOTALL)
-_BEFORE = re.compile(r".*\{\{.*?\}\} |Error in user-defined function.*?iterator: \S*: ", re.DOTALL)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,13 +29,8 @@ class Unreadable:
 
 def reason(error: tf.errors.OpError) -> str:
     """What an error of `pixels.decode`, here or in an exported graph, says of the file."""
-    refused = _REFUSED.search(error.message)
-    if refused:
-        return refused[1]
-    words = _BEFORE.sub("", _BEHIND.sub("", error.message)) or type(error).__name__
-    if isinstance(error, tf.errors.InvalidArgumentError):
-        return f"a truncated or damaged image ({words})"
-    return f"it cannot be read ({words})"
+    words = refusal.words_of(error.message)
+    return words if refusal.of_decoder(error.message) else f"it cannot be read ({words or type(error).__name__})"
 
 
 def refuse(unreadable: Sequence[Unreadable], images: int) -> None:
