@@ -1,11 +1,13 @@
 """Finding an encoder, or writing one of a backbone as it is."""
 
 import pathlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from mvtec_tf import files
 from mvtec_tf import settings as settings_lib
 from mvtec_tf.data import part_shape
+from mvtec_tf.data.decoding import pixels
 from mvtec_tf.data.decoding.pixels import Size
 from mvtec_tf.data.record import Record
 from mvtec_tf.errors import UserError
@@ -17,6 +19,12 @@ from mvtec_tf.networks import foundation
 from mvtec_tf.networks.backbone import EMBEDDING, build_backbone
 from mvtec_tf.run_directory import read_finished
 from mvtec_tf.training import loop, precision
+
+# What an encoder that is made of weights depends on.
+_OF_AN_ENCODER = (
+    *("backbone", "weights", "weights_partial", "seed", "image_size", "size", "image_shape", "feature_layers"),
+    *("max_pixels", "precision"),
+)
 
 
 def resolve_encoder(name: str, setting: str = "encoder") -> pathlib.Path:
@@ -94,9 +102,13 @@ def write_start(
 
     Returns:
       What was loaded of the layers that the features rest on, in words.
+
+    Raises:
+      UserError: the one that is there was made otherwise.
     """
+    provenance = settings_lib.recorded(settings) | {"image_size": side}
     if path.exists():
-        return saved_model.read_card(path)["weights"]
+        return _made_before(path, provenance, size)
     loop.make_deterministic(seed)
     built = build_backbone(settings.backbone, size, settings.weights, weights_partial=settings.weights_partial)
     layers, words = settings.feature_layers, f"weights: {settings.weights}."
@@ -104,9 +116,24 @@ def write_start(
         used = [built.stages[-1] if layer == EMBEDDING else layer for layer in layers or built.middle_stages]
         words = built.weights.within(saved_model.part_of(built.model, used)).describe()
     print(words, flush=True)
-    provenance = settings_lib.recorded(settings) | {"image_size": side}
     card = {"run": provenance, "weights": words, "pretrain_images": []}
     named = [one for one in layers if one != EMBEDDING]
     number_format = precision.of_graph(settings.precision)
     saved_model.write_encoder(path, built, card, named, settings.max_pixels, number_format)
     return words
+
+
+def _made_before(path: pathlib.Path, asked: Mapping[str, Any], size: Size) -> str:
+    """What the encoder in a folder says of its weights, if it is the one that is asked for."""
+    card = saved_model.read_card(path)
+    there = card["run"] | {"size": list(pixels.height_and_width(card["image_size"]))}
+    asked = asked | {"size": list(pixels.height_and_width(size))}
+    names = [
+        name
+        for name in _OF_AN_ENCODER
+        if name in there.keys() & asked and (name != "seed" or asked["weights"] == "none")
+    ]
+    others = [f"{name}: {there[name]} there, {asked[name]} here" for name in names if there[name] != asked[name]]
+    if others:
+        raise UserError(f"{path}: an encoder lies there that was made otherwise ({'; '.join(others)}). Remove it.")
+    return card["weights"]

@@ -1,10 +1,13 @@
 """Writing what a frozen encoder says of every image to a folder, once, for any number of heads."""
 
+import contextlib
 import pathlib
+import shutil
+from collections.abc import Iterator
 
 from mvtec_tf.data.record import Record
 from mvtec_tf.features import extract
-from mvtec_tf.features.store import ENCODER, FeatureStore
+from mvtec_tf.features.store import DESCRIPTION, ENCODER, FeatureStore
 from mvtec_tf.graphs import saved_model
 from mvtec_tf.jobs import encoders, opening, recipes, unread
 from mvtec_tf.jobs.settings import ExtractSettings
@@ -39,7 +42,7 @@ def extract_features(said: ExtractSettings, records: tuple[Record, ...] | None =
     records = opening.scan(settings) if records is None else records
     records, _ = opening.usable_by_file(settings, records, limit)
     out = pathlib.Path(settings.out)
-    with Owned(settings.out, "`out`"):
+    with Owned(settings.out, "`out`"), _nothing_left_unless_begun(out):
         encoder, _ = encoders.encoder_of(settings, out / ENCODER, records)
         stages = saved_model.read_card(encoder)["middle_stages"]
         wanted = recipes.feature_settings(settings, stages, settings.maps)
@@ -48,3 +51,15 @@ def extract_features(said: ExtractSettings, records: tuple[Record, ...] | None =
     print(store.describe())
     print(out)
     return store
+
+
+@contextlib.contextmanager
+def _nothing_left_unless_begun(out: pathlib.Path) -> Iterator[None]:
+    """Removes the encoder again that was made here, if no features follow: the folder may be the user's own."""
+    new = not (out / ENCODER).exists()
+    try:
+        yield
+    except Exception:
+        if new and not (out / DESCRIPTION).exists():
+            shutil.rmtree(out / ENCODER, ignore_errors=True)
+        raise

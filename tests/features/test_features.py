@@ -21,7 +21,9 @@ from mvtec_tf.heads.file import load_head, save_head
 from mvtec_tf.heads.make import make_head
 from mvtec_tf.heads.probability import Platt
 from mvtec_tf.heads.settings import NEED_MAPS, HeadSettings
+from mvtec_tf.jobs.extract import extract_features
 from mvtec_tf.jobs.probe_features import find_source
+from mvtec_tf.jobs.settings import ExtractSettings
 from mvtec_tf.networks.backbone import build_backbone
 from tests.support.small_run import assert_empty_batches_get_empty_answers
 
@@ -190,6 +192,15 @@ def test_an_unreadable_image_is_named_and_no_half_shard_is_left(encoder, records
     with pytest.raises(UserError, match=r"bad\.png"):
         extract.extract(encoder, broken, FeatureSettings(layers), tmp_path / "features", per_shard=2)
     assert sorted(path.name for path in (tmp_path / "features").glob("*shard*")) == ["shard_00000"]
+
+
+@pytest.mark.slow
+def test_a_refused_extraction_leaves_nothing_in_a_folder_of_the_users(records, tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    asked = ExtractSettings(data_dir=(), out=str(tmp_path), weights="none", backbone="resnet10", image_size=32)
+    with pytest.raises(UserError, match="holds no features"):
+        extract_features(asked, records)
+    assert [child.name for child in tmp_path.iterdir()] == ["notes.txt"]
 
 
 def test_tiles_are_seen_one_by_one_and_their_maps_stitched(encoder, backbone, records, layers, tmp_path):

@@ -144,6 +144,9 @@ def test_what_is_random_beyond_a_cut_or_the_layers_of_the_features_is_not_report
     settings = FitSettings(data_dir=(), run_dir="", weights=str(path), backbone="resnet10")
     assert "RANDOM" not in encoders.write_start(tmp_path / "middle", settings, 32, 32, seed=0)
     assert "RANDOM" not in encoders.write_start(tmp_path / "middle", settings, 32, 32, seed=0)  # as its card says
+    for name, value in {"weights": "none", "precision": "bfloat16"}.items():
+        with pytest.raises(UserError, match=rf"middle: .* made otherwise \({name}: .* there, {value} here"):
+            encoders.write_start(tmp_path / "middle", dataclasses.replace(settings, **{name: value}), 32, 32, seed=0)
     last = encoders.write_start(
         tmp_path / "last", dataclasses.replace(settings, feature_layers=("embedding",)), 32, 32, seed=0
     )
