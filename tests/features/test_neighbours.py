@@ -53,9 +53,14 @@ def test_the_nearest_are_those_of_a_double_loop_one_of_each_object(found, tmp_pa
 def test_the_heat_of_a_picture_is_one_in_graph_and_report():
     good = [Row(f"g{n}.png", "a", "good", 0, "calibrate", 1.0 + n) for n in range(3)]
     scores, limits = [0.0, 2.0, 3.5, 5.0, 9.0], np.array([5.0, 5.0, 5.0, 5.0, 1.0])
-    shown = Predictions.from_rows([Row(f"{n}.png", "a", "x", 1, "evaluate", one) for n, one in enumerate(scores)])
+    shown, defects = (
+        Predictions.from_rows([Row(f"{n}.png", "a", "x", label, "evaluate", one) for n, one in enumerate(scores)])
+        for label in (0, 1)
+    )
     levels = photographs.levels(shown, limits, Predictions.from_rows(good))
     assert levels.tolist() == [0, 0, 0.5, 1, 1]
+    # Of a missed defect a report shows where its map is highest.
+    assert photographs.levels(defects, limits, Predictions.from_rows(good)).tolist() == [0.6, 0.6, 0.6, 1, 1]
     ops = heat_maps.level(*(tf.constant(one, tf.float32) for one in (scores, limits, [2.0] * 5)))
     assert ops.numpy().tolist() == levels.tolist()
     assert photographs.levels(shown, None, Predictions.from_rows(good)) is None

@@ -175,7 +175,9 @@ def _groups(
             found.append(photographs.picture(evaluate, row, files, maps, KIND, number, meaning, levels))
         if found:
             shown = f" {len(found)} of {len(rows):,} are shown." if len(found) < len(rows) else ""
-            yield Section(title, [_reading(maps, levels is not None) + shown, Pictures(found, large=True)])
+            missed = limits is not None and bool(label) and not defective
+            colours = photographs.colours_in_words(levels is not None, missed)
+            yield Section(title, [_reading(maps, colours) + shown, Pictures(found, large=True)])
 
 
 def spread(evaluate: Predictions, rows: np.ndarray, most: int) -> list[int]:
@@ -195,10 +197,10 @@ def spread(evaluate: Predictions, rows: np.ndarray, most: int) -> list[int]:
     return in_turns[:most]
 
 
-def _reading(maps: Sequence[HeatMaps], levelled: bool) -> str:
+def _reading(maps: Sequence[HeatMaps], colours: str) -> str:
     names = [one.name for one in maps]
     places = "the second" if len(names) == 1 else "the others"
     return (
         f"First the photograph, with its true mask outlined in pink where it has one; on {places} "
-        f"{' and '.join(names)}, {photographs.colours_in_words(levelled)}."
+        f"{' and '.join(names)}, {colours}."
     )

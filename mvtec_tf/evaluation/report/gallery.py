@@ -55,7 +55,7 @@ def section(
     known, notes = any(one.image for one in files.values()), []
     if explain is not None and not maps and known:
         maps = (explain([evaluate.path[row] for rows in found.values() for row in rows[:MOST]]),)
-    for name, heading, _ in _KINDS:
+    for name, heading, label in _KINDS:
         rows, count = found[name][:MOST], len(found[name])
         if not count:
             notes.append(f"{heading}: none.")
@@ -65,7 +65,8 @@ def section(
                 "outlined in pink."
             )
             if maps:
-                reading += f" Beside it {maps[0].name}, {photographs.colours_in_words(levels is not None)}."
+                colours = photographs.colours_in_words(levels is not None, missed=bool(label))
+                reading += f" Beside it {maps[0].name}, {colours}."
             shown = [
                 photographs.picture(
                     evaluate,

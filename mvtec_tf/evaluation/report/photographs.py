@@ -32,6 +32,13 @@ _LEVELLED = (
     "from uncoloured through blue and green to yellow; how hot its hottest place is says how far the score is on the "
     "way from that of held-out good images (uncoloured) to the threshold (yellow)"
 )
+# A miss scores like good images, so its picture would have no colour at all, and nobody could see where its map is
+# highest. Still far from the yellow of what was found.
+_LEAST_OF_MISSED = 0.6
+_OF_MISSED = (
+    ". Their scores stayed below the threshold, so by that many would have no colour: here the hottest place is green "
+    "at least, which says where the map is highest, and not that it is high"
+)
 # The coldest place shows the photograph as it is; the hottest hides most of it, but it stands beside.
 _OPACITY = (0.0, 0.75)
 
@@ -127,6 +134,7 @@ def outlined(image: Image.Image, mask: np.ndarray, width: int = 1) -> Image.Imag
 
 def levels(evaluate: Predictions, limits: np.ndarray | None, good: Predictions) -> np.ndarray | None:
     """How hot the hottest place of each heat map is drawn, see `graphs.heat_maps.level`; None where that is not known.
+    That of a missed defect is raised until it is seen.
 
     Args:
       evaluate: rows that are shown, N.
@@ -139,12 +147,14 @@ def levels(evaluate: Predictions, limits: np.ndarray | None, good: Predictions) 
     usual = np.array([own.get(name, good.score.mean()) for name in evaluate.category.tolist()])
     span = np.broadcast_to(limits, len(evaluate)) - usual
     share = np.clip((evaluate.score - usual) / np.where(span > 0, span, 1), 0, 1)
-    return np.where(span > 0, share, evaluate.score >= limits)
+    called = evaluate.score >= limits
+    missed = (evaluate.label == 1) & ~called
+    return np.maximum(np.where(span > 0, share, called), np.where(missed, _LEAST_OF_MISSED, 0.0))
 
 
-def colours_in_words(levelled: bool) -> str:
-    """What the colours of heat maps mean, with `levels` or without."""
-    return _LEVELLED if levelled else _WHOLE_SCALE
+def colours_in_words(levelled: bool, missed: bool = False) -> str:
+    """What the colours of heat maps mean, with `levels` or without; `missed`: of missed defects."""
+    return _LEVELLED + _OF_MISSED * missed if levelled else _WHOLE_SCALE
 
 
 def heated(image: Image.Image, heat: np.ndarray, level: float = 1.0) -> Image.Image:
