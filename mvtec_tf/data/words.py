@@ -86,6 +86,12 @@ def label_of(word: str) -> int | None:
     return 0 if is_good(word) else 1 if is_defective(word) else None
 
 
+def label_of_folders(path: str) -> int | None:
+    """What the innermost folder of a path that says good or defective says, as `label_of`; None if none does."""
+    says = (label_of(step) for step in reversed(path.split("/")[:-1]) if step not in ("0", "1"))
+    return next((label for label in says if label is not None), None)
+
+
 def sounds_good(word: str) -> bool:
     """Whether a name, though no common word for good, says so nearly enough (`good_images`) to be no type of defect."""
     if is_good(word) or is_defective(word):

@@ -183,6 +183,35 @@ def test_labels_and_columns_of_a_list_are_read_in_any_case_and_by_common_words(t
     assert "'OK' as good (1)" in said
 
 
+def _labelled(folder, labels):
+    """A list of labels (good, defective) for the images of `folder`, all in folders that say so."""
+    images = sorted(folder.rglob("*.png"))
+    lines = [f"{image.relative_to(folder)},{labels[image.parent.name == 'NG']}\n" for image in images]
+    (folder / "list.csv").write_text("path,label\n" + "".join(lines))
+    return folder / "list.csv"
+
+
+def test_labels_that_are_turned_round_are_refused_where_folders_say_so_and_believed_where_words_say_them(tmp_path):
+    folder = _fill(tmp_path / "cap", "ok", "NG")
+    assert "labels" not in _scan(_labelled(folder, (0, 1)))[1]
+    with pytest.raises(UserError, match=r"23 labels say otherwise .* 0 for cap/NG.*; 0 as the folder.*turned round"):
+        records.scan([_labelled(folder, (1, 0))])
+    found, said = _scan(_labelled(folder, ("defective", "good")))
+    assert (sum(record.label for record in found), "the list is believed" in said) == (20, True)
+    # Some corrected labels are no list turned round.
+    listed = _labelled(folder, (0, 1))
+    listed.write_text(listed.read_text().replace("ok/00.png,0", "ok/00.png,1"))
+    assert "1 label says otherwise than the folder's name, such as 1 for cap/ok/00.png; the list" in _scan(listed)[1]
+
+
+def test_a_list_of_nearly_nothing_but_defects_is_said_to_be_perhaps_turned_round(tmp_path):
+    folder = _fill(tmp_path / "cap", "a", "b")
+    for labels, said in (((1, 0), True), ((0, 1), False), (("NG", "OK"), False)):
+        listed = _labelled(folder, (labels[0], labels[0]))
+        listed.write_text(re.sub(r"(b/\d.png),\w+", rf"\1,{labels[1]}", listed.read_text()))
+        assert ("20 of 23 images are labelled 1" in _scan(listed)[1]) is said
+
+
 @pytest.mark.parametrize("row", ["1,Good", "1,OK", "0,bent", "ng,io", "ok,ng"])
 def test_a_label_that_contradicts_its_defect_type_is_refused(tmp_path, row):
     _image(tmp_path / "0.png")

@@ -5,11 +5,13 @@ import functools
 import os
 import pathlib
 from collections import Counter, defaultdict
+from collections.abc import Iterable
 
 from mvtec_tf.data import masks, walk, words
 from mvtec_tf.data.csv_table import CsvTable, Places
 from mvtec_tf.data.formats import division, groups_file, layout, names
 from mvtec_tf.data.record import DEFECTIVE, GOOD, IMAGE_SUFFIXES, TEST, TRAIN, Category, Record
+from mvtec_tf.data.words import counted
 from mvtec_tf.errors import UserError
 
 SUFFIX = ".csv"
@@ -17,6 +19,8 @@ REQUIRED = ("path", "label")
 OPTIONAL = ("category", "defect", "mask", "group", "split")
 # So many wrong lines are listed; with a wrong folder every line is wrong.
 _LISTED = 5
+# On a line most parts are good: of so many images, this share of defective ones is rather a list in which 1 is good.
+_MANY, _MOST_DEFECTIVE = 10, 0.8
 
 
 class _RowError(Exception):
@@ -90,6 +94,8 @@ class _Reader:
         self._rows: dict[str, list[tuple[int, Record, str]]] = defaultdict(list)
         self._wrong: list[str] = []
         self._words: Counter = Counter()
+        self._numbers: Counter = Counter()
+        self._against = ""
         self._categories: Counter = Counter()
         # Looks once for each folder.
         self._category_of = functools.cache(layout.category_of)
@@ -128,7 +134,24 @@ class _Reader:
                     f"{self._table}: in {category!r} the names of two files differ in the form of an umlaut only. "
                     "Rename one."
                 )
+        self._refuse_turned_round(one for rows in found.values() for _, one in rows.values())
         return found
+
+    def _refuse_turned_round(self, records: Iterable[Record]) -> None:
+        """A list in which 1 is good trains and judges as well as any other, and then stops all good parts."""
+        said = [(one, words.label_of_folders(one.path)) for one in records]
+        others = [one for one, label in said if label not in (None, one.label)]
+        agree = sum(label is not None for _, label in said) - len(others)
+        if not others:
+            return
+        count = counted(len(others), "label says", "labels say")
+        about = f"{count} otherwise than the folder's name, such as {others[0].label} for {others[0].path}"
+        if agree < len(others) and self._numbers:
+            raise UserError(
+                f"{self._table}: {about}; {agree} as the folder. 1 is {DEFECTIVE} and 0 {GOOD}: are they turned round? "
+                f"Turn them, or write the words {GOOD} and {DEFECTIVE} if they are right."
+            )
+        self._against = f"{self._table}: {about}; the list is believed."
 
     def sentences(self) -> list[str]:
         """What was read otherwise than it is written."""
@@ -139,7 +162,17 @@ class _Reader:
         return [
             *([f"{self._table}: labels that were read: {words}."] if words else []),
             *([f"{self._table}: lines without a category, and the one that was taken: {lines}."] if lines else []),
+            *filter(None, [self._against, self._many_defective()]),
         ]
+
+    def _many_defective(self) -> str:
+        defective, images = self._numbers[1], self._numbers.total()
+        if images < _MANY or defective < _MOST_DEFECTIVE * images:
+            return ""
+        return (
+            f"{self._table}: {defective} of {counted(images, 'image')} are labelled 1, which is {DEFECTIVE}. If 1 is "
+            f"{GOOD} in this list, its labels are turned round: write the words {GOOD} and {DEFECTIVE}."
+        )
 
     def _record(self, row: dict[str, str]) -> Record:
         label = self._label(row["label"])
@@ -165,7 +198,9 @@ class _Reader:
         if label is None:
             raise _RowError(f"label is {word!r}, expected 0 or {GOOD}, 1 or {DEFECTIVE}")
         meaning = DEFECTIVE if label else GOOD
-        if word.casefold() not in ("0", "1", meaning):
+        if word in ("0", "1"):
+            self._numbers[label] += 1
+        elif word.casefold() != meaning:
             self._words[word, meaning] += 1
         return label
 
