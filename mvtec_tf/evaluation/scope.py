@@ -24,6 +24,9 @@ CALLS_ONLY = (
     "the scores have only two values, so they are calls and no ranking: ROC-AUC is then the balanced accuracy of these "
     "calls, and there is only one threshold to choose"
 )
+ONE_SCORE = "every image has the same score, so nothing is ranked: ROC-AUC is then 0.5, whatever the labels are"
+# By how many different scores a table has, what is to be said of its ranking.
+FEW_SCORES = {1: ONE_SCORE, 2: CALLS_ONLY}
 # Of a model that gives every image the same one, near the share of defects, the error would be near 0.
 ONE_PROBABILITY = "every image has the same probability, so it cannot be told whether a higher one means more"
 _UNNAMED = "(not named)"
@@ -155,7 +158,7 @@ def judge(
             threshold=chosen.of(name) if name else chosen.together,
             # Probabilities of some images only would be judged on other images than the scores.
             probabilities=None if np.isnan(table.probability).any() else table.probability[rows],
-            calls_only=len(np.unique(table.score)) <= 2,
+            about_ranking=FEW_SCORES.get(len(np.unique(table.score)), ""),
             costs=costs,
         )
         for name, rows in places.items()
@@ -174,7 +177,7 @@ class _Images:
       table: their rows.
       units: int [N], the group of each.
       limits: the threshold, one or [N]; None if there is none.
-      calls_only: whether the scores of the whole table have only two values.
+      about_ranking: what is to be said of it, for the scores of the whole table have few values; "" if nothing is.
       costs: of wrong calls.
     """
 
@@ -184,7 +187,7 @@ class _Images:
     limits: float | np.ndarray | None
     threshold: Threshold
     probabilities: np.ndarray | None
-    calls_only: bool
+    about_ranking: str
     costs: Costs
 
     @property
@@ -205,9 +208,9 @@ class _Images:
         labels, scores, limits = self.table.label, self.table.score, self.limits
         reason = f"no threshold: {self.threshold.reason}"
         found = sample.measure(labels, scores, limits, reason, self.probabilities, self.costs)
-        if self.calls_only:
+        if self.about_ranking:
             found |= {
-                name: dataclasses.replace(found[name], note=CALLS_ONLY)
+                name: dataclasses.replace(found[name], note=self.about_ranking)
                 for name in metrics.RANKING
                 if found[name].value is not None
             }

@@ -120,8 +120,13 @@ def compare(
         return None
     old, new = _medians(held_out), _medians(evaluated)
     u, p = _rank_test(new, old)
-    difference, spread = float(np.median(new) - np.median(old)), float(old.std())
-    size = difference / spread if spread else (0.0 if difference == 0 else None)
+    difference = float(np.median(new) - np.median(old))
+    if old.min() < old.max():
+        # In a unit in which squares do not vanish: scores of 1e-300 are none the less different.
+        unit = max(float(np.abs(old).max()), abs(difference))
+        size = difference / unit / float((old / unit).std())
+    else:
+        size = 0.0 if difference == 0 else None
     stops = [None if threshold is None else _stopped(rows, threshold) for rows in (held_out, evaluated)]
     higher = u / (len(old) * len(new))
     return Shift(len(old), len(new), size, higher, p, level, *stops, difference)

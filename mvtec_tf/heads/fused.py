@@ -168,7 +168,8 @@ class Like:
         """
         known = np.isfinite(self.held_out) & rows
         good = self.held_out[known & (self.labels == 0)]
-        mean, spread = float(good.mean()), float(good.std()) or 1.0
+        # The deviation of equal numbers need not be exactly 0.
+        mean, spread = float(good.mean()), float(good.std()) if np.ptp(good) else 1.0
         defective = (self.labels == 1) & rows
         count = len(np.unique(self.objects[defective]))
         # An only defective object can be held out by nobody.

@@ -10,6 +10,7 @@ from mvtec_tf.evaluation import metrics
 from mvtec_tf.evaluation.assessment import assess
 from mvtec_tf.evaluation.comparison.contenders import read_methods
 from mvtec_tf.evaluation.intervals import Bootstrap
+from mvtec_tf.evaluation.report import summary
 from mvtec_tf.evaluation.report.judge import judge
 from mvtec_tf.evaluation.table import Predictions, Row, write_predictions
 from mvtec_tf.evaluation.thresholds import Rule
@@ -71,6 +72,8 @@ def test_scores_that_are_all_equal_rank_nothing_and_call_all_alike():
     assert (found["roc_auc"].value, found["pr_auc"].value, found["mcc"].value) == (0.5, 0.5, 0)
     assert (judged.overall.counts.tn, judged.overall.counts.fn) == (0, 0)
     assert judged.overall.verdict == "no_better"
+    said = " ".join(summary.sentences(judged))
+    assert ("every image has the same score" in said, "two values" in said) == (True, False)
 
 
 @pytest.mark.parametrize("label", [0, 1])

@@ -148,7 +148,11 @@ def test_of_several_categories_those_that_are_shifted_are_named_and_the_level_is
 
 @pytest.mark.parametrize(
     ("held_out", "good"),
-    [([1.0], [1.0]), ([1.0], [2.0, 3.0]), ([1.0, 1.0], [1.0]), ([2.0] * 30, [2.0] * 30), ([2.0] * 30, [3.0] * 30)],
+    [
+        *(([1.0], [1.0]), ([1.0], [2.0, 3.0]), ([1.0, 1.0], [1.0]), ([2.0] * 30, [2.0] * 30), ([2.0] * 30, [3.0] * 30)),
+        # Its mean is rounded, so that its deviation is not quite 0.
+        ([0.1] * 30, [0.2] * 30),
+    ],
 )
 def test_one_good_object_two_and_all_alike_have_a_defined_answer(held_out, good):
     judged = assess(_table(held_out, good, [9.0, 10.0]), bootstrap=QUICK)
@@ -157,6 +161,12 @@ def test_one_good_object_two_and_all_alike_have_a_defined_answer(held_out, good)
     assert (found.size is None) == (held_out[0] != good[0])
     assert "nan" not in " ".join(summary.sentences(judged))
     json.dumps(judged.as_json(), allow_nan=False)
+
+
+def test_a_shift_of_scores_whose_squares_vanish_is_that_of_larger_ones():
+    scores = np.random.default_rng(0).normal(0, 1, (2, 30))
+    usual, tiny = (assess(_table(*scores * unit), bootstrap=QUICK).shifts["cap"].size for unit in (1, 1e-300))
+    assert usual == pytest.approx(tiny, rel=1e-9)
 
 
 @pytest.mark.parametrize("missing", ["calibrate", "good evaluated", "good calibrate"])

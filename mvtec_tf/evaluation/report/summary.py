@@ -329,7 +329,7 @@ def _ranking(judged: Assessment) -> str:
     several = len(judged.categories) > 1 and mean.value is not None
     middle = f" over all images and {with_limits(mean)} as the mean over categories" if several else ""
     text = f"ROC-AUC is {with_limits(found)}{middle} (1 is perfect, 0.5 is what calling everything defective gets)"
-    text += f"; {scope.CALLS_ONLY}." if scope.CALLS_ONLY in found.note else "."
+    text += "".join(f"; {note}" for note in scope.FEW_SCORES.values() if note in found.note) + "."
     if found.value < 0.5:
         text += " Below 0.5 good images tend to score higher than defective ones: are labels or scores turned round?"
     return text
