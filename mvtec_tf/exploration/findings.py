@@ -106,7 +106,7 @@ def _of_duplicates(pairs: Sequence[Pair]) -> Iterator[Finding]:
         "duplicates_across_groups",
         f"{counted(len(undeclared), 'pair')} of the same photograph within train or test",
         "They are not declared as one group, so that dividing the images for fitting and judging can tear them apart. "
-        "Give both one name in groups.csv, or keep one.",
+        "Give both one name in groups.csv, or in the column group of a list, or keep one.",
         _named(undeclared),
     )
     contradicting = [pair for pair in pairs if pair.contradicts]
@@ -131,7 +131,7 @@ def _groups_in_both(records: Iterable[Record]) -> Finding:
     return Finding(
         "groups_in_train_and_test",
         f"{counted(len(both), 'group is', 'groups are')} both in train and in test",
-        "By groups.csv, the same object is on both sides. Training refuses such a set.",
+        "By groups.csv, or the column group of a list, the same object is on both sides. Training refuses such a set.",
         both,
     )
 

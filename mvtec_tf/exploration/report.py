@@ -137,7 +137,8 @@ def _duplicates(found: Exploration, thumbnails: Thumbnails) -> Section:
         "The same photograph twice: the same file, the same pixels, or a changed copy, that is one re-encoded (JPEG of "
         "quality 75 and up), resized (down to a half) or cropped (by up to a tenth of width and height). A changed "
         "copy is made again from its original and told by its noise, which no two photographs share. Photographs that "
-        "only look alike are not listed, nor are several photographs of one part: give those one name in groups.csv. "
+        "only look alike are not listed, nor are several photographs of one part: give those one name in groups.csv "
+        "or, in a list, in the column group. "
         "Copies that were mirrored, turned or made brighter are not found, and neither are changed copies of aligned "
         "parts without noise or texture of their own: nothing tells them from other parts."
     )
@@ -191,7 +192,8 @@ def _counts(found: Exploration) -> Section:
         rows.append((*names, f"{images:,}", unreadable, f"{shown:,}" if shown < usable else "", rate))
     text = (
         "The last column: even if a model makes no error on these test images, its true error rate may be as high as "
-        "that (upper 95 % limit). Images of one object, as groups.csv has it, count once. Only more objects help."
+        "that (upper 95 % limit). Images of one object, by groups.csv or the column group, count once. Only more "
+        "objects help."
     )
     figures = ("Images", "Unreadable", "Objects, if fewer", "Error rate still possible")
     return Section("How many images", [text, *_table(("Category", "Split", "Class"), figures, rows)])

@@ -54,6 +54,12 @@ def test_the_counts_are_those_of_judge_at_that_threshold_with_its_intervals(page
     assert asked.passed == ((evaluate.score < low) & (evaluate.label == 1)).sum()
 
 
+def test_a_zone_of_a_model_that_has_none_is_refused_and_not_left_unread(page):
+    for zone in ({"low": 0.9, "high": 0.1}, {"low": 0.1, "high": 0.9}, {"high": 0.9}):
+        answer = page.get("/api/models/small/counts", params={"value": 0.5} | zone)
+        assert (answer.status_code, "small" in answer.json()["error"]) == (422, True)
+
+
 def test_a_wanted_recall_is_found_on_the_rows_that_were_set_aside_for_it(page, table):
     predictions = read_predictions(table)
     categories = predictions.part(leaks.EVALUATE).categories()

@@ -37,6 +37,8 @@ def add(app: FastAPI, site: Site) -> None:
 
     def zone_of(export: Export, low: float | None, high: float | None) -> tuple[float, float] | None:
         if not export.has_zone:
+            if (low, high) != (None, None):
+                raise HTTPException(422, site.text("no_zone", model=export.name, low=low, high=high))
             return None
         own = export.card["thresholds"]["unsure"][""]
         return (own[0] if low is None else low, own[1] if high is None else high)
