@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from mvtec_tf.data.record import DEFECTIVE, GOOD, MASKS, TEST, TRAIN
 from mvtec_tf.errors import UserError
@@ -86,8 +86,25 @@ def label_of(word: str) -> int | None:
     return 0 if is_good(word) else 1 if is_defective(word) else None
 
 
-def label_of_folders(path: str) -> int | None:
-    """What the innermost folder of a path that says good or defective says, as `label_of`; None if none does."""
+def against_folders(labels: Mapping[str, int]) -> tuple[str, int, int]:
+    """Labels beside what the folders of the images say, by the innermost one called good or defective.
+
+    Args:
+      labels: path -> 0 or 1.
+
+    Returns:
+      A sentence's beginning about those that say otherwise, "" if there are none; their number; and that of the others.
+    """
+    said = {path: _label_of_folders(path) for path in labels}
+    others = [path for path, label in said.items() if label not in (None, labels[path])]
+    agree = sum(label is not None for label in said.values()) - len(others)
+    if not others:
+        return "", 0, agree
+    count = counted(len(others), "label says", "labels say")
+    return f"{count} otherwise than the folder's name, such as {labels[others[0]]} for {others[0]}", len(others), agree
+
+
+def _label_of_folders(path: str) -> int | None:
     says = (label_of(step) for step in reversed(path.split("/")[:-1]) if step not in ("0", "1"))
     return next((label for label in says if label is not None), None)
 

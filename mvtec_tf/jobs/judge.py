@@ -5,6 +5,7 @@ import pathlib
 from typing import Any
 
 from mvtec_tf import files
+from mvtec_tf.data import words
 from mvtec_tf.errors import UsageError
 from mvtec_tf.evaluation import predicted, recorded
 from mvtec_tf.evaluation.intervals import Bootstrap
@@ -38,14 +39,19 @@ def judge_table(settings: JudgeSettings) -> dict[str, Any]:
         ignored = f"Columns that were not used: {', '.join(predictions.ignored_columns)}."
         notes.append(("Ignored", ignored))
         print(ignored)
+    said, others, agree = words.against_folders(dict(zip(predictions.path, predictions.label.tolist(), strict=True)))
+    if others:
+        turned = " Are the labels turned round? 1 is defective here." if agree < others else ""
+        notes.append(("Labels", f"{said}; {agree} as the folder. The table is believed.{turned}"))
+        print(notes[-1][1])
     if predictions.left_out:
         notes.append(("Not judged", f"Rows that cannot be judged: {predicted.in_words(predictions.left_out)}."))
         print(notes[-1][1])
     own = recorded.of_table(path, predictions)
     how = as_judged(settings, own)
-    words = _in_words(settings, own, how)
-    notes.append(("Threshold", words))
-    print(words)
+    by_whom = _in_words(settings, own, how)
+    notes.append(("Threshold", by_whom))
+    print(by_whom)
     with report_folder(settings.out, path.parent):
         shown = extras.extras(settings, predictions)
         return judge.judge(

@@ -166,11 +166,13 @@ class Judge:
         start = time.monotonic()
         answer = self._model(self._signature, images)
         self.seconds.append(time.monotonic() - start)
-        missing = [name for name in _NEEDED if name not in answer]
-        if missing:
+        missing = [name for name in _NEEDED if not _is_one_number_each(answer.get(name), len(images))]
+        verdicts = answer.get("verdict", answer.get("label"))
+        if missing or not np.isin(verdicts, range(len(VERDICTS))).all():
+            what = f"no {', '.join(missing)} of one number an image" if missing else f"the verdicts {verdicts}"
             raise UserError(
-                f"{self._model.name}: {self._signature} answers no {', '.join(missing)}. Expected an export of a "
-                "classifier or a probe, saved_models/NAME/VERSION."
+                f"{self._model.name}: {self._signature} answers {what}. Expected an export of a classifier or a probe, "
+                "saved_models/NAME/VERSION."
             )
         return [{name: values[i] for name, values in answer.items()} for i in range(len(images))]
 
@@ -182,8 +184,9 @@ class Judge:
 
     def _row(self, file: str, content: bytes | str, answer: dict[str, Any] | str) -> Row:
         row = self.known(file, content)
-        if not isinstance(answer, str) and not math.isfinite(answer["anomaly_score"]):
-            answer = f"the model's score is {answer['anomaly_score']}"
+        if not isinstance(answer, str):
+            strange = (name for name in ("anomaly_score", "threshold") if not math.isfinite(answer[name]))
+            answer = next((f"the model's {name.split('_')[-1]} is {answer[name]}" for name in strange), answer)
         if isinstance(answer, str):
             empty = dict.fromkeys(("score", "probability", "threshold", *_USUAL))
             return row | empty | {"verdict": "", "error": answer}
@@ -205,6 +208,10 @@ class Judge:
         except (OSError, ValueError) as error:
             return f"the overlay cannot be written: {_reason(error)}"
         return ""
+
+
+def _is_one_number_each(values: np.ndarray | None, images: int) -> bool:
+    return np.shape(values) == (images,) and np.asarray(values).dtype.kind in "biuf"
 
 
 def judge_files(

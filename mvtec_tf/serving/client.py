@@ -276,7 +276,7 @@ def _json_object(content: bytes) -> dict[str, Any]:
     """A JSON object, or an empty one: a proxy answers with a page."""
     try:
         found = json.loads(content)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 
@@ -288,7 +288,13 @@ def _columns(predictions: list[Any]) -> dict[str, np.ndarray]:
     """
     if not all(isinstance(one, dict) for one in predictions):
         raise UserError("The server's model has one output only; expected those of an export of this program.")
-    return {name: _column(name, [one[name] for one in predictions]) for name in predictions[0]} if predictions else {}
+    try:
+        return {name: _column(name, [one[name] for one in predictions]) for name in (predictions or [{}])[0]}
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"The server's answers are not of one form ({type(error).__name__}: {error}); expected those of an export "
+            "of this program."
+        ) from error
 
 
 def _column(name: str, values: list[Any]) -> np.ndarray:

@@ -42,6 +42,14 @@ def test_a_bare_table_gives_figures_and_a_report_and_the_folder_is_printed_last(
     assert "camera" in page
 
 
+def test_a_table_whose_labels_stand_against_its_folders_names_is_said_to_be_perhaps_turned_round(table, tmp_path):
+    table.write_text(table.read_text().replace("bottle,good,", "bottle,,").replace("good", "NG/").replace("bad", "ok/"))
+    done = _evaluate("--predictions=table.csv", "--out=out", "--resamples=20", cwd=tmp_path)
+    said = "16 labels say otherwise than the folder's name, such as 0 for NG/0.png; 0 as the folder."
+    assert said in done.stdout
+    assert "Are the labels turned round?" in (tmp_path / "out" / "report.html").read_text()
+
+
 def test_a_given_threshold_is_used(table, tmp_path):
     done = _evaluate("--predictions=table.csv", "--out=out", "--threshold=0.25", cwd=tmp_path)
     assert done.returncode == 0, done.stderr

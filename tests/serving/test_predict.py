@@ -1,6 +1,7 @@
 """Batch prediction: the evaluation's scores by every road, one row for each file, bad files listed, nothing lost."""
 
 import csv
+import dataclasses
 import json
 import os
 import pathlib
@@ -129,6 +130,37 @@ def test_the_name_of_an_output_says_its_type_and_no_value_does():
     assert client._column("category", [1, 0]).dtype == np.int64
     assert client._column("category", ["cap"]).tolist() == ["cap"]
     assert client._columns([]) == {}
+    for other in ({}, {"label": {"no": "b64"}}, {"label": [1]}):
+        with pytest.raises(UserError, match="answers are not of one form"):
+            client._columns([{"label": 1}, other])
+
+
+@pytest.mark.parametrize(
+    ("odd", "words"),
+    [
+        ({"anomaly_score": np.ones((1, 1))}, "no anomaly_score of one number an image"),
+        ({"threshold": np.array(["0.5"])}, "no threshold of one number an image"),
+        ({"verdict": np.array([-1])}, r"the verdicts \[-1\]"),
+        ({"label": np.array([7])}, r"the verdicts \[7\]"),
+    ],
+)
+def test_a_model_of_another_make_is_named_and_its_answers_are_not_taken_for_verdicts(odd, words, tmp_path):
+    (tmp_path / "0.png").write_bytes(b"not looked into")
+    usual = {"anomaly_score": np.ones(1), "threshold": np.ones(1), "label": np.ones(1, int)}
+    model = Stranger(usual | odd)
+    with pytest.raises(UserError, match=f"stranger: serving_default answers {words}"):
+        Judge(model)([str(tmp_path / "0.png")])
+    row = Judge(Stranger(usual | {"threshold": np.array([np.nan])}))([str(tmp_path / "0.png")])[0]
+    assert (row["verdict"], row["error"]) == ("", "the model's threshold is nan")
+
+
+@dataclasses.dataclass
+class Stranger:
+    answer: dict
+    name: str = "stranger"
+
+    def __call__(self, signature, images):
+        return self.answer
 
 
 def test_each_way_of_failing_is_told_apart(local, served):

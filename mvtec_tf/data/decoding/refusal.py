@@ -19,7 +19,7 @@ def words_of(message: str) -> str:
 
 def of_decoder(message: str) -> str:
     """The decoder's words in the message of an error; "" where something else failed."""
-    refused = _REFUSED.search(message)
+    refused = _REFUSED.search(_in_utf8(message))
     if refused:
         return refused[1]
     damaged = _DAMAGED.fullmatch(_of_op(message))
@@ -27,4 +27,9 @@ def of_decoder(message: str) -> str:
 
 
 def _of_op(message: str) -> str:
-    return " ".join(_BEFORE.sub("", _BEHIND.sub("", message)).split())
+    return " ".join(_BEFORE.sub("", _BEHIND.sub("", _in_utf8(message))).split())
+
+
+def _in_utf8(message: str) -> str:
+    """JSON can hold half a character, and no table can."""
+    return message.encode("utf-8", "backslashreplace").decode()

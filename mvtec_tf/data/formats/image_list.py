@@ -139,19 +139,13 @@ class _Reader:
 
     def _refuse_turned_round(self, records: Iterable[Record]) -> None:
         """A list in which 1 is good trains and judges as well as any other, and then stops all good parts."""
-        said = [(one, words.label_of_folders(one.path)) for one in records]
-        others = [one for one, label in said if label not in (None, one.label)]
-        agree = sum(label is not None for _, label in said) - len(others)
-        if not others:
-            return
-        count = counted(len(others), "label says", "labels say")
-        about = f"{count} otherwise than the folder's name, such as {others[0].label} for {others[0].path}"
-        if agree < len(others) and self._numbers:
+        about, others, agree = words.against_folders({one.path: one.label for one in records})
+        if agree < others and self._numbers:
             raise UserError(
                 f"{self._table}: {about}; {agree} as the folder. 1 is {DEFECTIVE} and 0 {GOOD}: are they turned round? "
                 f"Turn them, or write the words {GOOD} and {DEFECTIVE} if they are right."
             )
-        self._against = f"{self._table}: {about}; the list is believed."
+        self._against = f"{self._table}: {about}; the list is believed." if about else ""
 
     def sentences(self) -> list[str]:
         """What was read otherwise than it is written."""
