@@ -90,6 +90,9 @@ def open_image(file: PathLike) -> tuple[bytes, Image.Image]:
     try:
         image = Image.open(io.BytesIO(content))
         _check_size(image)
+        # Whatever the file's name: Pillow would run Ghostscript on it, which is a program within a photograph.
+        if image.format == "EPS":
+            raise UnreadableImageError("a PostScript file, which is no photograph")
         # Pillow does not miss it, training does.
         if _ENDS.get(image.format, b"") not in content:
             raise UnreadableImageError(f"a truncated {image.format} image: its end is missing")

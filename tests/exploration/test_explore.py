@@ -5,7 +5,7 @@ import struct
 
 import numpy as np
 import pytest
-from PIL import Image, ImageEnhance, ImageOps
+from PIL import EpsImagePlugin, Image, ImageEnhance, ImageOps
 from sklearn.metrics import roc_auc_score
 
 from mvtec_tf.data import pillow_images
@@ -393,6 +393,14 @@ def test_a_mask_of_a_kind_that_training_refuses_is_refused_with_its_words(tmp_pa
     (tmp_path / "0").write_bytes(image_samples.refused()[name][0])
     with pytest.raises(pillow_images.UnreadableImageError, match=words):
         pillow_images.read_stored(tmp_path / "0")
+
+
+def test_a_postscript_file_under_an_images_name_is_not_run(tmp_path, monkeypatch):
+    Image.new("RGB", (20, 10)).save(tmp_path / "0.eps")
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *_, **__: pytest.fail("it was run"))
+    (tmp_path / "0.eps").rename(tmp_path / "0.png")
+    with pytest.raises(pillow_images.UnreadableImageError, match="PostScript"):
+        pillow_images.read_stored(tmp_path / "0.png")
 
 
 @pytest.mark.parametrize("name", [name for name in image_samples.good() if name.startswith("bmp")])
