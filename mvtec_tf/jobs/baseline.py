@@ -55,7 +55,7 @@ def _fit_and_judge(run: RunDirectory, settings: BaselineSettings, store: ImageSt
         served = scoring.score_files(run.saved_model, [record.file for record in cut.evaluate])
     scores = fitted.head.decision_function(features)
     probe.check_roads(served.score, scores[len(fit) :])
-    table = probe.table_of(fitted, cut, scores, served.score, served.probability)
+    table = probe.table_of(fitted, cut, scores[: len(fit)], served.score, served.probability)
     judging.note_labels(run, cut.labelled, SCORE_UNITS[name])
     words = {"logistic": "Logistic regression on", "mahalanobis": "Mahalanobis distance of"}[name]
     title = f"{words} {settings.features.replace('_', ' ')}"

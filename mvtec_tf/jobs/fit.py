@@ -50,7 +50,12 @@ def fit(said: FitSettings) -> RunDirectory:
             encoder, words = encoders.encoder_of(settings, run.path / "encoder", records)
             run.note(network={"weights": words})
             source = probe_features.Source(encoder)
-        features = source.features(run, cut, lambda stages: recipes.feature_settings(settings, stages, maps))
+        features = source.features(
+            run,
+            cut,
+            lambda stages: recipes.feature_settings(settings, stages, maps),
+            evaluated=settings.is_study or settings.study_head,
+        )
         _fit_and_judge(run, settings, head, features, cut, labels_used, recent)
         judging.finish(run)
         return run

@@ -31,6 +31,8 @@ from mvtec_tf.training.recipes import SUPCON
 
 # By one graph with other operations around it, which group its own in other ways; bfloat16 has 8 bits.
 _ROADS_AGREE = {FLOAT32: 1e-4, BFLOAT16: 5e-2}
+# Of the images that the head's own arrays score, so many are scored by the exported graph too.
+_CHECKED = 8
 _ONE_CLASS = (
     "The literature's: all good training images, no label, and all test images are judged. The threshold comes from "
     "held-out good training images, while published figures at a threshold often choose it on the test images; ROC-AUC "
@@ -60,7 +62,7 @@ def fit_and_judge(
         return TypeHead(kind.name, kind.c, kind.seed) if of_types else make_head(kind, features.tiled)
 
     with run.timed("fit"):
-        fitted, line = on_line(fit_probe(make, features.fit_rows, cut.fit, kind.seed, of_types), cut)
+        fitted, line = on_line(fit_probe(make, features.frozen, cut.fit, kind.seed, of_types), cut)
     head = fitted.head
     save_head(run.path / "head.npz", head, kind, features.key.as_json(), features.tiled)
     for warning in fitted.warnings:
@@ -72,10 +74,12 @@ def fit_and_judge(
         signature = saved_model.load(run.saved_model).signatures["serving_default"]
         served = scoring.run_signature(signature, [record.file for record in cut.evaluate], 32, "scored")
         newest = scoring.run_signature(signature, recent, 32, "scored")["anomaly_score"] if recent else np.empty(0)
+        checked = np.unique(np.linspace(0, len(cut.fit) - 1, _CHECKED).astype(int))
+        again = scoring.run_signature(signature, [cut.fit[i].file for i in checked], 32, "checked")["anomaly_score"]
     moved, basis = unlabelled.moved(run, newest, [cut.fit[i] for i in fitted.calibrate], fitted)
     scores = head.decision_function(features.frozen)
+    check_roads(again, scores[checked], features.precision)
     known = () if of_types else probe_features.pretrained_paths(features.encoder)
-    check_roads(served["anomaly_score"], scores[len(cut.fit) :], features.precision)
     table = table_of(moved, cut, scores, served["anomaly_score"], served.get("probability"), known)
     judging.note_labels(run, cut.labelled, SCORE_UNITS[kind.name])
     notes = [("Labels", " ".join([labels_note(cut), *fitted.warnings]))]
@@ -93,7 +97,7 @@ def fit_and_judge(
         notes.append(("Smallest defect", fineness.note(settings.smallest_defect, cut.train_good, features)))
         print(notes[-1][1], flush=True)
     maps, basis = _heat_maps(run, settings, cut), basis or shift.basis(line)
-    found = suspects.find(cut.fit, features.fit_rows.pooled, kind.seed)
+    found = suspects.find(cut.fit, features.frozen.pooled, kind.seed)
     report_suspects.write(run.path / report_suspects.FILE, found)
     more = [report_suspects.section(found)]
     judging.judge_run(
@@ -107,7 +111,7 @@ def fit_and_judge(
         basis=basis,
         more=more,
         calibrate=cut.fit,
-        embedded=(features.fit_rows.pooled, by_ops(head.choose, frozen(features.fit_rows.pooled), head.arrays())),
+        embedded=(features.frozen.pooled, by_ops(head.choose, frozen(features.frozen.pooled), head.arrays())),
     )
     if of_types:
         _judge_names(run, cut, head, served[TYPE_SCORES], title)
@@ -180,16 +184,15 @@ def table_of(
     Args:
       fitted: the head, with its out-of-fold scores of `cut.fit`.
       cut: who is who.
-      scores: float [N], the head's scores of `cut.fit` and `cut.evaluate`.
+      scores: float [N], the head's scores of `cut.fit`.
       served: float [M], the exported graph's scores of `cut.evaluate`; these are judged.
       probability: float [M], the graph's, or None if it gives none.
       pretrained: paths of the images that the encoder was pretrained on, which get a row of their own.
     """
-    own = scores[: len(cut.fit)]
     seen = [i for i, record in enumerate(cut.train_good) if record.path in pretrained]
     parts = [
-        ("pretrain", seen, own[seen]),
-        ("fit", range(len(cut.fit)), own),
+        ("pretrain", seen, scores[seen]),
+        ("fit", range(len(cut.fit)), scores),
         ("calibrate", fitted.calibrate, fitted.calibrate_scores),
     ]
     table = []

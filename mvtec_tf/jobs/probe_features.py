@@ -29,8 +29,9 @@ class Features:
       encoder: SavedModel that they came from.
       key: which of its features, and what they are of.
       cut: who is who.
-      frozen: of train_good, labelled and evaluate, in this order.
-      embedding: float32 [N, C], the encoder's last output alone.
+      frozen: of `cut.fit`; what is evaluated is judged by the exported graph alone.
+      embedding: float32 [N, C], the encoder's last output alone, of `cut.fit` and, where they were asked for, of
+        `cut.evaluate`.
     """
 
     encoder: pathlib.Path
@@ -38,12 +39,6 @@ class Features:
     cut: Cut
     frozen: FrozenFeatures
     embedding: np.ndarray
-
-    @classmethod
-    def of(cls, store: FeatureStore, encoder: pathlib.Path, cut: Cut) -> "Features":
-        """Those of the cut's images, from a store that holds them."""
-        records = (*cut.fit, *cut.evaluate)
-        return cls(encoder, store.key, cut, store.of(records), store.embeddings_of(records))
 
     @property
     def precision(self) -> str:
@@ -54,11 +49,6 @@ class Features:
     def tiled(self) -> bool:
         """Whether images were cut into tiles."""
         return self.key.tiles != (1, 1)
-
-    @property
-    def fit_rows(self) -> FrozenFeatures:
-        """Those of `cut.fit`, the first rows."""
-        return self.frozen.select(np.arange(len(self.cut.fit)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,28 +73,34 @@ class Source:
         """What the encoder says of itself."""
         return saved_model.read_card(self.encoder)
 
-    def features(self, run: RunDirectory, cut: Cut, wanted: Callable[[list[str]], FeatureSettings]) -> Features:
+    def features(
+        self,
+        run: RunDirectory,
+        cut: Cut,
+        wanted: Callable[[list[str]], FeatureSettings],
+        evaluated: bool = False,
+    ) -> Features:
         """Those of the cut's images, from the store, or from the run, computed and kept there.
 
         Args:
           run: keeps what has to be computed.
           cut: who is who.
           wanted: the encoder's middle stages -> which features.
+          evaluated: whether the embeddings of `cut.evaluate` are wanted too.
 
         Raises:
           LeakError: the encoder was trained on an image that is to be evaluated.
         """
         check_pretraining(self.encoder, cut.evaluate)
-        store = self.store
+        store, records = self.store, (*cut.fit, *(cut.evaluate if evaluated else ()))
         if store is None:
             settings = wanted(saved_model.read_card(self.encoder)["middle_stages"])
-            # The study's cut evaluates images that it was also fitted on.
-            records = tuple(dict.fromkeys((*cut.fit, *cut.evaluate)))
             with run.timed("features"):
-                store = extract.extract(self.encoder, records, settings, run.path / "features")
+                # The study's cut evaluates images that it was also fitted on.
+                store = extract.extract(self.encoder, tuple(dict.fromkeys(records)), settings, run.path / "features")
         print(f"Features: {store.describe()}", flush=True)
         self._note(run, store)
-        return Features.of(store, self.encoder, cut)
+        return Features(self.encoder, store.key, cut, store.of(cut.fit), store.embeddings_of(records))
 
     def _note(self, run: RunDirectory, store: FeatureStore) -> None:
         """What the diagrams of the run's report are drawn from."""
