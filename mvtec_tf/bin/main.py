@@ -27,6 +27,7 @@ COMMANDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "compare": ("compare", ()),
     "explain": ("explain", ("heatmaps", "gradcam")),
     "export": ("export", ()),
+    "distill": ("distill", ("distil", "student", "edge")),
     "predict": ("predict", ("score", "watch")),
     "drift": ("drift", ()),
     "serve": ("serve", ("page", "app")),

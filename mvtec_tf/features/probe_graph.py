@@ -1,6 +1,6 @@
 """The graph of a probe: an encoder, read back from its SavedModel, with a fitted head."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -73,10 +73,17 @@ class Probe(tf.Module):
         The map is the head's own where it has one, the distances of the patches. Of a head on global averages it is
         what each position of the encoder's maps adds to the score, see `heat_maps.contributions`, the layers together.
         """
+        return self.explain_maps(self._graph.maps(images))
+
+    def maps(self, images: tf.Tensor) -> list[tf.Tensor]:
+        """uint8 [B, height, width, 3] -> the encoder's maps that the head sees, see `FeatureGraph.maps`."""
+        return self._graph.maps(images)
+
+    def explain_maps(self, maps: Sequence[tf.Tensor]) -> tuple[Answer, tf.Tensor]:
+        """What `explain` answers to the images of these `maps`."""
         if self._head.gives_heat_maps:
-            features = self._graph.features(images)
+            features = self._graph.features_of(maps)
             return self._answer(features), self._head.heat_map_ops(features, self._arrays)
-        maps = self._graph.maps(images)
         _, parts = heat_maps.contributions(
             maps, lambda values: self._head.score_ops(self._graph.features_of(values), self._arrays)
         )

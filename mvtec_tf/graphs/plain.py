@@ -253,7 +253,8 @@ def _add(operation: tf.Operation, inputs: list[tf.Tensor]) -> list[tf.Tensor]:
     attributes = {name: value for name, value in operation.node_def.attr.items() if not name.startswith("_")}
     types = [one.dtype for one in operation.outputs]
     graph = tf.compat.v1.get_default_graph()
-    return list(graph.create_op(operation.type, inputs, types, attrs=attributes).outputs)
+    # Its name says in the files which part of the network it is.
+    return list(graph.create_op(operation.type, inputs, types, name=operation.name, attrs=attributes).outputs)
 
 
 def _compute(operation: tf.Operation, inputs: list[tf.Tensor]) -> list[tf.Tensor]:

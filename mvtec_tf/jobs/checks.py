@@ -10,12 +10,20 @@ from mvtec_tf.errors import UsageError
 from mvtec_tf.heads.settings import HEADS, NEED_LABELS, TYPE_HEADS, HeadSettings, check_budget
 from mvtec_tf.jobs import recipes, unread
 from mvtec_tf.jobs.fields import CLEAN
-from mvtec_tf.jobs.settings import FitSettings, LabelEfficiencySettings, PretrainSettings, TrainClassifierSettings
+from mvtec_tf.jobs.settings import (
+    DistilRunSettings,
+    FitSettings,
+    LabelEfficiencySettings,
+    PretrainSettings,
+    TrainClassifierSettings,
+)
 from mvtec_tf.label_efficiency import grid as grid_lib
 from mvtec_tf.training import cluster
 from mvtec_tf.training.recipes import SUPCON, TEMPERED
 
 START = "start"
+# Of a student, as LiteRT files.
+FORMS = ("float16", "int8")
 NO_RECIPE = "none"
 # They say what the encoder START is made of.
 _OF_START = ("weights", "weights_partial", "backbone", "image_size", "image_shape", "precision")
@@ -121,6 +129,19 @@ def of_pretraining(settings: PretrainSettings) -> None:
         unread.refuse(settings, ["label_budget"], "`protocol`=study knows no labels in pretraining")
     elif not settings.epochs:
         unread.refuse(settings, ["label_budget"], "`epochs`=0 trains nothing that could be watched")
+
+
+def of_distilling(settings: DistilRunSettings) -> None:
+    """Raises UsageError if the settings contradict each other."""
+    settings.check_threshold()
+    unread.of_weights(settings)
+    unread.of_trained_networks(settings)
+    unread.refuse(settings, ["strategy"], "a student is trained by one device")
+    unread.refuse(settings, ["threshold_per"], "a student does not tell which category an image shows")
+    if settings.passes == 1:
+        unread.refuse(settings, ["synthetic_defects"], "`passes`=1 asks about every image as it is")
+    if wrong := [form for form in settings.forms if form not in FORMS]:
+        raise UsageError(f"`forms`={','.join(settings.forms)}: no {wrong[0]!r}; there are {', '.join(FORMS)}.")
 
 
 def of_label_efficiency(

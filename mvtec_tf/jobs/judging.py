@@ -123,7 +123,8 @@ def _heading(run: RunDirectory, title: str, part: str) -> str:
     more = f" and {len(categories) - _NAMED} more" if len(categories) > _NAMED else ""
     parts = ", ".join(categories[:_NAMED]) + more
     name = f"{run.path.resolve().name}/{part}".rstrip("/")
-    return f"{title}: {parts}, label budget {run.record['settings']['label_budget']}, run {name}"
+    budget = run.record["settings"].get("label_budget", "of its teacher")
+    return f"{title}: {parts}, label budget {budget}, run {name}"
 
 
 def _photographs(

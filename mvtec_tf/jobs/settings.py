@@ -23,7 +23,7 @@ from mvtec_tf.jobs.fields import (
     apart,
     number,
 )
-from mvtec_tf.training.recipes import ContrastiveSettings, SupervisedSettings
+from mvtec_tf.training.recipes import ContrastiveSettings, DistilSettings, SupervisedSettings
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -220,6 +220,25 @@ class PretrainSettings(RunSettings, ImageSettings, ContrastiveSettings):
     label_budget: str = "0"
     keep: Literal["last", "best_online", "start"] = "last"
     cache: str = apart("memory")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DistilRunSettings(RunSettings, ImageSettings, ThresholdSettings, DistilSettings):
+    """A small student of a judged model, for a device: its teacher, its images, its forms.
+
+    Attributes:
+      teacher: run directory of a judged model, or its export; which images it had seen its own record says.
+      unlabelled: folder of recent photographs without labels, of which the teacher is asked too.
+      validation_share: share of the good training images that the student is not trained on, for its threshold.
+      forms: LiteRT files that are written: float16, int8.
+      speed_images: images by which the speed is measured; 0: it is not.
+    """
+
+    teacher: str
+    unlabelled: str | None = None
+    validation_share: float = number(0.2, least=0.01, most=0.9)
+    forms: tuple[str, ...] = ("float16", "int8")
+    speed_images: int = apart(40, least=0)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -65,7 +65,7 @@ def export_run(
         if thresholds is None:
             shutil.copytree(source, directory, dirs_exist_ok=True)
         else:
-            own = _write_thresholded(directory, source, own, thresholds, _usual(run_dir))
+            own = write_thresholded(directory, source, own, thresholds, _usual(run_dir))
         if beside:
             own |= beside(directory, own)
         _write_extra(directory, run_dir, own, lambda card: model_card.build(run_dir, card, options))
@@ -138,7 +138,7 @@ def _next_version(
     return folder / str(version)
 
 
-def _write_thresholded(
+def write_thresholded(
     directory: pathlib.Path,
     source: pathlib.Path,
     card: dict[str, Any],

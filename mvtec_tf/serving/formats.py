@@ -84,27 +84,56 @@ def write(version: pathlib.Path, card: Mapping[str, Any], names: Sequence[str], 
     said = plain.of_export(model, card["image_size"])
     others = {}
     for name in names:
-        folder = version / saved_model.EXTRA / name
-        folder.mkdir(parents=True)
-        _convert(name, said, folder)
-        own = {key: card[key] for key in ("name", "version", "threshold", "categories") if key in card}
-        own |= {
-            "format": name,
-            "sha256": exchange.digest(folder, exchange.FORMS[name]),
-            "image_size": list(pixels.height_and_width(card["image_size"])),
-            "max_pixels": card["max_pixels"],
-            "outputs": sorted(said.function.get_concrete_function().structured_outputs),
-            "names": said.names,
-            "constants": said.constants,
-        }
-        files.write_json(folder / exchange.CARD, own)
-        shutil.copyfile(preprocess.__file__, folder / "preprocess.py")
-        others[name] = exchange.ExchangeModel(folder / exchange.FORMS[name].files[0])
+        others[name] = put(version / saved_model.EXTRA / name, name, said, card, _WRITERS[name])
     found = _tried(model, card, others, trial, _allowed(said))
     for name, facts in found.items():
         file = version / saved_model.EXTRA / name / exchange.CARD
         files.write_json(file, files.read_json(file) | {"tried": facts})
     return found
+
+
+def put(
+    folder: pathlib.Path,
+    name: str,
+    said: plain.Plain,
+    card: Mapping[str, Any],
+    convert: Callable[[Any, pathlib.Path], None],
+) -> exchange.ExchangeModel:
+    """Writes all that a device needs into a folder, and opens it.
+
+    Args:
+      folder: see there.
+      name: key of `exchange.FORMS`.
+      said: the model.
+      card: of the export.
+      convert: writes the model's function to a file.
+
+    Raises:
+      UserError: the model cannot be said in the format.
+    """
+    form = exchange.FORMS[name]
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with exchange.quiet():
+            convert(said.function, folder / form.files[0])
+    except Exception as error:  # each converter has errors of its own
+        ops = _OPS.findall(str(error))
+        raise UserError(
+            f"{form.name}: the model cannot be said in this format ({'; '.join(ops) or exchange.first_line(error)})."
+        ) from error
+    own = {key: card[key] for key in ("name", "version", "threshold", "categories") if key in card}
+    own |= {
+        "format": name,
+        "sha256": exchange.digest(folder, form),
+        "image_size": list(pixels.height_and_width(card["image_size"])),
+        "max_pixels": card["max_pixels"],
+        "outputs": sorted(said.function.get_concrete_function().structured_outputs),
+        "names": said.names,
+        "constants": said.constants,
+    }
+    files.write_json(folder / exchange.CARD, own)
+    shutil.copyfile(preprocess.__file__, folder / "preprocess.py")
+    return exchange.ExchangeModel(folder / form.files[0])
 
 
 def _allowed(said: plain.Plain) -> float:
@@ -114,21 +143,13 @@ def _allowed(said: plain.Plain) -> float:
     return SCORES_AGREE_ROUNDED if rounded else SCORES_AGREE
 
 
-def _convert(name: str, said: plain.Plain, folder: pathlib.Path) -> None:
-    form = exchange.FORMS[name]
-    try:
-        with exchange.quiet():
-            _WRITERS[name](said.function, folder / form.files[0])
-    except Exception as error:  # each converter has errors of its own
-        ops = _OPS.findall(str(error))
-        raise UserError(
-            f"{form.name}: the model cannot be said in this format ({'; '.join(ops) or exchange.first_line(error)})."
-        ) from error
-
-
-def _write_litert(function: Any, file: pathlib.Path) -> None:
+def write_litert(function: Any, file: pathlib.Path, half: bool = False) -> None:
+    """Writes a function as LiteRT has it; `half`: its weights in float16."""
     with _as_saved_model(function) as folder:
-        file.write_bytes(tf.lite.TFLiteConverter.from_saved_model(str(folder)).convert())
+        converter = tf.lite.TFLiteConverter.from_saved_model(str(folder))
+        if half:
+            converter.optimizations, converter.target_spec.supported_types = [tf.lite.Optimize.DEFAULT], [tf.float16]
+        file.write_bytes(converter.convert())
 
 
 def _write_onnx(function: Any, file: pathlib.Path) -> None:
@@ -171,7 +192,7 @@ def _write_openvino(function: Any, file: pathlib.Path) -> None:
 
 
 _WRITERS: Mapping[str, Callable[[Any, pathlib.Path], None]] = {
-    "litert": _write_litert,
+    "litert": write_litert,
     "onnx": _write_onnx,
     "openvino": _write_openvino,
 }

@@ -118,3 +118,35 @@ class ContrastiveSettings(TrainingSettings):
     warmup_share: float = dataclasses.field(default=0.1, metadata=_OR_ZERO)
     clip_norm: float = dataclasses.field(default=1.0, metadata=_ABOVE_ZERO)
     augmentation: ContrastiveAugmentation = dataclasses.field(default_factory=ContrastiveAugmentation)
+
+
+@dataclasses.dataclass(frozen=True)
+class DistilSettings(TrainingSettings):
+    """A small student that learns a large teacher's answers.
+
+    Attributes:
+      backbone: network of the student: mobilenetv2-0.35, or another width, mobilenetv3small, mobilenetv3large, or any
+        other of keras.applications by name.
+      passes: times that the teacher is asked about every good training image: once as it is, then with other light,
+        turned or mirrored, and some with a drawn defect.
+      synthetic_defects: share of these that get a drawn defect.
+      learning_rate: peak of the one-cycle schedule, which starts at a 25th of it.
+      heat_map_weight: weight of the heat maps' loss beside that of the score.
+      matching_weight: weight of the loss of the features at the teacher's middle stages.
+      augmentation: strengths of the changes.
+    """
+
+    backbone: str = "mobilenetv2-0.35"
+    image_size: int = dataclasses.field(default=256, metadata=_ABOVE_ZERO)
+    batch_size: int = dataclasses.field(default=32, metadata=_ABOVE_ZERO)
+    epochs: int = dataclasses.field(default=20, metadata=_ABOVE_ZERO)
+    passes: int = dataclasses.field(default=3, metadata=_ABOVE_ZERO)
+    synthetic_defects: float = dataclasses.field(default=0.5, metadata={"least": 0, "most": 1})
+    learning_rate: float = dataclasses.field(default=2e-3, metadata=_ABOVE_ZERO)
+    heat_map_weight: float = dataclasses.field(default=1.0, metadata=_OR_ZERO)
+    matching_weight: float = dataclasses.field(default=0.5, metadata=_OR_ZERO)
+    augmentation: ClassifierAugmentation = dataclasses.field(
+        default_factory=lambda: ClassifierAugmentation(
+            brightness=0.1, contrast=0.1, saturation=0.1, hue=0.02, rotation_degrees=5.0, blur_probability=0.0
+        )
+    )

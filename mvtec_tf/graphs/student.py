@@ -1,0 +1,66 @@
+"""The graph of a student: its network, batch norm folded, with the signatures of every scoring model."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import tensorflow as tf
+
+from mvtec_tf import files
+from mvtec_tf.graphs import saved_model, signatures
+from mvtec_tf.graphs.signatures import Answer
+from mvtec_tf.keras_settings import keras
+from mvtec_tf.networks import student
+from mvtec_tf.networks.backbone import EMBEDDING
+from mvtec_tf.networks.fold import fold_batch_norm
+
+# How the network's ops are called in the graph, by which those that are quantised are told from all that is computed
+# of its answers.
+SCOPE = "student"
+
+class Student(tf.Module):
+    """A trained student as functions of pixels.
+
+    Args:
+      network: of `networks.student.served`, float32.
+      max_pixels: encoded images that are larger are refused.
+    """
+
+    def __init__(self, network: keras.Model, max_pixels: int) -> None:
+        super().__init__()
+        self.image_size = network.input_shape[1]
+        self.max_pixels = max_pixels
+        self._network = network
+        # Keras' layers are no tf.Module's children: what is saved must be named.
+        self.held = [variable.value for variable in network.variables]
+
+    def judge(self, images: tf.Tensor) -> Answer:
+        """uint8 [B, S, S, 3] -> `anomaly_score` float32 [B] and `embedding` [B, E]."""
+        return self.explain(images)[0]
+
+    def embed(self, images: tf.Tensor) -> Answer:
+        """uint8 [B, S, S, 3] -> `embedding` float32 [B, E]."""
+        return {EMBEDDING: self._answers(images)[EMBEDDING]}
+
+    def explain(self, images: tf.Tensor) -> tuple[Answer, tf.Tensor]:
+        """uint8 [B, S, S, 3] -> what `judge` answers, and a heat map, float32 [B, h, w]: the teacher's, as learned."""
+        found = self._answers(images)
+        answer = {"anomaly_score": found[student.SCORE][:, 0], EMBEDDING: found[EMBEDDING]}
+        return answer, tf.nn.relu(found[student.HEAT_MAP][..., 0])
+
+    def _answers(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
+        with tf.name_scope(SCOPE):
+            return self._network(images, training=False)
+
+
+def write_student(path: files.PathLike, network: keras.Model, card: Mapping[str, Any], max_pixels: int) -> None:
+    """Writes a trained student.
+
+    Args:
+      path: a new directory.
+      network: of `networks.student.build_student`, float32.
+      card: what a reader needs to know of it, JSON.
+      max_pixels: images that are larger are refused.
+    """
+    module = Student(fold_batch_norm(student.served(network)).model, max_pixels)
+    facts = {"kind": "student", "image_size": module.image_size, "max_pixels": max_pixels}
+    saved_model.write_module(path, module, signatures.of_module(module), dict(card) | facts)

@@ -1,0 +1,236 @@
+"""A small student of a judged model: asked, trained, judged, made smaller, judged again, set beside its teacher."""
+
+import dataclasses
+import pathlib
+import shutil
+import tempfile
+from collections.abc import Sequence
+
+import numpy as np
+
+from mvtec_tf.data import protocol
+from mvtec_tf.data.protocol import Cut
+from mvtec_tf.data.record import Record
+from mvtec_tf.data.words import counted
+from mvtec_tf.evaluation.comparison import distilled
+from mvtec_tf.evaluation.comparison.distilled import Form
+from mvtec_tf.evaluation.image_files import ImageFiles
+from mvtec_tf.evaluation.localisation import heatmaps
+from mvtec_tf.evaluation.localisation.heatmaps import HeatMaps
+from mvtec_tf.evaluation.table import Row, rows
+from mvtec_tf.features.reference import Reference, Usual
+from mvtec_tf.files import new_directory, speaker
+from mvtec_tf.graphs import plain, saved_model, scoring
+from mvtec_tf.graphs.signatures import HEAT_MAP, IMAGE_STATISTICS
+from mvtec_tf.graphs.student import write_student
+from mvtec_tf.graphs.thresholded import SCORE
+from mvtec_tf.jobs import checks, judging, opening, questions, teacher, unlabelled
+from mvtec_tf.jobs.settings import DistilRunSettings
+from mvtec_tf.jobs.teacher import Teacher
+from mvtec_tf.networks import student
+from mvtec_tf.networks.backbone import EMBEDDING, build_backbone
+from mvtec_tf.run_directory import RunDirectory
+from mvtec_tf.serving import exchange, smaller, speed
+from mvtec_tf.serving import export as export_lib
+from mvtec_tf.training.distil import Questions, train_student
+
+# The device's folder in that of a form, RUN/int8/litert/model.tflite.
+DEVICE = "litert"
+_UNIT = "the teacher's score, 0 that of good images, 1.8 its threshold, told less and less steeply"
+_OF_THRESHOLD = ("threshold_method", "target_recall", "target_specificity", "cost_miss", "cost_false_alarm")
+# Questions by whose values the steps of int8 are chosen.
+_CALIBRATING = 200
+
+
+@dataclasses.dataclass(frozen=True)
+class Parts:
+    """Images by use, all by the teacher's own record.
+
+    Attributes:
+      fit: good training images that the student is trained on.
+      calibrate: labelled test images and other good training images, which its threshold comes from.
+      evaluate: those that the teacher was judged on.
+      labelled: the test images among `calibrate`.
+    """
+
+    fit: list[Record]
+    calibrate: list[Record]
+    evaluate: list[Record]
+    labelled: list[Record]
+
+    @property
+    def note(self) -> str:
+        """For the report: who saw what."""
+        defects = sum(record.label for record in self.labelled)
+        good = len(self.calibrate) - len(self.labelled)
+        return (
+            f"The student was trained on the teacher's answers to {counted(len(self.fit), 'good training image')} and "
+            f"changed copies of them, and on no label. Its threshold, and that of each form, comes from {good} other "
+            f"good training images and the {len(self.labelled)} labelled test images of the teacher, {defects} of them "
+            f"defective. The {counted(len(self.evaluate), 'evaluated image')} are the teacher's, and nothing was "
+            "trained or chosen on them."
+        )
+
+
+def distill(settings: DistilRunSettings) -> RunDirectory:
+    """Trains, judges and shrinks a student, or goes on where a stopped call left off.
+
+    Returns:
+      The finished run.
+
+    Raises:
+      UsageError: settings contradict each other.
+      UserError: the teacher or the images cannot be used, or a form cannot be written.
+    """
+    checks.of_distilling(settings)
+    smaller.require(settings.forms)
+    known = teacher.opened(settings.teacher)
+    records, skipped = opening.usable_by_file(settings, opening.scan(settings), settings.max_pixels)
+    good, labelled, evaluate = known.parts(records)
+    fit, held = protocol.hold_out(good, settings.validation_share, settings.seed, frozenset((0,)))
+    parts = Parts(fit, [*labelled, *held], evaluate, labelled)
+    cut = Cut(tuple(good), tuple(labelled), tuple(evaluate))
+    recent, left_out = unlabelled.find(settings.unlabelled, cut, settings.max_pixels, settings.on_bad_image)
+    # Before anything is asked: a wrong name or file is found out now.
+    backbone = build_backbone(
+        settings.backbone, settings.image_size, settings.weights, weights_partial=settings.weights_partial
+    )
+    results = (*opening.RESULTS, distilled.PAGE, *(f"{form}/{DEVICE}/model.tflite" for form in settings.forms))
+    beside = (*recent, str(known.model / "saved_model.pb"), str(known.folder / "predictions.csv"))
+    used = [*good, *labelled, *evaluate]
+    with opening.opened("distill", settings, used, (*skipped, *left_out), results, beside) as run:
+        if not run.finished:
+            judging.note_labels(run, labelled, _UNIT)
+            print(parts.note, flush=True)
+            others = [Record(path, path, fit[0].category, "", 0, "", path) for path in recent]
+            asked = questions.asked(run, settings, known, student.grid_of(backbone), fit, others)
+            if not run.saved_model.exists():
+                with run.timed("train"):
+                    network = train_student(run, settings, asked)
+                write_student(run.saved_model, network, {"run": run.record["settings"]}, settings.max_pixels)
+            _judge(run, settings, known, parts, asked)
+            print(f"Beside its teacher: {run.path / distilled.PAGE}")
+            judging.finish(run)
+        return run
+
+
+def _judge(
+    run: RunDirectory, settings: DistilRunSettings, known: Teacher, parts: Parts, asked: Questions
+) -> None:
+    """Judges the student and its forms, and sets all beside the teacher."""
+    said = dataclasses.replace(settings, **_threshold_of(settings, known))
+    table = []
+    for split, part in (("fit", parts.fit), ("calibrate", parts.calibrate), ("evaluate", parts.evaluate)):
+        table += rows(part, split, scoring.score_files(run.saved_model, [one.file for one in part]).score)
+    title = f"Student {settings.backbone} of {known.path.name}"
+    notes = [("Images", parts.note)]
+    of_good = {"evaluated": parts.evaluate, "calibrate": parts.calibrate}
+    judging.judge_run(run, said, table, title, notes, **of_good)
+    forms = [Form("teacher", known.folder, _maps(known.model, parts.evaluate, run.path / "teacher"))]
+    forms.append(Form("student", run.path, _maps(run.saved_model, parts.evaluate, run.path)))
+    models = {"teacher": str(known.model), "student": str(run.saved_model)}
+    # Other files of the teacher, of which the fastest counts.
+    models |= {f"teacher, {file.parent.name}": str(file) for file in _files_of(known)}
+    for kind in settings.forms:
+        with run.timed(kind):
+            forms.append(_write_form(run, said, kind, parts, asked, title, notes))
+        models[kind] = str(run.path / kind / DEVICE / "model.tflite")
+    files = {record.path: ImageFiles(record.file, record.mask) for record in parts.evaluate}
+    seconds = _speeds(models, [record.file for record in parts.evaluate], settings.speed_images)
+    megabytes = {name: _megabytes(one) for name, one in models.items()}
+    distilled.write(run.path, forms, files, seconds, megabytes, parts.note)
+
+
+def _threshold_of(settings: DistilRunSettings, known: Teacher) -> dict[str, object]:
+    """How the teacher's threshold was chosen, where nothing else is asked for."""
+    if any(getattr(settings, name) is not None for name in _OF_THRESHOLD):
+        return {}
+    return {name: known.settings.get(name) for name in _OF_THRESHOLD}
+
+
+def _maps(model: pathlib.Path, records: Sequence[Record], folder: pathlib.Path) -> HeatMaps:
+    judging.write_heat_maps(model, records, folder / "heatmaps")
+    return HeatMaps(folder / "heatmaps", "heat map")
+
+
+def _write_form(
+    run: RunDirectory,
+    settings: DistilRunSettings,
+    kind: str,
+    parts: Parts,
+    asked: Questions,
+    title: str,
+    notes: Sequence[tuple[str, str]],
+) -> Form:
+    """Writes one form of the student with a threshold of its own, and judges it."""
+    card = saved_model.read_card(run.saved_model) | {"name": f"{run.path.resolve().name}_{kind}", "version": 1}
+    chosen = np.random.default_rng(settings.seed).permutation(len(asked))[:_CALIBRATING]
+    good = [asked.images[row][None] for row in np.sort(chosen)]
+    maps, folder = run.path / kind / "heatmaps", run.path / kind / DEVICE
+    with tempfile.TemporaryDirectory() as temporary:
+        scratch = pathlib.Path(temporary)
+        said = plain.of_export(saved_model.load(run.saved_model), card["image_size"])
+        bare = smaller.write(scratch / "bare", kind, said, card, good)
+        answers = _answers(bare, [*parts.calibrate, *parts.evaluate])
+        count = len(parts.calibrate)
+        for record, answer in zip(parts.evaluate, answers[count:], strict=True):
+            heatmaps.write(maps, record.path, answer[HEAT_MAP][0])
+        scores = np.array([answer[SCORE][0] for answer in answers])
+        table: list[Row] = [
+            *rows(parts.calibrate, "calibrate", scores[:count]), *rows(parts.evaluate, "evaluate", scores[count:])
+        ]
+        judging.judge_run(run, settings, table, f"{title}, {kind}", notes, part=kind, evaluated=parts.evaluate)
+        thresholds = export_lib.thresholds_of(run.path / kind, None)
+        usual = _usual(parts.calibrate, answers[:count])
+        export_lib.write_thresholded(scratch / "model", run.saved_model, card, thresholds, usual)
+        said = plain.of_export(saved_model.load(scratch / "model"), card["image_size"])
+        if folder.exists():
+            shutil.rmtree(folder)
+        with new_directory(folder) as directory:
+            whole = smaller.write(directory, kind, said, card | {"threshold": thresholds.value}, good)
+            for record, answer in list(zip(parts.calibrate, answers, strict=False))[:8]:
+                served = whole.of_pixels(whole.pixels(pathlib.Path(record.file).read_bytes()))[SCORE]
+                if not np.allclose(served, answer[SCORE], rtol=1e-4, atol=1e-4):
+                    raise RuntimeError(f"{kind} with its threshold gives {served} for {record.path}, without {answer}.")
+    return Form(kind, run.path / kind, HeatMaps(maps, "heat map"))
+
+
+def _answers(model: exchange.ExchangeModel, records: Sequence[Record]) -> list[dict[str, np.ndarray]]:
+    found, speak = [], speaker()
+    for number, record in enumerate(records, 1):
+        found.append(model.of_pixels(model.pixels(pathlib.Path(record.file).read_bytes())))
+        speak(f"asked the form {number} of {counted(len(records), 'image')}")
+    return found
+
+
+def _usual(records: Sequence[Record], answers: Sequence[dict[str, np.ndarray]]) -> Usual | None:
+    """What the form answers to held-out good images; None of too few."""
+    good = [row for row, record in enumerate(records) if not record.label]
+    statistics, embedding, score = (
+        np.concatenate([answers[row][name] for row in good]) for name in (IMAGE_STATISTICS, EMBEDDING, SCORE)
+    )
+    objects = np.array([records[row].group for row in good])
+    found = Reference.of(statistics, embedding, score, np.zeros(len(good), np.int64), objects)
+    return found and Usual(found)
+
+
+def _files_of(known: Teacher) -> list[pathlib.Path]:
+    """The teacher's files for other runtimes."""
+    found = [known.folder / name / form.files[0] for name, form in exchange.FORMS.items()]
+    return [file for file in found if file.is_file()]
+
+
+def _speeds(models: dict[str, str], images: Sequence[str], count: int) -> dict[str, dict[int, dict[str, float]]]:
+    """name -> threads -> see `speed.measured`; empty where no image is to be measured."""
+    wanted = np.resize(np.array(images, object), count).tolist()
+    found: dict[str, dict[int, dict[str, float]]] = {}
+    for name, model in models.items() if count else ():
+        found[name] = {threads: speed.measured(model, wanted, threads) for threads in (1, 2)}
+        print(f"{name}: {found[name][1]['rate']:.1f} images a second on one thread.", flush=True)
+    return found
+
+
+def _megabytes(model: str) -> float:
+    path = pathlib.Path(model)
+    parts = path.rglob("*") if path.is_dir() else [path, *path.parent.glob(f"{path.stem}.bin")]
+    return sum(file.stat().st_size for file in parts if file.is_file()) / 1e6

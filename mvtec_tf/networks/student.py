@@ -1,0 +1,76 @@
+"""A small network that answers as a large one: its score, its heat map, and features like those of its middle stages.
+
+The backbone's last three stages are brought together at the finest of them (Lin et al., "Feature pyramid networks",
+CVPR 2017), and everything is read off there. All ops but the end of the score have an int8 form in LiteRT.
+"""
+
+from collections.abc import Mapping
+
+from keras import layers
+
+from mvtec_tf.keras_settings import keras
+from mvtec_tf.networks.backbone import BATCH_NORM_MOMENTUM, EMBEDDING, Backbone
+from mvtec_tf.networks.batch_norm import BatchNormalization
+
+SCORE, HEAT_MAP, MATCHED = "student_score", "student_heat_map", "student_matched"
+# Stages that are brought together, and channels of each then.
+_STAGES, _CHANNELS = 3, 64
+
+
+def grid_of(backbone: Backbone) -> tuple[int, int]:
+    """(rows, columns) of the student's heat map: the finest of the stages that it is made of."""
+    return backbone.model.get_layer(backbone.stages[-_STAGES:][0]).output.shape[1:3]
+
+
+def build_student(backbone: Backbone, matched: int) -> keras.Model:
+    """The whole student, as it is trained.
+
+    Args:
+      backbone: its graph is continued, not wrapped.
+      matched: channels of the teacher's features that it learns to say, M.
+
+    Returns:
+      uint8 [B, S, S, 3] -> by name, float32: SCORE [B, 1], HEAT_MAP [B, h, w, 1], MATCHED [B, h, w, M],
+      EMBEDDING [B, E].
+    """
+    *finer, coarsest = (backbone.model.get_layer(name).output for name in backbone.stages[-_STAGES:])
+    whole = x = _convolved(coarsest, "student_top")
+    for number, stage in enumerate(reversed(finer)):
+        x = layers.Resizing(*stage.shape[1:3], interpolation="nearest", name=f"student_up_{number}")(x)
+        x = layers.Add(name=f"student_add_{number}")([x, _convolved(stage, f"student_lateral_{number}")])
+        x = layers.DepthwiseConv2D(3, padding="same", use_bias=False, name=f"student_spread_{number}")(x)
+        x = BatchNormalization(momentum=BATCH_NORM_MOMENTUM, name=f"student_spread_{number}_bn")(x)
+        x = _convolved(layers.ReLU(6.0, name=f"student_spread_{number}_relu")(x), f"student_mix_{number}")
+    # The mean says what an image looks like, the maximum whether there is a small defect anywhere.
+    means = [layers.GlobalAveragePooling2D(name=f"student_mean_{n}")(maps) for n, maps in enumerate((whole, x))]
+    embedding = layers.Concatenate(name=EMBEDDING)(means)
+    # As a pooling with one window, which has an int8 form; a maximum over axes has none.
+    most = layers.Flatten(name="student_most")(layers.MaxPooling2D(x.shape[1:3], name="student_peaks")(x))
+    seen = layers.Concatenate(name="student_seen")([embedding, most])
+    seen = layers.Dense(_CHANNELS, activation="relu", name="student_dense")(seen)
+    outputs = {
+        SCORE: layers.Dense(1, dtype="float32", name=SCORE)(seen),
+        HEAT_MAP: layers.Conv2D(1, 1, dtype="float32", name=HEAT_MAP)(x),
+        MATCHED: layers.Conv2D(matched, 1, dtype="float32", name=MATCHED)(x),
+        EMBEDDING: embedding,
+    }
+    return keras.Model(backbone.model.inputs, outputs, name=f"{backbone.model.name}_student")
+
+
+def taught(outputs: Mapping[str, keras.KerasTensor], means: bool) -> dict[str, keras.KerasTensor]:
+    """What is compared with the teacher's answers; of MATCHED the `means` over the image alone, [B, 1, 1, M]."""
+    found = {name: outputs[name] for name in (SCORE, HEAT_MAP, MATCHED)}
+    if means:
+        found[MATCHED] = layers.GlobalAveragePooling2D(keepdims=True, dtype="float32")(found[MATCHED])
+    return found
+
+
+def served(student: keras.Model) -> keras.Model:
+    """The student without what only its training asks for: the same but MATCHED."""
+    return keras.Model(student.inputs, {name: one for name, one in student.output.items() if name != MATCHED})
+
+
+def _convolved(maps: keras.KerasTensor, name: str) -> keras.KerasTensor:
+    x = layers.Conv2D(_CHANNELS, 1, use_bias=False, name=name)(maps)
+    x = BatchNormalization(momentum=BATCH_NORM_MOMENTUM, name=f"{name}_bn")(x)
+    return layers.ReLU(6.0, name=f"{name}_relu")(x)

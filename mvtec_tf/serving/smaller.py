@@ -1,0 +1,73 @@
+"""A student in fewer bits, as LiteRT files: weights in float16, or the whole network in int8.
+
+What is computed of the network's answers - the threshold, how usual an image is - stays in float32, and so does the
+last layer of the score: 256 steps are too few to rank images by.
+"""
+
+import contextlib
+import io
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from mvtec_tf.errors import UserError
+from mvtec_tf.graphs import plain
+from mvtec_tf.graphs.student import SCOPE
+from mvtec_tf.networks.student import SCORE
+from mvtec_tf.serving import exchange, formats
+
+FLOAT16, INT8 = "float16", "int8"
+KINDS = (FLOAT16, INT8)
+_LITERT = "litert"
+
+
+def require(kinds: Sequence[str]) -> None:
+    """Raises UserError if what these need is not installed."""
+    if kinds:
+        exchange.require(exchange.FORMS[_LITERT].module, exchange.FORMS[_LITERT].name)
+    if INT8 in kinds:
+        exchange.require("ai_edge_quantizer", "ai-edge-quantizer, which writes int8,")
+
+
+def write(
+    folder: pathlib.Path, kind: str, said: plain.Plain, card: Mapping[str, Any], good: Sequence[np.ndarray]
+) -> exchange.ExchangeModel:
+    """Writes all that a device needs, and opens it.
+
+    Args:
+      folder: a new one.
+      kind: one of KINDS.
+      said: the student, with or without its threshold.
+      card: of the student.
+      good: images uint8 [1, S, S, 3] of good parts, by whose values the steps of int8 are chosen.
+
+    Raises:
+      UserError: an op has no such form, or there are no good images.
+    """
+    if kind == INT8 and not good:
+        raise UserError("int8 needs good images, by whose values its steps are chosen, and there are none.")
+
+    def convert(function: Any, file: pathlib.Path) -> None:
+        formats.write_litert(function, file, half=kind == FLOAT16)
+        if kind == INT8:
+            _quantise(file, good)
+
+    return formats.put(folder, _LITERT, said, card, convert)
+
+
+def _quantise(file: pathlib.Path, good: Sequence[np.ndarray]) -> None:
+    """Replaces a file's network by its int8 form (Jacob et al., CVPR 2018)."""
+    from ai_edge_quantizer import qtyping, quantizer
+    from ai_edge_quantizer.algorithm_manager import AlgorithmName
+
+    quantised = quantizer.Quantizer(str(file))
+    every = qtyping.TFLOperationName.ALL_SUPPORTED
+    quantised.add_static_config(f"{SCOPE}/", every, activation_num_bits=8, weight_num_bits=8)
+    quantised.update_quantization_recipe(f"{SCOPE}/.*{SCORE}", every, algorithm_key=AlgorithmName.NO_QUANTIZE)
+    images = [{exchange.IMAGES: image} for image in good]
+    # It prints what it does.
+    with contextlib.redirect_stdout(io.StringIO()):
+        seen = quantised.calibrate({"serving_default": images})
+        quantised.quantize(seen).export_model(str(file), overwrite=True)

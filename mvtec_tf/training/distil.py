@@ -1,0 +1,110 @@
+"""Training a small network to answer as a large one does (Hinton et al., "Distilling the knowledge in a neural
+network", 2015): a regression of its score, its heat map and its features, on questions that it was asked once."""
+
+import dataclasses
+import functools
+
+import numpy as np
+import tensorflow as tf
+
+from mvtec_tf.data import augment, input_pipeline
+from mvtec_tf.keras_settings import keras
+from mvtec_tf.networks import student
+from mvtec_tf.networks.backbone import Backbone, build_backbone
+from mvtec_tf.networks.copies import in_float32
+from mvtec_tf.run_directory import RunDirectory
+from mvtec_tf.training import loop
+from mvtec_tf.training.recipes import DistilSettings
+from mvtec_tf.training.schedules import OneCycleAdamW
+
+# Another light at each step, so little that the teacher's answer stays.
+_LIGHT, _STREAM = 0.05, 7
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Questions:
+    """What the teacher was asked, and what it answered.
+
+    Attributes:
+      images: uint8 [N, S, S, 3], as the student sees them.
+      score: float32 [N], of about 1 for a step that matters.
+      heat_map: float16 [N, h, w], not negative, of about 1.
+      matched: float16 [N, h', w', M], features of unit variance; h' = w' = 1: their mean over the image alone.
+    """
+
+    images: np.ndarray
+    score: np.ndarray
+    heat_map: np.ndarray
+    matched: np.ndarray
+
+    def __len__(self) -> int:
+        """N."""
+        return len(self.images)
+
+
+def train_student(run: RunDirectory, settings: DistilSettings, questions: Questions) -> keras.Model:
+    """Trains, or goes on training.
+
+    Args:
+      run: checkpoints, logs and facts go there.
+      settings: the recipe.
+      questions: with the teacher's answers.
+
+    Returns:
+      The network of `networks.student.build_student`, float32.
+    """
+    size = input_pipeline.fitting_batch_size(len(questions), settings.batch_size)
+    settings = dataclasses.replace(settings, batch_size=size)
+    make = functools.partial(_network_of, settings, questions.matched.shape[-1])
+    network, _, jit = loop.build(run, settings, make, len(questions))
+    steps = input_pipeline.steps_per_epoch(len(questions), size)
+    model = keras.Model(network.inputs, student.taught(network.output, questions.matched.shape[1] == 1))
+    weights = {student.SCORE: 1.0, student.HEAT_MAP: settings.heat_map_weight}
+    weights[student.MATCHED] = settings.matching_weight
+    model.compile(
+        OneCycleAdamW(settings.learning_rate, steps * settings.epochs, weight_decay=settings.weight_decay),
+        loss={name: "huber" if name == student.SCORE else "mse" for name in weights},
+        loss_weights=weights,
+        jit_compile=jit,
+    )
+    if not run.resumed:
+        loop.log_images(run, {"questions": questions.images[:16]})
+    batches = functools.partial(_batches, questions, settings)
+    history = loop.run_epochs(run, model, network, batches, settings, steps, [])
+    run.note(history=history)
+    return in_float32(network)
+
+
+def _network_of(settings: DistilSettings, matched: int) -> tuple[keras.Model, Backbone, dict[str, str]]:
+    backbone = build_backbone(
+        settings.backbone, settings.image_size, settings.weights, weights_partial=settings.weights_partial
+    )
+    network = student.build_student(backbone, matched)
+    return network, backbone, {"size": f"student: {network.count_params():,} numbers."}
+
+
+def _batches(
+    questions: Questions, settings: DistilSettings, first_epoch: int = 0, first_step: int = 0
+) -> tf.data.Dataset:
+    answers = [tf.constant(one) for one in (questions.score, questions.heat_map, questions.matched)]
+
+    def transform(images: tf.Tensor, which: tf.Tensor, seeds: tf.Tensor) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+        factors = [1 + augment.spread(one, _LIGHT) for one in tf.unstack(augment.uniform(seeds, _STREAM, 3), axis=1)]
+        images = augment.jitter(images, *factors, tf.zeros_like(factors[0]))
+        score, heat_map, matched = (tf.cast(tf.gather(one, which), tf.float32) for one in answers)
+        return images, {
+            student.SCORE: score[:, None],
+            student.HEAT_MAP: heat_map[..., None],
+            student.MATCHED: matched,
+        }
+
+    return input_pipeline.training_batches(
+        questions.images,
+        np.arange(len(questions)),
+        settings.batch_size,
+        settings.seed,
+        transform,
+        first_epoch=first_epoch,
+        first_step=first_step,
+        epochs=settings.epochs,
+    )
