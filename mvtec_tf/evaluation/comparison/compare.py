@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from mvtec_tf.evaluation import intervals, metrics, sample, scope, trivial
-from mvtec_tf.evaluation.comparison.contenders import Contender, Method
+from mvtec_tf.evaluation.comparison.contenders import Contender, Method, known_object
 from mvtec_tf.evaluation.intervals import LEVEL, Bootstrap, Resampling
 from mvtec_tf.evaluation.metrics import Costs, Metric
 from mvtec_tf.evaluation.scope import Scope
@@ -203,7 +203,7 @@ def _all_images(contenders: Sequence[Contender], bootstrap: Bootstrap) -> tuple[
     for run in contenders:
         table = run.evaluate
         for key, category, group, label in zip(run.keys, table.category, table.group, table.label, strict=True):
-            known = facts.get(key)
+            known, group = facts.get(key), known_object(group, key)
             # One table may know of an object what another does not say.
             if known is None or (group and not known[1]):
                 facts[key] = (category, group, int(label))

@@ -1,6 +1,7 @@
 """Who is compared: runs or bare tables, read and found to be about the same images."""
 
 import dataclasses
+import os
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -90,9 +91,9 @@ def read_methods(texts: Sequence[str], allow_leak: bool = False) -> tuple[Method
         enough that it was judged so: its `metrics.json` says it.
 
     Raises:
-      UsageError: fewer than two, an empty path, or two of one name.
+      UsageError: fewer than two, an empty path, one path twice, or two of one name.
       UserError: a path is neither; a table or its metrics.json cannot be read; the evaluation
-        images, labels or categories differ.
+        images, labels, categories or objects differ.
       LeakError: evaluated images had been seen before, and it is not allowed.
     """
     if len(texts) < 2:
@@ -107,6 +108,13 @@ def read_methods(texts: Sequence[str], allow_leak: bool = False) -> tuple[Method
     for name in names:
         if names.count(name) > 1:
             raise UsageError(f"`runs`: two methods are called {name!r}. Name them: `runs`=NAME=PATH,OTHER=PATH.")
+    known: dict[str, str] = {}
+    for path in (path for _, paths in named for path in paths):
+        if first := known.get(os.path.realpath(path)):
+            raise UsageError(
+                f"`runs`: {first} and {path} are one and the same, which no difference and no seed can be told from."
+            )
+        known[os.path.realpath(path)] = path
     methods = [
         Method(name, tuple(_read(path, allow_leak) for path in paths))
         for name, (_, paths) in zip(names, named, strict=True)
@@ -217,6 +225,27 @@ def _check_same(methods: Sequence[Method]) -> None:
             known = facts.setdefault(key, (label, category, run))
             if known[:2] != (label, category):
                 raise UserError(_differ(known[2], run, "labels or categories", [key]))
+    _check_objects([run for method in methods for run in method.runs])
+
+
+def _check_objects(runs: Sequence[Contender]) -> None:
+    """Refuses runs that do not agree which images show one object, on which every interval rests."""
+    first: dict[str, tuple[str, Contender]] = {}
+    for run in runs:
+        names: dict[tuple[str, str, str], str] = {}
+        for key, category, group in zip(run.keys, run.evaluate.category, run.evaluate.group, strict=True):
+            if not (group := known_object(group, key)):
+                continue
+            known, other = first.setdefault(key, (group, run))
+            if other is not run:
+                pairs = ((known, group), (group, known))
+                if any(names.setdefault((str(way), category, a), b) != b for way, (a, b) in enumerate(pairs)):
+                    raise UserError(_differ(other, run, "objects", [key]))
+
+
+def known_object(group: str, key: str) -> str:
+    """The object that a table says an image shows; "" where it says none, or names the image itself for it."""
+    return "" if leaks.same_file_key(group) == key else group
 
 
 def _check_pair(one: Contender, other: Contender) -> None:

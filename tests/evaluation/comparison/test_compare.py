@@ -305,6 +305,27 @@ def test_images_of_one_object_stay_together_also_if_only_one_table_knows_of_it(t
     single = _compared([_csv(tmp_path / "a.csv", _rows(1)), _csv(tmp_path / "b.csv", _rows(2))])
     known = _compared([str(tmp_path / "a.csv"), _csv(tmp_path / "c.csv", _rows(2, grouped=True))])
     assert (single.groups, known.groups) == (120, 40)
+    # A run of images without groups says of each that it shows itself.
+    named = [dataclasses.replace(row, group=row.path) for row in _rows(1)]
+    known = _compared([_csv(tmp_path / "d.csv", named), str(tmp_path / "c.csv")])
+    assert known.groups == 40
+
+
+def test_tables_that_do_not_agree_which_images_show_one_object_are_refused(tmp_path):
+    grouped = _rows(1, grouped=True)
+    renamed = [dataclasses.replace(row, group=f"part {row.group}") for row in grouped]
+    others = [dataclasses.replace(row, group=f"{row.split} {len(row.path)}") for row in grouped]
+    tables = [_csv(tmp_path / f"{n}.csv", rows) for n, rows in zip("abc", (grouped, renamed, others), strict=True)]
+    assert len(read_methods(tables[:2])) == 2
+    with pytest.raises(UserError, match=r"b\.csv.* different objects"):
+        read_methods(tables[1:])
+
+
+def test_one_table_is_no_second_method_and_no_second_seed(tmp_path):
+    a, b = (_csv(tmp_path / f"{name}.csv", _rows(seed)) for seed, name in enumerate("ab"))
+    for texts in ((a, f"again={a}"), (b, f"twice={a}+{tmp_path}/./a.csv")):
+        with pytest.raises(UsageError, match="one and the same"):
+            read_methods(texts)
 
 
 def test_files_hold_what_was_compared(tmp_path, seeds):
