@@ -17,6 +17,7 @@ import math
 import numbers
 import os
 import re
+import sys
 import types
 import typing
 from collections.abc import Iterable, Iterator, Mapping
@@ -86,7 +87,8 @@ def settings_of(owner: type, prefix: str = "", path: tuple[str, ...] = ()) -> It
             optional,
             choices,
             default,
-            words[field.name],
+            # Python -OO leaves no docstrings to read.
+            words.get(field.name, "") if sys.flags.optimize > 1 else words[field.name],
             field.metadata,
         )
 

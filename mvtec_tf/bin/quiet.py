@@ -27,6 +27,8 @@ def set_up(verbosity: int) -> None:
     What the user's own environment says of TensorFlow's messages is left as it is.
     """
     absl_logging.use_absl_handler()
+    # Nothing is shown in a window here; one that this matplotlib does not know would end the program.
+    os.environ.pop("MPLBACKEND", None)
     if verbosity >= 1:
         os.environ[_CPP_LEVEL] = "0"
         return

@@ -191,6 +191,7 @@ def _sentences(categories: Mapping[str, CategoryTypes], macro: Metric) -> Iterat
             )
 
 
+@canvas.own_style()
 def _picture(category: str, number: int, found: CategoryTypes) -> Picture:
     figure = canvas.empty(1.2 + 0.34 * len(found.types))
     _draw(figure, found)

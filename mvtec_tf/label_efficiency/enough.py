@@ -131,33 +131,38 @@ def _figure(curve: Curve, good: str, name: str) -> Any:
 def pictures(curves: Sequence[Curve], found: Findings) -> Iterator[Picture]:
     """ROC-AUC over the number of good objects, a picture a category."""
     for index, category in enumerate(found.categories[:MOST_CATEGORIES], 1):
-        own = [one for one in curves if one.category == category][:MOST_METHODS]
-        figure = canvas.empty(2.5 + 0.17 * (len(own) + 1))
-        axes = canvas.axes_of(figure, "", CURVES[COMPARED[0]])
-        said = []
-        for number, curve in enumerate(own):
-            drawn = [(x, one.estimates[COMPARED[0]].metric) for x, one in curve.points.values()]
-            drawn = [(x, metric) for x, metric in drawn if metric.value is not None]
-            style = {"color": canvas.SERIES_COLOURS[number], "marker": canvas.SERIES_MARKERS[number], "markersize": 4}
-            name = canvas.shortened(found.name(curve.method), 40)
-            axes.plot([x for x, _ in drawn], [one.value for _, one in drawn], label=name, linewidth=1.2, **style)
-            for x, one in drawn:
-                if one.low is not None:
-                    axes.vlines(x, one.low, one.high, color=style["color"], linewidth=0.9, alpha=0.7)
-            said += [f"{name} with {x}: {one.value:.3f}" for x, one in drawn[-1:]]
-        ticks = sorted({x for curve in own for x, _ in curve.points.values()})
-        axes.set_xscale("log", base=2)
-        axes.set_xticks(ticks, [str(x) for x in ticks], fontsize=canvas.SMALL)
-        axes.xaxis.set_minor_locator(NullLocator())
-        axes.set_ylim(top=min(1.02, axes.get_ylim()[1]))
-        axes.set_xlabel("good training objects", fontsize=canvas.FONT, color=canvas.INK)
-        canvas.grid(axes, "y")
-        canvas.legend(figure, axes, columns=1)
-        caption = f"{'; '.join(said)}. Bars are 95 % intervals."
-        alt = f"ROC-AUC without labels over the number of good training objects, category {category}. {caption}"
-        yield Picture(
-            KIND, category, f"{KIND}_{index:02d}.png", canvas.png(figure), alt, caption, f"{category}: ROC-AUC"
-        )
+        yield _picture(curves, found, category, index)
+
+
+@canvas.own_style()
+def _picture(curves: Sequence[Curve], found: Findings, category: str, index: int) -> Picture:
+    own = [one for one in curves if one.category == category][:MOST_METHODS]
+    figure = canvas.empty(2.5 + 0.17 * (len(own) + 1))
+    axes = canvas.axes_of(figure, "", CURVES[COMPARED[0]])
+    said = []
+    for number, curve in enumerate(own):
+        drawn = [(x, one.estimates[COMPARED[0]].metric) for x, one in curve.points.values()]
+        drawn = [(x, metric) for x, metric in drawn if metric.value is not None]
+        style = {"color": canvas.SERIES_COLOURS[number], "marker": canvas.SERIES_MARKERS[number], "markersize": 4}
+        name = canvas.shortened(found.name(curve.method), 40)
+        axes.plot([x for x, _ in drawn], [one.value for _, one in drawn], label=name, linewidth=1.2, **style)
+        for x, one in drawn:
+            if one.low is not None:
+                axes.vlines(x, one.low, one.high, color=style["color"], linewidth=0.9, alpha=0.7)
+        said += [f"{name} with {x}: {one.value:.3f}" for x, one in drawn[-1:]]
+    ticks = sorted({x for curve in own for x, _ in curve.points.values()})
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(ticks, [str(x) for x in ticks], fontsize=canvas.SMALL)
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_ylim(top=min(1.02, axes.get_ylim()[1]))
+    axes.set_xlabel("good training objects", fontsize=canvas.FONT, color=canvas.INK)
+    canvas.grid(axes, "y")
+    canvas.legend(figure, axes, columns=1)
+    caption = f"{'; '.join(said)}. Bars are 95 % intervals."
+    alt = f"ROC-AUC without labels over the number of good training objects, category {category}. {caption}"
+    return Picture(
+        KIND, category, f"{KIND}_{index:02d}.png", canvas.png(figure), alt, caption, f"{category}: ROC-AUC"
+    )
 
 
 def as_json(curves: Sequence[Curve]) -> list[dict[str, Any]]:

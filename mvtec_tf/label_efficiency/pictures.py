@@ -27,6 +27,7 @@ def pictures(found: Findings) -> Iterator[Picture]:
             yield _picture(found, category, name, f"{name}_{index:02d}.png")
 
 
+@canvas.own_style()
 def _picture(found: Findings, category: str, name: str, file_name: str) -> Picture:
     shown = found.methods[:MOST_METHODS]
     figure = canvas.empty(2.5 + 0.17 * (len(shown) + 1))

@@ -65,6 +65,7 @@ def write(out: files.PathLike, line: Line, values: np.ndarray, places: Sequence[
     files.write_text(out / PAGE_FILE, page.html(title, [line.summary()], sections, kind))
 
 
+@canvas.own_style()
 def _picture(number: int, line: Line, values: np.ndarray, places: Sequence[str]) -> Picture:
     name = drift.STATISTICS[number]
     parts = np.arange(1, len(values) + 1)

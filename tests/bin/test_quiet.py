@@ -86,6 +86,15 @@ def test_a_program_without_an_output_does_its_work(program):
     assert (done.returncode, done.stderr) == (0, b"")
 
 
+def test_a_program_runs_where_python_keeps_no_docstrings_and_matplotlib_knows_no_such_window(tmp_path):
+    """Flags are made of docstrings."""
+    (tmp_path / "table.csv").write_text("path,category,defect,label,split,score\na,b,,0,evaluate,1\n")
+    environment = os.environ | {"PYTHONOPTIMIZE": "2", "MPLBACKEND": "Qt4Agg"}
+    flags = ("--predictions=table.csv", "--out=out", "--threshold=0", "--resamples=0")
+    done = run_process("evaluate", *flags, env=environment | {"PYTHONPATH": os.pathsep.join(sys.path)}, cwd=tmp_path)
+    assert done.stderr == ""
+
+
 def test_a_program_whose_output_is_read_says_all_of_it_and_ends_well(tmp_path):
     assert run_process("mvtec_tf.bin.main", "--help").stdout.endswith("--help.\n")
     assert run_process("fit_probe", "--help").returncode == 0

@@ -23,7 +23,8 @@ def pictures(compared: Comparison) -> Iterator[Picture]:
     """All panels that can be drawn; of more than `MOST_METHODS` methods the first."""
     shown = compared.standings[:MOST_METHODS]
     for kind, (title, draw) in KINDS.items():
-        drawn = draw(compared, shown)
+        with canvas.own_style():
+            drawn = draw(compared, shown)
         if drawn:
             figure, caption = drawn
             yield Picture(kind, "", f"{kind}.png", canvas.png(figure), f"{title}. {caption}", caption, title)

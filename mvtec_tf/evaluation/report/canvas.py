@@ -6,11 +6,14 @@ which colour-blind readers can tell apart; grey dashes are what no look at the i
 """
 
 import base64
+import contextlib
 import dataclasses
 import functools
 import io
 import re
+from collections.abc import Iterator
 
+import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -77,11 +80,20 @@ def file_name(kind: str, number: int, name: str, suffix: str = ".png") -> str:
     return f"{kind}_{number:02d}_{re.sub('[^A-Za-z0-9-]+', '_', name)[-_LONGEST:]}{suffix}"
 
 
+@contextlib.contextmanager
+def own_style() -> Iterator[None]:
+    """matplotlib as it is without the style of a notebook or a `matplotlibrc`: a report looks alike for everybody."""
+    usual = {name: value for name, value in matplotlib.rcParamsDefault.items() if not name.startswith("backend")}
+    with matplotlib.rc_context({name: value for name, value in usual.items() if matplotlib.rcParams[name] != value}):
+        yield
+
+
 def empty(height: float = HEIGHT) -> Figure:
     """A white figure of the common width, `height` in inches."""
     return Figure(figsize=(WIDTH, height), dpi=DPI, layout="constrained", facecolor="white")
 
 
+@own_style()
 def png(figure: Figure) -> bytes:
     """The figure as a PNG with a palette: a third of the size, with no difference that an eye can see.
 

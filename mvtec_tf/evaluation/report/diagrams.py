@@ -258,6 +258,7 @@ def _images(splits: Splits, split: str) -> str:
     return f"{counted(images, 'image')} ({defective:,} defective)"
 
 
+@canvas.own_style()
 def draw(boxes: Sequence[Box]) -> Figure:
     """The boxes from top to bottom, in a figure of the common width that is as high as they need."""
     texts = [(_wrapped([box.title], "bold"), _wrapped(box.lines, "normal")) for box in boxes]

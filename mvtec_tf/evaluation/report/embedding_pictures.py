@@ -171,6 +171,7 @@ def _left_out(colouring: _Colouring) -> str:
     return f"The {others} rarest kinds are drawn as one." if others else ""
 
 
+@canvas.own_style()
 def _draw(places: np.ndarray, colouring: _Colouring, method: str) -> Figure:
     columns = 2
     rows = -(-(len(colouring.styles) + bool(_left_out(colouring))) // columns)

@@ -77,6 +77,7 @@ def missing(judged: Assessment) -> list[str]:
     return sentences
 
 
+@canvas.own_style()
 def _picture(name: str, scope: Scope, file_name: str, heading: str, reading: str = "") -> Picture:
     figure, caption = KINDS[name].draw(scope)
     subject = f"category {scope.name}" if scope.name else "all evaluated images"

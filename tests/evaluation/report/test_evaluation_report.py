@@ -9,6 +9,7 @@ import io
 import json
 import re
 
+import matplotlib
 import numpy as np
 import pytest
 from PIL import Image
@@ -18,7 +19,7 @@ from mvtec_tf.errors import LeakError
 from mvtec_tf.evaluation import metrics
 from mvtec_tf.evaluation.assessment import assess
 from mvtec_tf.evaluation.intervals import Bootstrap
-from mvtec_tf.evaluation.report import canvas, summary
+from mvtec_tf.evaluation.report import canvas, diagrams, summary
 from mvtec_tf.evaluation.report import pictures as figures
 from mvtec_tf.evaluation.report.judge import judge
 from mvtec_tf.evaluation.table import Predictions, Row
@@ -43,6 +44,19 @@ def _calls(tn, fp, fn, tp):
 
 def _sentences(predictions, threshold=None):
     return summary.sentences(assess(predictions, threshold))
+
+
+def test_a_users_style_of_matplotlib_changes_no_picture():
+    judged = assess(_calls(7, 2, 1, 5), 0.5, bootstrap=Bootstrap(20))
+    box = diagrams.Box("data", "a title", ("a line",))
+    drawn = []
+    for style in ({}, {"axes.facecolor": "red", "font.size": 40, "xtick.major.size": 30, "text.usetex": True}):
+        with matplotlib.rc_context(style):
+            before = dict(matplotlib.rcParams)
+            first = next(figures.pictures(judged)).png
+            drawn.append((first, canvas.png(diagrams.draw([box]))))
+            assert dict(matplotlib.rcParams) == before
+    assert drawn[0] == drawn[1]
 
 
 @pytest.fixture(scope="module")
