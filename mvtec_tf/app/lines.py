@@ -58,6 +58,9 @@ class Lines:
             "judged": sum(counts.values()),
             "verdicts": {verdict: counts.get(verdict, 0) for verdict in VERDICTS},
             "drift": line.summary(),
+            "drift_state": line.state,
+            "parts": len(line.names),
+            "fewest": line.lacking,
             "alarms": alarms,
         }
 

@@ -71,6 +71,15 @@ class Line:
         """An alarm in words, with the file of the part that it began with; the table of alarms has its whole path."""
         return alarm.in_words(pathlib.PurePath(self.names[alarm.since - 1]).name)
 
+    @property
+    def state(self) -> str:
+        """`moved`, or `not_moved`; `too_few` parts to know, `unknown` without statistics; "" of no part at all."""
+        if not self.names:
+            return "unknown" if self.without else ""
+        if self.lacking:
+            return "too_few"
+        return "moved" if self.alarms else "not_moved"
+
     def summary(self) -> str:
         """The closing line: what has moved, or that nothing has, or why that is not known."""
         if not self.names:

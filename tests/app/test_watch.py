@@ -48,6 +48,8 @@ def test_a_lamp_that_dims_is_told_as_predict_tells_it_and_nothing_before(page):
     screen = page.get("/watch").text
     assert "brightness" in screen
     assert 'class="warning"' in screen
+    assert "The parts have changed since the model was fitted (120 looked at" in screen
+    assert "standard deviations of the training images" not in screen
     assert f'mvtec_tf_drift_alarms{{model="{export.called}"}} 1\n' in page.get("/metrics").text
 
 
