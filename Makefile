@@ -7,7 +7,7 @@ QUICKSTART_DIR ?= results/quickstart
 WORKERS ?= 2
 PYTEST := -m pytest -n $(WORKERS) --dist loadfile
 
-.PHONY: quickstart test test-fast test-lowest lint docs clean
+.PHONY: quickstart test test-fast test-lowest test-beam lint docs clean
 
 # The stamp is newer than requirements.txt and setup.cfg once everything is installed.
 $(VENV)/.installed: requirements.txt setup.cfg pyproject.toml
@@ -40,6 +40,19 @@ $(LOWEST)/.installed: setup.cfg pyproject.toml
 test-lowest: $(LOWEST)/.installed
 	$(LOWEST)/bin/python $(PYTEST) -m "not slow" $(PYTEST_ARGS)
 
+# What needs Apache Beam, which needs an older protobuf and Pillow than the newest: it gets these in a venv of its own
+# that looks into the first one for all the rest.
+BEAM := .venv-beam
+SITE := -c "import site; print(site.getsitepackages()[0])"
+$(BEAM)/.installed: $(VENV)/.installed setup.cfg
+	$(PYTHON) -m venv $(BEAM)
+	$(BIN)/python $(SITE) > "$$($(BEAM)/bin/python $(SITE))/rest.pth"
+	$(BEAM)/bin/python -m pip install --quiet --editable ".[beam]"
+	touch $@
+
+test-beam: $(BEAM)/.installed
+	$(BEAM)/bin/python -m pytest tests/beam tests/serving/test_sharded.py $(PYTEST_ARGS)
+
 lint: $(VENV)/.installed
 	$(BIN)/python -m ruff check .
 
@@ -54,4 +67,4 @@ docs: $(VENV)/.docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 clean:
-	rm -rf $(VENV) $(LOWEST) site build dist *.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(LOWEST) $(BEAM) site build dist *.egg-info .pytest_cache .ruff_cache

@@ -175,11 +175,12 @@ def read_json(file: PathLike, missing: str = "", advice: str = "") -> dict[str, 
     return found
 
 
-def csv_text(columns: Sequence[str], rows: Iterable[Iterable[Any]]) -> str:
-    """The text of a CSV file: a header, and a line for each row; None is an empty cell."""
+def csv_text(columns: Sequence[str] | None, rows: Iterable[Iterable[Any]]) -> str:
+    """The text of a CSV file: a header, unless `columns` is None, and a line for each row; None is an empty cell."""
     buffer = io.StringIO(newline="")
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(columns)
+    if columns is not None:
+        writer.writerow(columns)
     writer.writerows(rows)
     return buffer.getvalue()
 

@@ -14,7 +14,7 @@ ROOT = pathlib.Path(mvtec_tf.__file__).parent
 FLOORS = (
     {"errors"},
     {"files", "settings", "keras_settings", "conformal", "drift", "stopping"},
-    {"ownership"},
+    {"ownership", "beam"},
     {"run_directory"},
     {"data", "networks"},
     {"heads", "graphs", "training", "evaluation"},

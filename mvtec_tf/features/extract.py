@@ -1,19 +1,23 @@
 """Features of records by an exported encoder, computed once, shard by shard."""
 
+import functools
+import json
+import os
 import pathlib
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
 
+from mvtec_tf.beam.settings import RunnerSettings
 from mvtec_tf.data.decoding import pixels
 from mvtec_tf.data.record import Record
 from mvtec_tf.features import store
 from mvtec_tf.features.feature_graph import FeatureGraph, FeatureSettings
 from mvtec_tf.features.store import FeatureStore
-from mvtec_tf.files import PathLike, new_directory
+from mvtec_tf.files import PathLike, new_directory, write_text
 from mvtec_tf.graphs.scoring import stream_signature
 from mvtec_tf.networks.backbone import EMBEDDING
 
@@ -29,6 +33,7 @@ def extract(
     settings: FeatureSettings,
     out: PathLike,
     per_shard: int = PER_SHARD,
+    runner: RunnerSettings | None = None,
 ) -> FeatureStore:
     """Writes the features of every record to the folder `out`, or what is missing of them there.
 
@@ -38,6 +43,7 @@ def extract(
       settings: which features.
       out: folder of a feature store; made if missing.
       per_shard: images a shard. Memory does not depend on it: rows go to the disk batch by batch.
+      runner: whose workers do it; None, or without one: this process.
 
     Raises:
       UserError: the folder holds features of something else, or a file cannot be read as an image.
@@ -45,16 +51,59 @@ def extract(
     """
     graph = FeatureGraph(encoder, settings)
     shards = store.begin(out, graph.key, records, per_shard)
-    missing = [number for number, shard in enumerate(shards) if not shard.exists()]
-    if missing:
-        function = _function(graph)
-        batch = max(1, _BATCH // (settings.tiles[0] * settings.tiles[1]))
+    files = [record.file for record in records]
+    parts = {shard: files[number * per_shard : (number + 1) * per_shard] for number, shard in enumerate(shards)}
+    missing = [shard for shard in shards if not shard.exists()]
+    if missing and runner is not None and runner.runner:
+        _by_workers(encoder, settings, {shard.absolute(): parts[shard] for shard in missing}, runner)
+    elif missing:
+        function, batch = _function(graph), _batch_size(settings)
         started = time.monotonic()
-        for done, number in enumerate(missing):
-            part = records[number * per_shard : (number + 1) * per_shard]
-            _write_shard(shards[number], function, part, batch)
-            _report(done + 1, len(missing), number * per_shard + len(part), len(records), started)
+        for done, shard in enumerate(missing):
+            _write_shard(shard, function, parts[shard], batch)
+            images = shards.index(shard) * per_shard + len(parts[shard])
+            _report(done + 1, len(missing), images, len(records), started)
     return FeatureStore(out)
+
+
+def _by_workers(
+    encoder: PathLike,
+    settings: FeatureSettings,
+    parts: Mapping[pathlib.Path, Sequence[str]],
+    runner: RunnerSettings,
+) -> None:
+    # Apache Beam is another package.
+    from mvtec_tf.beam import pipeline
+
+    for shard, files in parts.items():
+        write_text(_list_of(shard), json.dumps([os.path.abspath(file) for file in files]))
+    lists = _list_of(shard).parent
+    make = functools.partial(_maker, os.path.abspath(encoder), settings)
+    counts = pipeline.run(make, list(map(str, parts)), runner, lists / "workers.log")
+    shutil.rmtree(lists)
+    worked = counts.get(pipeline.MILLISECONDS, 0) / 1000
+    print(f"features: {len(parts)} shards by the runner {runner.runner}, in {worked:.1f} s of all workers together")
+
+
+def _maker(encoder: str, settings: FeatureSettings) -> Callable[[str], dict[str, int]]:
+    """In a worker: loads the encoder."""
+    function, batch = _function(FeatureGraph(encoder, settings)), _batch_size(settings)
+
+    def work(shard: str) -> dict[str, int]:
+        files = json.loads(_list_of(pathlib.Path(shard)).read_text(encoding="utf-8"))
+        _write_shard(pathlib.Path(shard), function, files, batch)
+        return {"files": len(files)}
+
+    return work
+
+
+def _list_of(shard: pathlib.Path) -> pathlib.Path:
+    """The file that says what a shard is of, for workers."""
+    return shard.parent / ".files" / f"{shard.name}.json"
+
+
+def _batch_size(settings: FeatureSettings) -> int:
+    return max(1, _BATCH // (settings.tiles[0] * settings.tiles[1]))
 
 
 def keep_encoder(encoder: PathLike, out: PathLike) -> None:
@@ -79,14 +128,14 @@ def _function(graph: FeatureGraph) -> Callable:
     return embed
 
 
-def _write_shard(shard: pathlib.Path, function: Callable, records: Sequence[Record], batch: int) -> None:
+def _write_shard(shard: pathlib.Path, function: Callable, images: Sequence[str], batch: int) -> None:
     with new_directory(shard) as directory:
         files: dict[str, np.ndarray] = {}
         filled = 0
-        for outputs in stream_signature(function, [record.file for record in records], batch):
+        for outputs in stream_signature(function, images, batch):
             for name, values in outputs.items():
                 if name not in files:
-                    shape = (len(records), *values.shape[1:])
+                    shape = (len(images), *values.shape[1:])
                     path = directory / f"{name}.npy"
                     # Half the disk; the graph has rounded them already, see `feature_graph.as_kept`.
                     dtype = np.float16 if name.startswith(_MAP) else np.float32

@@ -67,7 +67,7 @@ def _judged(settings: DriftSettings) -> pathlib.Path:
     out = pathlib.Path(settings.out) / _JUDGED
     table = judge_given(PredictSettings(model=settings.model, out=str(out), paths=(settings.folder,)))
     # Of files that cannot be judged; what is wrong with the model leaves no table.
-    if failed := what_failed(table, out):
+    if failed := what_failed(table.failed, table.unjudged, len(table.names), out):
         print(f"Note: {failed}", flush=True)
     return out
 

@@ -28,6 +28,7 @@ def extract_features(said: ExtractSettings, records: tuple[Record, ...] | None =
       UsageError: settings contradict each other.
       UserError: images or encoder cannot be used.
     """
+    said.check_runner()
     settings = recipes.resolved(said)
     recipes.check_source(settings)
     if not settings.maps:
@@ -46,7 +47,7 @@ def extract_features(said: ExtractSettings, records: tuple[Record, ...] | None =
         encoder, _ = encoders.encoder_of(settings, out / ENCODER, records)
         stages = saved_model.read_card(encoder)["middle_stages"]
         wanted = recipes.feature_settings(settings, stages, settings.maps)
-        store = extract.extract(encoder, records, wanted, out, settings.images_per_shard)
+        store = extract.extract(encoder, records, wanted, out, settings.images_per_shard, settings)
         extract.keep_encoder(encoder, out)
     print(store.describe())
     print(out)

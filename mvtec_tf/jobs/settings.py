@@ -5,6 +5,7 @@ from typing import Literal
 
 from mvtec_tf import drift
 from mvtec_tf import settings as settings_lib
+from mvtec_tf.beam.settings import RunnerSettings
 from mvtec_tf.errors import UsageError
 from mvtec_tf.heads.settings import HEADS
 from mvtec_tf.jobs.fields import (
@@ -68,7 +69,7 @@ class FitSettings(RunSettings, ImageSettings, ProtocolSettings, ThresholdSetting
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ExtractSettings(ImageSettings, CleanSettings, EncoderFields):
+class ExtractSettings(ImageSettings, CleanSettings, EncoderFields, RunnerSettings):
     """Features of all images, kept in a folder.
 
     Attributes:

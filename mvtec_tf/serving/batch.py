@@ -118,8 +118,7 @@ class Judge:
 
     def name(self, file: str) -> str:
         """What a file is called in the table, in characters that UTF-8 has."""
-        name = os.path.relpath(file, self._relative_to) if self._relative_to else self._truth.name(file) or file
-        return name.encode("utf-8", "backslashreplace").decode("utf-8")
+        return name_of(file, self._truth, self._relative_to)
 
     def __call__(self, files: Sequence[str]) -> list[Row]:
         """One row for each file, in their order."""
@@ -214,6 +213,22 @@ def _is_one_number_each(values: np.ndarray | None, images: int) -> bool:
     return np.shape(values) == (images,) and np.asarray(values).dtype.kind in "biuf"
 
 
+def name_of(file: str, truth: Truth, relative_to: str = "") -> str:
+    """What a file is called in a table, see `Judge`."""
+    name = os.path.relpath(file, relative_to) if relative_to else truth.name(file) or file
+    return name.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def distinct(files: Sequence[str], name: Callable[[str], str]) -> dict[str, str]:
+    """Key of its name -> each image, once: two spellings of one path are one image. Says how many there were."""
+    once: dict[str, str] = {}
+    for file in files:
+        once.setdefault(leaks.same_file_key(name(file)), file)
+    if len(once) < len(files):
+        print(f"{len(files) - len(once)} of {len(files)} paths name an image that another one names.", flush=True)
+    return once
+
+
 def judge_files(
     judge: Judge, files: Sequence[str], journal: Journal, batch_size: int, concurrency: int = 1
 ) -> Tally:
@@ -229,12 +244,7 @@ def judge_files(
     Returns:
       What came of the files that were judged now.
     """
-    # Two spellings of one path are one image.
-    once: dict[str, str] = {}
-    for file in files:
-        once.setdefault(leaks.same_file_key(judge.name(file)), file)
-    if len(once) < len(files):
-        print(f"{len(files) - len(once)} of {len(files)} paths name an image that another one names.", flush=True)
+    once = distinct(files, judge.name)
     _forget_changed(judge, once, journal)
     there = {leaks.same_file_key(name) for name in journal.names}
     left = [file for key, file in once.items() if key not in there]

@@ -79,22 +79,22 @@ class Journal:
             self.close()
             self._open()
             print(f"{self.file} was moved or removed: a new table is begun there for what follows.", flush=True)
-        self._write("".join(self._line([row[name] for name in self._columns]) for row in rows))
+        self._write(text_of(rows, self._columns, self._form))
         for row in rows:
             self._note(row)
 
     def remove(self, names: Container[str]) -> None:
         """Takes the rows of these names out, all at once."""
         self._handle.seek(0)
-        rows = [row for row in self._parse(self._handle.read().decode("utf-8")) if row[self._columns[0]] not in names]
+        text = self._handle.read().decode("utf-8")
+        rows = [row for row in rows_of(text, self._columns, self._form) if row[self._columns[0]] not in names]
         with files.replacing(self.file) as temporary:
             handle = temporary.open("a+b", buffering=0)
             # Before it is called as the table is: so no other process can come between.
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self._handle.close()
             self._handle = handle
-            self._write(self._line(self._columns) if self._form == ".csv" else "")
-            self._write("".join(self._line([row[name] for name in self._columns]) for row in rows))
+            self._write(header_of(self._columns, self._form) + text_of(rows, self._columns, self._form))
         self.names, self.failed, self.unjudged = {}, 0, 0
         for row in rows:
             self._note(row)
@@ -138,14 +138,6 @@ class Journal:
             self._handle.truncate(size)
             raise
 
-    def _line(self, values: Sequence[Any]) -> str:
-        if self._form == ".jsonl":
-            named = {name: value for name, value in zip(self._columns, values, strict=True)}
-            return json.dumps(named, ensure_ascii=False, allow_nan=False) + "\n"
-        buffer = io.StringIO(newline="")
-        csv.writer(buffer, lineterminator="\n").writerow(["" if value is None else value for value in values])
-        return buffer.getvalue()
-
     def _recover(self) -> None:
         """Notes the whole rows that are there; a torn one behind them is cut off."""
         self._handle.seek(0)
@@ -155,27 +147,15 @@ class Journal:
             self._handle.truncate(len(whole))
         text = whole.decode("utf-8")
         try:
-            for row in self._parse(text) if text else ():
-                if not isinstance(row, dict) or set(row) != set(self._columns):
-                    raise ValueError(f"a row of it is {row!r}")
+            for row in rows_of(text, self._columns, self._form) if text else ():
                 self._note(row)
         except (ValueError, csv.Error) as error:
             raise UserError(
                 f"{self.file}: not a table of this program ({error}). Expected the columns {','.join(self._columns)}. "
                 "Give another `out`."
             ) from error
-        if not text and self._form == ".csv":
-            self._write(self._line(self._columns))
-
-    def _parse(self, text: str) -> Iterator[Any]:
-        if self._form == ".jsonl":
-            # Not splitlines: it also splits at characters that JSON may hold.
-            yield from (json.loads(line) for line in text.split("\n") if line)
-            return
-        reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
-        if tuple(reader.fieldnames or ()) != self._columns:
-            raise ValueError(f"its columns are {','.join(reader.fieldnames or ())}")
-        yield from reader
+        if not text:
+            self._write(header_of(self._columns, self._form))
 
     def _note(self, row: Mapping[str, Any]) -> None:
         self.names[row[self._columns[0]]] = mark(row)
@@ -189,6 +169,39 @@ class Journal:
 def mark(row: Mapping[str, Any]) -> int:
     """A number that tells a row from another one with other values in the columns `KNOWN`; another one every day."""
     return hash(tuple("" if row.get(name) is None else str(row[name]) for name in KNOWN))
+
+
+def header_of(columns: Sequence[str], form: str) -> str:
+    """What a table begins with."""
+    return files.csv_text(columns, ()) if form == ".csv" else ""
+
+
+def text_of(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], form: str) -> str:
+    """The lines of rows."""
+    if form == ".csv":
+        return files.csv_text(None, ([row[name] for name in columns] for row in rows))
+    named = ({name: row[name] for name in columns} for row in rows)
+    return "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in named)
+
+
+def rows_of(text: str, columns: Sequence[str], form: str) -> Iterator[dict[str, Any]]:
+    """The rows of a whole table.
+
+    Raises:
+      ValueError, csv.Error: it is no table of these columns.
+    """
+    if form == ".csv":
+        reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+        if tuple(reader.fieldnames or ()) != tuple(columns):
+            raise ValueError(f"its columns are {','.join(reader.fieldnames or ())}")
+        rows = iter(reader)
+    else:
+        # Not splitlines: it also splits at characters that JSON may hold.
+        rows = (json.loads(line) for line in text.split("\n") if line)
+    for row in rows:
+        if not isinstance(row, dict) or set(row) != set(columns):
+            raise ValueError(f"a row of it is {row!r}")
+        yield row
 
 
 def form_of(file: files.PathLike) -> str:

@@ -6,12 +6,13 @@ import pathlib
 import signal
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from mvtec_tf.data.formats import scan
+from mvtec_tf.data.record import Record
 from mvtec_tf.data.words import counted
 from mvtec_tf.errors import UserError
 from mvtec_tf.evaluation import predicted
@@ -39,13 +40,20 @@ def predict(settings: PredictSettings) -> None:
         judge = _judge(settings)
         with Journal(out, batch.COLUMNS, form) as table:
             _watch(settings, judge, table, line)
+        failed = what_failed(table.failed, table.unjudged, len(table.names), out)
+    elif settings.runner:
+        # Not above: Apache Beam is another package, and slow to load.
+        from mvtec_tf.serving import sharded
+
+        failed = what_failed(*sharded.judge_given(settings, line.add), out)
     else:
         table = judge_given(settings)
         line.add(row for _, row in predicted.open_table(out, batch.COLUMNS))
+        failed = what_failed(table.failed, table.unjudged, len(table.names), out)
     if found := line.summary():
         print(found)
     print(out, flush=True)
-    if failed := what_failed(table, out):
+    if failed:
         raise UserError(failed)
 
 
@@ -55,7 +63,7 @@ def judge_given(settings: PredictSettings) -> Journal:
     Raises:
       UserError: the model or the table cannot be used, or there is no file.
     """
-    form, out, files = journal.form_of(settings.out), pathlib.Path(settings.out), _files(settings)
+    form, out, files = journal.form_of(settings.out), pathlib.Path(settings.out), given_files(settings)
     judge = _judge(settings)
     asked = set(map(judge.name, files))
     with batch.finished_as(out, _partial(settings, judge.called), judge.called, form, asked) as table:
@@ -67,15 +75,16 @@ def judge_given(settings: PredictSettings) -> Journal:
     return table
 
 
-def what_failed(table: Journal, out: pathlib.Path) -> str:
-    """How many rows of a table something went wrong with, and where `out` says what; "" if none."""
-    rest = table.failed - table.unjudged
-    found = [f"{table.unjudged} of {counted(len(table.names), 'image')} could not be judged"] * bool(table.unjudged)
+def what_failed(failed: int, unjudged: int, images: int, out: pathlib.Path) -> str:
+    """How many rows of a table something went wrong with, `unjudged` among them, and where `out` says what."""
+    rest = failed - unjudged
+    found = [f"{unjudged} of {counted(images, 'image')} could not be judged"] * bool(unjudged)
     found += [f"{rest} were judged, but have no overlay"] * bool(rest)
     return f"{', and '.join(found)}; the column error of {out} says why." if found else ""
 
 
-def _files(settings: PredictSettings) -> list[str]:
+def given_files(settings: PredictSettings) -> list[str]:
+    """The files that the settings name. Raises UserError if there is none."""
     listed = inputs.read_list(settings.list) if settings.list else []
     files = inputs.expand([*settings.paths, *listed], print)
     if not files:
@@ -84,18 +93,32 @@ def _files(settings: PredictSettings) -> list[str]:
 
 
 def _judge(settings: PredictSettings) -> batch.Judge:
-    records = scan.scan(settings.data_dir, say=print) if settings.data_dir else ()
+    records = records_of(settings)
+    model, truth, name = opened(settings)
+    if settings.model and not exchange.is_file(settings.model) and not truth.knows_contents:
+        print(f"{model.name}: an export without a list of its images, which knows them by their names only.")
+    return judge_of(settings, model, truth.about(records), name)
+
+
+def records_of(settings: PredictSettings) -> Sequence[Record]:
+    """What is said of images before they are judged."""
+    return scan.scan(settings.data_dir, say=print) if settings.data_dir else ()
+
+
+def opened(settings: PredictSettings) -> tuple[client.Model, Truth, str]:
+    """The model that is asked, what it knows of images, and what it is called in a table."""
     if settings.model and exchange.is_file(settings.model):
         model = exchange.ExchangeModel(settings.model)
-        truth, name = Truth(records, model.export), model.called
-    elif settings.model:
+        return model, Truth(export=model.export), model.called
+    if settings.model:
         model = client.LocalModel(settings.model)
-        truth, name = Truth(records, model.name), called(pathlib.Path(model.name))
-        if not truth.knows_contents:
-            print(f"{model.name}: an export without a list of its images, which knows them by their names only.")
-    else:
-        model, truth = client.open_server(settings.server, settings.timeout), Truth(records)
-        name = model.name
+        return model, Truth(export=model.name), called(pathlib.Path(model.name))
+    model = client.open_server(settings.server, settings.timeout)
+    return model, Truth(), model.name
+
+
+def judge_of(settings: PredictSettings, model: client.Model, truth: Truth, name: str) -> batch.Judge:
+    """Who makes rows of what the model says."""
     overlays = pathlib.Path(settings.overlays) if settings.overlays else None
     return batch.Judge(model, truth, settings.relative_to, overlays, name)
 

@@ -6,6 +6,7 @@ from typing import Literal
 
 from mvtec_tf import drift, files
 from mvtec_tf import settings as settings_lib
+from mvtec_tf.beam.settings import RunnerSettings
 from mvtec_tf.errors import UsageError, UserError
 from mvtec_tf.serving import configs
 
@@ -88,7 +89,7 @@ class ExportSettings(ExportOptions):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PredictSettings:
+class PredictSettings(RunnerSettings):
     """Image files that are to be judged by an exported model.
 
     Attributes:
@@ -109,6 +110,7 @@ class PredictSettings:
       poll_seconds: seconds between two looks into the watched folder.
       patience: looks without change after which a file in the watched folder that cannot be read is called bad.
       drift_alarm: probability of a false alarm of drift for every part that is judged.
+      images_per_shard: with a runner: images that a worker judges in one go, and judges again if it is killed.
     """
 
     paths: tuple[str, ...] = dataclasses.field(default=(), metadata={"arguments": True})
@@ -126,6 +128,7 @@ class PredictSettings:
     poll_seconds: float = dataclasses.field(default=1.0, metadata={"least": 0.001})
     patience: int = dataclasses.field(default=10, metadata={"least": 2})
     drift_alarm: float = dataclasses.field(default=drift.ALARM, metadata={"above": 0, "most": 1})
+    images_per_shard: int = dataclasses.field(default=512, metadata={"least": 1})
 
     def check(self) -> None:
         """Raises UsageError for settings that do not go together, UserError if there is nothing to watch."""
@@ -143,6 +146,14 @@ class PredictSettings:
             settings_lib.refuse_unread(self, ["poll_seconds", "patience"], "`watch` is not given")
         if not self.server:
             settings_lib.refuse_unread(self, ["timeout"], "`server` is not given")
+        if self.watch and self.runner:
+            raise UsageError("`watch` judges what comes, and `runner` what is there: leave one of them out.")
+        if self.runner:
+            why = "each worker of `runner` asks for one batch after the other"
+            settings_lib.refuse_unread(self, ["concurrency"], why)
+        else:
+            settings_lib.refuse_unread(self, ["images_per_shard"], "`runner` is not given")
+        self.check_runner()
         if not self.watch and not self.paths and not self.list:
             raise UsageError(
                 "Nothing to judge: give files, folders or patterns, `list`=FILE or `watch`=FOLDER."

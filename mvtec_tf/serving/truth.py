@@ -1,5 +1,6 @@
 """What is known of images that are judged, and whether the model was made with them."""
 
+import copy
 import csv
 import dataclasses
 import os
@@ -48,6 +49,12 @@ class Truth:
             self._images = known_images.read(extra / known_images.FILE)
         if extra is not None and (extra / "predictions.csv").is_file():
             self._uses = _read_uses(extra / "predictions.csv")
+
+    def about(self, records: Iterable[Record]) -> "Truth":
+        """The same of the model, with other records."""
+        other = copy.copy(self)
+        other._records = {os.path.realpath(record.file): record for record in records}
+        return other
 
     @property
     def knows_contents(self) -> bool:
