@@ -1,10 +1,10 @@
-"""Measures judging many files by `predict` and by runners of Apache Beam: images a second, and memory of all processes.
+"""Measures judging many files by `predict` and by runners of Apache Beam: time, and memory of all processes.
 
 python -m tools.beam_speed --model=saved_models/NAME --images=FOLDER --counts=2000,20000 --out=results/beam_speed
 
 Files are the images of FOLDER again and again, each PNG with another comment, so that no two hold the same bytes. Each
-way is measured in processes of its own; beside the images a second of all its time, the start of its processes and the
-loading of the model in it, stands what `predict` and its like count of judging alone. `RunInference` is Beam's own
+way is measured in processes of its own, their start and the loading of the model among the seconds; beside them stands
+what `predict` counts of judging alone, and with workers from their start on. `RunInference` is Beam's own
 transform with batches of 8 and an inference function that makes the same rows, for comparison: it is not part of the
 package.
 """
@@ -46,7 +46,8 @@ def main() -> None:
     if asked.run_inference:
         _run_inference(asked.model, asked.images, asked.out)
         return
-    print("| files | way | seconds | images/s | images/s of judging | processor s | MB |", "|---" * 7 + "|", sep="\n")
+    print("| files | way | seconds | images/s of judging | processor s | command, MB | workers, MB |")
+    print("|---" * 7 + "|")
     for count in map(int, asked.counts.split(",")):
         folder = asked.out / "images" / str(count)
         draw(asked.images, folder, count)
@@ -77,11 +78,11 @@ def draw(source: pathlib.Path, folder: pathlib.Path, count: int) -> None:
 def _row(count: int, way: str, command: list[str]) -> str:
     before, start = os.times(), time.monotonic()
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    most, stop = [0], threading.Event()
+    most, stop = [0, 0], threading.Event()
 
     def watch() -> None:
         while not stop.wait(0.3):
-            most[0] = max(most[0], _memory(process.pid))
+            most[:] = map(max, most, _memory(process.pid))
 
     watcher = threading.Thread(target=watch)
     watcher.start()
@@ -93,12 +94,12 @@ def _row(count: int, way: str, command: list[str]) -> str:
         raise RuntimeError(f"{command} ended with {process.returncode}: {said}")
     used = after.children_user + after.children_system - before.children_user - before.children_system
     alone = re.search(r"([\d.]+) images/s", said)
-    cells = f"{count:,}", way, f"{seconds:.1f}", f"{count / seconds:.0f}", alone[1] if alone else "", f"{used:.0f}"
-    return f"| {' | '.join(cells)} | {most[0] / 1e6:.0f} |"
+    cells = f"{count:,}", way, f"{seconds:.1f}", alone[1] if alone else "", f"{used:.1f}"
+    return f"| {' | '.join(cells)} | {most[0] / 1e6:.0f} | {most[1] / 1e6:.0f} |"
 
 
-def _memory(root: int) -> int:
-    """Bytes of a process and all that it has started; what they share is shared out among them."""
+def _memory(root: int) -> tuple[int, int]:
+    """Bytes of a process, and of all that it has started; what they share is shared out among them."""
     parents: dict[int, int] = {}
     for folder in pathlib.Path("/proc").glob("[0-9]*"):
         try:
@@ -109,7 +110,7 @@ def _memory(root: int) -> int:
     while found != len(family):
         found = len(family)
         family |= {pid for pid, parent in parents.items() if parent in family}
-    return sum(map(_share, family))
+    return _share(root), sum(map(_share, family - {root}))
 
 
 def _share(pid: int) -> int:

@@ -21,7 +21,7 @@ from typing import Any
 import apache_beam
 import grpc
 from apache_beam.metrics import Metrics, MetricsFilter
-from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions
 from apache_beam.portability import python_urns
 from apache_beam.portability.api import beam_provision_api_pb2
 from apache_beam.runners.portability import portable_runner
@@ -39,6 +39,7 @@ _METRICS = "mvtec_tf"
 # The file that tells workers to leave; the next call takes it away.
 STOPPED = "stopped"
 _TELL_EVERY_SECONDS = 10
+_THREADS = "TF_NUM_INTRAOP_THREADS"
 _LEVEL = "default_sdk_harness_log_level"
 _RUNNERS = {
     "portable": "PortableRunner",
@@ -77,7 +78,7 @@ def run(make: Callable[[], Work], shards: Sequence[str], asked: RunnerSettings, 
       KeyboardInterrupt: a signal came; each worker has left after the shard that it was at.
     """
     options = _options(asked)
-    handler = functools.partial(_Watched, log)
+    handler = functools.partial(_Watched, log, options.view_as(DirectOptions).direct_num_workers)
     worker_handlers.WorkerHandler.register_environment(python_urns.SUBPROCESS_SDK, bytes)(handler)
     stop = pathlib.Path(log).absolute().with_name(STOPPED)
     stop.unlink(missing_ok=True)
@@ -173,12 +174,15 @@ class _Watched(worker_handlers.SubprocessSdkWorkerHandler):
 
     Args:
       log: file for its stderr.
+      workers: how many there are; TensorFlow in each would take all cores of this machine.
       command: that starts it.
       rest: see Beam.
     """
 
-    def __init__(self, log: PathLike, command: bytes, *rest: Any) -> None:
-        super().__init__(command + b" 2>>" + os.fsencode(shlex.quote(os.path.abspath(log))), *rest)
+    def __init__(self, log: PathLike, workers: int, command: bytes, *rest: Any) -> None:
+        threads = os.environ.get(_THREADS) or max(len(os.sched_getaffinity(0)) // max(workers, 1), 1)
+        line = f"{_THREADS}={threads} {command.decode()} 2>>{shlex.quote(os.path.abspath(log))}"
+        super().__init__(os.fsencode(line), *rest)
 
     def start_worker(self) -> None:
         """Starts it, and a thread that waits for its end."""
