@@ -9,117 +9,61 @@ is a line of cells.jsonl; what stands there is not computed again.
 """
 
 import dataclasses
+import functools
 import pathlib
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 from sklearn.metrics import roc_auc_score
 
 from mvtec_tf import files
 from mvtec_tf.bin import entry
-from mvtec_tf.data import protocol, synthetic
-from mvtec_tf.data.augment_settings import ContrastiveAugmentation
+from mvtec_tf.data import protocol
 from mvtec_tf.data.decoding.image_store import ImageStore
 from mvtec_tf.data.formats import scan
 from mvtec_tf.data.record import Record
 from mvtec_tf.errors import UsageError
 from mvtec_tf.features.in_memory import InMemory
-from mvtec_tf.features.recipe import FEW_LABELS, RECIPES
 from mvtec_tf.heads.distance import Mahalanobis
 from mvtec_tf.heads.folds import inner_folds
 from mvtec_tf.heads.frozen import FrozenFeatures
 from mvtec_tf.heads.fused import FOLDS, MOST, Fused, Like
 from mvtec_tf.heads.gaussian import GoodGaussian
 from mvtec_tf.heads.linear import Logistic
-from mvtec_tf.keras_settings import keras
-from mvtec_tf.networks.backbone import NONE, Backbone, build_backbone
-from mvtec_tf.run_directory import RunDirectory
-from mvtec_tf.training.contrastive import train_encoder
-from mvtec_tf.training.recipes import SUPCON, ContrastiveSettings, SupervisedSettings
-from mvtec_tf.training.supervised import train_classifier
 from tools import paired_cells
+from tools.pretext_ways import WAYS, Trainer, TrainingSettings, with_defects
 
-_FLAGS = pathlib.Path(__file__).parent.parent / "flags"
-_OF_TRAINING = ("backbone", "image_size", "weights", "epochs", "batch_size", "precision")
-_SIMCLR = {"temperature": 0.2}
-# Random weights are far from anything: the study's small steps would leave them there.
-_FROM_NOTHING = {"weights": NONE, "learning_rate": 1e-3}
-
-
-def _views(name: str) -> dict[str, Any]:
-    """Views by name, from their flagfile."""
-    lines = (_FLAGS / f"views_{name}.flags").read_text(encoding="utf-8").splitlines()
-    pairs = (line.removeprefix("--augment_").split("=") for line in lines if line.startswith("--"))
-    return {"augmentation": ContrastiveAugmentation(**{key: float(value) for key, value in pairs})}
-
-
-# Name -> what differs from the defaults; `drawn`: copies of the good images with drawn defects are images of their own.
-WAYS: Mapping[str, Mapping[str, Any]] = {
-    "start": {"epochs": 0},
-    "simclr_0.07": {"temperature": 0.07},
-    "simclr_0.2": _SIMCLR,
-    "simclr_0.5": {"temperature": 0.5},
-    **{f"simclr_0.2_{name}": _SIMCLR | _views(name) for name in ("strong", "texture", "aligned", "gentle")},
-    "byol": {"method": "byol"},
-    "vicreg": {"method": "vicreg"},
-    "densecl": {"method": "densecl"} | _SIMCLR,
-    "simclr_0.2_slow": _SIMCLR | {"learning_rate": 1e-5},
-    "simclr_0.2_late": _SIMCLR | {"frozen_stages": 3},
-    "simclr_0.2_drawn": _SIMCLR | {"drawn": True},
-    "densecl_gentle_drawn": {"method": "densecl", "drawn": True} | _SIMCLR | _views("gentle"),
-    "supcon_drawn": {"method": SUPCON, "drawn": True} | _SIMCLR | _views("gentle"),
-    "random": {"weights": NONE, "epochs": 0},
-    "random_simclr_0.2": _SIMCLR | _FROM_NOTHING,
-    "random_densecl": {"method": "densecl"} | _SIMCLR | _FROM_NOTHING,
-    # Told to tell drawn defects from good images, and judged by heads as the others are, and by what it says itself.
-    "drawn_network": {},
-}
-_NO_SEED, _VALIDATION = ("start",), 0.2
+_NO_SEED = ("start",)
+_LABELS = "fused, labels"
 # Of the settings, between calls that fill one folder.
 _MAY_DIFFER = ("out", "data_dir", "ways", "seeds", "label_budget")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class StudySettings:
+class StudySettings(TrainingSettings):
     """What is measured.
 
     Attributes:
       out: folder for cells.jsonl and table.md.
       data_dir: the sets, one category each.
-      weights: weights file of the backbone.
-      backbone: the network.
-      image_size: side in pixels.
       ways: encoders, out of `WAYS`.
       seeds: pretrainings of each way.
       draws: draws of labels and of evaluated images.
       label_budget: label budget, one for all sets or one each.
       most_good: good training images at most, drawn at random.
       most_test: test images at most.
-      epochs: epochs of a training.
-      passes: times that each image is drawn in an epoch.
-      batch_size: pairs of views a step.
-      precision: number format of the training.
     """
 
     out: str
     data_dir: tuple[str, ...] = dataclasses.field(metadata={"paths": True})
-    weights: str
-    backbone: str = "mobilenetv2-0.35"
-    image_size: int = 128
     ways: tuple[str, ...] = tuple(WAYS)
     seeds: int = 1
     draws: int = 5
     label_budget: tuple[str, ...] = ("0.1",)
-    most_good: int = 120
-    most_test: int = 240
-    epochs: int = 7
-    passes: int = 4
-    batch_size: int = 40
-    precision: str = "auto"
+    most_good: int = 100
+    most_test: int = 180
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,50 +98,14 @@ def read_set(data_dir: str, budget: str, asked: StudySettings) -> Set:
     return Set(records[0].category, drawn, images, protocol.parse_budget(budget))
 
 
-def encoder_of(
-    one: Set, way: str, seed: int, asked: StudySettings
-) -> tuple[Backbone, keras.Model | None, dict[str, float]]:
-    """(encoder; classifier of a supervised way; logs of the last epoch), trained as the commands train them."""
-    common = {name: getattr(asked, name) for name in _OF_TRAINING}
-    common |= {"seed": seed, "checkpoint_minutes": 0.0, "checkpoint_every": 1000}
-    good = one.images[one.good]
-    with tempfile.TemporaryDirectory() as folder:
-        run = RunDirectory(pathlib.Path(folder) / "run", "pretext_study", {}, {"fingerprint": one.name}, "")
-        try:
-            if way == "drawn_network":
-                # An epoch of so few images is a few steps: their number says when to end, the best epoch is kept.
-                common |= dict.fromkeys(("epochs", "patience"), asked.epochs * asked.passes)
-                settings = SupervisedSettings(**common | {"synthetic_defects": 0.5})
-                held = np.random.default_rng(seed).permutation(len(good)) < _VALIDATION * len(good)
-                parts = [(good[part], np.zeros(part.sum(), int)) for part in (~held, held)]
-                classifier = train_classifier(run, settings, *parts)
-                # The stages have the same names in both.
-                return build_backbone(asked.backbone, asked.image_size), classifier, run.record["history"][-1]
-            more, labels = dict(WAYS[way]), None
-            if more.pop("drawn", False):
-                labels = np.repeat([0, 1], len(good)) if more.get("method") == SUPCON else None
-                good = np.concatenate([good, with_defects(good, seed)])
-            settings = ContrastiveSettings(**common | {"passes_per_epoch": asked.passes} | more)
-            return train_encoder(run, settings, good, labels=labels), None, (run.record["history"] or [{}])[-1]
-        finally:
-            run.close()
-
-
-def with_defects(images: np.ndarray, seed: int) -> np.ndarray:
-    """The same images, each with a drawn defect."""
-    seeds = np.stack([np.arange(len(images)), np.full(len(images), seed)], axis=1)
-    return tf.function(synthetic.with_defects)(tf.constant(images), tf.constant(seeds))[0].numpy()
-
-
-def figures_of(one: Set, way: str, seed: int, asked: StudySettings) -> dict[str, Any]:
+def figures_of(one: Set, trainer: Trainer, seed: int, draws: int) -> dict[str, Any]:
     """The line of a cell: head -> ROC-AUC of each draw, and how the training ended."""
     started = time.process_time()
-    encoder, classifier, logs = encoder_of(one, way, seed, asked)
+    logs = trainer.train(one.images[one.good], seed)
     trained = time.process_time() - started
-    graph = InMemory(classifier or encoder.model, RECIPES[FEW_LABELS].settings(encoder.middle_stages))
     labels, groups = (np.array([getattr(record, name) for record in one.records]) for name in ("label", "group"))
-    features = dataclasses.replace(graph.of(one.images), groups=groups)
-    cuts = [protocol.clean(one.records, one.budget, draw) for draw in range(asked.draws)]
+    features = dataclasses.replace(trainer.graph.of(one.images), groups=groups)
+    cuts = [protocol.clean(one.records, one.budget, draw) for draw in range(draws)]
     found: dict[str, list[float]] = {}
 
     def add(name: str, cut: protocol.Cut, scores: np.ndarray) -> None:
@@ -208,15 +116,21 @@ def figures_of(one: Set, way: str, seed: int, asked: StudySettings) -> dict[str,
     unlike = fused.decision_function(features).astype(np.float64)
     distance = Mahalanobis().fit(features.pooled[one.good]).decision_function(features.pooled)
     once = {"fused, no labels": unlike, "mahalanobis, no labels": distance}
-    if way in ("start", "drawn_network"):
-        once |= _by_drawn(one, graph, features, classifier, seed)
+    if trainer.classifies:
+        logits = trainer.classifier.predict(one.images, verbose=0)
+        once["network, drawn defects"] = logits[:, 1] - logits[:, 0]
+    elif trainer.way in _NO_SEED:
+        once |= _by_drawn(one, trainer.graph, features, seed)
     held_out = unlike.copy()
     held_out[one.good] = fused.held_out_
+    watched: list[float | None] = []
     for cut in cuts:
         for name, scores in once.items():
             add(name, cut, scores)
         rows = np.concatenate([one.good, one.rows(cut.labelled)])
-        add("fused, labels", cut, unlike + _ridge(features, labels, rows, held_out))
+        ridge, told = _ridge(features, labels, rows, held_out)
+        add(_LABELS, cut, unlike + ridge)
+        watched.append(told)
         logistic = Logistic().fit(features.pooled[rows], labels[rows])
         add("logistic, labels", cut, logistic.decision_function(features.pooled))
     test, evaluated = len(labels) - len(one.good), len(cuts[0].evaluate)
@@ -225,29 +139,30 @@ def figures_of(one: Set, way: str, seed: int, asked: StudySettings) -> dict[str,
         "ratio": evaluated / (test - evaluated),
         "images": {"good": len(one.good), "test": test, "evaluated": evaluated, "labelled and defective": labelled},
         "seconds": {"trained": round(trained, 1), "all": round(time.process_time() - started, 1)},
-        "logs": {name: round(value, 4) for name, value in logs.items()},
+        "logs": logs,
+        "held out": watched,
         "figures": found,
     }
 
 
-def _ridge(features: FrozenFeatures, labels: np.ndarray, rows: np.ndarray, held_out: np.ndarray) -> np.ndarray:
+def _ridge(
+    features: FrozenFeatures, labels: np.ndarray, rows: np.ndarray, held_out: np.ndarray
+) -> tuple[np.ndarray, float | None]:
     """What labels add to the scores of all images, as the head `fused` adds it; its evidences stay those of the good
-    training images, so that they are fitted once a cell."""
+    training images, so that they are fitted once a cell. And ROC-AUC of the held-out scores of `rows`, if there is."""
     pooled, known, groups = np.asarray(features.pooled, np.float64), labels[rows], features.groups[rows]
     gaussian = GoodGaussian(pooled[rows][known == 0])
     folds, objects = inner_folds(known, groups, 0, FOLDS), np.unique(groups, return_inverse=True)[1]
     like = Like.fit(pooled[rows], known, folds, gaussian, objects)
     mean, factor = like.scale(held_out[rows], MOST)
-    return factor * ((pooled - gaussian.mean) @ like.direction + like.offset - mean)
+    kept = held_out[rows] + factor * (like.held_out - mean)
+    there = np.isfinite(kept)
+    watched = float(roc_auc_score(known[there], kept[there])) if len(set(known[there])) == 2 else None
+    return factor * ((pooled - gaussian.mean) @ like.direction + like.offset - mean), watched
 
 
-def _by_drawn(
-    one: Set, graph: InMemory, features: FrozenFeatures, classifier: keras.Model | None, seed: int
-) -> dict[str, np.ndarray]:
-    """Scores by what knows of drawn defects alone: heads told that they are the labelled ones, or the network."""
-    if classifier is not None:
-        logits = classifier.predict(one.images, verbose=0)
-        return {"network, drawn defects": logits[:, 1] - logits[:, 0]}
+def _by_drawn(one: Set, graph: InMemory, features: FrozenFeatures, seed: int) -> dict[str, np.ndarray]:
+    """Scores by heads that know of drawn defects alone, and are told that they are the labelled ones."""
     drawn = graph.of(with_defects(one.images[one.good], seed))
     good, count = features.select(one.good), len(one.good)
     told = FrozenFeatures(
@@ -265,7 +180,24 @@ def start_of(way: str) -> str:
     return "random" if way.startswith("random") else "start"
 
 
-def missing(sets: Sequence[Set], asked: StudySettings, cells: Mapping[tuple, Any]) -> Iterator[tuple[Set, str, int]]:
+def kept(cells: Mapping[paired_cells.Place, Mapping[str, Any]]) -> dict[paired_cells.Place, dict[str, Any]]:
+    """The cells as they are where, draw by draw, an encoder is kept only if held-out scores of the labelled images are
+    better by it than by the one that it started from, which is kept otherwise: what `--keep=best_online` does."""
+    found = {}
+    for (name, way, seed), cell in cells.items():
+        start = cells.get((name, start_of(way), 0), {})
+        if "held out" in cell and "held out" in start:
+            pairs = ((one["held out"], one["figures"][_LABELS]) for one in (cell, start))
+            own, theirs = (list(zip(*pair, strict=True)) for pair in pairs)
+            both = zip(own, theirs, strict=True)
+            chosen = [ours[1] if ours[0] and ours[0] > before[0] else before[1] for ours, before in both]
+            found[name, way, seed] = cell | {"figures": {f"{_LABELS}, best by held-out scores": chosen}}
+    return found
+
+
+def missing(
+    sets: Sequence[Set], asked: StudySettings, cells: Mapping[paired_cells.Place, Any]
+) -> Iterator[tuple[Set, str, int]]:
     """Cells that are not there yet, one seed of all ways after another."""
     for seed in range(asked.seeds):
         for way in asked.ways:
@@ -283,15 +215,17 @@ def main(asked: StudySettings) -> None:
     paired_cells.check_same(file.with_name("settings.json"), alike)
     budgets = asked.label_budget * (len(asked.data_dir) if len(asked.label_budget) == 1 else 1)
     sets = [read_set(*pair, asked) for pair in zip(asked.data_dir, budgets, strict=True)]
+    trainers = functools.cache(lambda way: Trainer(way, asked))
     for one, way, seed in missing(sets, asked, paired_cells.read_cells(file)):
-        cell = {"set": one.name, "way": way, "seed": seed} | figures_of(one, way, seed, asked)
+        cell = {"set": one.name, "way": way, "seed": seed} | figures_of(one, trainers(way), seed, asked.draws)
         paired_cells.append(file, cell)
         means = "  ".join(f"{head} {np.mean(values):.3f}" for head, values in cell["figures"].items())
         print(f"{one.name} {way} {seed}: {means}  ({cell['seconds']['all']:.0f} CPU s)", flush=True)
-        keras.backend.clear_session()
-    cells = paired_cells.read_cells(file)
-    heads = dict.fromkeys(head for cell in cells.values() for head in cell["figures"])
-    text = "\n\n".join(paired_cells.table(cells, head, WAYS, start_of) for head in heads)
+    cells, tables = paired_cells.read_cells(file), []
+    for own in (cells, kept(cells)):
+        heads = dict.fromkeys(head for cell in own.values() for head in cell["figures"])
+        tables += [paired_cells.table(own, head, WAYS, start_of) for head in heads]
+    text = "\n\n".join(tables)
     files.write_text(file.with_name("table.md"), text + "\n")
     print(text)
 

@@ -61,12 +61,25 @@ def test_a_difference_that_holds_after_the_correction_has_a_star():
     assert [line.count("*") for line in text.splitlines()[2:]] == [0, 1, 0]
 
 
+def test_an_encoder_is_kept_only_where_held_out_scores_are_better_by_it():
+    def cell(way, held_out, values):
+        return _cell("a", way, 0, []) | {"held out": held_out, "figures": {"fused, labels": values}}
+
+    cells = {
+        ("a", "start", 0): cell("start", [0.8, 0.8, None], [0.1, 0.2, 0.3]),
+        ("a", "byol", 0): cell("byol", [0.9, 0.8, None], [0.4, 0.5, 0.6]),
+        ("b", "byol", 0): cell("byol", [0.9, 0.8, None], [0.4, 0.5, 0.6]),
+    }
+    found = {place: list(one["figures"].values()) for place, one in pretext_study.kept(cells).items()}
+    assert found == {("a", "start", 0): [[0.1, 0.2, 0.3]], ("a", "byol", 0): [[0.4, 0.2, 0.3]]}
+
+
 @pytest.mark.slow
 def test_a_study_goes_on_where_it_was_and_judges_every_encoder_on_the_same_draws(toy, tmp_path, capsys):
     asked = StudySettings(
         out=str(tmp_path), data_dir=(str(toy / "flange"),), weights="none", backbone="resnet10", image_size=32,
-        ways=("start", "simclr_0.2_drawn", "drawn_network"), draws=2, label_budget=("0.3",), epochs=1, passes=1,
-        batch_size=8, precision="float32",
+        ways=("start", "simclr_0.2_drawn", "drawn_network"), draws=2, label_budget=("0.3",), steps=2,
+        batch_size=8,
     )  # fmt: skip
     with in_place_of_resnet10():
         pretext_study.main(asked)
