@@ -86,6 +86,7 @@ def test_a_program_without_an_output_does_its_work(program):
     assert (done.returncode, done.stderr) == (0, b"")
 
 
+@pytest.mark.slow
 def test_a_program_runs_where_python_keeps_no_docstrings_and_matplotlib_knows_no_such_window(tmp_path):
     """Flags are made of docstrings."""
     (tmp_path / "table.csv").write_text("path,category,defect,label,split,score\na,b,,0,evaluate,1\n")

@@ -4,9 +4,10 @@ import io
 import struct
 
 import numpy as np
+import PIL
 import pytest
 import tensorflow as tf
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -82,6 +83,8 @@ def test_an_exif_block_says_what_pillow_reads_from_it(order, entries, gap, cut, 
 
     # Of several long numbers the entry would say where they stand.
     rows = [(tag, kind, 1 if kind in (4, 9) else count, number) for tag, kind, count, number in entries]
+    # Until version 12 Pillow takes the second of two entries where the first is of a type without numbers.
+    assume(int(PIL.__version__.split(".")[0]) > 12 or sum(tag == image_samples.ORIENTATION for tag, *_ in rows) < 2)
     block = {"<": b"II", ">": b"MM"}[order] + struct.pack(order + "HI", 42, 8 + gap) + bytes(gap)
     block += struct.pack(order + "H", len(rows))
     block += b"".join(struct.pack(order + "HHI", tag, kind, count) + value(kind, n) for tag, kind, count, n in rows)
