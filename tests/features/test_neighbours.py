@@ -60,7 +60,7 @@ def test_the_heat_of_a_picture_is_one_in_graph_and_report():
     levels = photographs.levels(shown, limits, Predictions.from_rows(good))
     assert levels.tolist() == [0, 0, 0.5, 1, 1]
     # Of a missed defect a report shows where its map is highest.
-    assert photographs.levels(defects, limits, Predictions.from_rows(good)).tolist() == [0.6, 0.6, 0.6, 1, 1]
+    assert photographs.levels(defects, limits, Predictions.from_rows(good)).tolist() == [0.7, 0.7, 0.7, 1, 1]
     ops = heat_maps.level(*(tf.constant(one, tf.float32) for one in (scores, limits, [2.0] * 5)))
     assert ops.numpy().tolist() == levels.tolist()
     assert photographs.levels(shown, None, Predictions.from_rows(good)) is None

@@ -34,7 +34,7 @@ _LEVELLED = (
 )
 # A miss scores like good images, so its picture would have no colour at all, and nobody could see where its map is
 # highest. Still far from the yellow of what was found.
-_LEAST_OF_MISSED = 0.6
+_LEAST_OF_MISSED = 0.7
 _OF_MISSED = (
     ". Their scores stayed below the threshold, so by that many would have no colour: here the hottest place is green "
     "at least, which says where the map is highest, and not that it is high"
