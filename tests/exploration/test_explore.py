@@ -12,7 +12,7 @@ from mvtec_tf.data import pillow_images
 from mvtec_tf.data.formats import scan as records
 from mvtec_tf.data.record import Record
 from mvtec_tf.errors import UserError
-from mvtec_tf.exploration import duplicates
+from mvtec_tf.exploration import copy_candidates, copy_registration, duplicates
 from mvtec_tf.exploration import findings as explore_findings
 from mvtec_tf.exploration import images as explore_images
 from mvtec_tf.exploration.images import look
@@ -103,6 +103,29 @@ def test_the_same_pixels_in_another_file_are_found(tmp_path):
     pair = _pairs(_found(root))["bolt/train/good/003.png", "bolt/test/good/stored.bmp"]
     assert pair.kind == "same pixels"
     assert pair.leaks
+
+
+def test_of_aligned_parts_only_candidates_that_differ_less_than_the_others_are_opened(monkeypatch):
+    search = copy_candidates._Search.__new__(copy_candidates._Search)
+    search._shrunk, search._small = np.zeros((9, 64, 64)), range(copy_candidates._MANY)
+    monkeypatch.setattr(copy_registration, "register", lambda copies, originals, windows: windows)
+
+    def opened(**found):
+        """Of originals by how far they stand out and what they differ by, those that are opened."""
+        names = list(found)
+        whole = np.array(copy_registration.WHOLE)
+        search._found = [[copy_candidates.Candidate(0, i, whole, found[name][0]) for i, name in enumerate(names)]]
+        search._left = lambda query, other, window: found[names[other]][1]
+        return {names[one.original] for one in search.likeliest(0)}
+
+    alike = {"a": (4.9, 1.1), "b": (5.1, 0.9), "c": (4.2, 1.0)}
+    assert opened(**alike) == set()
+    assert opened(**alike, copy=(4.4, 0.4)) == {"copy"}
+    assert opened(**alike, copy=(8.0, 1.2)) == {"copy"}
+    assert opened(alone=(4.4, 1.2)) == {"alone"}
+    assert opened() == set()
+    search._small = range(36)
+    assert opened(**alike) == {"a", "b", "c"}
 
 
 @pytest.mark.slow
