@@ -8,6 +8,7 @@ import concurrent.futures
 import contextlib
 import functools
 import io
+import logging
 import os
 import pathlib
 import re
@@ -124,7 +125,7 @@ def _run_once(
         # Reshuffled: else a runner may give all that was created together to one worker.
         names = pipeline | "Shards" >> apache_beam.Create(list(missing)) | apache_beam.Reshuffle()
         _ = names | "Work" >> apache_beam.ParDo(step)
-        with _noticed(gone):
+        with contextlib.nullcontext() if asked.is_elsewhere else _noticed(gone):
             result = pipeline.run()
             state = result.wait_until_finish()
     except Exception as error:
@@ -197,8 +198,11 @@ class _Watched(worker_handlers.SubprocessSdkWorkerHandler):
 
 @contextlib.contextmanager
 def _noticed(gone: list[str]) -> Iterator[None]:
-    """Puts into `gone` how workers' processes ended, of which Beam's threads would print tracebacks."""
-    before = threading.excepthook
+    """Puts into `gone` how workers' processes ended, of which Beam would print and log tracebacks."""
+    before, logger = threading.excepthook, logging.getLogger("apache_beam")
+    level = logger.level
+    if not logger.isEnabledFor(logging.INFO):
+        logger.setLevel(logging.CRITICAL)
 
     def note(failed: threading.ExceptHookArgs) -> None:
         name = failed.thread.name if failed.thread else ""
@@ -213,6 +217,7 @@ def _noticed(gone: list[str]) -> Iterator[None]:
         yield
     finally:
         threading.excepthook = before
+        logger.setLevel(level)
 
 
 def _waited_for(do: Callable[[], Any], tell: Callable[[], None], stop: pathlib.Path) -> Any:

@@ -84,12 +84,12 @@ def judge_given(
         print("Nothing was left to judge.")
         return numbers
     print(batch.summary(tally, seconds, (), settings.batch_size))
+    worked, judged = counts.get(pipeline.MILLISECONDS, 0) / 1000, counts.get("files", 0)
     # Of a worker that was killed the runner has heard nothing.
-    worked = counts.get(pipeline.MILLISECONDS, 0) / 1000
+    lost = " What killed workers did is not among them." if judged < tally.verdicts.total() else ""
     print(
         f"{counted(len(missing), 'shard')} by the runner {settings.runner}, whose workers counted "
-        f"{counted(counts.get('files', 0), 'file')}, {counts.get('bad_files', 0)} of them bad, in {worked:.1f} s of "
-        "all workers together."
+        f"{counted(judged, 'file')}, {counts.get('bad_files', 0)} of them bad, in {worked:.1f} s of all together.{lost}"
     )
     return numbers
 
