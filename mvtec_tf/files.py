@@ -10,6 +10,7 @@ import json
 import os
 import pathlib
 import re
+import secrets
 import shutil
 import tempfile
 import time
@@ -52,7 +53,8 @@ def replacing(path: PathLike) -> Iterator[pathlib.Path]:
     """
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{os.getpid()}.partial.{_tail(path.name)}")
+    # The same process number may be another process on another machine.
+    temporary = path.with_name(f".{os.getpid()}{secrets.randbelow(10**9):09d}.partial.{_tail(path.name)}")
     try:
         yield temporary
         os.replace(temporary, path)

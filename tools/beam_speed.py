@@ -41,6 +41,7 @@ def main() -> None:
     parser.add_argument("--counts", default="2000,20000", help="numbers of files, ascending")
     parser.add_argument("--out", type=pathlib.Path, required=True, help="new folder")
     parser.add_argument("--ways", default=";".join(_WAYS), help="only these, separated by semicolons")
+    parser.add_argument("--images_per_shard", type=int, default=512)
     parser.add_argument("--run_inference", action="store_true", help="in this process: RunInference on the files")
     asked = parser.parse_args()
     if asked.run_inference:
@@ -55,6 +56,8 @@ def main() -> None:
             table = asked.out / f"{way.replace(', ', '_').replace(' ', '_')}_{count}.csv"
             command = [sys.executable, "-m", "mvtec_tf.bin.predict", f"--model={asked.model}", f"--out={table}"]
             command += [*_WAYS[way], str(folder)]
+            if way.startswith("direct"):
+                command.append(f"--images_per_shard={asked.images_per_shard}")
             if way.startswith("RunInference"):
                 command = [sys.executable, "-m", "tools.beam_speed", "--run_inference", f"--model={asked.model}"]
                 command += [f"--images={folder}", f"--out={table}"]

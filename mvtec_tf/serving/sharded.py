@@ -19,7 +19,7 @@ import os
 import pathlib
 import shutil
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from mvtec_tf import files
@@ -64,22 +64,23 @@ def judge_given(
     folder = out.with_name(f"{out.name}.shards")
     with Owned(folder, "`out`"):
         _check_same(out, folder, called)
-        shards = _shards(settings, list(images.values()), records, called)
-        for kind in (_ROWS, _FILES):
-            (folder / kind).mkdir(exist_ok=True)
-        paths = {folder / _ROWS / f"{name}{form}": name for name in shards}
-        missing = [path for path in paths if not path.exists()]
+        (folder / _ROWS).mkdir(exist_ok=True)
+        shards, missing = [], set()
+        for name, part in _parts(settings, list(images.values()), records, called):
+            shards.append(folder / _ROWS / f"{name}{form}")
+            if not shards[-1].exists():
+                missing.add(shards[-1])
+                files.write_text(folder / _FILES / f"{name}.json", json.dumps(part))
         if 0 < len(missing) < len(shards):
             print(f"{len(shards) - len(missing)} of {len(shards)} shards are there already.", flush=True)
-        for path in missing:
-            files.write_text(folder / _FILES / f"{path.stem}.json", json.dumps(shards[paths[path]]))
-        files.write_json(folder / MANIFEST, {"model": called, "images": len(images), "shards": list(shards)})
+        names = [shard.stem for shard in shards]
+        files.write_json(folder / MANIFEST, {"model": called, "images": len(images), "shards": names})
         start = time.monotonic()
         # What names the files is in the shards, and is not sent.
         own = dataclasses.replace(settings, paths=(), list=None, data_dir=())
-        counts = pipeline.run(functools.partial(_maker, own), list(map(str, paths)), settings, folder / _LOG)
+        counts = pipeline.run(functools.partial(_maker, own), list(map(str, shards)), settings, folder / _LOG)
         seconds = time.monotonic() - start
-        tally, numbers = _merge(out, folder, list(paths), frozenset(missing), note)
+        tally, numbers = _merge(out, folder, shards, missing, note)
     if not missing:
         print("Nothing was left to judge.")
         return numbers
@@ -119,23 +120,21 @@ def _check_same(out: pathlib.Path, folder: pathlib.Path, called: str) -> None:
         raise UserError(f"`out`={out}: there already, and not written by a runner. Give another `out`.")
 
 
-def _shards(
+def _parts(
     settings: PredictSettings, images: Sequence[str], records: Sequence[Record], called: str
-) -> dict[str, list[list[Any]]]:
-    """Name -> [file, size, time of modification, its record or None] of each of its images."""
+) -> Iterator[tuple[str, list[list[Any]]]]:
+    """Name of each shard, and [file, size, time of modification, its record or None] of each of its images."""
     # Whole batches, so that each is the one that a single process would ask for.
     size = max(settings.images_per_shard // settings.batch_size, 1) * settings.batch_size
     known = {os.path.realpath(record.file): record for record in records}
     asked = [called, settings.relative_to, settings.overlays or ""]
-    found = {}
     for start in range(0, len(images), size):
         part = []
         for file in images[start : start + size]:
             record = known.get(os.path.realpath(file))
             part.append([file, *_state(file), record and dataclasses.asdict(record)])
         digest = hashlib.sha256(json.dumps([asked, part]).encode()).hexdigest()
-        found[f"{start // size:05d}-{digest[:8]}"] = part
-    return found
+        yield f"{start // size:05d}-{digest[:8]}", part
 
 
 def _state(file: str) -> tuple[int, int]:
@@ -171,7 +170,7 @@ def _merge(
     out: pathlib.Path,
     folder: pathlib.Path,
     shards: Sequence[pathlib.Path],
-    new: frozenset[pathlib.Path],
+    new: Container[pathlib.Path],
     note: Callable[[Iterable[Mapping[str, Any]]], Any],
 ) -> tuple[batch.Tally, tuple[int, int, int]]:
     """Writes the whole table and that of bad files, one shard in memory after the other; takes away what is no more."""
@@ -192,5 +191,5 @@ def _merge(
     files.write_csv(folder / BAD_FILES, batch.COLUMNS, ([row[name] for name in batch.COLUMNS] for row in bad))
     for file in set((folder / _ROWS).iterdir()) - set(shards):
         file.unlink()
-    shutil.rmtree(folder / _FILES)
+    shutil.rmtree(folder / _FILES, ignore_errors=True)
     return tally, (failed, len(bad), images)
