@@ -35,7 +35,7 @@ class JsonLines:
 
     def __init__(self, path: pathlib.Path, required: Collection[str]) -> None:
         try:
-            text = path.read_text(encoding="utf-8")
+            text = path.read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"{path}: cannot be read ({error}). Expected one JSON object a line, in UTF-8.") from error
         self._rows = [
@@ -61,7 +61,10 @@ class JsonLines:
     def _object(self, where: str, line: str) -> dict[str, str]:
         try:
             found = json.loads(line)
-        except ValueError as error:
+            # JSON can write half a character, which no report can hold.
+            if "\\ud" in line.casefold():
+                json.dumps(found, ensure_ascii=False).encode()
+        except (ValueError, RecursionError) as error:
             raise UserError(f"{where}: not readable as JSON ({error}).") from error
         if not isinstance(found, dict):
             raise UserError(f"{where}: expected a JSON object, found {type(found).__name__}.")

@@ -245,6 +245,18 @@ def test_a_table_with_rows_of_two_models_is_not_judged_as_one(tmp_path):
         read_predictions(file)
 
 
+def test_lines_of_json_may_begin_with_a_mark_and_what_no_report_can_hold_is_refused_by_its_line(tmp_path):
+    file = tmp_path / "judged.jsonl"
+    _predicted(file, {"cap": 0.4, "washer": 0.4})
+    text = file.read_text(encoding="utf-8")
+    file.write_text(text, encoding="utf-8-sig")
+    assert len(read_predictions(file))
+    for odd in ('{"path": "\\ud800.png"}', "[" * 100_000):
+        file.write_text(text + odd, encoding="utf-8")
+        with pytest.raises(UserError, match=rf"line {len(text.splitlines()) + 1}: not readable as JSON"):
+            read_predictions(file)
+
+
 def test_a_table_of_predict_in_which_nothing_can_be_judged_says_why(tmp_path):
     file = tmp_path / "judged.csv"
     row = dict.fromkeys(batch.COLUMNS, "") | {"path": "a.png", "score": 0.5, "threshold": 0.5, "verdict": "defective"}
