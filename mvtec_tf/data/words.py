@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from mvtec_tf.data.record import DEFECTIVE, GOOD, MASKS, TEST, TRAIN
 from mvtec_tf.errors import UserError
@@ -86,22 +86,22 @@ def label_of(word: str) -> int | None:
     return 0 if is_good(word) else 1 if is_defective(word) else None
 
 
-def against_folders(labels: Mapping[str, int]) -> tuple[str, int, int]:
+def against_folders(labels: Iterable[tuple[str, int]]) -> tuple[str, int, int]:
     """Labels beside what the folders of the images say, by the innermost one called good or defective.
 
     Args:
-      labels: path -> 0 or 1.
+      labels: (path within the category, whose own name says nothing of a part; 0 or 1) of each image.
 
     Returns:
       A sentence's beginning about those that say otherwise, "" if there are none; their number; and that of the others.
     """
-    said = {path: _label_of_folders(path) for path in labels}
-    others = [path for path, label in said.items() if label not in (None, labels[path])]
-    agree = sum(label is not None for label in said.values()) - len(others)
+    said = [(path, label, folder) for path, label in labels if (folder := _label_of_folders(path)) is not None]
+    others = [(path, label) for path, label, folder in said if folder != label]
     if not others:
-        return "", 0, agree
+        return "", 0, len(said)
     count = counted(len(others), "label says", "labels say")
-    return f"{count} otherwise than the folder's name, such as {labels[others[0]]} for {others[0]}", len(others), agree
+    about = f"{count} otherwise than the folder's name, such as {others[0][1]} for {others[0][0]}"
+    return about, len(others), len(said) - len(others)
 
 
 def _label_of_folders(path: str) -> int | None:

@@ -39,7 +39,10 @@ def judge_table(settings: JudgeSettings) -> dict[str, Any]:
         ignored = f"Columns that were not used: {', '.join(predictions.ignored_columns)}."
         notes.append(("Ignored", ignored))
         print(ignored)
-    said, others, agree = words.against_folders(dict(zip(predictions.path, predictions.label.tolist(), strict=True)))
+    rows = zip(predictions.path, predictions.category, predictions.label.tolist(), strict=True)
+    said, others, agree = words.against_folders(
+        (path.removeprefix(f"{category}/"), label) for path, category, label in rows
+    )
     if others:
         turned = " Are the labels turned round? 1 is defective here." if agree < others else ""
         notes.append(("Labels", f"{said}; {agree} as the folder. The table is believed.{turned}"))

@@ -194,14 +194,22 @@ def _labelled(folder, labels):
 def test_labels_that_are_turned_round_are_refused_where_folders_say_so_and_believed_where_words_say_them(tmp_path):
     folder = _fill(tmp_path / "cap", "ok", "NG")
     assert "labels" not in _scan(_labelled(folder, (0, 1)))[1]
-    with pytest.raises(UserError, match=r"23 labels say otherwise .* 0 for cap/NG.*; 0 as the folder.*turned round"):
+    with pytest.raises(UserError, match=r"23 labels say otherwise .* 0 for NG/.*; 0 as the folder.*turned round"):
         records.scan([_labelled(folder, (1, 0))])
     found, said = _scan(_labelled(folder, ("defective", "good")))
     assert (sum(record.label for record in found), "the list is believed" in said) == (20, True)
     # Some corrected labels are no list turned round.
     listed = _labelled(folder, (0, 1))
     listed.write_text(listed.read_text().replace("ok/00.png,0", "ok/00.png,1"))
-    assert "1 label says otherwise than the folder's name, such as 1 for cap/ok/00.png; the list" in _scan(listed)[1]
+    assert "1 label says otherwise than the folder's name, such as 1 for ok/00.png; the list" in _scan(listed)[1]
+
+
+def test_a_product_may_be_called_by_a_word_for_good_or_defective(tmp_path):
+    folder = _fill(tmp_path / "pass", "a", "b")
+    listed = _labelled(folder, (0, 0))
+    listed.write_text(re.sub(r"(a/1\d.png),0", r"\1,1", listed.read_text()).replace(",label", ",label,category"))
+    listed.write_text(re.sub(r"(\.png,\d)", r"\1,pass", listed.read_text()))
+    assert "otherwise" not in _scan(listed)[1]
 
 
 def test_a_list_of_nearly_nothing_but_defects_is_said_to_be_perhaps_turned_round(tmp_path):

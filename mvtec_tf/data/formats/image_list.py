@@ -139,7 +139,9 @@ class _Reader:
 
     def _refuse_turned_round(self, records: Iterable[Record]) -> None:
         """A list in which 1 is good trains and judges as well as any other, and then stops all good parts."""
-        about, others, agree = words.against_folders({one.path: one.label for one in records})
+        about, others, agree = words.against_folders(
+            (one.path.removeprefix(f"{one.category}/"), one.label) for one in records
+        )
         if agree < others and self._numbers:
             raise UserError(
                 f"{self._table}: {about}; {agree} as the folder. 1 is {DEFECTIVE} and 0 {GOOD}: are they turned round? "
