@@ -58,7 +58,8 @@ def table(
     also after Holm's correction over all differences of the table.
 
     Args:
-      cells: their lines: `figures`, head -> one number a draw, and `ratio`, of images judged to images not judged.
+      cells: their lines: `figures`, head -> one number a draw; `cuts`, how many sets of images the draws judge, of one
+        of which there is no interval; and `ratio`, of images judged to images not judged.
       head: which figures.
       ways: in the order of the rows.
       start_of: way -> the one that it started from, of which there is no difference.
@@ -68,6 +69,9 @@ def table(
         if head in cell["figures"]:
             own.setdefault((name, way), []).append(cell["figures"][head])
     draws = {place: np.mean(values, axis=0) for place, values in own.items()}
+    # Draws that judge the same images all tell of one cut, and their spread is none of cuts.
+    once = {name for (name, _, _), cell in cells.items() if cell["cuts"] == 1}
+    draws = {place: values.mean(keepdims=True) if place[0] in once else values for place, values in draws.items()}
     sets = list(dict.fromkeys(name for name, _ in draws))
     ratio = {name: cell["ratio"] for (name, _, _), cell in cells.items()}
     rows: list[list[Any]] = []

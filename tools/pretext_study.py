@@ -137,6 +137,7 @@ def figures_of(one: Set, trainer: Trainer, seed: int, draws: int) -> dict[str, A
     labelled = [[len(cut.labelled), sum(record.label for record in cut.labelled)] for cut in cuts]
     return {
         "ratio": evaluated / (test - evaluated),
+        "cuts": len({tuple(record.path for record in cut.evaluate) for cut in cuts}),
         "images": {"good": len(one.good), "test": test, "evaluated": evaluated, "labelled and defective": labelled},
         "seconds": {"trained": round(trained, 1), "all": round(time.process_time() - started, 1)},
         "logs": logs,
@@ -182,7 +183,8 @@ def start_of(way: str) -> str:
 
 def kept(cells: Mapping[paired_cells.Place, Mapping[str, Any]]) -> dict[paired_cells.Place, dict[str, Any]]:
     """The cells as they are where, draw by draw, an encoder is kept only if held-out scores of the labelled images are
-    better by it than by the one that it started from, which is kept otherwise: what `--keep=best_online` does."""
+    better by it than by the one that it started from, which is kept otherwise. `--keep=best_online` asks so each epoch.
+    """
     found = {}
     for (name, way, seed), cell in cells.items():
         start = cells.get((name, start_of(way), 0), {})

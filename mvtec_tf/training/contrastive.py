@@ -148,6 +148,11 @@ def network_of(settings: ContrastiveSettings) -> tuple[keras.Model, Backbone, di
             )
         frozen = freeze_up_to(backbone.model, backbone, len(backbone.stages) - settings.frozen_stages)
         facts = {"frozen": f"frozen: {len(frozen)} layers ({frozen[0]} ... {frozen[-1]})."}
+    if settings.frozen_batch_norm:
+        for layer in backbone.model.layers:
+            if isinstance(layer, keras.layers.BatchNormalization):
+                layer.trainable = False
+        facts["batch_norm"] = "batch norm: frozen, as it was at the start."
     network = build_network(
         backbone, settings.method, settings.projection_hidden, settings.projection_dimensions
     )

@@ -89,6 +89,8 @@ class ContrastiveSettings(TrainingSettings):
       method: method of learning: simclr, byol, simsiam, barlow_twins, vicreg or densecl; or, with
         labels, supcon.
       frozen_stages: first stages (resolutions) of the backbone, which keep their starting weights.
+      frozen_batch_norm: whether the backbone's batch norm keeps its starting statistics and weights, those of many
+        photographs, instead of those of augmented good parts.
       projection_hidden: width of the projection head's hidden layer.
       projection_dimensions: width of the projection head's output.
       temperature: temperature of NT-Xent, the loss of simclr, densecl and supcon.
@@ -106,6 +108,7 @@ class ContrastiveSettings(TrainingSettings):
 
     method: Literal["simclr", "byol", "simsiam", "barlow_twins", "vicreg", "densecl", "supcon"] = "simclr"
     frozen_stages: int = dataclasses.field(default=0, metadata=_OR_ZERO)
+    frozen_batch_norm: bool = False
     projection_hidden: int = dataclasses.field(default=1024, metadata=_ABOVE_ZERO)
     projection_dimensions: int = dataclasses.field(default=256, metadata=_ABOVE_ZERO)
     temperature: float = dataclasses.field(default=0.07, metadata=_ABOVE_ZERO)

@@ -11,8 +11,8 @@ from tools import paired_cells, pretext_study
 from tools.pretext_study import StudySettings
 
 
-def _cell(name, way, seed, values):
-    return {"set": name, "way": way, "seed": seed, "ratio": 1.0, "figures": {"head": values}}
+def _cell(name, way, seed, values, cuts=2):
+    return {"set": name, "way": way, "seed": seed, "ratio": 1.0, "cuts": cuts, "figures": {"head": values}}
 
 
 def test_differences_are_paired_by_draw_and_means_over_seeds(tmp_path):
@@ -72,6 +72,15 @@ def test_an_encoder_is_kept_only_where_held_out_scores_are_better_by_it():
     }
     found = {place: list(one["figures"].values()) for place, one in pretext_study.kept(cells).items()}
     assert found == {("a", "start", 0): [[0.1, 0.2, 0.3]], ("a", "byol", 0): [[0.4, 0.2, 0.3]]}
+
+
+def test_draws_that_all_judge_the_same_images_have_no_interval():
+    cells = {
+        ("a", "start", 0): _cell("a", "start", 0, [0.5, 0.5], cuts=1),
+        ("a", "byol", 0): _cell("a", "byol", 0, [0.6, 0.61], cuts=1),
+    }
+    text = paired_cells.table(cells, "head", pretext_study.WAYS, pretext_study.start_of)
+    assert text.splitlines()[-1] == "| byol | 0.605, +0.105 | +0.105 |"
 
 
 @pytest.mark.slow

@@ -159,3 +159,21 @@ def test_frozen_stages_of_a_pretraining_are_not_among_what_it_trains(method):
     assert not {"conv0", "bn0"} & trained
     assert backbone.stages == ("relu0", "relu1")
     assert facts["frozen"] == "frozen: 2 layers (conv0 ... bn0)."
+
+
+@pytest.mark.slow
+def test_frozen_batch_norm_of_a_pretraining_keeps_its_statistics_while_all_else_is_trained():
+    with in_place_of_resnet10():
+        settings = ContrastiveSettings(backbone="resnet10", weights="none", image_size=32, frozen_batch_norm=True)
+        network, _, facts = contrastive.network_of(settings)
+    before = {weight.path: np.array(weight) for weight in network.weights}
+    model = contrastive.compiled(network, settings, images=48, jit=False)
+    model.train_on_batch(_images(8), _images(8, seed=1))
+    moved = {path.split("/")[0] for path, value in before.items() if not np.array_equal(value, _of(network, path))}
+    assert {"conv0", "conv1", "projection_bn"} <= moved
+    assert not {"bn0", "bn1"} & moved
+    assert facts == {"batch_norm": "batch norm: frozen, as it was at the start."}
+
+
+def _of(network, path):
+    return np.array(next(weight for weight in network.weights if weight.path == path))
