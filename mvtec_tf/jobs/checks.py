@@ -18,12 +18,11 @@ from mvtec_tf.jobs.settings import (
     TrainClassifierSettings,
 )
 from mvtec_tf.label_efficiency import grid as grid_lib
+from mvtec_tf.serving.settings import STUDENT_FORMS
 from mvtec_tf.training import cluster
 from mvtec_tf.training.recipes import SUPCON, TEMPERED
 
 START = "start"
-# Of a student, as LiteRT files.
-FORMS = ("float16", "int8")
 NO_RECIPE = "none"
 # They say what the encoder START is made of.
 _OF_START = ("weights", "weights_partial", "backbone", "image_size", "image_shape", "precision")
@@ -140,8 +139,8 @@ def of_distilling(settings: DistilRunSettings) -> None:
     unread.refuse(settings, ["threshold_per"], "a student does not tell which category an image shows")
     if settings.passes == 1:
         unread.refuse(settings, ["synthetic_defects"], "`passes`=1 asks about every image as it is")
-    if wrong := [form for form in settings.forms if form not in FORMS]:
-        raise UsageError(f"`forms`={','.join(settings.forms)}: no {wrong[0]!r}; there are {', '.join(FORMS)}.")
+    if wrong := [form for form in settings.forms if form not in STUDENT_FORMS]:
+        raise UsageError(f"`forms`={','.join(settings.forms)}: no {wrong[0]!r}; there are {', '.join(STUDENT_FORMS)}.")
 
 
 def of_label_efficiency(

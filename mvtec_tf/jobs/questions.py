@@ -21,7 +21,7 @@ FOLDER = "questions"
 # Images that are decoded and changed at a time.
 _BATCH = 16
 # Features are reduced to the directions in which those of the first questions differ most.
-_DIRECTIONS, _FIRST, _PLACES = 32, 32, 10_000
+_DIRECTIONS, _FIRST, _PLACES = 32, 32, 4_000
 # A score is told by how far it is from that of good images (0) to the threshold (1), times this, under asinh: beyond,
 # where every image is called defective, differences count less and less.
 _STEEP = 3.0

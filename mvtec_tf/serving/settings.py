@@ -13,6 +13,9 @@ from mvtec_tf.serving import configs
 NOT_STATED = "not stated"
 SAVED_MODEL = "saved_model"
 OTHER_FORMATS = ("litert", "onnx", "openvino")
+# Of a student, as LiteRT files.
+FLOAT16, INT8 = "float16", "int8"
+STUDENT_FORMS = (FLOAT16, INT8)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

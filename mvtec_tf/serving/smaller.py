@@ -17,9 +17,8 @@ from mvtec_tf.graphs import plain
 from mvtec_tf.graphs.student import SCOPE
 from mvtec_tf.networks.student import SCORE
 from mvtec_tf.serving import exchange, formats
+from mvtec_tf.serving.settings import FLOAT16, INT8
 
-FLOAT16, INT8 = "float16", "int8"
-KINDS = (FLOAT16, INT8)
 _LITERT = "litert"
 
 
@@ -38,7 +37,7 @@ def write(
 
     Args:
       folder: a new one.
-      kind: one of KINDS.
+      kind: one of `settings.STUDENT_FORMS`.
       said: the student, with or without its threshold.
       card: of the student.
       good: images uint8 [1, S, S, 3] of good parts, by whose values the steps of int8 are chosen.
