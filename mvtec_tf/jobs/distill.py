@@ -107,7 +107,8 @@ def distill(settings: DistilRunSettings) -> RunDirectory:
             if not run.saved_model.exists():
                 with run.timed("train"):
                     network = train_student(run, settings, asked)
-                write_student(run.saved_model, network, {"run": run.record["settings"]}, settings.max_pixels)
+                card = {"run": run.record["settings"]}
+                write_student(run.saved_model, network, (asked.images, asked.score), card, settings.max_pixels)
             _judge(run, settings, known, parts, asked)
             print(f"Beside its teacher: {run.path / distilled.PAGE}")
             judging.finish(run)

@@ -25,8 +25,9 @@ _DIRECTIONS, _FIRST, _PLACES = 32, 32, 4_000
 # A score is told by how far it is from that of good images (0) to the threshold (1), times this, under asinh: beyond,
 # where every image is called defective, differences count less and less.
 _STEEP = 3.0
-# Share of the values of heat maps of good images that lie below the unit in which they are told.
-_MOSTLY = 0.99
+# A value of a heat map is told by how far it is from what is cold in good images (0) to what is hot there (1), times
+# this, under asinh. The shares of their values that lie below the two.
+_COLD, _HOT, _STEEP_MAP = 0.05, 0.99, 2.0
 
 
 def asked(
@@ -75,13 +76,14 @@ def in_units(score: np.ndarray, usual: np.ndarray) -> np.ndarray:
 def _in_units(found: dict[str, np.ndarray], teacher: Teacher, categories: Sequence[str], good: int) -> Questions:
     """The first `good` answers are of good images as they are."""
     heat, matched = found["heat_map"], found["matched"].astype(np.float32)
-    unit = max(float(np.quantile(heat[:good], _MOSTLY)), 1e-6)
+    cold, hot = np.quantile(heat[:good], (_COLD, _HOT))
+    heat = np.arcsinh(_STEEP_MAP * (heat - cold) / max(hot - cold, 1e-6))
     axes = (0, 1, 2)
     matched = (matched - matched.mean(axes)) / np.maximum(matched.std(axes), 1e-6)
     return Questions(
         found["images"],
         in_units(found["score"], teacher.usual(categories)),
-        np.log1p(np.maximum(heat, 0) / unit).astype(np.float16),
+        heat.astype(np.float16),
         np.clip(matched, -8, 8).astype(np.float16),
     )
 

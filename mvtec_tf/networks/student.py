@@ -1,7 +1,7 @@
 """A small network that answers as a large one: its score, its heat map, and features like those of its middle stages.
 
 The backbone's last three stages are brought together at the finest of them (Lin et al., "Feature pyramid networks",
-CVPR 2017), and everything is read off there. All ops but the end of the score have an int8 form in LiteRT.
+CVPR 2017), and everything is read off there.
 """
 
 from collections.abc import Mapping
@@ -13,6 +13,9 @@ from mvtec_tf.networks.backbone import BATCH_NORM_MOMENTUM, EMBEDDING, Backbone
 from mvtec_tf.networks.batch_norm import BatchNormalization
 
 SCORE, HEAT_MAP, MATCHED = "student_score", "student_heat_map", "student_matched"
+# Of the layers that read off: parts of their names. The maps that they read have 256 values in int8; what is read off
+# has more.
+READ_OFF = (SCORE, HEAT_MAP, EMBEDDING, *(f"student_{name}" for name in ("mean", "most", "seen", "dense")))
 # Stages that are brought together, and channels of each then.
 _STAGES, _CHANNELS = 3, 64
 
@@ -44,9 +47,7 @@ def build_student(backbone: Backbone, matched: int) -> keras.Model:
     # The mean says what an image looks like, the maximum whether there is a small defect anywhere.
     means = [layers.GlobalAveragePooling2D(name=f"student_mean_{n}")(maps) for n, maps in enumerate((whole, x))]
     embedding = layers.Concatenate(name=EMBEDDING)(means)
-    # As a pooling with one window, which has an int8 form; a maximum over axes has none.
-    most = layers.Flatten(name="student_most")(layers.MaxPooling2D(x.shape[1:3], name="student_peaks")(x))
-    seen = layers.Concatenate(name="student_seen")([embedding, most])
+    seen = layers.Concatenate(name="student_seen")([embedding, layers.GlobalMaxPooling2D(name="student_most")(x)])
     seen = layers.Dense(_CHANNELS, activation="relu", name="student_dense")(seen)
     outputs = {
         SCORE: layers.Dense(1, dtype="float32", name=SCORE)(seen),

@@ -1,7 +1,7 @@
-"""A student in fewer bits, as LiteRT files: weights in float16, or the whole network in int8.
+"""A student in fewer bits, as LiteRT files: weights in float16, or the network in int8 up to its last maps.
 
-What is computed of the network's answers - the threshold, how usual an image is - stays in float32, and so does the
-last layer of the score: 256 steps are too few to rank images by.
+What is read off these maps stays in float32: 256 steps are too few to rank images by, and means and maxima of one map
+differ too much to share them. So does what is computed of the answers: the threshold, how usual an image is.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ import numpy as np
 from mvtec_tf.errors import UserError
 from mvtec_tf.graphs import plain
 from mvtec_tf.graphs.student import SCOPE
-from mvtec_tf.networks.student import SCORE
+from mvtec_tf.networks.student import READ_OFF
 from mvtec_tf.serving import exchange, formats
 from mvtec_tf.serving.settings import FLOAT16, INT8
 
@@ -64,7 +64,8 @@ def _quantise(file: pathlib.Path, good: Sequence[np.ndarray]) -> None:
     quantised = quantizer.Quantizer(str(file))
     every = qtyping.TFLOperationName.ALL_SUPPORTED
     quantised.add_static_config(f"{SCOPE}/", every, activation_num_bits=8, weight_num_bits=8)
-    quantised.update_quantization_recipe(f"{SCOPE}/.*{SCORE}", every, algorithm_key=AlgorithmName.NO_QUANTIZE)
+    kept = f"{SCOPE}/.*({'|'.join(READ_OFF)})"
+    quantised.update_quantization_recipe(kept, every, algorithm_key=AlgorithmName.NO_QUANTIZE)
     images = [{exchange.IMAGES: image} for image in good]
     # It prints what it does.
     with contextlib.redirect_stdout(io.StringIO()):

@@ -28,7 +28,7 @@ class Questions:
     Attributes:
       images: uint8 [N, S, S, 3], as the student sees them.
       score: float32 [N], of about 1 for a step that matters.
-      heat_map: float16 [N, h, w], not negative, of about 1.
+      heat_map: float16 [N, h, w], of about 1, below 0 only where nothing speaks for a defect.
       matched: float16 [N, h', w', M], features of unit variance; h' = w' = 1: their mean over the image alone.
     """
 

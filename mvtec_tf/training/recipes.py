@@ -146,7 +146,7 @@ class DistilSettings(TrainingSettings):
     passes: int = dataclasses.field(default=3, metadata=_ABOVE_ZERO)
     synthetic_defects: float = dataclasses.field(default=0.5, metadata={"least": 0, "most": 1})
     learning_rate: float = dataclasses.field(default=2e-3, metadata=_ABOVE_ZERO)
-    heat_map_weight: float = dataclasses.field(default=1.0, metadata=_OR_ZERO)
+    heat_map_weight: float = dataclasses.field(default=4.0, metadata=_OR_ZERO)
     matching_weight: float = dataclasses.field(default=0.5, metadata=_OR_ZERO)
     augmentation: ClassifierAugmentation = dataclasses.field(
         default_factory=lambda: ClassifierAugmentation(
