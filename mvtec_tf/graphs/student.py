@@ -86,4 +86,5 @@ def write_student(
     slope, offset = np.polyfit(np.concatenate(peaks).astype(np.float64), score.astype(np.float64), 1)
     module = Student(served, (float(slope), float(offset)), max_pixels)
     facts = {"kind": "student", "image_size": module.image_size, "max_pixels": max_pixels}
+    facts["early_layers"] = student.early(network)
     saved_model.write_module(path, module, signatures.of_module(module), dict(card) | facts)

@@ -1,12 +1,14 @@
-"""A student in fewer bits, as LiteRT files: weights in float16, or the network in int8 up to its last maps.
+"""A student in fewer bits, as LiteRT files: weights in float16, or the network in int8 between its first and last maps.
 
-What is read off these maps stays in float32: 256 steps are too few to rank images by, and means and maxima of one map
-differ too much to share them. So does what is computed of the answers: the threshold, how usual an image is.
+What is read off the last maps stays in float32: 256 steps are too few to rank images by, and means and maxima of one
+map differ too much to share them. So do the first layers, see `networks.student.early`, and what is computed of the
+answers: the threshold, how usual an image is.
 """
 
 import contextlib
 import io
 import pathlib
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -51,21 +53,24 @@ def write(
     def convert(function: Any, file: pathlib.Path) -> None:
         formats.write_litert(function, file, half=kind == FLOAT16)
         if kind == INT8:
-            _quantise(file, good)
+            _quantise(file, good, card.get("early_layers", ()))
 
     return formats.put(folder, _LITERT, said, card, convert)
 
 
-def _quantise(file: pathlib.Path, good: Sequence[np.ndarray]) -> None:
-    """Replaces a file's network by its int8 form (Jacob et al., CVPR 2018)."""
+def _quantise(file: pathlib.Path, good: Sequence[np.ndarray], early: Sequence[str]) -> None:
+    """Replaces a file's network by its int8 form (Jacob et al., CVPR 2018), but for what is read off and its `early`
+    layers."""
     from ai_edge_quantizer import qtyping, quantizer
     from ai_edge_quantizer.algorithm_manager import AlgorithmName
 
     quantised = quantizer.Quantizer(str(file))
     every = qtyping.TFLOperationName.ALL_SUPPORTED
     quantised.add_static_config(f"{SCOPE}/", every, activation_num_bits=8, weight_num_bits=8)
-    kept = f"{SCOPE}/.*({'|'.join(READ_OFF)})"
-    quantised.update_quantization_recipe(kept, every, algorithm_key=AlgorithmName.NO_QUANTIZE)
+    named = "|".join(map(re.escape, early))
+    # In Keras' scaling of pixels, ops stand where layers do elsewhere.
+    for kept in (f"({'|'.join(READ_OFF)})", "/(truediv|Sub|mul)", *([f"/({named})(_\\d+)?/"] if named else [])):
+        quantised.update_quantization_recipe(f"{SCOPE}/.*{kept}", every, algorithm_key=AlgorithmName.NO_QUANTIZE)
     images = [{exchange.IMAGES: image} for image in good]
     # It prints what it does.
     with contextlib.redirect_stdout(io.StringIO()):
