@@ -104,6 +104,7 @@ def test_the_teacher_is_asked_what_its_run_was_judged_with(teaching, toy):
     assert maps[0].shape[1] > 1
 
 
+@pytest.mark.slow
 def test_a_supervised_teachers_middle_stages_are_matched(tmp_path):
     backbone = build_backbone("resnet10", 32)
     saved_model.write_classifier(tmp_path / "saved_model", build_classifier(backbone), {"run": {}})
@@ -156,6 +157,7 @@ def student_tables(tmp_path):
     return [str(path) for path in paths]
 
 
+@pytest.mark.slow
 def test_what_is_no_teacher_is_refused(exported, small_encoder, small_run, toy_records, tmp_path):
     (tmp_path / "empty").mkdir()
     tf.saved_model.save(tf.Module(), str(tmp_path / "stranger"))
@@ -193,6 +195,7 @@ def _said(function, side=8):
     return plain.Plain(function, {}, {})
 
 
+@pytest.mark.slow
 def test_a_form_without_good_images_or_with_an_op_that_it_lacks_or_for_another_size_is_refused(tmp_path):
     card = {"name": "s", "version": 1, "image_size": 8, "max_pixels": 10**6}
     weights = tf.random.uniform([8, 8, 1], seed=0)
