@@ -52,7 +52,8 @@ def read(owner: type, arguments: Sequence[str] = ()) -> Any:
     takers = [one.name for one in known if one.metadata.get("arguments")]
     if arguments and not takers:
         raise UsageError(
-            f"Unexpected arguments: {' '.join(arguments)}. Flags are written --name=value. Try --help."
+            f"Unexpected arguments: {' '.join(arguments)}. Flags are written --name=value, a value with spaces in "
+            "quotes. Try --help."
         )
     values = {one.name: FLAGS[one.name].value for one in known if one.name not in takers}
     values |= dict.fromkeys(takers, tuple(arguments))
