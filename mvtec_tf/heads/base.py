@@ -22,6 +22,14 @@ from mvtec_tf.heads.probability import Platt, fit_platt
 # Rows of global features at a time; of maps, which are a thousand times as large, `batches` takes fewer.
 _ROWS = 1024
 _UNSTABLE = "Was the encoder's training stable? Lower its `learning_rate`, or choose another `head`."
+_NO_DEFECTS = (
+    "There is no probability without scores of held-out defects: the head was fitted on fewer than two defective "
+    "objects. Use decision_function, or label more."
+)
+_NO_ORDER = (
+    "There is no probability: of images held out from the fit, defective ones score no higher than good ones, so that "
+    "the score says nothing of defects. Label more, or choose another head or encoder."
+)
 
 Arrays = dict[str, tf.Tensor]
 
@@ -103,7 +111,7 @@ class Head(Scored, ClassifierMixin, BaseEstimator):
         raise NotImplementedError
 
     def predict(self, features: Any) -> np.ndarray:
-        """Calls, int [N], 1 = defective: at a probability of one half where the head was fitted on both classes, else
+        """Calls, int [N], 1 = defective: at a probability of one half where `predict_proba` gives one, else
         above the score that 95 % of new good objects are to stay below (see `conformal.limit`)."""
         calibration = self._calibration()
         if calibration.platt is not None:
@@ -116,14 +124,13 @@ class Head(Scored, ClassifierMixin, BaseEstimator):
         By Platt scaling of scores of images that were held out.
 
         Raises:
-          UserError: the head was fitted without labelled defects, or on a single defective object.
+          UserError: the head was fitted without labelled defects, or on a single defective object; or it ranks
+            held-out defective images no higher than good ones.
         """
-        platt = self._calibration().platt
+        calibration = self._calibration()
+        platt = calibration.platt
         if platt is None:
-            raise UserError(
-                "There is no probability without scores of held-out defects: the head was fitted on fewer than two "
-                "defective objects. Use decision_function, or label more."
-            )
+            raise UserError(calibration.why_none)
         defective = platt.probability(self.decision_function(features))
         return np.stack([1 - defective, defective], axis=1)
 
@@ -151,6 +158,7 @@ class _Calibration:
 
     platt: Platt | None
     threshold: float
+    why_none: str = ""
 
     @classmethod
     def of(cls, scores: np.ndarray, labels: np.ndarray, objects: np.ndarray) -> "_Calibration":
@@ -158,8 +166,10 @@ class _Calibration:
         if not good.any():
             raise UserError("No good image could be held out to set a threshold by: there are too few objects.")
         threshold = conformal.limit(scores[good], conformal.masses(objects[good]))
-        platt = fit_platt(scores, labels) if labels.any() else None
-        return cls(platt, threshold)
+        if not labels.any():
+            return cls(None, threshold, _NO_DEFECTS)
+        platt = fit_platt(scores, labels)
+        return cls(platt, threshold) if platt.slope > 0 else cls(None, threshold, _NO_ORDER)
 
 
 def fits_without(

@@ -5,16 +5,26 @@ methods", 1999: a logistic curve over the score, fitted to scores of images that
 fitted on, with targets drawn in from 0 and 1, because a handful of images does not speak for
 certainty. Minimised by Newton steps with backtracking, as Lin, Lin and Weng, "A note on Platt's
 probabilistic outputs for support vector machines", Machine Learning 68, 2007.
+
+The curve goes through means, so that a held-out score far beyond all others lays it flat: a head of few
+labels, fitted without the one defect of its kind, may put that at -78 where good images have -9. Such a
+score is taken as no more than it says by rank: that the image looks as the other kind does.
 """
 
 import dataclasses
 
 import numpy as np
 from scipy.special import expit
+from scipy.stats import rankdata
 
 _MAX_STEPS = 100
 # Lin et al., algorithm 1: keeps the Hessian invertible where all scores are equal.
 _RIDGE = 1e-12
+# So many spreads beyond the other kind's median, a score is an outlier. One in three million of that kind's own lies
+# there if they are normally distributed, so that ordinary scores are fitted as they are.
+_FAR = 5.0
+# The median absolute deviation of a normal distribution of standard deviation 1 is one in this.
+_SPREAD_OF_DEVIATION = 1.4826
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +43,10 @@ class Platt:
 def fit_platt(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None) -> Platt:
     """Fits the curve.
 
+    A score far on the wrong side counts as the other kind's median. Where the scores rank defective above good images
+    more often than not, and the means say otherwise even then, all are drawn in to lie between the two medians. A slope
+    of 0 is left where they do not rank them so.
+
     Args:
       scores: float [N], out-of-fold.
       labels: int [N], 1 = defective; both kinds must occur.
@@ -49,9 +63,39 @@ def fit_platt(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray | None
     if not defective or not good:
         raise ValueError(f"expected good and defective scores. Received: {good} good, {defective} defective.")
     targets = np.where(labels == 1, (defective + 1) / (defective + 2), 1 / (good + 2))
+    weights = weights / weights.sum()
+    found = _curve(_without_outliers(scores, labels), targets, weights)
+    if found.slope == 0 and _ranked_rightly(scores, labels) > 0.5:
+        medians = [float(np.median(scores[labels == label])) for label in (0, 1)]
+        if medians[0] < medians[1]:
+            found = _curve(np.clip(scores, *medians), targets, weights)
+    return found
+
+
+def _without_outliers(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """The scores, where one that lies far beyond the other kind, on its far side, is the other kind's median."""
+    medians = [np.median(scores[labels == label]) for label in (0, 1)]
+    spreads = [
+        _SPREAD_OF_DEVIATION * np.median(np.abs(scores[labels == label] - medians[label])) for label in (0, 1)
+    ]
+    # The wider of both: of two or three defects a spread may be next to nothing.
+    fence = _FAR * max(spreads)
+    low = (labels == 1) & (scores < medians[0] - fence)
+    high = (labels == 0) & (scores > medians[1] + fence)
+    return np.where(low, medians[0], np.where(high, medians[1], scores)) if fence > 0 else scores
+
+
+def _ranked_rightly(scores: np.ndarray, labels: np.ndarray) -> float:
+    """The share of pairs of a good and a defective image of which the defective one scores higher; ties count half."""
+    defective, ranks = labels == 1, rankdata(scores)
+    count, others = defective.sum(), (~defective).sum()
+    return float((ranks[defective].sum() - count * (count + 1) / 2) / (count * others))
+
+
+def _curve(scores: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> Platt:
     centre, spread = float(scores.mean()), float(scores.std())
     spread = spread if spread > 0 else 1.0
-    slope, intercept = _minimise((scores - centre) / spread, targets, weights / weights.sum())
+    slope, intercept = _minimise((scores - centre) / spread, targets, weights)
     return Platt(slope / spread, intercept - slope * centre / spread)
 
 

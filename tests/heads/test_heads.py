@@ -304,6 +304,28 @@ def test_a_head_is_an_estimator_of_scikit_learn(data, make):
     assert spearmanr(probabilities[:, 1], head.decision_function(features)).statistic == pytest.approx(1, abs=1e-3)
 
 
+def test_two_held_out_defects_far_below_all_others_leave_calls_and_probabilities_of_use():
+    """The head fitted on all parts all; fitted without the two, it took them for the best of good images."""
+    labels = np.repeat([0, 1], [60, 12])
+    features = np.random.default_rng(0).normal(loc=20 * labels)[:, None]
+    head = Logistic().fit(features, labels)
+    scores = head.decision_function(features)
+    head.held_out_ = np.append(scores[:70], [-78, -65])
+    np.testing.assert_array_equal(head.predict(features), labels)
+    assert np.ptp(head.predict_proba(features)[:, 1]) > 0.5
+
+
+def test_where_held_out_defects_score_no_higher_than_good_images_there_is_no_probability():
+    labels = np.repeat([0, 1], [36, 4])
+    features = np.random.default_rng(0).normal(size=(40, 2))
+    head = Mahalanobis().fit(features, labels)
+    head.held_out_ = 1.0 - labels
+    with pytest.raises(UserError, match="score no higher than good ones"):
+        head.predict_proba(features)
+    # Calls go by the limit of good images then.
+    np.testing.assert_array_equal(head.predict(features), head.decision_function(features) > 1)
+
+
 def test_without_labels_a_call_stops_about_one_good_image_in_twenty(data):
     rng = np.random.default_rng(2)
     head = Mahalanobis().fit(rng.normal(size=(300, 6)))

@@ -55,6 +55,38 @@ def test_scores_that_rank_the_wrong_way_round_get_one_probability_for_all():
     np.testing.assert_allclose(found.probability(np.array([-100.0, 100.0])), 0.5, atol=1e-6)
 
 
+def _few_labels(*outliers):
+    """Held-out scores of 60 good and 12 defective images that are well apart, but for the outliers among the latter."""
+    rng = np.random.default_rng(3)
+    labels = np.repeat([0, 1], [60, 12])
+    scores = np.where(labels == 1, rng.normal(6, 3, 72), rng.normal(-9, 2.5, 72))
+    scores[72 - len(outliers) :] = outliers
+    return scores, labels
+
+
+def test_two_held_out_defects_far_below_all_others_do_not_flatten_the_curve():
+    found = fit_platt(*_few_labels(-78, -65))
+    low, high = found.probability(np.array([-4.8, 5.5]))
+    assert low < 0.25
+    assert high > 0.7
+    # The mirror image: good images that score far above all defects.
+    scores, labels = _few_labels(-78, -65)
+    mirrored = fit_platt(-scores, 1 - labels)
+    assert mirrored.slope == pytest.approx(found.slope)
+    assert mirrored.intercept == pytest.approx(-found.intercept)
+
+
+def test_how_far_an_outlier_lies_changes_nothing():
+    assert fit_platt(*_few_labels(-78, -65)) == fit_platt(*_few_labels(-7800, -650))
+
+
+def test_scores_that_rank_rightly_more_often_than_not_get_a_rising_curve():
+    """Four of ten defects far below, too many for the spread of the others to tell them."""
+    scores = np.concatenate([np.linspace(-1, 1, 20), np.linspace(3, 4, 6), np.linspace(-90, -60, 4)])
+    found = fit_platt(scores, np.repeat([0, 1], [20, 10]))
+    assert found.slope > 0.1
+
+
 def test_equal_scores_get_one_probability_for_all():
     assert fit_platt(np.full(6, 3.0), np.array([0, 0, 0, 0, 1, 1])).slope == 0
 
