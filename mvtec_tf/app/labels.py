@@ -120,27 +120,27 @@ def waiting(kept: Store, exports: Sequence[Export], order: str, most: int, again
 
     Args:
       kept: what was judged.
-      exports: whose verdicts count.
+      exports: whose verdicts count, those of a model with the newest version first.
       order: "newest", or "doubtful": unsure and contradicting verdicts first, then the scores nearest to their
         threshold, in standard deviations of the scores of held-out good parts.
       most: of the photographs.
       again: those that have a label instead.
     """
-    done, known = latest(kept), {one.called: one for one in exports}
+    done, known = latest(kept), {one.called for one in exports}
     said: dict[str, list[Mapping[str, Any]]] = {}
     for row in kept.latest(_LOOKED):
         if row["model"] in known and (row["sha256"] in done) == again:
             said.setdefault(row["sha256"], []).append(row)
     if order == DOUBTFUL:
-        return sorted(said, key=lambda sha256: _doubt(said[sha256], known))[:most]
+        return sorted(said, key=lambda sha256: _doubt(models.standing(said[sha256], exports)))[:most]
     return list(said)[:most]
 
 
-def _doubt(rows: Sequence[Mapping[str, Any]], known: Mapping[str, Export]) -> tuple[bool, bool, float]:
-    verdicts = {row["verdict"] for row in rows}
+def _doubt(said: Sequence[tuple[Export, Mapping[str, Any]]]) -> tuple[bool, bool, float]:
+    verdicts = {row["verdict"] for _, row in said}
     distances = []
-    for row in rows:
-        good, _ = models.held_out(known[row["model"]])
+    for export, row in said:
+        good, _ = models.held_out(export)
         spread = float(good.std()) if len(good) > 1 else 0.0
         distances.append(abs(row["score"] - row["threshold"]) / (spread or 1.0))
     return UNSURE not in verdicts, len(verdicts) == 1, min(distances)

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import pathlib
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,7 +30,7 @@ _NEAREST = 3
 
 @dataclasses.dataclass(frozen=True)
 class Export:
-    """The newest version of a model.
+    """A version of a model.
 
     Attributes:
       name, version: of saved_models/NAME/VERSION.
@@ -70,18 +70,37 @@ def exports(root: files.PathLike) -> list[Export]:
         numbers = _numbers(folder)
         if not numbers:
             continue
-        path = folder / str(numbers[-1])
-        card = read_card(path)
-        if card.get("threshold") is not None:
-            found.append(Export(folder.name, numbers[-1], path, called(path.absolute()), card))
+        newest = _version(folder, numbers[-1])
+        if newest.card.get("threshold") is not None:
+            found.append(newest)
     return found
 
 
-def versions(export: Export) -> list[tuple[int, dict[str, Any]]]:
-    """Number and card of every version of the same model, the newest first."""
+def versions(export: Export) -> list[Export]:
+    """Every version of the same model that gives verdicts, the newest first."""
     folder = export.path.parent
-    found = [(number, read_card(folder / str(number))) for number in reversed(_numbers(folder))]
-    return [(number, card) for number, card in found if card.get("threshold") is not None]
+    found = [_version(folder, number) for number in reversed(_numbers(folder))]
+    return [one for one in found if one.card.get("threshold") is not None]
+
+
+def standing(rows: Sequence[Mapping[str, Any]], known: Sequence[Export]) -> list[tuple[Export, Mapping[str, Any]]]:
+    """What each model says of a photograph: the judgement of its newest version that has judged it.
+
+    Args:
+      rows: judgements of one photograph.
+      known: the versions that count, those of a model with the newest first.
+    """
+    found: dict[str, tuple[Export, Mapping[str, Any]]] = {}
+    said = {row["model"]: row for row in rows}
+    for one in known:
+        if one.called in said:
+            found.setdefault(one.name, (one, said[one.called]))
+    return list(found.values())
+
+
+def _version(folder: pathlib.Path, number: int) -> Export:
+    path = folder / str(number)
+    return Export(folder.name, number, path, called(path.absolute()), read_card(path))
 
 
 def _numbers(folder: pathlib.Path) -> list[int]:
@@ -166,6 +185,10 @@ class Models:
     def there(self) -> list[Export]:
         """See `exports`; new versions are found."""
         return exports(self.root)
+
+    def ever(self) -> list[Export]:
+        """The same with their earlier versions, those of a model with the newest first: what these said stays said."""
+        return [one for newest in self.there() for one in versions(newest)]
 
     def chosen(self, names: Sequence[str]) -> list[Export]:
         """Those of these names, all if none is named. Raises UserError for a name that is none."""

@@ -15,7 +15,7 @@ from mvtec_tf.app import guard as guard_lib
 from mvtec_tf.app import judging, labels, pictures, store
 from mvtec_tf.app.guard import Guard
 from mvtec_tf.app.judging import RefusedError
-from mvtec_tf.app.models import Export, Models, good_parts
+from mvtec_tf.app.models import Export, Models, good_parts, standing
 from mvtec_tf.app.settings import ServeSettings
 from mvtec_tf.app.sinks import Sinks
 from mvtec_tf.app.sources import Watching
@@ -164,10 +164,9 @@ class Site:
             raise HTTPException(413, self.text("too_many", limit=self.settings.max_files))
 
     def part(self, digest: str, exports: Sequence[Export]) -> dict[str, Any]:
-        """A photograph with what these models say of it: `image`, and (export, judgement) each."""
-        known = {one.called: one for one in exports}
-        judgements = self.kept.judgements(digest, list(known))
-        return {"image": self.kept.image(digest), "verdicts": [(known[row["model"]], row) for row in judgements]}
+        """A photograph with what these models say of it: `image`, and (export, judgement) each, see `standing`."""
+        judgements = self.kept.judgements(digest, [one.called for one in exports])
+        return {"image": self.kept.image(digest), "verdicts": standing(judgements, exports)}
 
 
 def one_line(text: str, most: int) -> str:

@@ -77,21 +77,34 @@ def test_a_saved_threshold_is_a_new_version_of_the_same_graph_and_the_old_one_st
     before = {path: path.read_bytes() for path in (root / "small" / "1").rglob("*") if path.is_file()}
     with Page(dataclasses.replace(settings, models=str(root))) as browser:
         browser.get("/threshold")
-        told = {"model": "small", "value": "9.5", "reason": "<b>too many</b> stops", "who": "Eva"}
+        asked = {"model": "small", "value": "9.5", "reason": "<b>too many</b> stops", "who": "Eva"}
         browser.show(photographs[0])
-        assert browser.post("/threshold", data=told).status_code == 403
-        saved = browser.form("/threshold", told)
+        assert browser.post("/threshold", data=asked).status_code == 403
+        saved = browser.form("/threshold", asked)
         assert (saved.status_code, saved.headers["location"]) == (303, "/threshold?model=small&saved=2")
         screen = browser.get(saved.headers["location"]).text
         assert "Saved as version 2" in screen
         assert "set on the page by Eva, in place of" in screen
         assert "<b>too many" not in screen
+        # What the version before has said stays said, until the new one is asked.
+        (part,) = browser.site.kept.latest(9)
+        for screen in (browser.get("/review").text, browser.get("/").text):
+            assert part["sha256"] in screen
+            assert "version 1" in screen
+            assert f"threshold {part['threshold']:.4g}." in screen
+        told = browser.get("/api/watch").json()
+        assert [(one["version"], one["judged"]) for one in told["models"]] == [(2, 0), (1, 1)]
+        assert sum(hour[part["verdict"]] for hour in told["hours"]) == 1
         judged = browser.show(photographs[0]).text
         assert "threshold 9.5." in judged
+        for screen in (browser.get("/review").text, browser.get("/").text):
+            assert "threshold 9.5." in screen
+            assert f"threshold {part['threshold']:.4g}." not in screen
+        assert [one["judged"] for one in browser.get("/api/watch").json()["models"]] == [1, 1]
         assert browser.site.kept.latest(1)[0]["verdict"] == "good"
         assert len(browser.site.kept.latest(9)) == 2
         for wrong in ({"reason": " "}, {"who": ""}, {"value": "nan"}, {"value": "inf"}, {"value": "much"}):
-            assert browser.form("/threshold", told | wrong).status_code == 422, wrong
+            assert browser.form("/threshold", asked | wrong).status_code == 422, wrong
         given = {"value": 0.5, "reason": "", "who": "cell 4"}
         refused = browser.post("/api/models/small/versions", json=given, headers={"x-mvtec-tf": "1"})
         assert (refused.status_code, "reason" in refused.json()["error"]) == (422, True)

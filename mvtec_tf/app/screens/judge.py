@@ -34,8 +34,8 @@ def add(app: FastAPI, site: Site) -> None:
         exports = site.models.there()
         if not exports:
             return start.page(site, request, **of_source())
-        digests = dict.fromkeys(row["sha256"] for row in kept.latest(_SHOWN))
-        parts = [part for part in (site.part(digest, exports) for digest in digests) if part["verdicts"]]
+        digests, ever = dict.fromkeys(row["sha256"] for row in kept.latest(_SHOWN)), site.models.ever()
+        parts = [part for part in (site.part(digest, ever) for digest in digests) if part["verdicts"]]
         return site.page(request, "judge.html", exports=exports, parts=parts, refused=[], **of_source())
 
     @app.get("/source", include_in_schema=False)

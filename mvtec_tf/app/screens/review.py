@@ -36,7 +36,7 @@ def add(app: FastAPI, site: Site) -> None:
 
     @app.get("/review", include_in_schema=False)
     def screen(request: Request, order: Literal["newest", "doubtful"] = "doubtful", done: bool = False) -> Response:
-        exports = site.models.there()
+        exports = site.models.ever()
         parts = [site.part(digest, exports) for digest in labels.waiting(kept, exports, order, _SHOWN, done)]
         known = labels.latest(kept)
         counts = {label: sum(row["label"] == label for row in known.values()) for label in labels.LABELS}
@@ -47,7 +47,7 @@ def add(app: FastAPI, site: Site) -> None:
             order=order,
             done=done,
             known=known,
-            types=labels.types(kept, exports),
+            types=labels.types(kept, site.models.there()),
             counts=counts,
             list_file=(kept.folder / labels.LIST).absolute(),
         )

@@ -18,10 +18,14 @@ def add(app: FastAPI, site: Site) -> None:
     of_models = Lines(site.kept)
     site.sinks.go_on(site.settings.folders)
 
+    def watched() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        """What is told of each model in use and of earlier versions that judged, and the verdicts by the hour."""
+        ever, newest = site.models.ever(), {one.called for one in site.models.there()}
+        told = [(one.called in newest, of_models.told(one)) for one in ever]
+        return [one for in_use, one in told if in_use or one["judged"]], lines.hours(site.kept, ever)
+
     def shown(request: Request, said: str = "", failed: bool = False) -> Response:
-        exports = site.models.there()
-        hours = lines.hours(site.kept, exports)
-        told = [of_models.told(one) for one in exports]
+        told, hours = watched()
         return site.page(
             request,
             "watch.html",
@@ -89,9 +93,9 @@ def add(app: FastAPI, site: Site) -> None:
 
     @app.get("/api/watch", tags=["watch"])
     def watch() -> dict[str, Any]:
-        """Verdicts an hour, and verdicts and drift of each model in use."""
-        exports = site.models.there()
-        return {"models": [of_models.told(one) for one in exports], "hours": lines.hours(site.kept, exports)}
+        """Verdicts an hour, and verdicts and drift of each model in use and of its earlier versions that judged."""
+        told, hours = watched()
+        return {"models": told, "hours": hours}
 
     @app.get("/metrics", include_in_schema=False)
     def metrics() -> Response:
