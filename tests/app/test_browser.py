@@ -31,9 +31,10 @@ class Address(str):
 
 
 @pytest.fixture
-def address(settings, tmp_path):
+def address(settings, tmp_path, request):
     (tmp_path / "line").mkdir()
-    app = create(dataclasses.replace(settings, folders=(str(tmp_path / "line"),)))
+    models = str(tmp_path / request.param) if hasattr(request, "param") else settings.models
+    app = create(dataclasses.replace(settings, models=models, folders=(str(tmp_path / "line"),)))
     server = uvicorn.Server(uvicorn.Config(app, log_level="error", ws="none"))
     listening = socket.create_server(("127.0.0.1", 0))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
@@ -135,3 +136,26 @@ def test_an_operator_shows_parts_and_sees_why(browser, address, photographs, tmp
     asked = [line for line in messages if 'Network.requestWillBeSent"' in line]
     assert asked
     assert not [line for line in asked if '"url":"http' in line and f'"url":"{address}' not in line]
+
+
+@pytest.mark.parametrize("address", ["none"], indirect=True)
+def test_the_first_parts_wait_for_a_name_and_what_is_refused_or_double_is_not_counted(browser, address, toy, tmp_path):
+    browser.get(address)
+    thumbs, double = tmp_path / "Thumbs.db", tmp_path / "double.png"
+    thumbs.write_bytes(b"no image")
+    parts = sorted((toy / "flange" / "train" / "good").glob("*.png"))[:15]
+    shutil.copy(parts[0], double)
+    browser.find_element(By.NAME, "photographs").send_keys("\n".join(map(str, [*parts, thumbs, double])))
+    said = browser.find_element(By.ID, "said")
+    _wait(browser, lambda _: "the 17 files that you chose are waiting" in said.text)
+    assert not _all(browser, "#parts > *")
+    browser.find_element(By.CSS_SELECTOR, "#judge [name=who]").send_keys("Eva\n")
+    _wait(browser, lambda _: said.text == "15 photographs were kept as good parts. There already: 1. Refused: 1.")
+    _wait(browser, lambda _: "15 good parts were kept." in browser.find_element(By.ID, "so_far").text)
+    assert "Thumbs.db" in _all(browser, ".refused h2")[0].text
+    assert browser.find_element(By.CSS_SELECTOR, "#first_model [name=who]").get_property("value") == "Eva"
+    _all(browser, "#parts form button")[0].click()
+    _wait(browser, lambda _: "14 good parts were kept." in browser.find_element(By.ID, "so_far").text)
+    log = address.kept.ask("SELECT * FROM labels ORDER BY id")
+    assert [row["label"] for row in log] == ["good"] * 15 + ["unclear"]
+    assert {row["who"] for row in log} == {"Eva"}

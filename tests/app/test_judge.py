@@ -175,8 +175,12 @@ def test_without_a_model_the_page_keeps_good_parts_and_says_how_to_make_one(tmp_
         assert browser.form("/start", files=shown).status_code == 422
         kept = browser.form("/start", {"who": "Eva"}, files=shown + bad, headers={"x-fragment": "1"})
         assert (kept.text.count('class="part"'), "Not judged" in kept.text) == (8, True)
-        assert browser.form("/start/leave_out", {"sha256": "0" * 64}).status_code == 422
+        assert browser.form("/start/leave_out", {"sha256": "0" * 64, "who": "Eva"}).status_code == 422
+        assert "data-double" not in kept.text
+        again = browser.form("/start", {"who": "Eva"}, files=shown[:1], headers={"x-fragment": "1"})
+        assert again.text.count("data-double") == 1
         digest = re.search('data-sha256="(.*?)"', kept.text)[1]
+        assert "Say who you are" in browser.form("/start/leave_out", {"sha256": digest}).text
         assert browser.form("/start/leave_out", {"sha256": digest, "who": "Eva"}).status_code == 303
         assert "7 good parts were kept." in browser.get("/").text
         assert "Make the first model" not in browser.get("/").text

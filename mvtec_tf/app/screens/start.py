@@ -11,7 +11,7 @@ from mvtec_tf import conformal
 from mvtec_tf.app import improving, labels
 from mvtec_tf.app.judging import RefusedError
 from mvtec_tf.app.labels import UNCLEAR
-from mvtec_tf.app.site import Site, one_line
+from mvtec_tf.app.site import Site
 from mvtec_tf.data.formats.division import TEST_SHARE
 from mvtec_tf.data.record import GOOD
 
@@ -57,8 +57,12 @@ def add(app: FastAPI, site: Site) -> None:
         for upload in photographs:
             try:
                 digest = site.take(upload, [])
-                labels.add(site.kept, digest, GOOD, "", "", who)
-                parts.append(site.kept.image(digest))
+                image = site.kept.image(digest) or {}
+                if labels.latest(site.kept).get(digest, {}).get("label") == GOOD:
+                    image["double"] = True
+                else:
+                    labels.add(site.kept, digest, GOOD, "", "", who)
+                parts.append(image)
             except RefusedError as error:
                 refused.append({"name": error.name, "error": site.told(error)})
         if "x-fragment" in request.headers:
@@ -73,8 +77,9 @@ def add(app: FastAPI, site: Site) -> None:
         csrf: Annotated[str, Form()] = "",
     ) -> Response:
         site.own(request, csrf)
+        who = site.person(who)
         try:
-            labels.add(site.kept, sha256, UNCLEAR, "", "", one_line(who, 80) or "?")
+            labels.add(site.kept, sha256, UNCLEAR, "", "", who)
         except labels.WrongLabelError as error:
             raise HTTPException(422, site.told(error)) from error
         return RedirectResponse("/", 303)

@@ -6,11 +6,22 @@ const texts = document.body.dataset;
 
 /* Judge: each photograph is sent by itself, so that the first verdict is there while the others wait. */
 const form = document.getElementById("judge");
-let waiting = [], running = false, count = 0;
+let waiting = [], running = false, count = 0, refused = 0, there = 0;
+
+/* Where a name is asked for, it is asked once, before anything is sent; what was chosen waits. */
+function nameless() {
+  const who = form.elements.who;
+  if (!who || who.value.trim()) return false;
+  said.className = "warning";
+  said.textContent = texts.nameless.replace("{count}", waiting.length);
+  who.focus();
+  return true;
+}
 
 async function judgeNext() {
   running = true;
-  while (waiting.length) {
+  while (waiting.length && !nameless()) {
+    said.className = "";
     const file = waiting.shift();
     said.textContent = texts.judging.replace("{name}", file.name).replace("{left}", waiting.length);
     const body = new FormData(form);
@@ -27,9 +38,12 @@ async function judgeNext() {
         throw new Error(reason ? reason.textContent : text.slice(0, 300));
       }
       for (const part of [...found].reverse()) show(part);
-      count += 1;
+      if (found[0].matches(".refused")) refused += 1;
+      else if (found[0].dataset.double !== undefined) there += 1;
+      else count += 1;
       look();
     } catch (error) {
+      refused += 1;
       const line = document.createElement("p");
       line.className = "warning";
       line.setAttribute("role", "alert");
@@ -37,9 +51,28 @@ async function judgeNext() {
       document.getElementById("parts").prepend(line);
     }
   }
-  said.textContent = texts.done.replace("{count}", count);
   running = false;
-  if (form.dataset.reload !== undefined && count && !document.querySelector("#parts .warning")) location.reload();
+  if (waiting.length) return;
+  const told = [[texts.done, count], ...[[texts.there, there], [texts.refused, refused]].filter(([, number]) => number)];
+  said.textContent = told.map(([text, number]) => text.replace("{count}", number)).join(" ");
+  count = refused = there = 0;
+  goOn();
+}
+
+/* The first start: how many parts there are, and what can be done with them. */
+async function goOn() {
+  if (form.dataset.collects === undefined) return;
+  try {
+    const page = new DOMParser().parseFromString(await (await fetch("/")).text(), "text/html");
+    for (const id of ["so_far", "first_model"]) {
+      const now = page.getElementById(id);
+      if (!now) { location.reload(); return; }
+      document.getElementById(id).replaceWith(now);
+    }
+    named();
+  } catch (error) {
+    if (!(error instanceof TypeError)) throw error; /* the page is away; the next part asks again */
+  }
 }
 
 function show(part) {
@@ -48,11 +81,12 @@ function show(part) {
   if (old) old.remove();
   parts.prepend(part);
   while (parts.children.length > 48) parts.lastElementChild.remove();
+  named();
 }
 
 function take(files) {
   waiting.push(...files);
-  if (!running && waiting.length) { count = 0; judgeNext(); }
+  if (!running && waiting.length) judgeNext();
 }
 
 if (form) {
@@ -60,6 +94,7 @@ if (form) {
     input.addEventListener("change", () => { take([...input.files]); input.value = ""; });
   }
   form.addEventListener("submit", (event) => { event.preventDefault(); });
+  if (form.elements.who) form.elements.who.addEventListener("change", () => take([]));
   const drop = document.getElementById("drop");
   for (const name of ["dragenter", "dragover"]) {
     document.addEventListener(name, (event) => { event.preventDefault(); drop.classList.add("over"); });
@@ -125,11 +160,16 @@ if (limits) {
   limits.addEventListener("submit", (event) => { event.preventDefault(); count(); });
 }
 
-/* A name is asked once on a device. */
-for (const input of document.querySelectorAll("[data-who]")) {
-  input.value = localStorage.getItem("who") || "";
-  input.addEventListener("change", () => localStorage.setItem("who", input.value));
+/* A name is asked once on a device, also for forms that come later. */
+function named() {
+  for (const input of document.querySelectorAll("[data-who]")) input.value ||= localStorage.getItem("who") || "";
 }
+named();
+document.addEventListener("change", (event) => {
+  if (!event.target.matches("[data-who]")) return;
+  localStorage.setItem("who", event.target.value);
+  for (const input of document.querySelectorAll("[data-who]")) input.value = event.target.value;
+});
 
 /* Review: a stroke marks the region, a button labels, the part goes. */
 for (const part of document.querySelectorAll(".review .part")) {
@@ -226,7 +266,7 @@ if (watched) {
       if (open) watched.querySelector("#events").open = true;
       const part = page.querySelector("article.part");
       const first = document.querySelector("#parts .part");
-      if (part && (!first || first.dataset.sha256 !== part.dataset.sha256)) { show(part); look(); }
+      if (part && (!first || first.dataset.sha256 !== part.dataset.sha256)) { show(part); look(); goOn(); }
       if (!["runs", "lost"].includes(state().state)) location.reload();
     } catch (error) {
       if (!(error instanceof TypeError)) throw error; /* the page is away; it is asked again */
@@ -242,7 +282,7 @@ if (jobs) {
     try {
       const answer = await fetch(jobs.dataset.refresh, {headers: {"X-Fragment": "1"}});
       const page = new DOMParser().parseFromString(await answer.text(), "text/html");
-      if (answer.ok) jobs.replaceChildren(...page.body.childNodes);
+      if (answer.ok) { jobs.replaceChildren(...page.body.childNodes); named(); }
     } catch (error) {
       if (!(error instanceof TypeError)) throw error; /* the page is away; it is asked again */
     }
