@@ -18,6 +18,7 @@ from mvtec_tf.data import protocol
 from mvtec_tf.data.formats import scan as records_lib
 from mvtec_tf.data.protocol import Cut
 from mvtec_tf.data.record import Record
+from mvtec_tf.data.words import counted
 from mvtec_tf.errors import UsageError, UserError
 from mvtec_tf.files import PathLike, read_json
 from mvtec_tf.jobs.settings import (
@@ -33,7 +34,20 @@ from mvtec_tf.serving.settings import ExportSettings
 Image = PathLike | np.ndarray
 
 
-def scan(data: PathLike | Sequence[PathLike], categories: Sequence[str] = ()) -> tuple[Record, ...]:
+class Images(tuple[Record, ...]):
+    """Records of images, which say how many they are where a tuple would list them all."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        """How many, of what."""
+        categories = sorted({record.category for record in self})
+        named = ", ".join(categories[:3]) + (", ..." if len(categories) > 3 else "")
+        defective = counted(sum(record.label for record in self), "defective one")
+        return f"<{counted(len(self), 'image')} of {named}: {defective} among them>"
+
+
+def scan(data: PathLike | Sequence[PathLike], categories: Sequence[str] = ()) -> Images:
     """Lists the images of folders or lists, one record each.
 
     Args:
@@ -46,7 +60,7 @@ def scan(data: PathLike | Sequence[PathLike], categories: Sequence[str] = ()) ->
     Example:
       images = mt.scan("DATA/bottle")
     """
-    return records_lib.scan(settings_lib.texts(data), list(categories), say=print)
+    return Images(records_lib.scan(settings_lib.texts(data), list(categories), say=print))
 
 
 def split(images: Sequence[Record], label_budget: float | str = 0.1, seed: int = 0) -> Cut:
@@ -209,6 +223,10 @@ class Report:
     # Holds a temporary folder for as long as somebody holds the report.
     _folder: Any = None
 
+    def __repr__(self) -> str:
+        """The first sentence of the summary, and where the page lies."""
+        return f"<Report: {self.summary.partition('. ')[0].rstrip('.')}. Page: {self.html}>"
+
     @property
     def metrics(self) -> dict[str, float | None]:
         """Metric name -> value over all categories; None where it does not exist, see `document` for the reason."""
@@ -236,6 +254,11 @@ class Explanation:
 
     heat_map: np.ndarray
     overlay: bytes
+
+    def __repr__(self) -> str:
+        """Its size and the highest value."""
+        height, width = self.heat_map.shape
+        return f"<Explanation: heat map of {height} x {width}, up to {self.heat_map.max():.4g}; save() writes a PNG>"
 
     def save(self, path: PathLike) -> pathlib.Path:
         """Writes the overlay to a PNG file."""

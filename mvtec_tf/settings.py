@@ -127,8 +127,9 @@ def of_keywords(owner: type, given: Mapping[str, Any]) -> Any:
     for name in given:
         if name not in known:
             near = difflib.get_close_matches(name, known, 1)
-            guess = f" Did you mean {near[0]!r}?" if near else ""
-            raise TypeError(f"no setting {name!r}.{guess} There are {', '.join(sorted(known))}.")
+            # Forty names behind the nearest one would hide it.
+            hint = f"Did you mean {near[0]!r}?" if near else f"There are {', '.join(sorted(known))}."
+            raise TypeError(f"no setting {name!r}. {hint}")
     missing = [name for name, one in known.items() if one.default is dataclasses.MISSING and name not in given]
     if missing:
         raise TypeError(f"{', '.join(missing)} must be given.")

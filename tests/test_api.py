@@ -47,6 +47,10 @@ def test_features_and_heads_go_by_scikit_learns_contract(toy, tmp_path):
     assert head.predict_proba(features.of(cut.evaluate)).shape == (len(cut.evaluate), 2)
     own = cross_val_score(mt.heads.Logistic(), features.of(cut.fit), cut.fit_labels, cv=2, scoring="roc_auc")
     assert len(own) == 2
+    for one in (images, cut, features, features.of(images)):
+        assert len(repr(one)) < 400
+    assert f"<{len(images)} images of flange: {sum(image.label for image in images)} defective ones" in repr(images)
+    assert f"evaluate {len(cut.evaluate)} ({cut.evaluate_labels.sum()} defective)" in repr(cut)
     again = mt.extract_features(images, cache=tmp_path / "features", maps=True, **SMALL)
     np.testing.assert_array_equal(again.of(cut.fit).pooled, features.of(cut.fit).pooled)
 
@@ -140,6 +144,8 @@ def test_anybodys_table_is_judged_and_runs_are_compared(model, tmp_path):
     assert report.metrics["roc_auc"] == model.metrics["roc_auc"]
     assert report.html.is_file()
     assert report.summary
+    assert report.summary.startswith(repr(report)[9:40])
+    assert len(repr(report)) < 600
     kept = mt.judge(model.path / "predictions.csv", out=tmp_path / "judged", threshold=0.5, resamples=0)
     assert (tmp_path / "judged" / "report.html").is_file()
     assert kept.document["threshold"]["value"] == 0.5

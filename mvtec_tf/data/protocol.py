@@ -75,6 +75,12 @@ class Cut:
     labelled: tuple[Record, ...]
     evaluate: tuple[Record, ...]
 
+    def __repr__(self) -> str:
+        """How many images each part has."""
+        parts = (self.train_good, self.labelled, self.evaluate)
+        good, labelled, judged = (f"{len(part):,} ({sum(one.label for one in part):,} defective)" for part in parts)
+        return f"<Cut: train_good {good}, labelled {labelled}, evaluate {judged}>"
+
     @property
     def fit(self) -> tuple[Record, ...]:
         """The images that a method may be fitted on: good training images, then labelled ones."""

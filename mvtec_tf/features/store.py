@@ -58,6 +58,10 @@ class FeatureStore:
         with (self.path / RECORDS).open(newline="", encoding="utf-8") as file:
             self._rows = {line["path"]: (number, line) for number, line in enumerate(csv.DictReader(file))}
 
+    def __repr__(self) -> str:
+        """Where it lies and what is in it."""
+        return f"<FeatureStore {self.path}: {self.describe().rstrip('.')}>"
+
     def describe(self) -> str:
         """What is in it, in a line."""
         size = sum(file.stat().st_size for shard in self._shards for file in shard.iterdir())

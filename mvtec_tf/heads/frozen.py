@@ -50,6 +50,12 @@ class FrozenFeatures:
     image_size: tuple[int, int] | None = None
     groups: np.ndarray | None = None
 
+    def __repr__(self) -> str:
+        """Shapes alone."""
+        maps = f", maps of {', '.join(self.maps)}" if self.maps else ""
+        tiles = "" if self.tiled is None else f", {self.tiled.shape[1]} tiles"
+        return f"<FrozenFeatures: pooled {' x '.join(map(str, self.shape))}{maps}{tiles}>"
+
     def __len__(self) -> int:
         """N."""
         return len(self.pooled)

@@ -176,8 +176,9 @@ class WeightsSettings:
       weights: weights of a backbone as it is, instead of an encoder: imagenet, none, or a file; of DINOv2 preset, none,
         or a file or folder of KerasHub.
       weights_partial: load what fits of a weights file that is another network's.
-      backbone: backbone of the weights: a network of keras.applications, or DINOv2 (dinov2_small, dinov2_base,
-        dinov2_large, also dinov2_with_registers_...; needs mvtec_tf[hub]). Unset: resnet50.
+      backbone: backbone of the weights: a network of keras.applications (a MobileNet also with its width,
+        mobilenetv2-0.35), or DINOv2 (dinov2_small, dinov2_base, dinov2_large, also dinov2_with_registers_...; needs
+        mvtec_tf[hub]). Unset: resnet50.
       image_size: side in pixels for weights; an encoder has its own. Unset: 224, or the recipe's.
       image_shape: what images are resized to for weights; square: of the side image_size; parts: of its area, as high
         and wide as the training images are shaped. Unset: square, or the recipe's.

@@ -5,7 +5,9 @@ the inner layers from the outer inputs.
 """
 
 import dataclasses
+import difflib
 import inspect
+import re
 from collections.abc import Callable, Sequence
 
 from mvtec_tf.errors import UsageError, UserError
@@ -159,7 +161,7 @@ def _apply(name: str, inputs: keras.KerasTensor, image_size: int | Sequence[int]
     stem, _, width = name.partition("-")
     application = {key.lower(): value for key, value in _applications().items()}.get(stem)
     if application is None:
-        raise UsageError(f"`backbone`={name}: unknown. Known are {', '.join(names())}.")
+        raise UsageError(f"`backbone`={name}: unknown. {_near(name)}")
     build, preprocess = application
     more = _of_width(name, width, build) if width else {}
     try:
@@ -180,6 +182,15 @@ def _apply(name: str, inputs: keras.KerasTensor, image_size: int | Sequence[int]
             "`weights`=FILE with a weights file of this backbone, or `weights`=none for a random start."
         ) from error
     return network.output
+
+
+def _near(name: str) -> str:
+    """What may have been meant by a name that is none: other places write mobilenet_v2."""
+    near = difflib.get_close_matches(re.sub("[^a-z0-9]", "", name), names(), 1, 0.75)
+    if not near:
+        return f"Known are {', '.join(names())}."
+    more = f" Its width may stand behind it: {near[0]}-0.35." if near[0] == "mobilenetv2" else ""
+    return f"Did you mean {near[0]}?{more}"
 
 
 def _of_width(name: str, width: str, build: Callable[..., keras.Model]) -> dict[str, float]:

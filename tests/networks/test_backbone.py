@@ -81,9 +81,18 @@ def test_a_cut_backbone_ends_at_that_stage():
         build_backbone("resnet10", 32, cut_after_stage=9)
 
 
-def test_an_unknown_backbone_lists_the_known_ones():
-    with pytest.raises(UsageError, match=r"resnet99.*resnet50"):
-        build_backbone("resnet99", 64)
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("mobilenet_v2", r"Did you mean mobilenetv2\? .*mobilenetv2-0\.35"),
+        ("efficientnet-b0", r"Did you mean efficientnetb0\?"),
+        ("resnet99", r"Did you mean resnet50\?"),
+        ("lenet", "Known are .*resnet50"),
+    ],
+)
+def test_an_unknown_backbone_is_answered_with_the_nearest_or_all(name, hint):
+    with pytest.raises(UsageError, match=f"`backbone`={name}: unknown. {hint}"):
+        build_backbone(name, 64)
 
 
 def test_imagenet_without_a_network_ends_with_a_message_not_with_random_weights(monkeypatch):
