@@ -22,7 +22,7 @@ _CLUTTER_FOLDERS = frozenset(
 )
 _CLUTTER_FILES = frozenset(("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"))
 # Photographs in files that nothing here reads.
-_OTHER_PHOTOGRAPHS = frozenset(
+OTHER_PHOTOGRAPHS = frozenset(
     (".tif", ".tiff", ".jfif", ".jpe", ".gif", ".webp", ".heic", ".avif", ".jp2", ".pgm", ".ppm", ".dng", ".npy")
 )
 # So many names show what was found without burying the message.
@@ -67,7 +67,7 @@ class Walk:
           counted: whether to say how many there are; without, a new one of a known kind changes no sentence.
         """
         suffixes = Counter(os.path.splitext(file)[1].lower() for file in self.files)
-        others = sorted((suffix, count) for suffix, count in suffixes.items() if suffix in _OTHER_PHOTOGRAPHS)
+        others = sorted((suffix, count) for suffix, count in suffixes.items() if suffix in OTHER_PHOTOGRAPHS)
         left_out, unread = (
             [f"{kind} ({count})" if counted else kind for kind, count in kinds] for kinds in (self.clutter, others)
         )

@@ -236,8 +236,9 @@ def _of_files(found: Exploration) -> Iterator[Finding]:
     )
     yield Finding(
         "ignored",
-        f"{counted(len(found.ignored), 'file')} among the images not used",
-        "Images are .png, .jpg, .jpeg or .bmp. If this is one, convert it, or add it to the CSV file that lists them.",
+        f"{counted(len(found.ignored), 'image or archive', 'images or archives')} among the images not used",
+        "Images are .png, .jpg, .jpeg or .bmp. If this is one, convert it, or add it to the CSV file that lists them; "
+        "unpack an archive.",
         found.ignored,
     )
 

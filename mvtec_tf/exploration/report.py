@@ -74,6 +74,8 @@ def sentences(found: Exploration, attention: Sequence[Finding]) -> list[str]:
         f"{train:,} to train on, all called good, and {len(found.records) - train:,} to test on, "
         f"{defective:,} of them called defective."
     )
+    if found.beside:
+        total += f" {counted(found.beside, 'other file')} among them, no image by name or content, passed over."
     if not attention:
         return [
             total,

@@ -10,10 +10,11 @@ import pathlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
+from PIL import Image
 
 from mvtec_tf.data import masks, walk, words
 from mvtec_tf.data.pillow_images import UnreadableImageError
-from mvtec_tf.data.record import Record
+from mvtec_tf.data.record import IMAGE_SUFFIXES, Record
 from mvtec_tf.evaluation.report.suspects import Suspect
 from mvtec_tf.exploration import duplicates as explore_duplicates
 from mvtec_tf.exploration import masks as explore_masks
@@ -23,6 +24,8 @@ from mvtec_tf.exploration.masks import MaskLook
 
 # So many images are decoded at a time: each may have 100 million pixels.
 _READERS = 2
+_ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar")
+
 
 @dataclasses.dataclass(frozen=True)
 class Unreadable:
@@ -43,7 +46,8 @@ class Exploration:
       duplicates: pairs of the same photograph, the gravest first.
       masks: of the defective images of categories with masks.
       orphan_masks: (file, why) of masks that no image claims.
-      ignored: files among the images that the scanner takes for none.
+      ignored: files among the images that the scanner takes for none, and that are images or archives nevertheless.
+      beside: number of other files among them: notes and the like.
       suspects: images whose labels the others speak against; None: nobody has looked, for want of features.
     """
 
@@ -54,6 +58,7 @@ class Exploration:
     masks: tuple[MaskLook, ...]
     orphan_masks: tuple[tuple[str, str], ...]
     ignored: tuple[str, ...]
+    beside: int
     suspects: tuple[Suspect, ...] | None = None
 
 
@@ -75,6 +80,8 @@ def explore(records: Sequence[Record], progress: Callable[[int], None] = lambda 
                 looks.append(found[0])
                 small.append(found[1])
             progress(done)
+    strays = list(_strays(records))
+    ignored = tuple(file for file in strays if _is_of_images(file))
     return Exploration(
         records=tuple(records),
         looks=tuple(looks),
@@ -82,7 +89,8 @@ def explore(records: Sequence[Record], progress: Callable[[int], None] = lambda 
         duplicates=explore_duplicates.find(looks, small),
         masks=explore_masks.look_at_masks(records, looks),
         orphan_masks=masks.unclaimed(records),
-        ignored=tuple(_ignored(records)),
+        ignored=ignored,
+        beside=len(strays) - len(ignored),
     )
 
 
@@ -93,7 +101,21 @@ def _look(record: Record) -> tuple[Look, np.ndarray] | Unreadable:
         return Unreadable(record, str(error))
 
 
-def _ignored(records: Sequence[Record]) -> Iterator[str]:
+def _is_of_images(file: str) -> bool:
+    """Whether a file is a photograph, by its name or its content, or an archive, in which photographs may be."""
+    if file.lower().endswith((*IMAGE_SUFFIXES, *walk.OTHER_PHOTOGRAPHS, *_ARCHIVES)):
+        return True
+    try:
+        with Image.open(file):
+            return True
+    except Image.DecompressionBombError:
+        return True
+    # Pillow's readers raise whatever a file that is none of theirs makes them stumble over.
+    except Exception:
+        return False
+
+
+def _strays(records: Sequence[Record]) -> Iterator[str]:
     """Files among the images that are no records, sorted."""
     known = {file for record in records for file in (record.file, record.mask)}
     files = {file for folder, deep in _image_folders(records) for file in _files(folder, deep)}

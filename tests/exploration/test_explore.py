@@ -16,6 +16,7 @@ from mvtec_tf.exploration import copy_candidates, copy_registration, duplicates
 from mvtec_tf.exploration import findings as explore_findings
 from mvtec_tf.exploration import images as explore_images
 from mvtec_tf.exploration.images import look
+from mvtec_tf.exploration.report import sentences
 from mvtec_tf.exploration.survey import explore
 from tests.support import image_samples
 from tools import duplicates_benchmark
@@ -292,8 +293,14 @@ def test_files_that_are_no_images_for_the_scanner_are_not_passed_over_in_silence
     root = _bolt(tmp_path)
     _save(root / "bolt/test/good/scan.tif", _photo(50))
     (root / "bolt/test/good/.hidden").write_text("")
-    (item,) = _finding(_found(root), "ignored").items
-    assert item.endswith("scan.tif")
+    _save(root / "bolt/test/good/renamed.dat", _photo(51), format="PNG")
+    (root / "bolt/test/good/more.zip").write_bytes(b"")
+    (root / "bolt/test/good/note.txt").write_text("Lamp changed on Monday.")
+    found = _found(root)
+    names = [item.rpartition("/")[2] for item in _finding(found, "ignored").items]
+    assert names == ["more.zip", "renamed.dat", "scan.tif"]
+    # A note is counted, and needs no attention.
+    assert "1 other file among them" in sentences(found, [])[0]
 
 
 def test_content_counts_and_not_the_name(tmp_path):

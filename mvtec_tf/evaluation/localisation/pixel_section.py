@@ -177,7 +177,8 @@ def _groups(
             shown = f" {len(found)} of {len(rows):,} are shown." if len(found) < len(rows) else ""
             missed = limits is not None and bool(label) and not defective
             colours = photographs.colours_in_words(levels is not None, missed)
-            yield Section(title, [_reading(maps, colours) + shown, Pictures(found, large=True)])
+            masked = any(one.mask for one in files.values())
+            yield Section(title, [_reading(maps, colours, masked) + shown, Pictures(found, large=True)])
 
 
 def spread(evaluate: Predictions, rows: np.ndarray, most: int) -> list[int]:
@@ -197,10 +198,8 @@ def spread(evaluate: Predictions, rows: np.ndarray, most: int) -> list[int]:
     return in_turns[:most]
 
 
-def _reading(maps: Sequence[HeatMaps], colours: str) -> str:
+def _reading(maps: Sequence[HeatMaps], colours: str, masked: bool) -> str:
     names = [one.name for one in maps]
     places = "the second" if len(names) == 1 else "the others"
-    return (
-        f"First the photograph, with its true mask outlined in pink where it has one; on {places} "
-        f"{' and '.join(names)}, {colours}."
-    )
+    outline = ", with its true mask outlined in pink where it has one" if masked else ""
+    return f"First the photograph{outline}; on {places} {' and '.join(names)}, {colours}."

@@ -55,14 +55,15 @@ def section(
     known, notes = any(one.image for one in files.values()), []
     if explain is not None and not maps and known:
         maps = (explain([evaluate.path[row] for rows in found.values() for row in rows[:MOST]]),)
+    masked = any(one.mask for one in files.values())
+    masks = " The true mask, where there is one, is outlined in pink." if masked else ""
     for name, heading, label in _KINDS:
         rows, count = found[name][:MOST], len(found[name])
         if not count:
             notes.append(f"{heading}: none.")
         elif known:
             reading = (
-                f"{min(count, MOST)} of {count:,}, the most confident first. The true mask, where there is one, is "
-                "outlined in pink."
+                f"{min(count, MOST)} of {count:,}, the most confident first.{masks}"
             )
             if maps:
                 colours = photographs.colours_in_words(levels is not None, missed=bool(label))

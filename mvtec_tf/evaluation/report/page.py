@@ -8,6 +8,7 @@ caller. There is no script, no clock and no link to anywhere, so the same figure
 import dataclasses
 import functools
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -214,13 +215,20 @@ def _environment() -> jinja2.Environment:
 
 def environment(package: str) -> jinja2.Environment:
     """The templates of a package, in its folder `templates`: text is escaped, and what is not given is an error."""
-    return jinja2.Environment(
+    found = jinja2.Environment(
         loader=jinja2.PackageLoader(package),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    found.filters["marked"] = _marked
+    return found
+
+
+def _marked(text: str) -> Markup:
+    """A sentence as HTML, with the names of settings, which stand in backticks, set as code."""
+    return Markup(re.sub(r"`([a-z_]+)`", r"<code>\1</code>", str(escape(text))))
 
 
 def _size(picture: Picture) -> int:

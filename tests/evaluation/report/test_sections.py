@@ -1,6 +1,7 @@
 """What a report shows beside its table: the worst mistakes, heat maps and photographs, within 8 MB."""
 
 import base64
+import dataclasses
 import html
 import io
 import json
@@ -180,6 +181,21 @@ def test_heat_maps_are_judged_and_shown_with_masks(shown):
     for words in ("Where the heat maps point", "a map that says nothing", "b, by category", "outlined in pink"):
         assert words in text
     assert "of another size than" not in text
+
+
+def test_without_a_mask_nothing_is_said_of_its_outline(shown, toy_records):
+    _, _, table = shown
+    files = image_files.from_records([dataclasses.replace(one, mask="") for one in toy_records], table, "toy")
+    made = gallery.section(assess(table, 1.2, bootstrap=Bootstrap(0)), table.part("evaluate"), files, ())
+    assert made.pictures
+    assert not [block.blocks[0] for block in made.blocks[1:] if "pink" in block.blocks[0]]
+
+
+def test_names_of_settings_are_set_as_code_and_the_rest_is_escaped():
+    text = page.html("T", ["Give it as `data_dir`, <b>."], [Section("S", ["See `out`."], ["No `tsne`."])])
+    expected = ("<code>data_dir</code>, &lt;b&gt;.", "<p>See <code>out</code>.</p>", "<li>No <code>tsne</code>.</li>")
+    for words in expected:
+        assert words in text
 
 
 def test_every_photograph_of_the_report_is_a_jpeg_in_the_folder_of_figures(shown):
