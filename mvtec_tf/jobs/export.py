@@ -86,6 +86,7 @@ def _in_bfloat16(
     table, images = evaluated_images(settings, run, record)
     if precision.of_graph(settings.precision) != BFLOAT16:
         return None, {}, "This processor has no bfloat16."
+    print(f"Writing the graph in bfloat16, and comparing it on {len(images)} images ...", flush=True)
     try:
         model = write_in_bfloat16(run, record, folder)
         compared = compare(model, table, images, export_lib.thresholds_of(run, settings.threshold))

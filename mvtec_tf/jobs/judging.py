@@ -71,6 +71,7 @@ def judge_run(
     notes = [*notes, *([("Images left out", unreadable.listing(skipped))] if skipped else [])]
     table.write_predictions(directory / "predictions.csv", table.Predictions.from_rows(rows), allow_leak)
     predictions = table.read_predictions(directory / "predictions.csv", allow_leak)
+    print("Judging, and drawing the report ...", flush=True)
     document = judge(
         predictions,
         directory,

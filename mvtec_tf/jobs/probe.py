@@ -61,6 +61,7 @@ def fit_and_judge(
     def make() -> Any:
         return TypeHead(kind.name, kind.c, kind.seed) if of_types else make_head(kind, features.tiled)
 
+    print(f"Fitting the head {kind.name}, and again for held-out scores ...", flush=True)
     with run.timed("fit"):
         fitted, line = on_line(fit_probe(make, features.frozen, cut.fit, kind.seed, of_types), cut)
     head = fitted.head
@@ -68,8 +69,10 @@ def fit_and_judge(
     for warning in fitted.warnings:
         print(f"Note: {warning}", flush=True)
     if not run.saved_model.exists():
+        print("Writing the graph ...", flush=True)
         graph = Probe(features.encoder, features.key, head)
         write_probe(run.saved_model, graph, {"run": run.record["settings"], "head": kind.name})
+    print(f"Scoring {counted(len(cut.evaluate) + len(recent), 'image')} by the graph ...", flush=True)
     with run.timed("score"):
         signature = saved_model.load(run.saved_model).signatures["serving_default"]
         served = scoring.run_signature(signature, [record.file for record in cut.evaluate], 32, "scored")

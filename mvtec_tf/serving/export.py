@@ -65,6 +65,7 @@ def export_run(
         if thresholds is None:
             shutil.copytree(source, directory, dirs_exist_ok=True)
         else:
+            print("Writing the graph with its threshold ...", flush=True)
             own = write_thresholded(directory, source, own, thresholds, _usual(run_dir))
         if beside:
             own |= beside(directory, own)
@@ -173,6 +174,7 @@ def _write_extra(
     """
     extra = directory / saved_model.EXTRA
     extra.mkdir(exist_ok=True)
+    print("Reading the export back, and sending it requests ...", flush=True)
     model = saved_model.load(directory)
     card = card | {"signatures": sorted(model.signatures)}
     for name in _KEPT:

@@ -80,6 +80,7 @@ def write(version: pathlib.Path, card: Mapping[str, Any], names: Sequence[str], 
         )
     if not trial.images:
         raise UserError(f"{', '.join(names)}: the run has no evaluated image that they could be tried on.")
+    print(f"Writing {', '.join(names)}, and trying them on {len(trial.images)} images ...", flush=True)
     model = saved_model.load(version)
     said = plain.of_export(model, card["image_size"])
     others = {}
