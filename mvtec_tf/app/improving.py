@@ -37,8 +37,10 @@ from mvtec_tf.run_directory import read_run
 from mvtec_tf.serving.export import export_run
 
 JOBS = "jobs"
-RUNNING, FINISHED, STOPPED = "running", "finished", "stopped"
-_ASKED, _LOG, _LOCK, _PID = "asked.json", "log.txt", ".job.lock", "pid"
+RUNNING, FINISHED, STOPPED, FAILED = "running", "finished", "stopped", "failed"
+_ASKED, _LOG, _LOCK, _PID, _STATUS = "asked.json", "log.txt", ".job.lock", "pid", "failed"
+# With which every command says why it has failed.
+_ERROR = "ERROR: "
 _LIST, _RUN, _IN_USE = "images.csv", "run", "in_use.csv"
 # Of a log.
 _LINES, _MOST_BYTES = 12, 20_000
@@ -55,8 +57,9 @@ class Job:
       folder: of it.
       asked: what for: `data`, `weights`, `label_budget`, `with_labels`, `who`, `at`, `in_use` (path of an export
         or ""), `images` and `added` (how many), `promoted` (the version that it became, or 0).
-      state: running, finished or stopped.
+      state: running, finished, stopped by a person or a power cut, or failed by itself.
       log: its last lines.
+      reason: why it has failed, "" if it has not.
     """
 
     number: int
@@ -64,6 +67,7 @@ class Job:
     asked: dict[str, Any]
     state: str
     log: str
+    reason: str = ""
 
     @property
     def run(self) -> pathlib.Path:
@@ -135,6 +139,7 @@ def go_on(job: Job) -> Job:
     lock = os.open(job.folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        (job.folder / _STATUS).unlink(missing_ok=True)
         with (job.folder / _LOG).open("ab") as log:
             process = subprocess.Popen(
                 ["/bin/sh", "-c", command(job)],
@@ -170,7 +175,9 @@ def command(job: Job) -> str:
     if asked["in_use"]:
         out = [f"--out={job.folder / _IN_USE}", f"--list={job.folder / _LIST}", places[0]]
         steps.append([*python, "mvtec_tf.bin.predict", f"--model={asked['in_use']}", *out])
-    return "exec 2>&1; " + " && ".join("nice " + shlex.join(step) for step in steps)
+    # A shell that is killed writes nothing.
+    failed = f"echo $? > {shlex.quote(str(job.folder / _STATUS))}"
+    return "exec 2>&1; " + " && ".join("nice " + shlex.join(step) for step in steps) + f" || {failed}"
 
 
 def cancel(job: Job) -> None:
@@ -199,8 +206,22 @@ def _read(folder: pathlib.Path) -> Job:
         child.poll()
     asked, log = files.read_json(folder / _ASKED), folder / _LOG
     text = log.read_bytes()[-_MOST_BYTES:].decode("utf-8", "replace") if log.is_file() else ""
-    state = RUNNING if _is_locked(folder) else FINISHED if _is_finished(folder, asked) else STOPPED
-    return Job(int(folder.name), folder, asked, state, "\n".join(text.splitlines()[-_LINES:]))
+    if _is_locked(folder):
+        state = RUNNING
+    elif _is_finished(folder, asked):
+        state = FINISHED
+    else:
+        state = FAILED if (folder / _STATUS).is_file() else STOPPED
+    lines = text.splitlines()
+    reason = _reason(lines) if state == FAILED else ""
+    return Job(int(folder.name), folder, asked, state, "\n".join(lines[-_LINES:]), reason)
+
+
+def _reason(lines: Sequence[str]) -> str:
+    """Why a command has failed, by its log: its last error with what follows, else the last line."""
+    starts = [number for number, line in enumerate(lines) if line.startswith(_ERROR)]
+    said = lines[starts[-1] :] if starts else lines[-1:]
+    return "\n".join(said).removeprefix(_ERROR).strip()
 
 
 def _is_locked(folder: pathlib.Path) -> bool:

@@ -158,8 +158,7 @@ def facts(
         found.append(("fact_above" if z >= 0 else "fact_below", {"z": abs(z)}))
     if p is not None:
         found.append(("fact_p_value", {"percent": 100 * p}))
-    # What is uppermost in a part that scores like good ones is no finding.
-    if heat and heat.get("level", 1.0) >= pictures.HOT:
+    if pictures.has_region(heat):
         values = {"row": heat["row"], "column": heat["column"], "share": 100 * heat["share"]}
         found.append(("fact_hottest", values))
     if nearest:

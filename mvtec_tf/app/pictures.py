@@ -2,7 +2,7 @@
 
 import io
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,8 @@ from mvtec_tf.evaluation.report import photographs
 _PREVIEW, _HEAT, _SMALL = 1200, 400, 320
 # Of the largest value of a map: the region around it that is as hot, as a half width at half maximum.
 HOT = 0.5
+# A larger share of the picture is no region: it says of a part that none of it stands out.
+_MOST_HOT = 0.3
 _BINS = 40
 # Beyond these shares of all scores the scale ends.
 _ENDS = (0.005, 0.995)
@@ -76,6 +78,12 @@ def write_heat(
     row, column = np.unravel_index(np.argmax(large), large.shape)
     place = _ROWS[min(3 * int(row) // height, 2)], _COLUMNS[min(3 * int(column) // width, 2)]
     return {"row": place[0], "column": place[1], "share": float((large >= HOT).mean()), "level": level}
+
+
+def has_region(heat: Mapping[str, Any]) -> bool:
+    """Whether there is a hottest region to be told of and outlined: what is uppermost in a part that scores like good
+    ones is no finding, nor is what covers much of it; `heat` is of `write_heat`."""
+    return bool(heat) and heat.get("level", 1.0) >= HOT and heat["share"] <= _MOST_HOT
 
 
 def heat_layer(file: pathlib.Path) -> bytes:

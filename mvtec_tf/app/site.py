@@ -60,7 +60,7 @@ class Site:
         )
         self._pages = environment("mvtec_tf.app")
         self._pages.globals |= {"t": self.text, "facts": self.facts, "nearest": self.nearest}
-        self._pages.globals |= {"scale": pictures.scale, "limits": self.limits}
+        self._pages.globals |= {"scale": pictures.scale, "has_region": pictures.has_region, "limits": self.limits}
 
     def close(self) -> None:
         """Ends what runs beside the requests; the page begins with it again."""

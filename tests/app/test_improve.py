@@ -4,6 +4,7 @@ import dataclasses
 import io
 import pathlib
 import re
+import types
 
 import numpy as np
 import pytest
@@ -137,6 +138,34 @@ def test_what_no_fit_could_use_is_told_at_once_and_leaves_no_job(page, toy, tmp_
     assert page.form("/improve/7/cancel").status_code == 404
     with pytest.raises(UserError, match="not_found"):
         improving.job_of(page.site.kept, 7)
+
+
+def test_a_fit_that_fails_by_itself_says_why_and_is_no_stopped_one(settings, toy, tmp_path, monkeypatch):
+    monkeypatch.setattr(improving, "sys", types.SimpleNamespace(executable=str(tmp_path / "fit")))
+    (tmp_path / "fit").write_text("#!/bin/sh\necho begun\necho 'ERROR: no <network>:'\necho 'give a file'\nexit 2\n")
+    (tmp_path / "fit").chmod(0o700)
+    parts = sorted((toy / "flange" / "train" / "good").glob("*.png"))[:15]
+    with Page(dataclasses.replace(settings, models=str(tmp_path / "none"), max_files=15)) as browser:
+        browser.get("/")
+        shown = [("photographs", (file.name, file.read_bytes())) for file in parts]
+        assert browser.form("/start", {"who": "Eva"}, files=shown).status_code == 303
+        asked = {"with_labels": "true", "label_budget": "0", "weights": "my.h5", "who": "Eva"}
+        assert browser.form("/improve", asked).status_code == 303
+        assert improving._CHILDREN[-1].wait() == 0
+        (job,) = improving.jobs(browser.site.kept)
+        assert (job.state, job.reason) == (improving.FAILED, "no <network>:\ngive a file")
+        for screen in (browser.get("/").text, browser.get("/improve").text):
+            assert "Why it failed: no &lt;network&gt;:\ngive a file" in screen
+            assert 'name="weights"' in screen
+            assert "was stopped" not in screen
+        assert 'value="my.h5"' in browser.get("/").text
+        assert "Go on where it stopped" not in browser.get("/improve").text
+        monkeypatch.setattr(improving, "command", lambda job: "exec sleep 600")
+        assert improving.go_on(job).state == improving.RUNNING
+        improving.cancel(improving.job_of(browser.site.kept, 1))
+        improving._CHILDREN[-1].wait()
+        assert improving.job_of(browser.site.kept, 1).state == improving.STOPPED
+        browser.site.kept.close()
 
 
 def test_what_a_shell_would_read_in_a_name_is_a_name(tmp_path):

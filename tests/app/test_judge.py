@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mvtec_tf.app import labels, pictures, site, sources, store
+from mvtec_tf.app import judging, labels, pictures, site, sources, store
 from mvtec_tf.app.models import exports, held_out
 from mvtec_tf.app.settings import ServeSettings
 from mvtec_tf.app.store import Store
@@ -94,6 +94,10 @@ def test_a_heat_map_keeps_the_photographs_shape_and_says_where_it_is_hottest(tmp
         assert np.asarray(Image.open(tmp_path / "heat.png")).max() == hottest
         line = np.asarray(Image.open(io.BytesIO(pictures.outline_layer(tmp_path / "heat.png"))))
         assert not line[..., 3].any()
+    assert pictures.has_region(found)
+    even = pictures.write_heat(np.ones((4, 4), np.float32), tmp_path / "even.png", (9, 9))
+    assert not pictures.has_region(even)
+    assert judging.facts({}, even) == []
     assert pictures.write_heat(np.zeros((4, 4), np.float32), tmp_path / "none.png", (9, 9)) == {}
 
 

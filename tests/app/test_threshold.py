@@ -72,6 +72,21 @@ def test_a_wanted_recall_is_found_on_the_rows_that_were_set_aside_for_it(page, t
     assert "expected a target" in page.get("/threshold", params={"rule": "target_recall", "target": 900}).text
 
 
+def test_a_model_of_good_parts_alone_says_that_nothing_is_known_of_defects(settings, root, table):
+    lines = table.read_text().splitlines(keepends=True)
+    label = lines[0].split(",").index("label")
+    good = [line for line in lines[1:] if line.split(",")[label] == "0"]
+    (root / "small" / "1" / "assets.extra" / "predictions.csv").write_text("".join([lines[0], *good]))
+    with Page(dataclasses.replace(settings, models=str(root))) as browser:
+        for rule in ("target_recall", "least_cost", "target_specificity"):
+            screen = browser.get("/threshold", params={"rule": rule, "target": 50}).text
+            assert "unknown: no labelled defect" in screen
+            assert "of 0" not in screen
+            assert ("This cannot be found" in screen) == ("Found:" not in screen) == (rule != "target_specificity")
+            assert "cannot be had" not in screen
+        browser.site.kept.close()
+
+
 @pytest.mark.slow
 def test_a_saved_threshold_is_a_new_version_of_the_same_graph_and_the_old_one_stays(settings, root, photographs):
     before = {path: path.read_bytes() for path in (root / "small" / "1").rglob("*") if path.is_file()}

@@ -74,6 +74,8 @@ def add(app: FastAPI, site: Site) -> None:
                 wrong = str(error)
             if found is not None and found.value is None:
                 found, wrong = None, found.reason
+            elif found is not None and not found.defects and rule != thresholds.TARGET_SPECIFICITY:
+                found, wrong = None, site.text("no_defect_to_find", images=found.images)
             elif found is not None:
                 value = found.value
         value, zone = export.threshold if value is None else value, zone_of(export, low, high)
