@@ -134,12 +134,13 @@ def test_judging_needs_neither_tensorflow_nor_global_plot_state(table, tmp_path)
 
 def test_tables_are_judged_and_compared_without_loading_what_takes_longer_than_they_do(tmp_path):
     defects, splits = ("good", "chip"), ("evaluate", "calibrate")
-    rows = [f"{i},cap,{defects[i % 2]},{i % 2},{splits[i // 40]},{i % 9}" for i in range(80)]
-    (tmp_path / "table.csv").write_text("\n".join([HEADER, *rows]) + "\n")
+    for name, divisor in (("table", 9), ("other", 7)):
+        rows = [f"{i},cap,{defects[i % 2]},{i % 2},{splits[i // 40]},{i % divisor}" for i in range(80)]
+        (tmp_path / f"{name}.csv").write_text("\n".join([HEADER, *rows]) + "\n")
     code = (
         "import sys; import mvtec_tf as mt\n"
         "mt.judge('table.csv', out='judged')\n"
-        "mt.compare(['a=table.csv', 'b=table.csv'], out='compared')\n"
+        "mt.compare(['a=table.csv', 'b=other.csv'], out='compared')\n"
         "print({'tensorflow', 'keras', 'sklearn', 'scipy.stats', 'scipy.ndimage'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=300)
