@@ -76,8 +76,13 @@ def test_what_a_worker_refuses_is_said_in_its_words_and_the_rest_is_kept(tmp_pat
 
 @needs_beam
 def test_a_signal_ends_the_work_after_a_shard_and_the_next_call_goes_on(tmp_path):
-    with pytest.raises(KeyboardInterrupt):
-        _run(tmp_path, ["stop", "1", "2"], runner="direct")
+    # A shell's background jobs begin with this signal ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            _run(tmp_path, ["stop", "1", "2"], runner="direct")
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert [name for name in ("stop", "1", "2") if (tmp_path / name).exists()] == ["stop"]
     (tmp_path / "stop").touch()
     assert _run(tmp_path, ["stop", "1", "2"], runner="direct")["files"] == 6
