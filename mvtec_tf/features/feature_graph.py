@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import json
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -87,53 +87,25 @@ def encoder_digest(encoder: files.PathLike) -> str:
     return digest.hexdigest()
 
 
-class FeatureGraph(tf.Module):
-    """An encoder, read back from its SavedModel, that looks at whole images or tile by tile.
+class MapFeatures(tf.Module):
+    """What is made of a network's maps of images: global features, and patch maps.
 
     Args:
-      encoder: path of the encoder's SavedModel.
+      embed: uint8 `images` [B, h, w, 3] -> layer -> its map, float32 [B, h', w', C].
       settings: which features.
+      tile: (height, width) in pixels of what `embed` takes.
 
     Attributes:
       settings: as given.
-      max_pixels: the encoder's own limit of what it decodes, which holds for what is made of it too.
-      precision: number format of the encoder's network, float32 or bfloat16.
-
-    Raises:
-      UserError: the encoder was exported without maps.
-      UsageError: it has no such layer.
     """
 
-    def __init__(self, encoder: files.PathLike, settings: FeatureSettings) -> None:
+    def __init__(
+        self, embed: Callable[..., Mapping[str, tf.Tensor]], settings: FeatureSettings, tile: tuple[int, int]
+    ) -> None:
         super().__init__()
-        card = saved_model.read_card(encoder)
-        self._encoder = saved_model.load(encoder)
-        if PIXELS_SIGNATURE not in self._encoder.signatures:
-            raise UserError(
-                f"{encoder}: this encoder was exported by an older version, without its maps. Repeat the run that made "
-                "it, or use `weights`."
-            )
-        self._embed = self._encoder.signatures[PIXELS_SIGNATURE]
-        missing = [name for name in settings.layers if name not in self._embed.structured_outputs]
-        if missing:
-            raise UsageError(
-                f"`feature_layers`: the encoder has no {', '.join(missing)}; "
-                f"it has {', '.join(sorted(self._embed.structured_outputs))}."
-            )
+        self._embed = embed
         self.settings = settings
-        self._path = encoder
-        self._tile = pixels.height_and_width(card["image_size"])
-        # Encoders of older versions have no limit of their own.
-        self.max_pixels = int(card.get("max_pixels", pixels.MAX_PIXELS))
-        self.precision = card.get("precision", FLOAT32)
-
-    @property
-    def key(self) -> FeatureKey:
-        """What its features are of."""
-        # Without maps no neighbourhood was averaged: features that are equal have equal keys.
-        alike = self.settings if self.settings.maps else dataclasses.replace(self.settings, neighbourhood=1)
-        own = {"encoder": encoder_digest(self._path), "image_size": self.image_size}
-        return FeatureKey(**vars(alike) | own)
+        self._tile = tile
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -195,6 +167,55 @@ class FeatureGraph(tf.Module):
         _, height, width, depth = maps.shape
         grid = tf.reshape(maps, [-1, rows, columns, height, width, depth])
         return tf.reshape(tf.transpose(grid, [0, 1, 3, 2, 4, 5]), [-1, rows * height, columns * width, depth])
+
+
+class FeatureGraph(MapFeatures):
+    """An encoder, read back from its SavedModel, that looks at whole images or tile by tile.
+
+    Args:
+      encoder: path of the encoder's SavedModel.
+      settings: which features.
+
+    Attributes:
+      settings: as given.
+      max_pixels: the encoder's own limit of what it decodes, which holds for what is made of it too.
+      precision: number format of the encoder's network, float32 or bfloat16.
+
+    Raises:
+      UserError: the encoder was exported without maps.
+      UsageError: it has no such layer.
+    """
+
+    def __init__(self, encoder: files.PathLike, settings: FeatureSettings) -> None:
+        card = saved_model.read_card(encoder)
+        loaded = saved_model.load(encoder)
+        if PIXELS_SIGNATURE not in loaded.signatures:
+            raise UserError(
+                f"{encoder}: this encoder was exported by an older version, without its maps. Repeat the run that made "
+                "it, or use `weights`."
+            )
+        embed = loaded.signatures[PIXELS_SIGNATURE]
+        missing = [name for name in settings.layers if name not in embed.structured_outputs]
+        if missing:
+            raise UsageError(
+                f"`feature_layers`: the encoder has no {', '.join(missing)}; "
+                f"it has {', '.join(sorted(embed.structured_outputs))}."
+            )
+        super().__init__(embed, settings, pixels.height_and_width(card["image_size"]))
+        # Its variables are the signature's, which a SavedModel must be able to name.
+        self._encoder = loaded
+        self._path = encoder
+        # Encoders of older versions have no limit of their own.
+        self.max_pixels = int(card.get("max_pixels", pixels.MAX_PIXELS))
+        self.precision = card.get("precision", FLOAT32)
+
+    @property
+    def key(self) -> FeatureKey:
+        """What its features are of."""
+        # Without maps no neighbourhood was averaged: features that are equal have equal keys.
+        alike = self.settings if self.settings.maps else dataclasses.replace(self.settings, neighbourhood=1)
+        own = {"encoder": encoder_digest(self._path), "image_size": self.image_size}
+        return FeatureKey(**vars(alike) | own)
 
 
 def as_kept(maps: tf.Tensor) -> tf.Tensor:

@@ -3,17 +3,15 @@
 import numpy as np
 import tensorflow as tf
 
-from mvtec_tf.data.decoding import pixels
-from mvtec_tf.features.feature_graph import FeatureSettings, as_kept
+from mvtec_tf.features.feature_graph import FeatureSettings, MapFeatures
 from mvtec_tf.graphs import saved_model
 from mvtec_tf.heads.frozen import FrozenFeatures
 from mvtec_tf.keras_settings import keras
-from mvtec_tf.networks import patch_maps, pooling
 
 _BATCH = 32
 
 
-class InMemory:
+class InMemory(MapFeatures):
     """A network whose weights may change between two calls.
 
     Args:
@@ -22,21 +20,18 @@ class InMemory:
     """
 
     def __init__(self, model: keras.Model, settings: FeatureSettings) -> None:
-        self._settings = settings
-        self._size = tuple(model.input_shape[1:3])
         part = saved_model.part_of(model, settings.layers)
+
+        def embed(images: tf.Tensor) -> dict[str, tf.Tensor]:
+            found = [tf.cast(value, tf.float32) for value in tf.nest.flatten(part(images, training=False))]
+            return dict(zip(settings.layers, found, strict=True))
+
+        super().__init__(embed, settings, tuple(model.input_shape[1:3]))
 
         @tf.function(input_signature=[tf.TensorSpec([None, *model.input_shape[1:]], tf.uint8)], autograph=False)
         def compute(images: tf.Tensor) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
-            if settings.centre_brightness:
-                images = pixels.centre_brightness(images)
-            found = [tf.cast(value, tf.float32) for value in tf.nest.flatten(part(images, training=False))]
-            maps = dict(zip(settings.layers, found, strict=True))
-            pooled = pooling.pool(maps, settings.pooling)
-            if not settings.maps:
-                return pooled, {}
-            side = settings.neighbourhood
-            return pooled, {name: as_kept(patch_maps.average_neighbours(one, side)) for name, one in maps.items()}
+            features = self.features(images)
+            return features.pooled, dict(features.maps)
 
         self._compute = compute
 
@@ -44,4 +39,4 @@ class InMemory:
         """uint8 [N, H, W, 3] -> features of N images."""
         parts = [self._compute(images[start : start + _BATCH]) for start in range(0, len(images), _BATCH)]
         maps = {name: np.concatenate([found[name] for _, found in parts]) for name in parts[0][1]}
-        return FrozenFeatures(np.concatenate([pooled for pooled, _ in parts]), maps, image_size=self._size)
+        return FrozenFeatures(np.concatenate([pooled for pooled, _ in parts]), maps, image_size=self.image_size)
