@@ -19,6 +19,7 @@ from mvtec_tf.networks.fold import fold_batch_norm
 SCOPE = "student"
 _BATCH = 32
 
+
 class Student(tf.Module):
     """A trained student as functions of pixels.
 

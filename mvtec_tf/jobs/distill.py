@@ -28,10 +28,11 @@ from mvtec_tf.jobs import checks, judging, opening, questions, teacher, unlabell
 from mvtec_tf.jobs.settings import DistilRunSettings
 from mvtec_tf.jobs.teacher import Teacher
 from mvtec_tf.networks import student
-from mvtec_tf.networks.backbone import EMBEDDING, build_backbone
+from mvtec_tf.networks.backbone import EMBEDDING
 from mvtec_tf.run_directory import RunDirectory
 from mvtec_tf.serving import exchange, smaller, speed
 from mvtec_tf.serving import export as export_lib
+from mvtec_tf.training import loop
 from mvtec_tf.training.distil import Questions, train_student
 
 # The device's folder in that of a form, RUN/int8/litert/model.tflite.
@@ -92,9 +93,7 @@ def distill(settings: DistilRunSettings) -> RunDirectory:
     cut = Cut(tuple(good), tuple(labelled), tuple(evaluate))
     recent, left_out = unlabelled.find(settings.unlabelled, cut, settings.max_pixels, settings.on_bad_image)
     # Before anything is asked: a wrong name or file is found out now.
-    backbone = build_backbone(
-        settings.backbone, settings.image_size, settings.weights, weights_partial=settings.weights_partial
-    )
+    backbone = loop.backbone_of(settings)
     results = (*opening.RESULTS, distilled.PAGE, *(f"{form}/{DEVICE}/model.tflite" for form in settings.forms))
     beside = (*recent, str(known.model / "saved_model.pb"), str(known.folder / "predictions.csv"))
     used = [*good, *labelled, *evaluate]

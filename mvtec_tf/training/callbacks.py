@@ -160,8 +160,7 @@ class KeepBest(keras.callbacks.Callback):
         value = (logs["val_f1"], -logs["val_loss"])
         if value > self.best:
             self.best, self.best_epoch = value, epoch + 1
-            with files.replacing(self.file) as temporary:
-                save_weights(self._network, temporary)
+            _keep(self._network, self.file)
         elif epoch + 1 - self.best_epoch >= self._patience:
             self.stopped = self.model.stop_training = True
 
@@ -174,6 +173,11 @@ class KeepBest(keras.callbacks.Callback):
         """From the checkpoint."""
         self.best = tuple(state["best"]) if state["best"] else (-math.inf, -math.inf)
         self.best_epoch, self.stopped = state["best_epoch"], state["stopped"]
+
+
+def _keep(network: keras.Model, file: pathlib.Path) -> None:
+    with files.replacing(file) as temporary:
+        save_weights(network, temporary)
 
 
 class KeepBestOnline(keras.callbacks.Callback):
@@ -212,7 +216,7 @@ class KeepBestOnline(keras.callbacks.Callback):
             self.start = self._watch()
             self.best = self.start[self._by]
             print("start  " + "  ".join(f"{name} {value:.4f}" for name, value in self.start.items()), flush=True)
-            self._keep()
+            _keep(self._network, self.file)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Keras' hook; callbacks that come later in the list see the added logs."""
@@ -220,12 +224,7 @@ class KeepBestOnline(keras.callbacks.Callback):
         logs |= values | {f"{name}_above_start": value - self.start[name] for name, value in values.items()}
         if self._trained and values[self._by] > self.best:
             self.best, self.best_epoch = values[self._by], epoch + 1
-            self._keep()
-
-    def _keep(self) -> None:
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        with files.replacing(self.file) as temporary:
-            save_weights(self._network, temporary)
+            _keep(self._network, self.file)
 
     def state(self) -> dict[str, Any]:
         """For the checkpoint."""

@@ -11,7 +11,7 @@ from mvtec_tf.data import augment, input_pipeline
 from mvtec_tf.errors import UsageError
 from mvtec_tf.keras_settings import keras
 from mvtec_tf.networks import replicas
-from mvtec_tf.networks.backbone import Backbone, build_backbone, freeze_up_to
+from mvtec_tf.networks.backbone import Backbone
 from mvtec_tf.networks.copies import in_float32
 from mvtec_tf.networks.pretext import Pretext, build_network
 from mvtec_tf.run_directory import RunDirectory
@@ -138,7 +138,7 @@ def _steps(settings: ContrastiveSettings, images: int) -> int:
 
 def network_of(settings: ContrastiveSettings) -> tuple[keras.Model, Backbone, dict[str, str]]:
     """The network, the encoder in it, and what is frozen, in words."""
-    backbone = _backbone(settings)
+    backbone = loop.backbone_of(settings)
     facts = {}
     if settings.frozen_stages:
         if settings.frozen_stages >= len(backbone.stages):
@@ -146,8 +146,7 @@ def network_of(settings: ContrastiveSettings) -> tuple[keras.Model, Backbone, di
                 f"`frozen_stages`={settings.frozen_stages}: {settings.backbone} has {len(backbone.stages)} stages, and "
                 "one at least must be left to train."
             )
-        frozen = freeze_up_to(backbone.model, backbone, len(backbone.stages) - settings.frozen_stages)
-        facts = {"frozen": f"frozen: {len(frozen)} layers ({frozen[0]} ... {frozen[-1]})."}
+        facts = loop.freeze(backbone.model, backbone, len(backbone.stages) - settings.frozen_stages)
     if settings.frozen_batch_norm:
         for layer in backbone.model.layers:
             if isinstance(layer, keras.layers.BatchNormalization):
@@ -157,12 +156,6 @@ def network_of(settings: ContrastiveSettings) -> tuple[keras.Model, Backbone, di
         backbone, settings.method, settings.projection_hidden, settings.projection_dimensions
     )
     return network, backbone, facts
-
-
-def _backbone(settings: ContrastiveSettings) -> Backbone:
-    return build_backbone(
-        settings.backbone, settings.image_size, settings.weights, weights_partial=settings.weights_partial
-    )
 
 
 def _schedule(settings: ContrastiveSettings, steps: int) -> keras.optimizers.schedules.LearningRateSchedule:
@@ -187,17 +180,13 @@ def batches(
         views = augment.two_views(batch, seeds, settings.augmentation)
         return views if labels is None else (*views, known)
 
-    return input_pipeline.training_batches(
+    return loop.batches_of(
         images,
         np.zeros(len(images), np.int64) if labels is None else labels,
-        settings.batch_size,
-        settings.seed,
+        settings,
         transform,
         first_epoch=first_epoch,
         first_step=first_step,
-        epochs=settings.epochs,
         passes_per_epoch=settings.passes_per_epoch,
         balanced=labels is not None,
-        replicas=replicas.count(),
-        mine=distribution.mine(),
     )

@@ -10,7 +10,7 @@ import tensorflow as tf
 from mvtec_tf.data import augment, input_pipeline
 from mvtec_tf.keras_settings import keras
 from mvtec_tf.networks import student
-from mvtec_tf.networks.backbone import Backbone, build_backbone
+from mvtec_tf.networks.backbone import Backbone
 from mvtec_tf.networks.copies import in_float32
 from mvtec_tf.run_directory import RunDirectory
 from mvtec_tf.training import loop
@@ -76,9 +76,7 @@ def train_student(run: RunDirectory, settings: DistilSettings, questions: Questi
 
 
 def _network_of(settings: DistilSettings, matched: int) -> tuple[keras.Model, Backbone, dict[str, str]]:
-    backbone = build_backbone(
-        settings.backbone, settings.image_size, settings.weights, weights_partial=settings.weights_partial
-    )
+    backbone = loop.backbone_of(settings)
     network = student.build_student(backbone, matched)
     return network, backbone, {"size": f"student: {network.count_params():,} numbers."}
 
@@ -98,13 +96,7 @@ def _batches(
             student.MATCHED: matched,
         }
 
-    return input_pipeline.training_batches(
-        questions.images,
-        np.arange(len(questions)),
-        settings.batch_size,
-        settings.seed,
-        transform,
-        first_epoch=first_epoch,
-        first_step=first_step,
-        epochs=settings.epochs,
+    which = np.arange(len(questions))
+    return loop.batches_of(
+        questions.images, which, settings, transform, first_epoch=first_epoch, first_step=first_step
     )

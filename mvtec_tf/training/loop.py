@@ -3,14 +3,16 @@
 import time
 from collections.abc import Callable
 from importlib import metadata
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from mvtec_tf import stopping
+from mvtec_tf.data import input_pipeline
 from mvtec_tf.keras_settings import keras
 from mvtec_tf.networks import architecture, replicas
-from mvtec_tf.networks.backbone import Backbone
+from mvtec_tf.networks.backbone import Backbone, build_backbone, freeze_up_to
 from mvtec_tf.run_directory import RunDirectory
 from mvtec_tf.training import callbacks, distribution, precision
 from mvtec_tf.training.checkpoints import Checkpoints, Stateful
@@ -58,6 +60,37 @@ def build(
     _say_other_machine(run, number_format)
     run.note(network=facts, architecture=architecture.describe(network, backbone.stages))
     return network, backbone, jit
+
+
+def backbone_of(settings: TrainingSettings, **more: Any) -> Backbone:
+    """The backbone that the settings name; `more` goes to `build_backbone`."""
+    return build_backbone(
+        settings.backbone, settings.image_size, settings.weights, weights_partial=settings.weights_partial, **more
+    )
+
+
+def freeze(model: keras.Model, backbone: Backbone, trainable_stages: int) -> dict[str, str]:
+    """Freezes as `freeze_up_to`; what is frozen, in words, as `build` prints it."""
+    frozen = freeze_up_to(model, backbone, trainable_stages)
+    ends = f" ({frozen[0]} ... {frozen[-1]})" if frozen else ""
+    return {"frozen": f"frozen: {len(frozen)} layers{ends}."}
+
+
+def batches_of(
+    images: np.ndarray, labels: np.ndarray, settings: TrainingSettings, transform: Callable[..., tuple], **more: Any
+) -> tf.data.Dataset:
+    """This machine's part of a run's batches, see `input_pipeline.training_batches`, which `more` goes to."""
+    return input_pipeline.training_batches(
+        images,
+        labels,
+        settings.batch_size,
+        settings.seed,
+        transform,
+        epochs=settings.epochs,
+        replicas=replicas.count(),
+        mine=distribution.mine(),
+        **more,
+    )
 
 
 def _say_other_machine(run: RunDirectory, number_format: str) -> None:

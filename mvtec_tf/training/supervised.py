@@ -10,7 +10,7 @@ import tensorflow as tf
 from mvtec_tf.data import augment, input_pipeline, synthetic
 from mvtec_tf.keras_settings import keras
 from mvtec_tf.networks import replicas
-from mvtec_tf.networks.backbone import Backbone, build_backbone, freeze_up_to
+from mvtec_tf.networks.backbone import Backbone
 from mvtec_tf.networks.classifier import build_classifier
 from mvtec_tf.networks.copies import in_float32
 from mvtec_tf.networks.losses import WeightedCrossEntropy, balanced_class_weights
@@ -95,17 +95,9 @@ def compiled(network: keras.Model, settings: SupervisedSettings, labels: np.ndar
 
 def network_of(settings: SupervisedSettings) -> tuple[keras.Model, Backbone, dict[str, str]]:
     """The network, its backbone, and what is frozen, in words."""
-    backbone = build_backbone(
-        settings.backbone,
-        settings.image_size,
-        settings.weights,
-        weights_partial=settings.weights_partial,
-        cut_after_stage=settings.backbone_stages,
-    )
+    backbone = loop.backbone_of(settings, cut_after_stage=settings.backbone_stages)
     network = build_classifier(backbone)
-    frozen = freeze_up_to(network, backbone, settings.trainable_stages)
-    ends = f" ({frozen[0]} ... {frozen[-1]})" if frozen else ""
-    return network, backbone, {"frozen": f"frozen: {len(frozen)} layers{ends}."}
+    return network, backbone, loop.freeze(network, backbone, settings.trainable_stages)
 
 
 def batches(
@@ -118,19 +110,8 @@ def batches(
             batch, batch_labels = synthetic.on_some(batch, batch_labels, seeds, settings.synthetic_defects)
         return augment.augment_classifier(batch, seeds, settings.augmentation), batch_labels
 
-    return input_pipeline.training_batches(
-        images,
-        labels,
-        settings.batch_size,
-        settings.seed,
-        transform,
-        first_epoch=first_epoch,
-        first_step=first_step,
-        epochs=settings.epochs,
-        balanced=settings.balanced_sampling,
-        replicas=replicas.count(),
-        mine=distribution.mine(),
-    )
+    more = {"first_epoch": first_epoch, "first_step": first_step, "balanced": settings.balanced_sampling}
+    return loop.batches_of(images, labels, settings, transform, **more)
 
 
 def _class_weights(labels: np.ndarray, settings: SupervisedSettings) -> np.ndarray:
