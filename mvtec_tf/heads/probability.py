@@ -15,7 +15,7 @@ import dataclasses
 
 import numpy as np
 from scipy.special import expit
-from scipy.stats import rankdata
+from sklearn.metrics import roc_auc_score
 
 _MAX_STEPS = 100
 # Lin et al., algorithm 1: keeps the Hessian invertible where all scores are equal.
@@ -65,7 +65,7 @@ def fit_platt(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray | None
     targets = np.where(labels == 1, (defective + 1) / (defective + 2), 1 / (good + 2))
     weights = weights / weights.sum()
     found = _curve(_without_outliers(scores, labels), targets, weights)
-    if found.slope == 0 and _ranked_rightly(scores, labels) > 0.5:
+    if found.slope == 0 and roc_auc_score(labels, scores) > 0.5:
         medians = [float(np.median(scores[labels == label])) for label in (0, 1)]
         if medians[0] < medians[1]:
             found = _curve(np.clip(scores, *medians), targets, weights)
@@ -83,13 +83,6 @@ def _without_outliers(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
     low = (labels == 1) & (scores < medians[0] - fence)
     high = (labels == 0) & (scores > medians[1] + fence)
     return np.where(low, medians[0], np.where(high, medians[1], scores)) if fence > 0 else scores
-
-
-def _ranked_rightly(scores: np.ndarray, labels: np.ndarray) -> float:
-    """The share of pairs of a good and a defective image of which the defective one scores higher; ties count half."""
-    defective, ranks = labels == 1, rankdata(scores)
-    count, others = defective.sum(), (~defective).sum()
-    return float((ranks[defective].sum() - count * (count + 1) / 2) / (count * others))
 
 
 def _curve(scores: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> Platt:

@@ -17,9 +17,10 @@ from mvtec_tf.evaluation.image_files import ImageFiles
 from mvtec_tf.evaluation.intervals import Bootstrap, Resampling
 from mvtec_tf.evaluation.localisation import pixel_metrics
 from mvtec_tf.evaluation.localisation.heatmaps import HeatMaps
-from mvtec_tf.evaluation.metrics import Metric
+from mvtec_tf.evaluation.metrics import Costs, Metric
 from mvtec_tf.evaluation.report import page, photographs, summary
 from mvtec_tf.evaluation.report.page import Cell, Column, Pictures, Section, Table
+from mvtec_tf.evaluation.sample import Sample
 
 PAGE, JSON_FILE, FOLDER = "distilled.html", "distilled.json", "comparison"
 MOST = 24
@@ -104,27 +105,23 @@ def recall_at(first: Contender, each: Contender, bootstrap: Bootstrap, category:
       bootstrap: of the intervals.
       category: of the images; "": all.
     """
-    table, limits = first.evaluate, first.threshold.each(first.evaluate.category)
-    if limits is None:
+    table, calls = first.evaluate, _calls(first)
+    if calls is None:
         return (Metric(None, first.threshold.whole.reason),) * 2
     here = np.ones(len(table), bool) if not category else table.category == category
-    table, called = table.select(here), (table.score >= limits)[here]
-    scores = each.evaluate.score[here]
+    table, called = table.select(here), calls[here]
     defective = table.label == 1
     if not 0 < defective.sum() < len(table):
         return (Metric(None, "there are no images of both kinds"),) * 2
     resampling = Resampling(table.path, table.category, table.group, table.label, bootstrap)
+    ranking = Sample(table.label, each.evaluate.score[here], None, None, Costs())
 
     def values(weights: np.ndarray) -> np.ndarray:
         """[R, N] -> recall of both, [2, R]."""
-        good, bad = weights * ~defective, weights * defective
-        order = np.argsort(-scores, kind="stable")
-        last = np.append(np.flatnonzero(np.diff(scores[order])), len(order) - 1)
-        none = np.zeros((len(weights), 1))
-        fp, tp = (np.concatenate([none, np.cumsum(one[:, order], 1)[:, last]], 1) for one in (good, bad))
-        allowed = (fp <= (good @ called)[:, None] + 1e-9).sum(1) - 1
-        whole = bad.sum(1)
-        return np.stack([metrics.share(tp[np.arange(len(tp)), allowed], whole), metrics.share(bad @ called, whole)])
+        tp, fp = ranking.points(weights)
+        stopped, found = weights @ (called & ~defective), weights @ (called & defective)
+        allowed = (fp <= stopped[:, None] + 1e-9).sum(1) - 1
+        return np.stack([metrics.share(one, tp[:, -1]) for one in (tp[np.arange(len(tp)), allowed], found)])
 
     value, own = values(np.ones((1, len(table))))[:, 0].tolist()
     drawn = np.concatenate([np.zeros((2, 0)), *(values(weights) for weights in resampling.chunks())], axis=1)
@@ -260,9 +257,9 @@ def _differing(
             continue
         other = np.flatnonzero(~same)
         rows.append([form.name, f"{same.sum():,}", f"{len(same):,}", str(len(other))])
-        shown = []
+        shown, calls = [], _calls(one)
         for number, row in enumerate(other[:MOST], 1):
-            said = "the student calls it defective" if _calls(one)[row] else "the teacher calls it defective"
+            said = "the student calls it defective" if calls[row] else "the teacher calls it defective"
             maps = (forms[0].maps, form.maps)
             kind = f"differing_{form.name}"
             shown.append(photographs.picture(one.evaluate, row, images, maps, kind, number, said))
