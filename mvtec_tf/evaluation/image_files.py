@@ -38,7 +38,16 @@ class ImageFiles:
 
 
 def from_records(records: Sequence[Record], table: Predictions, source: str) -> dict[str, ImageFiles]:
-    """Files of every row, by its path.
+    """Files of every row, by its path; see `records_of`."""
+    found, also_of = records_of(records, table, source), masks.shared(records)
+    return {
+        path: ImageFiles(record.file, record.mask, also_of.get(record.path, ""))
+        for path, record in zip(table.path.tolist(), found, strict=True)
+    }
+
+
+def records_of(records: Sequence[Record], table: Predictions, source: str) -> list[Record]:
+    """The records of a table's rows, in their order.
 
     Args:
       records: what was found on the disk.
@@ -70,11 +79,7 @@ def from_records(records: Sequence[Record], table: Predictions, source: str) -> 
             f"{source}: these are not the images that were scored: {len(other)} of the {len(wanted)} evaluated ones, "
             f"{other[0]} first, have the same name and another content. Name the folder of the images that were scored."
         )
-    also_of = masks.shared(records)
-    return {
-        path: ImageFiles(known[key].file, known[key].mask, also_of.get(known[key].path, ""))
-        for path, key in wanted.items()
-    }
+    return [known[wanted[path]] for path in table.path.tolist()]
 
 
 def with_masks(folder: PathLike, table: Predictions, files: Mapping[str, ImageFiles]) -> dict[str, ImageFiles]:

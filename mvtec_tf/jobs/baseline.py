@@ -13,7 +13,7 @@ from mvtec_tf.heads.distance import Mahalanobis
 from mvtec_tf.heads.fitting import fit_probe
 from mvtec_tf.heads.linear import Logistic
 from mvtec_tf.heads.settings import SCORE_UNITS
-from mvtec_tf.jobs import judging, opening, probe
+from mvtec_tf.jobs import judging, opening
 from mvtec_tf.jobs.settings import BaselineSettings
 from mvtec_tf.run_directory import RunDirectory
 
@@ -45,7 +45,7 @@ def _fit_and_judge(run: RunDirectory, settings: BaselineSettings, store: ImageSt
     features = getattr(baselines, settings.features)(store.load((*fit, *cut.evaluate))).astype(np.float32)
     make, name = (Logistic, "logistic") if cut.labelled else (Mahalanobis, "mahalanobis")
     with run.timed("fit"):
-        fitted, line = probe.on_line(fit_probe(make, features[: len(fit)], fit, settings.seed), cut)
+        fitted, line = judging.on_line(fit_probe(make, features[: len(fit)], fit, settings.seed), cut)
     if not run.saved_model.exists():
         side = baselines.SIDES[settings.features]
         graph = Baseline(side, fitted.head, settings.image_size, settings.max_pixels)
@@ -54,11 +54,11 @@ def _fit_and_judge(run: RunDirectory, settings: BaselineSettings, store: ImageSt
     with run.timed("score"):
         served = scoring.score_files(run.saved_model, [record.file for record in cut.evaluate])
     scores = fitted.head.decision_function(features)
-    probe.check_roads(served.score, scores[len(fit) :])
-    table = probe.table_of(fitted, cut, scores[: len(fit)], served.score, served.probability)
+    judging.check_roads(served.score, scores[len(fit) :])
+    table = judging.table_of(fitted, cut, scores[: len(fit)], served.score, served.probability)
     judging.note_labels(run, cut.labelled, SCORE_UNITS[name])
     words = {"logistic": "Logistic regression on", "mahalanobis": "Mahalanobis distance of"}[name]
     title = f"{words} {settings.features.replace('_', ' ')}"
-    notes = [("Labels", probe.labels_note(cut)), *probe.note_line(run, line)]
+    notes = [("Labels", judging.labels_note(cut)), *judging.note_line(run, line)]
     basis = shift.basis(line)
     judging.judge_run(run, settings, table, title, notes, evaluated=cut.evaluate, basis=basis, calibrate=fit)

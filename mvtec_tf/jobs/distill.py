@@ -24,7 +24,7 @@ from mvtec_tf.graphs import plain, saved_model, scoring
 from mvtec_tf.graphs.signatures import HEAT_MAP, IMAGE_STATISTICS
 from mvtec_tf.graphs.student import write_student
 from mvtec_tf.graphs.thresholded import SCORE
-from mvtec_tf.jobs import checks, judging, opening, questions, teacher, unlabelled
+from mvtec_tf.jobs import checks, judging, opening, teacher, unlabelled
 from mvtec_tf.jobs.settings import DistilRunSettings
 from mvtec_tf.jobs.teacher import Teacher
 from mvtec_tf.networks import student
@@ -102,7 +102,7 @@ def distill(settings: DistilRunSettings) -> RunDirectory:
             judging.note_labels(run, labelled, _UNIT)
             print(parts.note, flush=True)
             others = [Record(path, path, fit[0].category, "", 0, "", path) for path in recent]
-            asked = questions.asked(run, settings, known, student.grid_of(backbone), fit, others)
+            asked = teacher.asked(run, settings, known, student.grid_of(backbone), fit, others)
             if not run.saved_model.exists():
                 with run.timed("train"):
                     network = train_student(run, settings, asked)

@@ -1,4 +1,4 @@
-"""Finding an encoder, or writing one of a backbone as it is."""
+"""Finding an encoder, by its name, its features or a run that rests on it, or writing one of a backbone as it is."""
 
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -6,18 +6,21 @@ from typing import Any
 
 from mvtec_tf import files
 from mvtec_tf import settings as settings_lib
-from mvtec_tf.data import part_shape
+from mvtec_tf.data import leaks, part_shape, protocol
 from mvtec_tf.data.decoding import pixels
 from mvtec_tf.data.decoding.pixels import Size
+from mvtec_tf.data.protocol import SplitRow
 from mvtec_tf.data.record import Record
 from mvtec_tf.errors import UserError
+from mvtec_tf.features.feature_graph import encoder_digest
 from mvtec_tf.features.recipe import PARTS
+from mvtec_tf.features.store import ENCODER, FeatureStore
 from mvtec_tf.graphs import saved_model
 from mvtec_tf.jobs.fields import EncoderFields
 from mvtec_tf.jobs.settings import LabelEfficiencySettings
 from mvtec_tf.networks import foundation
 from mvtec_tf.networks.backbone import EMBEDDING, build_backbone
-from mvtec_tf.run_directory import read_finished
+from mvtec_tf.run_directory import read_finished, read_run
 from mvtec_tf.training import loop, precision
 
 # What an encoder that is made of weights depends on.
@@ -137,3 +140,72 @@ def _made_before(path: pathlib.Path, asked: Mapping[str, Any], size: Size) -> st
     if others:
         raise UserError(f"{path}: an encoder lies there that was made otherwise ({'; '.join(others)}). Remove it.")
     return card["weights"]
+
+
+def encoder_of_store(store: FeatureStore) -> pathlib.Path:
+    """The SavedModel that stored features came from: of the folder itself, or of the run that it lies in.
+
+    Raises:
+      UserError: it is in neither.
+    """
+    candidates = [store.path / ENCODER]
+    # RUN/features of fit_probe, RUN/features/NAME of label_efficiency.
+    for run in store.path.resolve().parents[:2]:
+        if not (run / "run.json").is_file():
+            continue
+        settings = read_run(run)["settings"]
+        named = [settings.get("encoder"), *(settings.get("encoders") or [])]
+        candidates += [run / ENCODER, *sorted((run / "encoders").glob("*"))]
+        candidates += [resolve_encoder(name) for name in named if name and pathlib.Path(name).exists()]
+        if settings.get("features"):
+            candidates.append(pathlib.Path(settings["features"]) / ENCODER)
+    there = [folder for folder in candidates if (folder / "saved_model.pb").is_file()]
+    for folder in there:
+        if encoder_digest(folder) == store.key.encoder:
+            return folder
+    looked = ", ".join(map(str, there or candidates))
+    raise UserError(
+        f"`features`={store.path}: the encoder that made these features is not with them (looked at {looked}). Name it "
+        "with `encoder`, or write the features with mvtec-tf extract-features, which keeps it beside them."
+    )
+
+
+def encoder_of_run(
+    run: pathlib.Path, record: Mapping[str, Any], digest: str, given: str | None = None, hint: str = ""
+) -> pathlib.Path:
+    """The SavedModel of the encoder that a run of fit_probe rests on.
+
+    Args:
+      run: its directory.
+      record: of it.
+      digest: of the encoder that its head was fitted on.
+      given: where the encoder lies now; None: where it lay.
+      hint: what to do where it is another one.
+
+    Raises:
+      UserError: there is none, or another one.
+    """
+    own, settings = run / ENCODER, record["settings"]
+    if given:
+        found = resolve_encoder(given)
+    elif own.is_dir():
+        found = own
+    elif settings.get("encoder"):
+        found = resolve_encoder(settings["encoder"])
+    else:
+        found = encoder_of_store(FeatureStore(settings["features"]))
+    if encoder_digest(found) != digest:
+        raise UserError(f"{found}: not the encoder that the head of {run} was fitted on.{hint}")
+    return found
+
+
+def check_pretraining(encoder: pathlib.Path, evaluated: Sequence[Record]) -> None:
+    """Raises LeakError if the encoder was trained on an image that is to be evaluated."""
+    images = saved_model.read_card(encoder)["pretrain_images"]
+    seen = [SplitRow(image["path"], image["group"], image["category"], "pretrain") for image in images]
+    leaks.check_leaks(seen + protocol.split_rows(evaluated, "evaluate"), source=str(encoder))
+
+
+def pretrained_paths(encoder: pathlib.Path) -> frozenset[str]:
+    """Paths of the images that an encoder was trained on here."""
+    return frozenset(image["path"] for image in saved_model.read_card(encoder)["pretrain_images"])

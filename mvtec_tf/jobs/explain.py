@@ -15,7 +15,7 @@ from mvtec_tf.data.decoding.limits import MAX_PIXELS
 from mvtec_tf.data.formats import scan as records_lib
 from mvtec_tf.data.record import Record
 from mvtec_tf.errors import UsageError, UserError
-from mvtec_tf.evaluation import embedding
+from mvtec_tf.evaluation import embedding, image_files
 from mvtec_tf.evaluation.localisation import heatmaps
 from mvtec_tf.evaluation.localisation.heatmaps import EXPORTED, HeatMaps
 from mvtec_tf.evaluation.report import judge, suspects
@@ -28,9 +28,9 @@ from mvtec_tf.graphs.rebuild import Rebuilt
 from mvtec_tf.graphs.signatures import EMBED, HEAT_MAP
 from mvtec_tf.graphs.thresholded import SCORE
 from mvtec_tf.heads.file import read_head, settings_of
-from mvtec_tf.jobs import extras as extras_lib
 from mvtec_tf.jobs import unread
-from mvtec_tf.jobs.probe_features import encoder_of_run
+from mvtec_tf.jobs.encoders import encoder_of_run
+from mvtec_tf.jobs.judge import image_and_mask_files
 from mvtec_tf.jobs.settings import ExplainSettings
 from mvtec_tf.keras_settings import keras
 from mvtec_tf.networks.copies import BFLOAT16, FLOAT32
@@ -47,21 +47,6 @@ EMBEDDING_FILE = "embedding.npz"
 _KEY_FILE = "maps.json"
 # Through one graph, by two roads: with the exported ops and with Keras'.
 _ROADS_AGREE = {FLOAT32: 1e-3, BFLOAT16: 5e-2}
-
-
-@dataclasses.dataclass(frozen=True)
-class Explained:
-    """What was made of a run.
-
-    Attributes:
-      maps: folders of heat maps of every evaluated image.
-      features: float32 [N, D], its embedding; None if there is none to be had.
-      about: what must be known to read the maps, a sentence each.
-    """
-
-    maps: tuple[HeatMaps, ...]
-    features: np.ndarray | None
-    about: tuple[str, ...] = ()
 
 
 def explain(settings: ExplainSettings) -> dict[str, Any]:
@@ -85,16 +70,14 @@ def explain(settings: ExplainSettings) -> dict[str, Any]:
         table = judge.predictions_of(run)
         evaluate = table.part(leaks.EVALUATE)
         records = records_lib.scan(settings.data_dir, record["settings"].get("categories", []), say=print)
-        image_files, about_files = extras_lib.image_and_mask_files(settings, table, (), records)
-        own = records_of(evaluate, records)
+        files_of, about_files = image_and_mask_files(settings, table, (), records)
+        own = image_files.records_of(records, evaluate, "`data_dir`")
         methods = list(dict.fromkeys(settings.method))
         found = explain_run(run, record, evaluate, own, methods, settings.batch_size, settings.encoder)
-        extras = Extras(
-            files=image_files,
+        extras = dataclasses.replace(
+            found,
+            files=files_of,
             about_files=about_files,
-            maps=found.maps,
-            about_maps=found.about,
-            features=found.features,
             tsne=settings.tsne,
             seed=settings.seed,
             projector=run / "tensorboard",
@@ -130,7 +113,7 @@ def explain_run(
     methods: Sequence[str],
     batch_size: int,
     encoder: str | None = None,
-) -> Explained:
+) -> Extras:
     """Writes the heat maps and the embedding of the evaluated images into the run, or what is missing of them.
 
     Args:
@@ -142,6 +125,9 @@ def explain_run(
       batch_size: images at a time.
       encoder: where the encoder of a probe lies now; None: where it lay.
 
+    Returns:
+      Maps, what must be known to read them, and embedding.
+
     Raises:
       UserError: the network cannot be rebuilt, or does not give the table's scores.
     """
@@ -152,7 +138,8 @@ def explain_run(
     if rest := [method for method in methods if method != EXPORTED_METHOD]:
         found.append(_gradcam(run_dir, _rebuilt(run_dir, record, encoder), evaluate, records, rest, batch_size))
     maps = tuple(maps for one in found for maps in one.maps)
-    return Explained(maps, found[-1].features, tuple(sentence for one in found for sentence in one.about))
+    about = tuple(sentence for one in found for sentence in one.about_maps)
+    return Extras(maps=maps, about_maps=about, features=found[-1].features)
 
 
 def default_methods(binary: str) -> list[str]:
@@ -192,7 +179,7 @@ def _gradcam(
     records: Sequence[Record],
     methods: Sequence[str],
     batch_size: int,
-) -> Explained:
+) -> Extras:
     digest = encoder_digest(run_dir / "saved_model")
     card = saved_model.read_card(run_dir / "saved_model")
     limit, agreement = card.get("max_pixels", MAX_PIXELS), _agreement(card)
@@ -213,7 +200,7 @@ def _gradcam(
     features = np.concatenate(found)
     embedding.write(run_dir / EMBEDDING_FILE, evaluate.path.tolist(), features)
     maps = tuple(HeatMaps(folder, grad_cam.NAMES[method]) for method, folder in folders.items())
-    return Explained(maps, features, about)
+    return Extras(maps=maps, about_maps=about, features=features)
 
 
 def _about(rebuilt: Rebuilt) -> tuple[str, ...]:
@@ -272,7 +259,7 @@ def _check_scores(
 
 def _exported(
     run_dir: pathlib.Path, name: str, evaluate: Predictions, records: Sequence[Record], batch_size: int
-) -> Explained:
+) -> Extras:
     """The maps that the run's exported graph answers, and the features that its head sees."""
     model, folder = run_dir / "saved_model", run_dir / MAPS_DIR
     folder.mkdir(exist_ok=True)
@@ -286,15 +273,9 @@ def _exported(
     embedded = scoring.run_signature(signature, [one.file for one in records], batch_size, "embedded")
     features = embedded["embedding"]
     embedding.write(run_dir / EMBEDDING_FILE, evaluate.path.tolist(), features)
-    return Explained((HeatMaps(folder, name),), features)
+    return Extras(maps=(HeatMaps(folder, name),), features=features)
 
 
 def _suspects(run: pathlib.Path, records: Sequence[Record]) -> tuple[Section, ...]:
     file = run / suspects.FILE
     return (suspects.section(suspects.read(file, records)),) if file.is_file() else ()
-
-
-def records_of(evaluate: Predictions, records: Sequence[Record]) -> list[Record]:
-    """The records of the table's rows in their order; `image_files.from_records` has found them all."""
-    known = {leaks.same_file_key(record.path): record for record in records}
-    return [known[leaks.same_file_key(path)] for path in evaluate.path.tolist()]

@@ -18,7 +18,7 @@ from mvtec_tf.features.probe_graph import Probe, write_probe
 from mvtec_tf.graphs import rebuild, saved_model, scoring
 from mvtec_tf.graphs.thresholded import Thresholds
 from mvtec_tf.heads.file import load_head, read_head
-from mvtec_tf.jobs.probe_features import encoder_of_run
+from mvtec_tf.jobs.encoders import encoder_of_run
 from mvtec_tf.networks.copies import BFLOAT16, FLOAT32, in_bfloat16
 from mvtec_tf.run_directory import read_finished
 from mvtec_tf.serving import export as export_lib

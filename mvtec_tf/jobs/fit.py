@@ -1,14 +1,53 @@
 """Fitting a light head on a frozen encoder with few labels or none, and judging it on images that nobody has seen."""
 
+import functools
+import math
+import pathlib
 from collections.abc import Sequence
+from typing import Any
 
-from mvtec_tf.data import protocol
+import numpy as np
+
+from mvtec_tf.data import pillow_images, protocol
 from mvtec_tf.data.protocol import Cut
-from mvtec_tf.heads.settings import HeadSettings
-from mvtec_tf.jobs import checks, encoders, judging, opening, probe, probe_features, recipes, study_head, unlabelled
+from mvtec_tf.data.record import Record
+from mvtec_tf.data.words import counted
+from mvtec_tf.evaluation import defect_types, shift
+from mvtec_tf.evaluation.defect_types import Call
+from mvtec_tf.evaluation.report import suspects as report_suspects
+from mvtec_tf.features.probe_graph import TYPE_SCORES, Probe, write_probe
+from mvtec_tf.graphs import saved_model, scoring
+from mvtec_tf.heads.base import by_ops
+from mvtec_tf.heads.defect_types import PerCategoryTypeHead, TypeHead
+from mvtec_tf.heads.file import save_head
+from mvtec_tf.heads.fitting import fit_probe
+from mvtec_tf.heads.frozen import frozen
+from mvtec_tf.heads.make import make_head
+from mvtec_tf.heads.settings import SCORE_UNITS, HeadSettings
+from mvtec_tf.jobs import checks, encoders, judging, opening, probe_features, recipes, study_head, suspects, unlabelled
+from mvtec_tf.jobs.probe_features import Features
 from mvtec_tf.jobs.settings import FitSettings
 from mvtec_tf.run_directory import RunDirectory
 from mvtec_tf.study import protocol as study
+from mvtec_tf.training.recipes import SUPCON
+
+# Of fewer cells a defect shares every one of them with what is around it.
+_FINE_ENOUGH = 2.0
+# Of the images that the head's own arrays score, so many are scored by the exported graph too.
+_CHECKED = 8
+_ONE_CLASS = (
+    "The literature's: all good training images, no label, and all test images are judged. The threshold comes from "
+    "held-out good training images, while published figures at a threshold often choose it on the test images; ROC-AUC "
+    "and the figures of heat maps need none and can be compared, at the same images, backbone and size."
+)
+_TAUGHT = (
+    "The encoder was trained with the labels of the labelled images, so that no score of them is held out: threshold "
+    "and probability rest on images that look easier to tell than new ones are."
+)
+_NAMES = (
+    f"{defect_types.REPORT_FILE} in this folder says how often the defect was named rightly. An image is named "
+    "after its highest score, and so may be called good there and still reach the threshold here."
+)
 
 
 def fit(said: FitSettings) -> RunDirectory:
@@ -38,49 +77,152 @@ def fit(said: FitSettings) -> RunDirectory:
         cut = protocol.clean(records, budget, settings.seed)
     recent, left_out = unlabelled.find(settings.unlabelled, cut, limit, settings.on_bad_image)
     # Before the run directory is made: a wrong name leaves nothing behind.
-    source = probe_features.find_source(settings.encoder, settings.features, maps)
-    if source is not None:
-        settings = _settled(settings, said, source)
+    encoder, store = probe_features.find_source(settings.encoder, settings.features, maps)
+    if encoder is not None:
+        card = saved_model.read_card(encoder)
+        if store is None:
+            settings = recipes.settled(settings, said, card, f"`encoder`={settings.encoder}")
+        else:
+            recipes.check_store(settings, settings.features, store.key, not card["pretrain_images"])
+            settings = recipes.settled(settings, said, card, f"`features`={settings.features}", store.key)
     # The study's head is kept in its graph alone.
     results = opening.RESULTS if settings.is_study else (*opening.RESULTS, "head.npz")
     with opening.opened("fit_probe", settings, records, (*skipped, *left_out), results, recent) as run:
         if run.finished:
             return run
-        if source is None:
+        if encoder is None:
             encoder, words = encoders.encoder_of(settings, run.path / "encoder", records)
             run.note(network={"weights": words})
-            source = probe_features.Source(encoder)
-        features = source.features(
-            run,
-            cut,
-            lambda stages: recipes.feature_settings(settings, stages, maps),
-            evaluated=settings.is_study or settings.study_head,
-        )
-        _fit_and_judge(run, settings, head, features, cut, labels_used, recent)
+        wanted = functools.partial(recipes.feature_settings, settings, maps=maps)
+        evaluated = settings.is_study or settings.study_head
+        features = probe_features.of_cut(run, encoder, store, cut, wanted, evaluated)
+        if settings.is_study:
+            run.note(labels_used=labels_used)
+            study_head.fit_and_judge_by_the_study(run, settings, features, labels_used)
+        else:
+            _fit_and_judge(run, settings, features, head, recent)
+            if settings.study_head and cut.labelled:
+                study_head.fit_and_judge_study_head(run, settings, features)
         judging.finish(run)
         return run
 
 
-def _settled(settings: FitSettings, said: FitSettings, source: probe_features.Source) -> FitSettings:
-    if source.store is None:
-        return recipes.settled(settings, said, source.card, f"`encoder`={settings.encoder}")
-    recipes.check_store(settings, settings.features, source.store.key, source.untrained)
-    return recipes.settled(settings, said, source.card, f"`features`={settings.features}", source.store.key)
-
-
 def _fit_and_judge(
-    run: RunDirectory,
-    settings: FitSettings,
-    head: HeadSettings,
-    features: probe_features.Features,
-    cut: Cut,
-    labels_used: int | None,
-    recent: Sequence[str],
+    run: RunDirectory, settings: FitSettings, features: Features, kind: HeadSettings, recent: Sequence[str]
 ) -> None:
-    if settings.is_study:
-        run.note(labels_used=labels_used)
-        study_head.fit_and_judge_by_the_study(run, settings, features, labels_used)
-        return
-    probe.fit_and_judge(run, settings, features, head, recent)
-    if settings.study_head and cut.labelled:
-        study_head.fit_and_judge_study_head(run, settings, features)
+    """Fits the head on train_good and labelled, exports it, and judges the exported graph.
+
+    A head that names defects is judged twice: once like every other one, by how well its score parts good from
+    defective; and by the names. The threshold rests on the files `recent` where they score higher, see `unlabelled`.
+    """
+    cut, of_types = features.cut, settings.task == "defect_type"
+
+    def make() -> Any:
+        return TypeHead(kind.name, kind.c, kind.seed) if of_types else make_head(kind, features.tiled)
+
+    print(f"Fitting the head {kind.name}, and again for held-out scores ...", flush=True)
+    with run.timed("fit"):
+        fitted, line = judging.on_line(fit_probe(make, features.frozen, cut.fit, kind.seed, of_types), cut)
+    head = fitted.head
+    save_head(run.path / "head.npz", head, kind, features.key.as_json(), features.tiled)
+    for warning in fitted.warnings:
+        print(f"Note: {warning}", flush=True)
+    if not run.saved_model.exists():
+        print("Writing the graph ...", flush=True)
+        graph = Probe(features.encoder, features.key, head)
+        write_probe(run.saved_model, graph, {"run": run.record["settings"], "head": kind.name})
+    print(f"Scoring {counted(len(cut.evaluate) + len(recent), 'image')} by the graph ...", flush=True)
+    with run.timed("score"):
+        signature = saved_model.load(run.saved_model).signatures["serving_default"]
+        served = scoring.run_signature(signature, [record.file for record in cut.evaluate], 32, "scored")
+        newest = scoring.run_signature(signature, recent, 32, "scored")["anomaly_score"] if recent else np.empty(0)
+        checked = np.unique(np.linspace(0, len(cut.fit) - 1, _CHECKED).astype(int))
+        again = scoring.run_signature(signature, [cut.fit[i].file for i in checked], 32, "checked")["anomaly_score"]
+    moved, basis = unlabelled.moved(run, newest, [cut.fit[i] for i in fitted.calibrate], fitted)
+    scores = head.decision_function(features.frozen)
+    judging.check_roads(again, scores[checked], features.precision)
+    known = () if of_types else encoders.pretrained_paths(features.encoder)
+    table = judging.table_of(moved, cut, scores, served["anomaly_score"], served.get("probability"), known)
+    judging.note_labels(run, cut.labelled, SCORE_UNITS[kind.name])
+    notes = [("Labels", " ".join([judging.labels_note(cut), *fitted.warnings]))]
+    title = f"Frozen encoder with a {kind.name} head"
+    if settings.is_one_class:
+        notes.insert(0, ("Protocol one_class", _ONE_CLASS))
+    if of_types:
+        title += " that names the defect"
+        notes.append(("Names of defects", _NAMES))
+    if cut.labelled and was_told_labels(features.encoder):
+        notes.append(("Labels of the encoder", _TAUGHT))
+        print(f"Note: {_TAUGHT}", flush=True)
+    notes += judging.note_line(run, line)
+    if settings.smallest_defect is not None:
+        notes.append(("Smallest defect", fineness_note(settings.smallest_defect, cut.train_good, features)))
+        print(notes[-1][1], flush=True)
+    maps, basis = _heat_maps(run, settings, cut), basis or shift.basis(line)
+    found = suspects.find(cut.fit, features.frozen.pooled, kind.seed)
+    report_suspects.write(run.path / report_suspects.FILE, found)
+    more = [report_suspects.section(found)]
+    judging.judge_run(
+        run,
+        settings,
+        table,
+        title,
+        notes,
+        evaluated=cut.evaluate,
+        heat_maps=maps,
+        basis=basis,
+        more=more,
+        calibrate=cut.fit,
+        embedded=(features.frozen.pooled, by_ops(head.choose, frozen(features.frozen.pooled), head.arrays())),
+    )
+    if of_types:
+        _judge_names(run, cut, head, served[TYPE_SCORES], title)
+
+
+def was_told_labels(encoder: pathlib.Path) -> bool:
+    """Whether an encoder was trained with the labels of test images, of which no score is held out then."""
+    return saved_model.read_card(encoder)["run"].get("method") == SUPCON
+
+
+def _judge_names(run: RunDirectory, cut: Cut, head: PerCategoryTypeHead, scores: np.ndarray, title: str) -> None:
+    called = [head.types[number] for number in scores.argmax(axis=1)]
+    calls = [
+        Call(record.path, record.category, record.group, record.defect, name)
+        for record, name in zip(cut.evaluate, called, strict=True)
+    ]
+    labelled = {category: own.classes_ for category, own in head.heads.items()}
+    print(defect_types.judge_types(calls, labelled, run.path, title)["summary"], flush=True)
+
+
+def _heat_maps(run: RunDirectory, settings: FitSettings, cut: Cut) -> pathlib.Path | None:
+    """Writes the heat maps of the evaluated images, if they are wanted; their folder, if there are masks to compare."""
+    masks, folder = any(record.mask for record in cut.evaluate), run.path / "heatmaps"
+    if not settings.heatmaps and not (settings.is_one_class and masks):
+        return None
+    with run.timed("heat_maps"):
+        judging.write_heat_maps(run.saved_model, cut.evaluate, folder)
+    return folder if masks else None
+
+
+def fineness_note(pixels: float, photographs: Sequence[Record], features: Features) -> str:
+    """How many patches a defect covers along one side, where they are coarsest, and what would be fine enough.
+
+    Args:
+      pixels: width of the defect in the photographs.
+      photographs: as they are on the disk.
+      features: with maps.
+    """
+    height, width = next(iter(features.frozen.maps.values())).shape[1:3]
+    sizes = {pillow_images.upright_size(record.file) for record in photographs}
+    cells = pixels * min(min(width / across, height / down) for down, across in sizes)
+    text = f"A defect of {pixels:g} px covers {cells:.2g} of the finest patches along one side"
+    if cells >= _FINE_ENOUGH:
+        return f"{text}; {_FINE_ENOUGH:g} are enough."
+    times = math.ceil(_FINE_ENOUGH / cells - 1e-9)
+    rows, columns = (times * count for count in features.key.tiles)
+    side = times * round(math.sqrt(math.prod(features.key.image_size) / math.prod(features.key.tiles)))
+    return (
+        f"{text}, and of fewer than {_FINE_ENOUGH:g} most is averaged away, so it may be missed at any threshold. Fine "
+        f"enough are `tiles`={rows}x{columns} or `image_size`={side}, without the recipe (`head`=patchcore), or "
+        "photographs cropped to the part."
+    )

@@ -2,31 +2,38 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from mvtec_tf import files
 from mvtec_tf.data.decoding import unreadable
+from mvtec_tf.data.protocol import Cut
 from mvtec_tf.data.record import Record
-from mvtec_tf.evaluation import table, thresholds
+from mvtec_tf.data.words import counted
+from mvtec_tf.evaluation import shift, table, thresholds
 from mvtec_tf.evaluation.image_files import ImageFiles
 from mvtec_tf.evaluation.localisation import heatmaps, pixel_metrics
 from mvtec_tf.evaluation.localisation.heatmaps import EXPORTED, GivenMaps, HeatMaps
 from mvtec_tf.evaluation.report.judge import Extras, judge
 from mvtec_tf.evaluation.report.page import Section
+from mvtec_tf.evaluation.shift import Shift
 from mvtec_tf.evaluation.table import Row
 from mvtec_tf.features import reference
 from mvtec_tf.graphs import scoring
 from mvtec_tf.graphs.signatures import HEAT_MAP
+from mvtec_tf.heads.fitting import FittedProbe
 from mvtec_tf.heads.settings import PLAIN_LOG_ODDS
 from mvtec_tf.jobs.fields import ThresholdSettings
 from mvtec_tf.jobs.opening import SKIPPED
+from mvtec_tf.networks.copies import BFLOAT16, FLOAT32
 from mvtec_tf.run_directory import RunDirectory
 
 # So many categories stand in a heading.
 _NAMED = 4
+# By one graph with other operations around it, which group its own in other ways; bfloat16 has 8 bits.
+_ROADS_AGREE = {FLOAT32: 1e-4, BFLOAT16: 5e-2}
 
 
 def judge_run(
@@ -153,3 +160,72 @@ def finish(run: RunDirectory) -> None:
     run.finish()
     print(f"Report: {run.path / 'report.html'}")
     print(run.path)
+
+
+def on_line(fitted: FittedProbe, cut: Cut) -> tuple[FittedProbe, dict[str, Shift]]:
+    """The head with its held-out scores as they are on the line, see `shift.on_line`: threshold and probability rest on
+    them."""
+    held_out = [cut.fit[i] for i in fitted.calibrate]
+    scores, found = shift.on_line(held_out, fitted.calibrate_scores)
+    return fitted.with_scores(held_out, scores), found
+
+
+def note_line(run: RunDirectory, line: Mapping[str, Shift]) -> list[tuple[str, str]]:
+    """Prints and records how the labelled good images score beside the training images; for the report's notes."""
+    if not line:
+        return []
+    run.note(shift_of_labelled={name: one.as_json() for name, one in line.items()})
+    print(shift.note(line), flush=True)
+    return [("Labelled good images beside good training images", shift.note(line))]
+
+
+def check_roads(served: np.ndarray, computed: np.ndarray, precision: str = FLOAT32) -> None:
+    """Raises RuntimeError if the exported graph's scores are not those of the fitted head, both [N]."""
+    difference = float(np.max(np.abs(served - computed) / (1 + np.abs(computed))))
+    if difference > _ROADS_AGREE[precision]:
+        raise RuntimeError(f"The exported graph's scores differ from the fitted head's by up to {difference:.2g}.")
+
+
+def table_of(
+    fitted: FittedProbe,
+    cut: Cut,
+    scores: np.ndarray,
+    served: np.ndarray,
+    probability: np.ndarray | None,
+    pretrained: Collection[str] = (),
+) -> list[Row]:
+    """The table of predictions of a fitted and exported head.
+
+    Args:
+      fitted: the head, with its out-of-fold scores of `cut.fit`.
+      cut: who is who.
+      scores: float [N], the head's scores of `cut.fit`.
+      served: float [M], the exported graph's scores of `cut.evaluate`; these are judged.
+      probability: float [M], the graph's, or None if it gives none.
+      pretrained: paths of the images that the encoder was pretrained on, which get a row of their own.
+    """
+    seen = [i for i, record in enumerate(cut.train_good) if record.path in pretrained]
+    parts = [
+        ("pretrain", seen, scores[seen]),
+        ("fit", range(len(cut.fit)), scores),
+        ("calibrate", fitted.calibrate, fitted.calibrate_scores),
+    ]
+    found = []
+    for split, which, given in parts:
+        records = [cut.fit[i] for i in which]
+        # Each with the probability that its own category's calibration gives the score.
+        categories = np.array([record.category for record in records])
+        found += table.rows(records, split, given, fitted.head.probability_of(given, categories))
+    return found + table.rows(cut.evaluate, "evaluate", served, probability)
+
+
+def labels_note(cut: Cut) -> str:
+    """For the report: which labels the figures rest on."""
+    defects = sum(record.label for record in cut.labelled)
+    labelled = f"{len(cut.labelled)} test images were labelled, {defects} of them defective." if cut.labelled else ""
+    these = "these and of " if cut.labelled else ""
+    return (
+        f"{labelled or 'No test image was labelled.'} The threshold was chosen on out-of-fold scores of {these}the "
+        f"{counted(len(cut.train_good), 'good training image')}. "
+        f"{counted(len(cut.evaluate), 'other test image was', 'other test images were')} evaluated."
+    )

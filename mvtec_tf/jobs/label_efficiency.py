@@ -13,7 +13,7 @@ from mvtec_tf.features.recipe import RECIPES
 from mvtec_tf.features.store import FeatureStore
 from mvtec_tf.graphs import saved_model
 from mvtec_tf.heads.make import make_head
-from mvtec_tf.jobs import checks, judging, opening, probe_features, recipes
+from mvtec_tf.jobs import checks, judging, opening, recipes
 from mvtec_tf.jobs import encoders as encoders_lib
 from mvtec_tf.jobs.checks import START
 from mvtec_tf.jobs.settings import LabelEfficiencySettings
@@ -48,7 +48,7 @@ def label_efficiency(said: LabelEfficiencySettings) -> RunDirectory:
     goods = grid_lib.parse_good_budgets(settings.good_budgets)
     grid = grid_lib.make_grid(records, pairs, budgets, seeds, kinds, goods)
     for path in there:
-        probe_features.check_pretraining(path, grid.evaluated())
+        encoders_lib.check_pretraining(path, grid.evaluated())
     # The grid itself finds what is missing of a finished run.
     with opening.opened("label_efficiency", settings, records, skipped, results=None) as run:
         methods = _methods(run, settings, encoders, heads, records)
@@ -102,7 +102,7 @@ def _methods(
                 stores[path, wanted] = _store(run, f"{encoder}_{recipe or 'heads'}", path, records, wanted)
                 print(f"Features of {encoder}: {stores[path, wanted].describe()}", flush=True)
             make = functools.partial(_make_head, settings, _kind(name, recipe), wanted.tiles != (1, 1))
-            found[encoder, name] = Method(stores[path, wanted], make, rule, probe_features.pretrained_paths(path))
+            found[encoder, name] = Method(stores[path, wanted], make, rule, encoders_lib.pretrained_paths(path))
     return found
 
 

@@ -1,9 +1,14 @@
 """Opening a run: its images, which of them can be used, its directory."""
 
 import contextlib
+import dataclasses
 import hashlib
+import json
 import pathlib
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
+
+import tensorflow as tf
 
 from mvtec_tf import files
 from mvtec_tf import settings as settings_lib
@@ -17,6 +22,7 @@ from mvtec_tf.data.words import counted
 from mvtec_tf.errors import UserError
 from mvtec_tf.jobs.fields import ERROR, ImageSettings, RunSettings
 from mvtec_tf.run_directory import RunDirectory, read_run
+from mvtec_tf.training import distribution
 
 SKIPPED = "skipped_images"
 # What a training leaves behind, in the order in which it is made.
@@ -194,3 +200,37 @@ def _note_images(run: RunDirectory, records: Sequence[Record], skipped: Sequence
     # An export knows its images again by their contents, wherever they lie then.
     if not (run.path / known_images.FILE).exists():
         known_images.write(run.path / known_images.FILE, records)
+
+
+@contextlib.contextmanager
+def opened_together(
+    strategy: tf.distribute.Strategy,
+    job: str,
+    settings: RunSettings,
+    records: Sequence[Record],
+    skipped: Sequence[Unreadable],
+    results: Sequence[str],
+) -> Iterator[tuple[RunDirectory, bool]]:
+    """Yields the run, see `opened`, and whether there is something to train.
+
+    A machine that is not the chief has a run of its own in a temporary folder, of which nothing is left.
+
+    Raises:
+      UserError: another machine is gone, or was given something else.
+    """
+    chief = distribution.is_chief(strategy)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(distribution.said_if_gone(strategy))
+        if not chief:
+            folder = stack.enter_context(tempfile.TemporaryDirectory())
+            settings = dataclasses.replace(settings, run_dir=str(pathlib.Path(folder) / "run"))
+        run = stack.enter_context(opened(job, settings, records, skipped, results))
+        with strategy.scope():
+            facts = json.dumps([run.record["settings"], run.record["data"]["fingerprint"]], sort_keys=True)
+            distribution.check_alike(hashlib.sha256(facts.encode()).hexdigest())
+            trains = distribution.said_by_chief(not run.finished and not run.saved_model.exists())
+            # What is done at the beginning only must be done by all: augmentation makes variables, of which all talk.
+            run.resumed = distribution.said_by_chief(run.resumed)
+        if not chief:
+            print("The chief writes the run and judges it.", flush=True)
+        yield run, trains

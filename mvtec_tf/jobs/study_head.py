@@ -12,8 +12,6 @@ from mvtec_tf.heads.linear import StudyHead
 from mvtec_tf.heads.probability import Platt
 from mvtec_tf.heads.settings import PLAIN_LOG_ODDS
 from mvtec_tf.jobs import judging
-from mvtec_tf.jobs import probe as probe_steps
-from mvtec_tf.jobs.probe import sigmoid
 from mvtec_tf.jobs.probe_features import Features
 from mvtec_tf.jobs.settings import FitSettings
 from mvtec_tf.networks.backbone import EMBEDDING
@@ -27,7 +25,7 @@ def fit_and_judge_study_head(run: RunDirectory, settings: FitSettings, features:
     """Fits the study's head on the labelled images alone and reports it, in a folder of the run."""
     head = _fit(features, settings.seed)
     scores = head.decision_function(features.embedding[len(features.cut.train_good) :])
-    notes = [("Head", _head_note(head, features)), ("Labels", probe_steps.labels_note(features.cut))]
+    notes = [("Head", _head_note(head, features)), ("Labels", judging.labels_note(features.cut))]
     title = "The original study's head"
     judging.judge_run(
         run,
@@ -57,7 +55,7 @@ def fit_and_judge_by_the_study(
     with run.timed("score"):
         served = scoring.score_files(run.saved_model, [record.file for record in cut.evaluate])
     scores = head.decision_function(features.embedding[len(cut.train_good) :])
-    probe_steps.check_roads(served.score, scores[len(cut.labelled) :], features.precision)
+    judging.check_roads(served.score, scores[len(cut.labelled) :], features.precision)
     note = (
         f"The protocol of the original study: {labels_used} test images were labelled, {len(cut.labelled)} of them "
         f"fitted, and all {len(cut.evaluate)} test images evaluated, the labelled ones among them."
@@ -86,7 +84,12 @@ def _table(features: Features, scores: np.ndarray) -> list:
     """Rows of the labelled and of the evaluated images, whose scores come in this order."""
     labelled, evaluate = features.cut.labelled, features.cut.evaluate
     fit, judged = scores[: len(labelled)], scores[len(labelled) :]
-    return [*rows(labelled, "fit", fit, sigmoid(fit)), *rows(evaluate, "evaluate", judged, sigmoid(judged))]
+    return [*rows(labelled, "fit", fit, _sigmoid(fit)), *rows(evaluate, "evaluate", judged, _sigmoid(judged))]
+
+
+def _sigmoid(values: np.ndarray) -> np.ndarray:
+    """Probability of log-odds: float [N] -> float64 [N]."""
+    return 1 / (1 + np.exp(-np.asarray(values, np.float64)))
 
 
 def _head_note(head: StudyHead, features: Features) -> str:

@@ -13,7 +13,7 @@ from mvtec_tf.data.words import counted
 from mvtec_tf.evaluation.table import rows
 from mvtec_tf.graphs import saved_model, scoring
 from mvtec_tf.heads.settings import PLAIN_LOG_ODDS
-from mvtec_tf.jobs import checks, judging, opening, together
+from mvtec_tf.jobs import checks, judging, opening
 from mvtec_tf.jobs.settings import TrainClassifierSettings
 from mvtec_tf.run_directory import RunDirectory
 from mvtec_tf.study import protocol as study
@@ -112,7 +112,7 @@ def train_classifier(said: TrainClassifierSettings) -> RunDirectory:
     else:
         synthetic = settings.synthetic_defects > 0
         parts = clean_parts(records, budget, settings.validation_share, settings.seed, synthetic)
-    with together.opened(strategy, "train_cnn", settings, records, skipped, opening.RESULTS) as (run, trains):
+    with opening.opened_together(strategy, "train_cnn", settings, records, skipped, opening.RESULTS) as (run, trains):
         if not run.finished:
             judging.note_labels(run, parts.labelled, PLAIN_LOG_ODDS)
             print(parts.words, flush=True)

@@ -16,7 +16,7 @@ from mvtec_tf.evaluation import image_files
 from mvtec_tf.evaluation.table import Predictions, Row
 from mvtec_tf.exploration.findings import findings
 from mvtec_tf.exploration.survey import explore
-from mvtec_tf.jobs import extras
+from mvtec_tf.jobs import judge
 from mvtec_tf.jobs.settings import JudgeSettings
 from tests.support import image_samples
 
@@ -257,7 +257,7 @@ def test_masks_of_a_folder_that_no_row_of_the_table_claims_are_named(tmp_path):
     unclaimed = ("cap/test/chip/0_mask.png", "cap/test/chip/2_mask.png")
     assert sentence.endswith(f"2 files are the mask of no image of the table: {', '.join(unclaimed)}.")
     settings = JudgeSettings(predictions="", out="", masks=str(tmp_path), heatmaps=(str(tmp_path),))
-    assert extras.extras(settings, table).about_files == (sentence,)
+    assert judge.extras(settings, table).about_files == (sentence,)
     for name in unclaimed:
         (tmp_path / name).unlink()
     assert image_files.unclaimed(tmp_path, table) == []

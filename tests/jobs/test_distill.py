@@ -15,7 +15,7 @@ from mvtec_tf.evaluation.comparison.contenders import read_methods
 from mvtec_tf.evaluation.intervals import Bootstrap
 from mvtec_tf.evaluation.table import read_predictions
 from mvtec_tf.graphs import plain, saved_model
-from mvtec_tf.jobs import checks, questions, teacher
+from mvtec_tf.jobs import checks, teacher
 from mvtec_tf.jobs.fit import fit
 from mvtec_tf.jobs.settings import DistilRunSettings, FitSettings
 from mvtec_tf.networks.backbone import build_backbone
@@ -96,7 +96,7 @@ def test_the_teacher_is_asked_what_its_run_was_judged_with(teaching, toy):
     table = one.predictions.part(leaks.EVALUATE)
     content = tf.io.read_file(str(toy / table.path[0]))
     image = saved_model.load(one.model).signatures["explain"](image_bytes=content[None])
-    pixels = questions._resized(tf.io.decode_png(content, 3), one.size)
+    pixels = teacher._resized(tf.io.decode_png(content, 3), one.size)
     score, heat_map, maps = one.asked()(pixels)
     assert float(score[0]) == pytest.approx(table.score[0], rel=1e-3)
     np.testing.assert_allclose(heat_map, image["heat_map"], rtol=1e-3, atol=1e-3)
@@ -120,9 +120,9 @@ def test_a_supervised_teachers_middle_stages_are_matched(tmp_path):
 
 def test_scores_keep_their_order_and_are_told_from_good_to_the_threshold():
     scores = np.linspace(-3, 40, 50)
-    found = questions.in_units(scores, np.tile([2.0, 6.0], (50, 1)))
+    found = teacher.in_units(scores, np.tile([2.0, 6.0], (50, 1)))
     assert (np.diff(found) > 0).all()
-    limits = questions.in_units(np.array([2.0, 6.0]), np.tile([2.0, 6.0], (2, 1)))
+    limits = teacher.in_units(np.array([2.0, 6.0]), np.tile([2.0, 6.0], (2, 1)))
     np.testing.assert_allclose(limits, [0, np.arcsinh(3)], rtol=1e-6)
 
 

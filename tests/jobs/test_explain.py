@@ -212,11 +212,11 @@ def explained(cnn, probe, toy_records):
         before = json.loads((run_dir / "metrics.json").read_text())
         record = explain_steps.read_explainable(run_dir)
         evaluate = predictions_of(run_dir).part("evaluate")
-        records = explain_steps.records_of(evaluate, toy_records)
+        records = image_files.records_of(toy_records, evaluate, "`data_dir`")
         made = explain_steps.explain_run(run_dir, record, evaluate, records, list(grad_cam.NAMES), 10)
         files = image_files.from_records(toy_records, evaluate, "toy")
         projector = run_dir / "tensorboard"
-        extras = Extras(files, made.maps, made.about, made.features, tsne=False, projector=projector)
+        extras = Extras(files, made.maps, made.about_maps, made.features, tsne=False, projector=projector)
         found[name] = (run_dir, before, judge_again(run_dir, extras, "untitled"))
     return found
 
@@ -244,7 +244,7 @@ def test_a_stopped_explanation_goes_on_with_the_missing_maps_and_gives_the_same(
     run_dir, _, _ = explained["probe"]
     record = explain_steps.read_explainable(run_dir)
     evaluate = predictions_of(run_dir).part("evaluate")
-    records = explain_steps.records_of(evaluate, toy_records)
+    records = image_files.records_of(toy_records, evaluate, "`data_dir`")
     folder = run_dir / "heatmaps" / "gradcam"
     files = sorted(folder.rglob("*.npy"))
     assert len(files) == len(records)
@@ -272,7 +272,7 @@ def test_maps_of_another_network_are_not_kept(tmp_path):
 
 def test_other_images_than_those_that_were_judged_are_refused_by_their_score(cnn, toy_records, tmp_path):
     evaluate = predictions_of(cnn).part("evaluate")
-    records = explain_steps.records_of(evaluate, toy_records)[::-1]
+    records = image_files.records_of(toy_records, evaluate, "`data_dir`")[::-1]
     record = explain_steps.read_explainable(cnn)
     copy = tmp_path / "cnn"
     shutil.copytree(cnn, copy)

@@ -8,7 +8,8 @@ from PIL import Image
 
 from mvtec_tf.data.record import Record
 from mvtec_tf.errors import UsageError
-from mvtec_tf.jobs import checks, fineness
+from mvtec_tf.jobs import checks
+from mvtec_tf.jobs.fit import fineness_note
 from mvtec_tf.jobs.settings import FitSettings
 
 
@@ -19,7 +20,7 @@ def _note(tmp_path, pixels, sizes, cells=(56, 56), tiles=(1, 1)):
         records.append(Record(str(number), str(tmp_path / f"{number}.png"), "cap", "good", 0, "train", str(number)))
     key = SimpleNamespace(tiles=tiles, image_size=(8 * cells[0], 8 * cells[1]))
     maps = {"fine": np.zeros((1, *cells, 2)), "coarse": np.zeros((1, cells[0] // 2, cells[1] // 2, 2))}
-    return fineness.note(pixels, records, SimpleNamespace(frozen=SimpleNamespace(maps=maps), key=key))
+    return fineness_note(pixels, records, SimpleNamespace(frozen=SimpleNamespace(maps=maps), key=key))
 
 
 def test_sixteen_pixels_of_a_photograph_as_large_as_the_network_sees_it_are_two_patches_and_enough(tmp_path):

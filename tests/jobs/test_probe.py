@@ -16,7 +16,7 @@ from mvtec_tf.heads.fitting import fit_probe
 from mvtec_tf.heads.linear import Logistic
 from mvtec_tf.heads.make import make_head
 from mvtec_tf.heads.settings import HEADS, NEED_LABELS, NEED_MAPS, HeadSettings
-from mvtec_tf.jobs.probe import on_line
+from mvtec_tf.jobs.judging import on_line
 from tests.support.in_process import run_in_process
 
 

@@ -13,7 +13,8 @@ from mvtec_tf.features.feature_graph import FeatureGraph
 from mvtec_tf.features.in_memory import InMemory
 from mvtec_tf.features.recipe import FEW_LABELS, RECIPES
 from mvtec_tf.graphs import saved_model
-from mvtec_tf.jobs import probe, probe_features, watching
+from mvtec_tf.jobs import encoders, pretrain
+from mvtec_tf.jobs.fit import was_told_labels
 from mvtec_tf.keras_settings import keras
 from mvtec_tf.networks.backbone import build_backbone
 from mvtec_tf.training.callbacks import KeepBestOnline
@@ -80,7 +81,7 @@ def test_features_in_memory_are_those_of_the_export(tmp_path):
 def test_a_single_labelled_defective_object_cannot_watch():
     records = [Record(f"{row}", f"{row}", "part", "scratch", 1, "test", "one object") for row in range(3)]
     with pytest.raises(UsageError, match="1 defective object of category 'part' is labelled"):
-        watching.heads_on([], np.zeros((0, 8, 8, 3), np.uint8), records, np.zeros((3, 8, 8, 3), np.uint8), 0)
+        pretrain.heads_on([], np.zeros((0, 8, 8, 3), np.uint8), records, np.zeros((3, 8, 8, 3), np.uint8), 0)
 
 
 @pytest.mark.slow
@@ -97,9 +98,9 @@ def test_a_watched_pretraining_keeps_the_best_encoder_and_its_labelled_images_ar
         assert record["online"]["words"] in done.stdout
     encoder = tmp_path / "run" / "saved_model"
     records = scan.scan([toy / "flange"])
-    probe_features.check_pretraining(encoder, protocol.clean(records, 0.3, seed=0).evaluate)
+    encoders.check_pretraining(encoder, protocol.clean(records, 0.3, seed=0).evaluate)
     with pytest.raises(LeakError):
-        probe_features.check_pretraining(encoder, protocol.clean(records, 0.3, seed=1).evaluate)
+        encoders.check_pretraining(encoder, protocol.clean(records, 0.3, seed=1).evaluate)
 
 
 @pytest.mark.slow
@@ -109,9 +110,9 @@ def test_an_encoder_that_was_told_labels_is_known_by_it_and_saw_the_labelled_ima
     with in_place_of_resnet10():
         run_in_process("train_simclr", *asked, *small, "--method=supcon", "--label_budget=0.3")
     encoder = tmp_path / "run" / "saved_model"
-    assert probe.was_told_labels(encoder)
+    assert was_told_labels(encoder)
     labelled = {record.path for record in protocol.clean(scan.scan([toy / "flange"]), 0.3, seed=0).labelled}
-    assert labelled < probe_features.pretrained_paths(encoder)
+    assert labelled < encoders.pretrained_paths(encoder)
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ from mvtec_tf.evaluation.report.page import Pictures, Section
 from mvtec_tf.evaluation.table import Predictions, Row, write_predictions
 from mvtec_tf.evaluation.thresholds import Rule
 from mvtec_tf.files import replacing
-from mvtec_tf.jobs import extras
+from mvtec_tf.jobs.judge import heat_maps
 from tests.conftest import run_binary
 
 
@@ -276,10 +276,10 @@ def test_an_image_that_cannot_be_read_is_named(tmp_path):
 def test_heat_maps_may_be_named_and_two_of_one_name_are_refused(tmp_path):
     for name in ("a", "b=c"):
         (tmp_path / name).mkdir()
-    found = extras.heat_maps([f"Mine={tmp_path / 'a'}", str(tmp_path / "a"), str(tmp_path / "b=c")])
+    found = heat_maps([f"Mine={tmp_path / 'a'}", str(tmp_path / "a"), str(tmp_path / "b=c")])
     assert [maps.name for maps in found] == ["Mine", "a", "b=c"]
     with pytest.raises(UsageError, match="called 'a'"):
-        extras.heat_maps([str(tmp_path / "a"), f"a={tmp_path / 'a'}"])
+        heat_maps([str(tmp_path / "a"), f"a={tmp_path / 'a'}"])
 
 
 def test_evaluate_measures_heat_maps_of_any_model_against_masks(shown, toy, tmp_path):
