@@ -20,7 +20,7 @@ from sklearn.metrics import roc_auc_score
 from mvtec_tf.data.record import Record
 from mvtec_tf.errors import UserError
 from mvtec_tf.features.store import FeatureStore
-from mvtec_tf.heads import coreset
+from mvtec_tf.heads import memory
 from mvtec_tf.heads.frozen import FrozenFeatures
 from mvtec_tf.heads.patch import PatchCore
 from mvtec_tf.networks import patch_maps
@@ -117,7 +117,7 @@ def measure_choice(seed: int, say: Callable[[str], None]) -> Iterator[ChoiceCost
         say(f"choosing {_MEMORY:,} of {_POINTS:,} patches, {how} ...")
         wall, cpu = time.perf_counter(), time.process_time()
         if how == "greedy":
-            chosen = coreset.greedy_coreset(points, _MEMORY, seed)
+            chosen = memory.greedy_coreset(points, _MEMORY, seed)
         else:
             chosen = rng.choice(_POINTS, _MEMORY, replace=False)
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu

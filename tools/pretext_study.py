@@ -27,8 +27,7 @@ from mvtec_tf.data.record import Record
 from mvtec_tf.errors import UsageError
 from mvtec_tf.features.in_memory import InMemory
 from mvtec_tf.heads.distance import Mahalanobis
-from mvtec_tf.heads.folds import inner_folds
-from mvtec_tf.heads.frozen import FrozenFeatures
+from mvtec_tf.heads.frozen import FrozenFeatures, inner_folds
 from mvtec_tf.heads.fused import FOLDS, MOST, Fused, Like
 from mvtec_tf.heads.gaussian import GoodGaussian
 from mvtec_tf.heads.linear import Logistic

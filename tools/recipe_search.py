@@ -28,10 +28,8 @@ from mvtec_tf.errors import UsageError
 from mvtec_tf.features.store import FeatureStore
 from mvtec_tf.heads import join, residual
 from mvtec_tf.heads.distance import Mahalanobis
-from mvtec_tf.heads.evidence import Found, Unlike
-from mvtec_tf.heads.folds import inner_folds, objects_of
-from mvtec_tf.heads.frozen import FrozenFeatures
-from mvtec_tf.heads.fused import FOLDS, MOST, Like
+from mvtec_tf.heads.frozen import FrozenFeatures, inner_folds, objects_of
+from mvtec_tf.heads.fused import FOLDS, MOST, Found, Like, Unlike
 from mvtec_tf.heads.gaussian import GoodGaussian
 from mvtec_tf.heads.linear import Logistic
 from mvtec_tf.heads.patch import Padim, PatchCore

@@ -24,7 +24,7 @@ from mvtec_tf.errors import UsageError
 from mvtec_tf.evaluation.report import canvas
 from mvtec_tf.features.store import FeatureStore
 from mvtec_tf.heads import suspects
-from mvtec_tf.heads.folds import inner_folds
+from mvtec_tf.heads.frozen import inner_folds
 from mvtec_tf.heads.fused import FOLDS, balanced_ridge
 from mvtec_tf.heads.gaussian import GoodGaussian
 from tools.recipe_search import chosen_on_the_others

@@ -20,7 +20,7 @@ from mvtec_tf.features.neighbours import Neighbours
 from mvtec_tf.graphs import saved_model, scoring
 from mvtec_tf.graphs.signatures import IMAGE_BYTES, IMAGE_STATISTICS, SERVING_DEFAULT, Answer, image_statistics
 from mvtec_tf.graphs.thresholded import CATEGORY
-from mvtec_tf.heads.folds import inner_folds
+from mvtec_tf.heads.frozen import inner_folds
 from mvtec_tf.networks.backbone import EMBEDDING
 
 FILE = "reference.npz"

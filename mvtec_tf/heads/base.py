@@ -15,8 +15,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from mvtec_tf import conformal
 from mvtec_tf.errors import UserError
 from mvtec_tf.heads import frozen
-from mvtec_tf.heads.folds import inner_folds, objects_of
-from mvtec_tf.heads.frozen import FrozenFeatures
+from mvtec_tf.heads.frozen import FrozenFeatures, inner_folds, objects_of
 from mvtec_tf.heads.probability import Platt, fit_platt
 
 # Rows of global features at a time; of maps, which are a thousand times as large, `batches` takes fewer.

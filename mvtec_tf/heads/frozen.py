@@ -17,6 +17,7 @@ _BATCH_BYTES = 64_000_000
 _LARGEST_BATCH = 16
 # Distances are sums of squares in float32: 3000 of this size leave no room.
 _LARGEST = 1e15
+INNER_FOLDS = 3
 
 
 class RowSource(Protocol):
@@ -176,3 +177,35 @@ class _Selected:
 
     def __getitem__(self, rows: np.ndarray) -> np.ndarray:
         return np.asarray(self._source[self._rows[rows]])
+
+
+def objects_of(features: FrozenFeatures) -> np.ndarray:
+    """int64 [N], equal for images of one object."""
+    groups = features.groups
+    return np.arange(len(features)) if groups is None else np.unique(groups, return_inverse=True)[1]
+
+
+def inner_folds(labels: np.ndarray, groups: np.ndarray | None, seed: int, count: int = INNER_FOLDS) -> np.ndarray:
+    """A fold for each image, whole objects, each class spread over all folds; -1 for the only object of a class.
+
+    Args:
+      labels: int [N].
+      groups: [N] or None.
+      seed: random seed of the order.
+      count: of folds; those that good objects lie in are the first ones.
+
+    Returns:
+      int64 [N].
+    """
+    names = np.arange(len(labels)) if groups is None else np.unique(groups, return_inverse=True)[1]
+    folds = np.empty(len(labels), np.int64)
+    rng = np.random.default_rng(seed)
+    # An object with a defective image is defective: its good views stay with it.
+    defective = np.unique(names[labels == 1])
+    for objects in (defective, np.setdiff1d(names, defective)):
+        if len(objects) == 1:
+            folds[names == objects[0]] = -1
+            continue
+        for number, one in enumerate(rng.permutation(objects)):
+            folds[names == one] = number % count
+    return folds

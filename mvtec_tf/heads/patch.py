@@ -8,8 +8,8 @@ import tensorflow as tf
 
 from mvtec_tf.heads import memory
 from mvtec_tf.heads.base import Arrays, Head, as_tensors
-from mvtec_tf.heads.coreset import greedy_coreset
 from mvtec_tf.heads.frozen import FrozenFeatures, good_images
+from mvtec_tf.heads.memory import greedy_coreset
 from mvtec_tf.networks import patch_maps
 
 # Defard et al., ICPR 2021, section 3.1; here on channels of unit variance.

@@ -15,7 +15,7 @@ import dataclasses
 import numpy as np
 from scipy.spatial.distance import cdist
 
-from mvtec_tf.heads.folds import inner_folds
+from mvtec_tf.heads.frozen import inner_folds
 from mvtec_tf.heads.fused import FOLDS, held_out_ridge
 from mvtec_tf.heads.gaussian import GoodGaussian, held_out_distances
 

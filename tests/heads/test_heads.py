@@ -21,12 +21,10 @@ from mvtec_tf.heads import fitting
 from mvtec_tf.heads.by_category import PerCategoryHead
 from mvtec_tf.heads.distance import Mahalanobis, NearestNeighbours, RbfSvm
 from mvtec_tf.heads.fitting import fit_probe
-from mvtec_tf.heads.folds import inner_folds
-from mvtec_tf.heads.frozen import FrozenFeatures
+from mvtec_tf.heads.frozen import FrozenFeatures, inner_folds
 from mvtec_tf.heads.gaussian import GoodGaussian
-from mvtec_tf.heads.hybrid import Hybrid
 from mvtec_tf.heads.linear import Lda, LinearSvm, Logistic, StudyHead
-from mvtec_tf.heads.make import make_head
+from mvtec_tf.heads.make import Hybrid, make_head
 from mvtec_tf.heads.settings import HEADS, NEED_LABELS, NEED_MAPS, HeadSettings, check_budget
 
 

@@ -9,7 +9,7 @@ from scipy.ndimage import gaussian_filter
 from sklearn.metrics import roc_auc_score
 
 from mvtec_tf.errors import UserError
-from mvtec_tf.heads import coreset
+from mvtec_tf.heads import memory
 from mvtec_tf.heads.base import as_tensors, by_ops
 from mvtec_tf.heads.by_category import PerCategoryHead
 from mvtec_tf.heads.frozen import FrozenFeatures
@@ -93,12 +93,12 @@ def test_the_greedy_choice_is_that_of_a_naive_double_loop():
     while len(chosen) < 25:
         gaps = [min(np.linalg.norm(point - points[c]) for c in chosen) for point in points]
         chosen.append(int(np.argmax(gaps)))
-    assert coreset.farthest_points(points, 25, first=17).tolist() == chosen
+    assert memory.farthest_points(points, 25, first=17).tolist() == chosen
 
 
 def test_a_coreset_never_holds_a_point_twice_also_among_copies():
     points = np.repeat(np.eye(4, dtype=np.float32), 10, axis=0)
-    chosen = coreset.greedy_coreset(points, 12, seed=0)
+    chosen = memory.greedy_coreset(points, 12, seed=0)
     assert len(set(chosen.tolist())) == 12
     assert len({tuple(points[i]) for i in chosen[:4]}) == 4
 
@@ -110,7 +110,7 @@ def test_a_coreset_lies_closer_to_all_points_than_a_random_choice():
     def worst(chosen):
         return max(np.linalg.norm(points[chosen] - point, axis=1).min() for point in points)
 
-    greedy = worst(coreset.greedy_coreset(points, 60, seed=0))
+    greedy = worst(memory.greedy_coreset(points, 60, seed=0))
     assert greedy < 0.8 * worst(rng.choice(3000, 60, replace=False))
 
 

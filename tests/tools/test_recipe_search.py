@@ -7,8 +7,8 @@ import pytest
 
 from mvtec_tf.data.protocol import Cut
 from mvtec_tf.data.record import Record
-from mvtec_tf.heads.evidence import Found, Unlike
 from mvtec_tf.heads.frozen import FrozenFeatures
+from mvtec_tf.heads.fused import Found, Unlike
 from tools import kept_promises, recipe_search
 
 
