@@ -7,7 +7,7 @@ import json
 import os
 import pathlib
 import socket
-from typing import Any, TextIO
+from typing import TextIO
 
 from mvtec_tf.errors import UserError
 from mvtec_tf.files import PathLike
@@ -79,7 +79,8 @@ class Owned:
             if place.exists() and os.path.samestat(os.fstat(file.fileno()), place.stat()):
                 self._file = file
                 file.truncate(0)
-                file.write(json.dumps(_me()))
+                since = datetime.datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
+                file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": since}))
                 file.flush()
                 return
             file.close()
@@ -99,11 +100,6 @@ class Owned:
         raise UserError(
             f"{self._words}: {words}. Wait until it has ended or stop it, or choose another directory."
         ) from error
-
-
-def _me() -> dict[str, Any]:
-    since = datetime.datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
-    return {"pid": os.getpid(), "host": socket.gethostname(), "since": since}
 
 
 def _owner(text: str) -> str:

@@ -10,7 +10,7 @@ import itertools
 import os
 import pathlib
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from PIL import Image
@@ -194,7 +194,8 @@ def unclaimed(records: Sequence[Record]) -> tuple[tuple[str, str], ...]:
     for folder in {pathlib.Path(record.mask).parent for record in records if record.mask}:
         found |= {file: () for file in folder.iterdir() if file.is_file() and not walk.is_clutter(file.name)}
     for root, ones in by_root.items():
-        found |= {pathlib.Path(file): ones for folder in _mask_folders(root) for file in walk.walk(folder).files}
+        folders = (child for child in root.iterdir() if child.is_dir() and _bare(child.name) in _FOLDERS)
+        found |= {pathlib.Path(file): ones for folder in folders for file in walk.walk(folder).files}
     return tuple(
         (str(file), _why(file, ones)) for file, ones in sorted(found.items()) if os.path.abspath(file) not in known
     )
@@ -277,10 +278,6 @@ def _root(record: Record) -> pathlib.Path | None:
     below = pathlib.PurePosixPath(record.path).parts[1:]
     file = pathlib.Path(record.file)
     return file.parents[len(below) - 1] if below and file.parts[-len(below) :] == below else None
-
-
-def _mask_folders(root: pathlib.Path) -> Iterator[pathlib.Path]:
-    return (child for child in root.iterdir() if child.is_dir() and _bare(child.name) in _FOLDERS)
 
 
 def _why(file: pathlib.Path, records: Sequence[Record]) -> str:

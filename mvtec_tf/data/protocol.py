@@ -326,12 +326,6 @@ def _cut_in_half(category: str, tests: Sequence[Record], rng: np.random.Generato
     return pool, held_out
 
 
-def _first_defective(groups: Sequence[list[Record]], wanted: int) -> list[Record] | None:
-    """The first group with a defective image that `wanted` images have room for."""
-    fitting = (group for group in groups if len(group) <= wanted and any(record.label for record in group))
-    return next(fitting, None)
-
-
 def _draw(category: str, pool: Sequence[Record], tests: int, budget: Budget, rng: np.random.Generator) -> list[Record]:
     """Whole groups of the pool, at most `budget` * `tests` images; or the defective images of so many groups. Each
     defect type in its share."""
@@ -342,7 +336,8 @@ def _draw(category: str, pool: Sequence[Record], tests: int, budget: Budget, rng
         return _draw_defects(category, order, budget)
     wanted = round(budget * tests)
     # A small budget's first purchase is a defect: good images are to be had without labels.
-    first = _first_defective(order, wanted)
+    fitting = (group for group in order if len(group) <= wanted and any(record.label for record in group))
+    first = next(fitting, None)
     order.sort(key=lambda group: group is not first)
     drawn: list[Record] = []
     for group in order:

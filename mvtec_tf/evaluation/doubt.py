@@ -94,7 +94,8 @@ def least_cost(scores: np.ndarray, defective: np.ndarray, costs: Costs, threshol
     found = smoothed(scores, defective, margin=_MARGIN)
     if found is None:
         return None
-    if never_pays(costs):
+    # One of the mistakes is to be expected for less than a person costs, whatever the score says.
+    if costs.review * (costs.miss + costs.false_alarm) >= costs.miss * costs.false_alarm:
         return Zone(threshold, threshold)
     grid, good, bad = found
     place = int(np.searchsorted(grid, threshold))
@@ -108,11 +109,6 @@ def least_cost(scores: np.ndarray, defective: np.ndarray, costs: Costs, threshol
     low, high = grid[place - int(np.argmin(below))], grid[place + int(np.argmin(above))]
     # A graph rounds to float32: that must not carry an end across the threshold.
     return Zone(min(float(np.float32(low)), threshold), max(float(np.float32(high)), threshold))
-
-
-def never_pays(costs: Costs) -> bool:
-    """Whether a person costs so much that one of the mistakes is to be expected for less, whatever the score says."""
-    return costs.review * (costs.miss + costs.false_alarm) >= costs.miss * costs.false_alarm
 
 
 def judge(

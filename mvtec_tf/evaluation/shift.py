@@ -127,10 +127,13 @@ def compare(
         size = difference / unit / float((old / unit).std())
     else:
         size = 0.0 if difference == 0 else None
-    stops = [None if threshold is None else _stopped(rows, threshold) for rows in (held_out, evaluated)]
+    stops = [
+        float(np.average(rows.score >= threshold, weights=conformal.masses(rows.objects)))
+        for rows in (held_out, evaluated)
+        if threshold is not None
+    ] or [None, None]
     higher = u / (len(old) * len(new))
     return Shift(len(old), len(new), size, higher, p, level, *stops, difference)
-
 
 
 def _rank_test(new: np.ndarray, old: np.ndarray) -> tuple[float, float]:
@@ -265,7 +268,3 @@ def _medians(rows: Predictions) -> np.ndarray:
     ordered = rows.score[np.lexsort((rows.score, index))]
     starts = np.cumsum(sizes) - sizes
     return (ordered[starts + (sizes - 1) // 2] + ordered[starts + sizes // 2]) / 2
-
-
-def _stopped(rows: Predictions, threshold: float) -> float:
-    return float(np.average(rows.score >= threshold, weights=conformal.masses(rows.objects)))

@@ -288,7 +288,8 @@ def _sheets(found: Exploration, thumbnails: Thumbnails) -> Section:
     categories: dict[str, list[Any]] = {}
     for category, split, defect in explore_findings.counts(one.record for one in found.looks):
         looks = classes[category, split, defect]
-        records = [one.record for one in _evenly(looks, each)]
+        places = np.linspace(0, len(looks) - 1, min(each, len(looks))).round().astype(int)
+        records = [looks[place].record for place in places]
         images = [thumbnails.html(record.file, record.path, masks.get(record.path, "")) for record in records]
         if any(images):
             categories.setdefault(category, []).extend([f"{split}, {defect} ({len(looks):,})", _Sheet(images)])
@@ -298,11 +299,6 @@ def _sheets(found: Exploration, thumbnails: Thumbnails) -> Section:
     if thumbnails.failed:
         blocks.append(f"Not shown: {'; '.join(thumbnails.failed[:_MOST_NAMED])}.")
     return Section("Contact sheets", blocks)
-
-
-def _evenly(looks: Sequence[Look], count: int) -> list[Look]:
-    places = np.linspace(0, len(looks) - 1, min(count, len(looks))).round().astype(int)
-    return [looks[i] for i in places]
 
 
 def _spread(values: Sequence[float], limits: tuple[float, float], label: int) -> Markup:

@@ -59,10 +59,11 @@ def extract(
     elif missing:
         function, batch = _function(graph), _batch_size(settings)
         started = time.monotonic()
-        for done, shard in enumerate(missing):
+        for done, shard in enumerate(missing, 1):
             _write_shard(shard, function, parts[shard], batch)
             images = shards.index(shard) * per_shard + len(parts[shard])
-            _report(done + 1, len(missing), images, len(records), started)
+            left = (time.monotonic() - started) / done * (len(missing) - done)
+            print(f"features: {images} of {len(records)} images, about {left / 60:.1f} minutes left", flush=True)
     return FeatureStore(out)
 
 
@@ -144,8 +145,3 @@ def _write_shard(shard: pathlib.Path, function: Callable, images: Sequence[str],
             filled += len(values)
         for array in files.values():
             array.flush()
-
-
-def _report(done: int, of: int, images: int, all_images: int, started: float) -> None:
-    left = (time.monotonic() - started) / done * (of - done)
-    print(f"features: {images} of {all_images} images, about {left / 60:.1f} minutes left", flush=True)

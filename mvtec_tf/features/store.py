@@ -163,17 +163,14 @@ def begin(path: PathLike, key: FeatureKey, records: Sequence[Record], per_shard:
     if (path / DESCRIPTION).exists():
         _refuse_others(path, description, text)
     else:
-        if path.is_dir() and any(_is_strange(child) for child in path.iterdir()):
+        # What a call killed at its very beginning leaves behind is not in the way.
+        names = {child.name for child in path.iterdir()} if path.is_dir() else set()
+        if any(not name.startswith(".") for name in names - {RECORDS, ENCODER}):
             raise UserError(f"{path}: not empty, and holds no features. Choose a new folder, or empty this one.")
         write_text(path / RECORDS, text)
         # Written last: where it lies, the records are there.
         write_json(path / DESCRIPTION, description)
     return _shards(path, description)
-
-
-def _is_strange(child: pathlib.Path) -> bool:
-    """Whether it is nothing that a call killed at its very beginning leaves behind."""
-    return child.name not in (RECORDS, ENCODER) and not child.name.startswith(".")
 
 
 def _refuse_others(path: pathlib.Path, description: Mapping[str, Any], records: str) -> None:

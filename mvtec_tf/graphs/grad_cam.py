@@ -62,7 +62,7 @@ def _of_layer(parts: keras.Model, index: int, maps: list[tf.Tensor], method: str
         method
     ]
     cam = explainer(parts, clone=False)(
-        [_centred if other == index else _nothing for other in range(len(parts.outputs))],
+        [_centred if other == index else tf.zeros_like for other in range(len(parts.outputs))],
         maps,
         penultimate_layer=parts.inputs[index]._keras_history.operation,
         seek_penultimate_conv_layer=False,
@@ -77,7 +77,3 @@ def _of_layer(parts: keras.Model, index: int, maps: list[tf.Tensor], method: str
 def _centred(score: tf.Tensor) -> tf.Tensor:
     """A score of 0 with the gradient of the score; see exp(score) above."""
     return score - tf.stop_gradient(score)
-
-
-def _nothing(score: tf.Tensor) -> tf.Tensor:
-    return tf.zeros_like(score)

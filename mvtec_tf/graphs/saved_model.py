@@ -5,7 +5,6 @@ served later is that same graph with a threshold beside it.
 """
 
 import functools
-import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -146,7 +145,8 @@ def write_module(
     """
     with files.new_directory(path) as directory:
         tf.saved_model.save(module, str(directory), signatures=dict(signatures))
-        _write_card(directory, card)
+        (directory / EXTRA).mkdir()
+        files.write_json(directory / EXTRA / CARD, dict(card))
 
 
 def part_of(model: keras.Model, layers: Sequence[str]) -> keras.Model:
@@ -166,8 +166,3 @@ def _map_of(model: keras.Model, name: str) -> keras.KerasTensor:
     if len(output.shape) != 4:
         raise UsageError(f"`feature_layers`={name}: its output is {output.shape}, expected a map [B, h, w, C].")
     return output
-
-
-def _write_card(directory: pathlib.Path, card: Mapping[str, Any]) -> None:
-    (directory / EXTRA).mkdir()
-    files.write_json(directory / EXTRA / CARD, dict(card))

@@ -129,16 +129,17 @@ def _judge(
     forms = [Form("teacher", known.folder, _maps(known.model, parts.evaluate, run.path / "teacher"))]
     forms.append(Form("student", run.path, _maps(run.saved_model, parts.evaluate, run.path)))
     models = {"teacher": str(known.model), "student": str(run.saved_model)}
-    # Other files of the teacher, of which the fastest counts.
-    models |= {f"teacher, {file.parent.name}": str(file) for file in _files_of(known)}
+    # The teacher's files for other runtimes, of which the fastest counts.
+    files = [known.folder / name / form.files[0] for name, form in exchange.FORMS.items()]
+    models |= {f"teacher, {file.parent.name}": str(file) for file in files if file.is_file()}
     for kind in settings.forms:
         with run.timed(kind):
             forms.append(_write_form(run, said, kind, parts, asked, title, notes))
         models[kind] = str(run.path / kind / DEVICE / "model.tflite")
-    files = {record.path: ImageFiles(record.file, record.mask) for record in parts.evaluate}
+    images = {record.path: ImageFiles(record.file, record.mask) for record in parts.evaluate}
     seconds = _speeds(models, [record.file for record in parts.evaluate], settings.speed_images)
     megabytes = {name: _megabytes(one) for name, one in models.items()}
-    distilled.write(run.path, forms, files, seconds, megabytes, parts.note)
+    distilled.write(run.path, forms, images, seconds, megabytes, parts.note)
 
 
 def _threshold_of(settings: DistilRunSettings, known: Teacher) -> dict[str, object]:
@@ -212,12 +213,6 @@ def _usual(records: Sequence[Record], answers: Sequence[dict[str, np.ndarray]]) 
     objects = np.array([records[row].group for row in good])
     found = Reference.of(statistics, embedding, score, np.zeros(len(good), np.int64), objects)
     return found and Usual(found)
-
-
-def _files_of(known: Teacher) -> list[pathlib.Path]:
-    """The teacher's files for other runtimes."""
-    found = [known.folder / name / form.files[0] for name, form in exchange.FORMS.items()]
-    return [file for file in found if file.is_file()]
 
 
 def _speeds(models: dict[str, str], images: Sequence[str], count: int) -> dict[str, dict[int, dict[str, float]]]:

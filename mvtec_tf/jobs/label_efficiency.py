@@ -8,9 +8,7 @@ from typing import Any
 
 from mvtec_tf.data.record import Record
 from mvtec_tf.features import extract
-from mvtec_tf.features.feature_graph import FeatureSettings
 from mvtec_tf.features.recipe import RECIPES
-from mvtec_tf.features.store import FeatureStore
 from mvtec_tf.graphs import saved_model
 from mvtec_tf.heads.make import make_head
 from mvtec_tf.jobs import checks, judging, opening, recipes
@@ -99,18 +97,13 @@ def _methods(
             else:
                 wanted = recipes.feature_settings(settings, stages, maps)
             if (path, wanted) not in stores:
-                stores[path, wanted] = _store(run, f"{encoder}_{recipe or 'heads'}", path, records, wanted)
+                called = f"{encoder}_{recipe or 'heads'}"
+                with run.timed(f"features {called}"):
+                    stores[path, wanted] = extract.extract(path, records, wanted, run.path / "features" / called)
                 print(f"Features of {encoder}: {stores[path, wanted].describe()}", flush=True)
             make = functools.partial(_make_head, settings, _kind(name, recipe), wanted.tiles != (1, 1))
             found[encoder, name] = Method(stores[path, wanted], make, rule, encoders_lib.pretrained_paths(path))
     return found
-
-
-def _store(
-    run: RunDirectory, name: str, encoder: pathlib.Path, records: Sequence[Record], wanted: FeatureSettings
-) -> FeatureStore:
-    with run.timed(f"features {name}"):
-        return extract.extract(encoder, records, wanted, run.path / "features" / name)
 
 
 def _start(

@@ -129,7 +129,10 @@ def _next_version(
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder}: a file of this name is in the way. Choose another `name`.")
     with files.alone_in(folder):
-        _remove_half_written(folder)
+        # What killed exports left.
+        for child in folder.iterdir():
+            if re.fullmatch(r"\.\d+\.partial\..*", child.name):
+                shutil.rmtree(child)
         version = max(files.versions(folder), default=0) + 1
         with files.new_directory(folder / str(version)) as directory:
             fill(directory, version)
@@ -216,10 +219,3 @@ def thresholds_of(run_dir: pathlib.Path, given: float | None) -> Thresholds:
                 "which there are two verdicts."
             )
     return Thresholds(threshold["value"], threshold["reason"], own, unsure)
-
-
-def _remove_half_written(folder: pathlib.Path) -> None:
-    """Removes what killed exports left."""
-    for child in folder.iterdir():
-        if re.fullmatch(r"\.\d+\.partial\..*", child.name):
-            shutil.rmtree(child)

@@ -2,11 +2,12 @@
 
 import contextlib
 import dataclasses
-import logging
+import logging.handlers
 import os
 import pathlib
 import re
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -157,7 +158,8 @@ def _write_onnx(function: Any, file: pathlib.Path) -> None:
     import tf2onnx
 
     # It says by its log alone which op it does not know, and goes on.
-    heard = _Heard()
+    heard = logging.handlers.BufferingHandler(sys.maxsize)
+    heard.setLevel(logging.ERROR)
     log = logging.getLogger("tf2onnx")
     before = log.level, log.propagate
     log.setLevel(logging.ERROR)
@@ -175,8 +177,8 @@ def _write_onnx(function: Any, file: pathlib.Path) -> None:
         log.removeHandler(heard)
         log.setLevel(before[0])
         log.propagate = before[1]
-    if heard.said:
-        raise ValueError(heard.said[-1])
+    if heard.buffer:
+        raise ValueError(heard.buffer[-1].getMessage())
 
 
 def _select(graph: Any, node: Any, name: str, _: list[str]) -> None:
@@ -197,18 +199,6 @@ _WRITERS: Mapping[str, Callable[[Any, pathlib.Path], None]] = {
     "onnx": _write_onnx,
     "openvino": _write_openvino,
 }
-
-
-class _Heard(logging.Handler):
-    """What a log says, kept."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.ERROR)
-        self.said: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Logging's hook."""
-        self.said.append(record.getMessage())
 
 
 @contextlib.contextmanager
@@ -252,7 +242,7 @@ class _Beside:
         # NumPy's maximum keeps what is no number.
         difference = float(np.abs(expected[HEAT_MAP] - same[HEAT_MAP][0]).max()) / largest
         self.heat_maps = float(np.maximum(self.heat_maps, difference))
-        self.other_verdicts += _other_verdict(expected, own)
+        self.other_verdicts += any(int(expected[name]) != int(own[name][0]) for name in _VERDICTS if name in expected)
 
 
 def _tried(
@@ -321,10 +311,6 @@ def _facts(runtime: str, beside: _Beside, exact: np.ndarray, trial: Trial, allow
         "roc_auc_of_saved_model": areas[1],
     }
     return {key: float(f"{value:.4g}") if isinstance(value, float) else value for key, value in facts.items()}
-
-
-def _other_verdict(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    return any(int(one[name]) != int(other[name][0]) for name in _VERDICTS if name in one)
 
 
 def _roc_auc(labels: np.ndarray, scores: np.ndarray) -> float | None:

@@ -309,8 +309,5 @@ class Progress(keras.callbacks.Callback):
         steps_left = (at.epochs - at.epoch) * at.steps - at.step
         left = (self._spoke - self._start) / self._done * steps_left
         values = "  ".join(f"{name} {float(np.mean(value)):.4g}" for name, value in (logs or {}).items())
-        print(f"epoch {at.epoch + 1}/{at.epochs} {what}  {values}  at most {_duration(left)} left", flush=True)
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
+        most = f"{left:.0f} s" if left < 100 else f"{left / 60:.0f} min"
+        print(f"epoch {at.epoch + 1}/{at.epochs} {what}  {values}  at most {most} left", flush=True)

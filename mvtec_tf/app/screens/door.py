@@ -12,17 +12,13 @@ from mvtec_tf.app.site import Site
 from mvtec_tf.errors import UserError
 
 
-def _is_api(request: Request) -> bool:
-    return request.url.path.startswith("/api/")
-
-
 def add(app: FastAPI, site: Site) -> None:
     """Errors, and the way in."""
 
     # Of the libraries too: a form that is cut off, a method that an address does not take.
     @app.exception_handler(AnyHTTPException)
     def failed(request: Request, error: AnyHTTPException) -> Response:
-        if _is_api(request):
+        if request.url.path.startswith("/api/"):
             return JSONResponse({"error": error.detail}, error.status_code, error.headers)
         return site.page(request, "error.html", error.status_code, message=error.detail)
 

@@ -294,10 +294,6 @@ def _needs_both_classes(scope: Scope) -> str:
     return scope.metrics["roc_auc"].reason
 
 
-def _needs_defects(scope: Scope) -> str:
-    return _needs_calls(scope) or ("" if scope.parts else "there are no defective images")
-
-
 def _needs_probabilities(scope: Scope) -> str:
     return metrics.NO_PROBABILITY if scope.probabilities is None else scope.metrics["expected_calibration_error"].reason
 
@@ -348,7 +344,7 @@ KINDS: Mapping[str, Kind] = {
         "Which defects are found and which are overlooked, with 95 % intervals: few images of a type leave its bar "
         "nearly unknown.",
         _draw_defects,
-        _needs_defects,
+        lambda scope: _needs_calls(scope) or ("" if scope.parts else "there are no defective images"),
         lambda scope: not scope.categories,
     ),
     "reliability": Kind(

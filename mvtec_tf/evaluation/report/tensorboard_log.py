@@ -71,7 +71,8 @@ def write(
         values += _scalars(own, side, f"{LIMIT}/{side}")
     for name in trivial.CLASSIFIERS:
         values += _scalars({place: idle[name] for place, (_, idle) in both.items()}, "value", f"{TRIVIAL}/{name}")
-    values += [_pr_curve(scope) for scope in (judged.overall, *judged.categories.values()) if _has_both(scope)]
+    scopes = (judged.overall, *judged.categories.values())
+    values += [_pr_curve(scope) for scope in scopes if scope.metrics["roc_auc"].value is not None]
     values += [_image(picture) for picture in pictures]
     values.append(_text("summary", "\n\n".join(sentences)))
     for value in values if part else ():
@@ -98,10 +99,6 @@ def _counts(judged: Assessment) -> Iterator[Summary.Value]:
             yield Summary.Value(tag=f"evaluation_counts/{place}/{name}", simple_value=getattr(scope.counts, name))
         if scope.threshold.value is not None:
             yield Summary.Value(tag=f"threshold/{place}", simple_value=scope.threshold.value)
-
-
-def _has_both(scope: Scope) -> bool:
-    return scope.metrics["roc_auc"].value is not None
 
 
 def _pr_curve(scope: Scope) -> Summary.Value:
