@@ -1,10 +1,9 @@
 """Tables that `predict` wrote: rows of any images, of which only some can be judged, with their thresholds."""
 
 import collections
-import dataclasses
 import json
 import pathlib
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator
 
 from mvtec_tf import files
 from mvtec_tf.data.csv_table import CsvTable
@@ -12,8 +11,8 @@ from mvtec_tf.data.record import DEFECTIVE, GOOD
 from mvtec_tf.errors import UserError
 
 JSON_LINES = ".jsonl"
-# Other tables have no business with all of these.
-_MARKS = frozenset(("threshold", "verdict", "error"))
+# Columns of such a table; other tables have no business with all of these.
+MARKS = frozenset(("threshold", "verdict", "error"))
 UNSURE = "unsure"
 # In the order of the numbers that an export answers.
 VERDICTS = (GOOD, DEFECTIVE, UNSURE)
@@ -79,11 +78,6 @@ def open_table(path: files.PathLike, required: Collection[str], optional: Collec
     return CsvTable(file, required, optional, strip=False)
 
 
-def is_predicted(table: CsvTable | JsonLines) -> bool:
-    """Whether `predict` wrote a table."""
-    return set(table.columns) >= _MARKS
-
-
 def why_not_judged(row: dict[str, str]) -> str:
     """What a row lacks to be judged, "" if nothing."""
     if not row["score"]:
@@ -104,51 +98,3 @@ def in_words(left_out: Iterable[tuple[str, str]]) -> str:
     """How many rows are not judged, and why."""
     kinds = collections.Counter(reason.split(" (")[0] for _, reason in left_out)
     return ", ".join(f"{count} ({kind})" for kind, count in kinds.items())
-
-
-@dataclasses.dataclass(frozen=True)
-class Called:
-    """How an image was called.
-
-    Attributes:
-      category: of the image.
-      threshold: None where the row does not say it.
-      model: that called it, "" where the row does not say it.
-      path: of the image.
-      verdict: one of `VERDICTS`.
-    """
-
-    category: str
-    threshold: float | None
-    model: str
-    path: str
-    verdict: str
-
-
-def thresholds_of(rows: Sequence[Called], source: str) -> dict[str, float]:
-    """category -> the threshold that most of its images were called by: a model may take one for another category's.
-
-    Args:
-      rows: of each image that is judged.
-      source: the table, the beginning of the message.
-
-    Raises:
-      UserError: several models called them; their scores are not of one kind.
-    """
-    models = sorted({row.model for row in rows})
-    if len(models) > 1:
-        raise UserError(
-            f"{source}: rows of several models, {', '.join(models)}, whose scores are not of one kind. Keep those of "
-            "one."
-        )
-    found: dict[str, collections.Counter] = collections.defaultdict(collections.Counter)
-    for row in rows:
-        if row.threshold is not None:
-            found[row.category][row.threshold] += 1
-    return {category: counter.most_common(1)[0][0] for category, counter in found.items()}
-
-
-def verdicts_of(rows: Sequence[Called]) -> dict[str, str]:
-    """path -> verdict of each image, where some are unsure; where none is the thresholds say the same: empty."""
-    found = {row.path: row.verdict for row in rows}
-    return found if UNSURE in found.values() else {}

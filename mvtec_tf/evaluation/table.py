@@ -5,6 +5,7 @@ columns are ignored and named in `Predictions.ignored_columns`. Label 1 means de
 higher score means more defective.
 """
 
+import collections
 import dataclasses
 import math
 import os
@@ -18,7 +19,6 @@ from mvtec_tf.data import known_images, leaks, words
 from mvtec_tf.data.record import Record
 from mvtec_tf.errors import UserError
 from mvtec_tf.evaluation import predicted
-from mvtec_tf.evaluation.predicted import Called
 
 REQUIRED = ("path", "category", "defect", "label", "split", "score")
 OPTIONAL = ("group", "probability")
@@ -162,17 +162,19 @@ def read_predictions(path: files.PathLike, allow_leak: bool = False) -> Predicti
       allow_leak: see `check`.
 
     Raises:
-      UserError: the file is missing, no text, empty, lacks a column, or a value is none that the
-        column may have; the message names file, line, what was found and what to do. See `check`.
+      UserError: the file is missing, no text, empty, lacks a column, has rows of several models, or a value is none
+        that the column may have; the message names file, line, what was found and what to do. See `check`.
       LeakError: an evaluated image or object is in another split too.
     """
     source = os.fspath(path)
     # A folder's name may begin with a space: nothing is stripped.
     file = pathlib.Path(path)
     table = predicted.open_table(file, REQUIRED, OPTIONAL)
-    by_predict = predicted.is_predicted(table)
+    by_predict = set(table.columns) >= predicted.MARKS
     left_out: list[tuple[str, str]] = []
-    called: list[Called] = []
+    thresholds: dict[str, collections.Counter] = collections.defaultdict(collections.Counter)
+    verdicts: dict[str, str] = {}
+    models: set[str] = set()
     digests: dict[str, str] = {}
     columns: dict[str, list] = {name: [] for name in REQUIRED + OPTIONAL if name in table.columns}
     lines: list[int] = []
@@ -184,9 +186,10 @@ def read_predictions(path: files.PathLike, allow_leak: bool = False) -> Predicti
             digests[row["path"]] = row.get("sha256", "")
             if row["split"] == leaks.EVALUATE:
                 where = f"{source}, line {line}"
-                threshold = _threshold(row["threshold"], where) if row["threshold"] else None
-                verdict = predicted.verdict_of(row, where)
-                called.append(Called(row["category"], threshold, row.get("model", ""), row["path"], verdict))
+                if row["threshold"]:
+                    thresholds[row["category"]][_threshold(row["threshold"], where)] += 1
+                verdicts[row["path"]] = predicted.verdict_of(row, where)
+                models.add(row.get("model", ""))
         lines.append(line)
         for name, values in columns.items():
             values.append(_value(row[name], name, f"{source}, line {line}"))
@@ -195,12 +198,20 @@ def read_predictions(path: files.PathLike, allow_leak: bool = False) -> Predicti
             f"{source}: none of the {len(left_out)} images in it can be judged: {predicted.in_words(left_out)}. Labels "
             "come from `data_dir` of predict, or from the layout of the folders; splits from an export, not a server."
         )
+    predictions = Predictions.from_columns(**columns)
+    if len(models) > 1:
+        raise UserError(
+            f"{source}: rows of several models, {', '.join(sorted(models))}, whose scores are not of one kind. Keep "
+            "those of one."
+        )
     predictions = dataclasses.replace(
-        Predictions.from_columns(**columns),
+        predictions,
         ignored_columns=() if by_predict else tuple(table.unused(REQUIRED + OPTIONAL)),
         left_out=tuple(left_out),
-        thresholds=predicted.thresholds_of(called, source),
-        verdicts=predicted.verdicts_of(called),
+        # Of most of a category's images: a model may take one for another category's.
+        thresholds={category: counted.most_common(1)[0][0] for category, counted in thresholds.items()},
+        # Where none is unsure the thresholds say the same.
+        verdicts=verdicts if predicted.UNSURE in verdicts.values() else {},
         digests={path: digest for path, digest in digests.items() if digest},
         # Read where images are looked for; runs of before have none.
         images=str(listed) if (listed := file.parent / known_images.FILE).is_file() else "",
