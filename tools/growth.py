@@ -132,7 +132,7 @@ def draw(folder: pathlib.Path, images: int, seed: int) -> None:
 
 def one(stage: str, images: int, out: str, seed: int, answer: str) -> None:
     """Does one stage and writes what it took to `answer`, a JSON file: the work of one process."""
-    from mvtec_tf.label_efficiency.peak_memory import PeakMemory
+    from mvtec_tf.label_efficiency.cell import PeakMemory
 
     with contextlib.redirect_stdout(io.StringIO()):
         work = _prepared(stage, images, pathlib.Path(out), seed)

@@ -28,7 +28,7 @@ from mvtec_tf.heads.linear import Logistic
 from mvtec_tf.jobs.fit import fit
 from mvtec_tf.jobs.settings import FitSettings
 from mvtec_tf.keras_settings import keras
-from mvtec_tf.label_efficiency.peak_memory import PeakMemory
+from mvtec_tf.label_efficiency.cell import PeakMemory
 from mvtec_tf.networks.backbone import Backbone, build_backbone
 from mvtec_tf.networks.classifier import build_classifier
 from mvtec_tf.networks.copies import BFLOAT16, in_bfloat16

@@ -25,7 +25,7 @@ from mvtec_tf.data.decoding.image_store import ImageStore
 from mvtec_tf.data.formats import scan
 from mvtec_tf.data.record import Record
 from mvtec_tf.errors import UsageError
-from mvtec_tf.features.in_memory import InMemory
+from mvtec_tf.features.feature_graph import InMemory
 from mvtec_tf.heads.distance import Mahalanobis
 from mvtec_tf.heads.frozen import FrozenFeatures, inner_folds
 from mvtec_tf.heads.fused import FOLDS, MOST, Fused, Like

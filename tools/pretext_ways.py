@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from mvtec_tf.data import augment, synthetic
 from mvtec_tf.data.augment_settings import ContrastiveAugmentation
-from mvtec_tf.features.in_memory import InMemory
+from mvtec_tf.features.feature_graph import InMemory
 from mvtec_tf.features.recipe import FEW_LABELS, RECIPES
 from mvtec_tf.keras_settings import keras
 from mvtec_tf.networks.backbone import NONE

@@ -1,4 +1,4 @@
-"""From pixels to what a head sees, as ops around a frozen encoder: one graph for extraction and for serving."""
+"""From pixels to what a head sees, as ops around a frozen encoder, or one in training: one graph for all uses."""
 
 import dataclasses
 import hashlib
@@ -7,6 +7,7 @@ import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from mvtec_tf import files
@@ -14,10 +15,12 @@ from mvtec_tf.data.decoding import pixels
 from mvtec_tf.errors import UsageError, UserError
 from mvtec_tf.graphs import saved_model
 from mvtec_tf.heads.frozen import FrozenFeatures
-from mvtec_tf.networks import patch_maps, pooling
+from mvtec_tf.keras_settings import keras
+from mvtec_tf.networks import patch_maps
 from mvtec_tf.networks.copies import FLOAT32
 
 PIXELS_SIGNATURE = "embed_pixels"
+_BATCH = 32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +32,7 @@ class FeatureSettings:
       maps: whether patch maps are kept beside the global averages.
       neighbourhood: side of the neighbourhood over which each patch is averaged; odd, 1 is none.
       tiles: (rows, columns) into which an image is cut; each tile fills the encoder's input.
-      pooling: how maps become global features, names of `pooling.POOLINGS`, all joined.
+      pooling: how maps become global features, names of `patch_maps.POOLINGS`, all joined.
       centre_brightness: whether every image is first shifted to one mean brightness, so that another
         exposure or lamp is no anomaly.
     """
@@ -38,7 +41,7 @@ class FeatureSettings:
     maps: bool = False
     neighbourhood: int = 3
     tiles: tuple[int, int] = (1, 1)
-    pooling: tuple[str, ...] = (pooling.MEAN,)
+    pooling: tuple[str, ...] = (patch_maps.MEAN,)
     centre_brightness: bool = False
 
     def __post_init__(self) -> None:
@@ -49,7 +52,7 @@ class FeatureSettings:
             raise UsageError(f"`neighbourhood`={self.neighbourhood}: expected an odd number, 1 or more.")
         if min(self.tiles) < 1:
             raise UsageError(f"`tiles`={self.tiles[0]}x{self.tiles[1]}: expected 1 or more rows and columns.")
-        known = set(pooling.POOLINGS)
+        known = set(patch_maps.POOLINGS)
         if not self.pooling or not set(self.pooling) <= known or len(set(self.pooling)) < len(self.pooling):
             raise UsageError(
                 f"`pooling`={','.join(self.pooling)}: expected different ones of {', '.join(sorted(known))}."
@@ -137,7 +140,7 @@ class MapFeatures(tf.Module):
 
     def _features(self, found: dict[str, tf.Tensor]) -> FrozenFeatures:
         maps = {name: found[name] for name in self.settings.layers}
-        tiled = self._by_tile(pooling.pool(maps, self.settings.pooling))
+        tiled = self._by_tile(patch_maps.pool(maps, self.settings.pooling))
         return FrozenFeatures(
             pooled=tf.reduce_mean(tiled, axis=1),
             maps={name: as_kept(self._stitched(value)) for name, value in maps.items()} if self.settings.maps else {},
@@ -221,3 +224,34 @@ class FeatureGraph(MapFeatures):
 def as_kept(maps: tf.Tensor) -> tf.Tensor:
     """Maps rounded to float16, as a store keeps them, float32 again: what a head was fitted on is what it is served."""
     return tf.cast(tf.saturate_cast(maps, tf.float16), tf.float32)
+
+
+class InMemory(MapFeatures):
+    """A network whose weights may change between two calls.
+
+    Args:
+      model: uint8 [B, H, W, 3] -> maps, with the layers of the settings in it.
+      settings: which features; of whole images, not of tiles.
+    """
+
+    def __init__(self, model: keras.Model, settings: FeatureSettings) -> None:
+        part = saved_model.part_of(model, settings.layers)
+
+        def embed(images: tf.Tensor) -> dict[str, tf.Tensor]:
+            found = [tf.cast(value, tf.float32) for value in tf.nest.flatten(part(images, training=False))]
+            return dict(zip(settings.layers, found, strict=True))
+
+        super().__init__(embed, settings, tuple(model.input_shape[1:3]))
+
+        @tf.function(input_signature=[tf.TensorSpec([None, *model.input_shape[1:]], tf.uint8)], autograph=False)
+        def compute(images: tf.Tensor) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+            features = self.features(images)
+            return features.pooled, dict(features.maps)
+
+        self._compute = compute
+
+    def of(self, images: np.ndarray) -> FrozenFeatures:
+        """uint8 [N, H, W, 3] -> features of N images."""
+        parts = [self._compute(images[start : start + _BATCH]) for start in range(0, len(images), _BATCH)]
+        maps = {name: np.concatenate([found[name] for _, found in parts]) for name in parts[0][1]}
+        return FrozenFeatures(np.concatenate([pooled for pooled, _ in parts]), maps, image_size=self.image_size)

@@ -11,7 +11,7 @@ from mvtec_tf.data.decoding.image_store import ImageStore
 from mvtec_tf.data.record import Record
 from mvtec_tf.data.words import counted
 from mvtec_tf.errors import UsageError
-from mvtec_tf.features.in_memory import InMemory
+from mvtec_tf.features.feature_graph import InMemory
 from mvtec_tf.features.recipe import FEW_LABELS, RECIPES
 from mvtec_tf.graphs import saved_model
 from mvtec_tf.heads.fitting import fit_probe

@@ -1,6 +1,9 @@
 """One cell of the label-efficiency grid: a head fitted, its threshold chosen, its figures on the evaluated images."""
 
 import dataclasses
+import pathlib
+import re
+import resource
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -17,13 +20,16 @@ from mvtec_tf.evaluation.thresholds import Rule
 from mvtec_tf.heads.fitting import fit_probe
 from mvtec_tf.heads.frozen import FrozenFeatures
 from mvtec_tf.label_efficiency.grid import Cell
-from mvtec_tf.label_efficiency.peak_memory import PeakMemory
 
 if TYPE_CHECKING:
     # Not at run time: figures are read and reported without TensorFlow.
     from mvtec_tf.features.store import FeatureStore
 
 METRICS = ("roc_auc", "pr_auc", "balanced_accuracy", "f1", "recall", "specificity")
+_STATUS = pathlib.Path("/proc/self/status")
+_RESET = pathlib.Path("/proc/self/clear_refs")
+# Resets the peak alone (proc(5)); pages are left as they are.
+_PEAK = "5"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,3 +149,27 @@ def compute(
         warnings=probe.warnings,
     )
     return result, predictions
+
+
+class PeakMemory:
+    """The peak of this process' resident memory from now on.
+
+    Of the whole process: the interpreter, TensorFlow and everything that was loaded before are in it, so that it says
+    how large a machine must be. Where the kernel does not let the peak be reset (no /proc, as on macOS), it is the
+    peak since the process began, an upper limit.
+    """
+
+    def __init__(self) -> None:
+        try:
+            _RESET.write_text(_PEAK)
+            self._resets = True
+        except OSError:
+            self._resets = False
+
+    def megabytes(self) -> float:
+        """So far, in units of 2^20 bytes."""
+        if self._resets:
+            return int(re.search(r"^VmHWM:\s*(\d+) kB", _STATUS.read_text(), re.MULTILINE)[1]) / 1024
+        # Kilobytes on Linux, bytes on macOS (getrusage(2) of each).
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak / 1024 if _STATUS.exists() else peak / 2**20

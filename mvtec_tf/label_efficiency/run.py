@@ -1,25 +1,39 @@
-"""Computes the cells of the grid that are missing, one by one, so that it can be stopped at any time."""
+"""Computes the cells of the grid that are missing, one by one, so that it can be stopped at any time.
+
+What it leaves on the disk: one file a cell, written as a whole or not at all, and the table of all.
+"""
 
 import contextlib
+import json
 import pathlib
+import re
 import statistics
 import time
+import zlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
+from mvtec_tf import files
 from mvtec_tf.data import protocol
 from mvtec_tf.data.protocol import Cut
 from mvtec_tf.data.record import Record
 from mvtec_tf.errors import LeakError, UserError
 from mvtec_tf.evaluation.metrics import Costs
+from mvtec_tf.evaluation.table import write_predictions
 from mvtec_tf.features.store import FeatureStore
 from mvtec_tf.heads.frozen import FrozenFeatures
-from mvtec_tf.label_efficiency.cell import CellResult, Method, compute
-from mvtec_tf.label_efficiency.files import TABLE, read_cell, write_cell, write_table
-from mvtec_tf.label_efficiency.grid import Cell, Grid, LeftOut
+from mvtec_tf.label_efficiency.cell import METRICS, CellResult, Method, compute
+from mvtec_tf.label_efficiency.grid import Cell, Grid, LeftOut, order_of, order_of_good
 from mvtec_tf.run_directory import RunDirectory
+
+COLUMNS = (
+    *("encoder", "head", "category", "budget", "seed", "labelled_images", "labelled_defects"),
+    *(*METRICS, "threshold", "fit_seconds", "peak_mb", "good"),
+)
+TABLE = "cells.csv"
 
 
 class Runner:
@@ -88,7 +102,10 @@ class Runner:
             # What one cell's labels are too few for says nothing against the others.
             self.left_out.append(LeftOut(cell, str(error)))
             return f"left out: {error}"
-        write_cell(self._folder, result, predictions)
+        # The predictions first: where the figures lie, all is there.
+        path = _place(self._folder, cell)
+        write_predictions(path.with_suffix(".csv"), predictions)
+        files.write_json(path, result.as_json())
         self.results[cell] = result
         names = {"roc_auc": "ROC-AUC", "balanced_accuracy": "balanced accuracy"}
         return ", ".join(f"{words} {_figure(result.metrics[name])}" for name, words in names.items())
@@ -154,3 +171,54 @@ def _name(cell: Cell) -> str:
 
 def _figure(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
+
+
+def read_cell(folder: pathlib.Path, cell: Cell) -> CellResult | None:
+    """A cell that an earlier call has computed, or None.
+
+    Args:
+      folder: `cells/` of the run.
+      cell: which.
+
+    Raises:
+      UserError: its file is damaged.
+    """
+    path = _place(folder, cell)
+    try:
+        return CellResult.from_json(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: no figures of a cell ({error}). Remove it and repeat the command.") from error
+
+
+def _place(folder: pathlib.Path, cell: Cell) -> pathlib.Path:
+    good = "" if cell.good == protocol.ALL else f"_good_{cell.good}"
+    name = f"{_plain(cell.head)}_{cell.budget}_{cell.seed}{good}.json"
+    return folder / _plain(cell.category) / _plain(cell.encoder) / name
+
+
+def _plain(name: str) -> str:
+    """A file name for free text; two texts never have one name."""
+    plain = re.sub(r"[^A-Za-z0-9_-]+", "_", name)
+    return plain if plain == name else f"{plain}_{zlib.crc32(name.encode()):08x}"
+
+
+def write_table(path: pathlib.Path, results: Iterable[CellResult]) -> None:
+    """`cells.csv`, sorted; a figure that does not exist is an empty field."""
+    files.write_csv(path, COLUMNS, map(_line, in_order(results)))
+
+
+def in_order(results: Iterable[CellResult]) -> list[CellResult]:
+    """By encoder, head, category, budget, seed and number of good objects."""
+
+    def place(result: CellResult) -> tuple[Any, ...]:
+        cell = result.cell
+        return cell.encoder, cell.head, cell.category, order_of(cell.budget), cell.seed, order_of_good(cell.good)
+
+    return sorted(results, key=place)
+
+
+def _line(result: CellResult) -> list[Any]:
+    values = vars(result) | vars(result.cell) | result.metrics
+    return [values[name] for name in COLUMNS]

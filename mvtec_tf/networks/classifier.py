@@ -4,8 +4,7 @@ from keras import layers
 
 from mvtec_tf.keras_settings import keras
 from mvtec_tf.networks.backbone import BATCH_NORM_MOMENTUM, Backbone
-from mvtec_tf.networks.batch_norm import BatchNormalization
-from mvtec_tf.networks.dropout import Dropout
+from mvtec_tf.networks.replicas import BatchNormalization, Dropout
 
 LOGITS = "logits"
 POOLED = "pooled"

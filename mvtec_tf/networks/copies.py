@@ -1,6 +1,6 @@
 """Copies of a network whose layers keep their names, or get the ones that a fresh process would give them.
 
-Every copy has the batch norm of `batch_norm` and the dropout of `dropout`.
+Every copy has the batch norm and the dropout of `replicas`.
 
 What belongs together across two copies - weights, stages, the variables of a SavedModel - is found by name, and Keras
 numbers the layers that were given none by how many of their class the process has made before.
@@ -12,8 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from mvtec_tf.keras_settings import keras
-from mvtec_tf.networks.batch_norm import BatchNormalization
-from mvtec_tf.networks.dropout import Dropout
+from mvtec_tf.networks.replicas import BatchNormalization, Dropout
 
 # Number formats of a network that is only served.
 FLOAT32, BFLOAT16 = "float32", "bfloat16"

@@ -14,8 +14,8 @@ from keras import layers
 from mvtec_tf.keras_settings import keras
 from mvtec_tf.networks import copies, pretext_losses, replicas
 from mvtec_tf.networks.backbone import BATCH_NORM_MOMENTUM, EMBEDDING, Backbone
-from mvtec_tf.networks.batch_norm import BatchNormalization
-from mvtec_tf.networks.nt_xent import contrastive_accuracy, dense_nt_xent, nt_xent, supervised_nt_xent
+from mvtec_tf.networks.pretext_losses import contrastive_accuracy, dense_nt_xent, nt_xent, supervised_nt_xent
+from mvtec_tf.networks.replicas import BatchNormalization
 
 # Share of its old weights that the moving average keeps in the first step, all in the last (BYOL, section 3.2).
 _KEPT_BY_TARGET = 0.99

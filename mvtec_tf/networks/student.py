@@ -10,7 +10,7 @@ from keras import layers
 
 from mvtec_tf.keras_settings import keras
 from mvtec_tf.networks.backbone import BATCH_NORM_MOMENTUM, EMBEDDING, Backbone
-from mvtec_tf.networks.batch_norm import BatchNormalization
+from mvtec_tf.networks.replicas import BatchNormalization
 
 SCORE, HEAT_MAP, MATCHED = "student_score", "student_heat_map", "student_matched"
 # Of the layers that read off: parts of their names. The maps that they read have 256 values in int8; what is read off

@@ -7,7 +7,7 @@ import tensorflow as tf
 from mvtec_tf.data.decoding import pixels
 from mvtec_tf.errors import UsageError
 from mvtec_tf.features.feature_graph import FeatureSettings
-from mvtec_tf.networks import pooling
+from mvtec_tf.networks import patch_maps
 
 
 def _maps():
@@ -17,7 +17,7 @@ def _maps():
 
 def test_layers_are_joined_within_each_pooling():
     maps = _maps()
-    found = pooling.pool(maps, ("mean", "gem8")).numpy()
+    found = patch_maps.pool(maps, ("mean", "gem8")).numpy()
     positive = {name: np.maximum(value, 0).astype(np.float64) for name, value in maps.items()}
     means = [value.mean(axis=(1, 2)) for value in maps.values()]
     powers = [(value**8).mean(axis=(1, 2)) ** (1 / 8) for value in positive.values()]
@@ -26,7 +26,7 @@ def test_layers_are_joined_within_each_pooling():
 
 def test_maps_without_a_positive_number_and_huge_ones_give_numbers():
     flat = tf.constant(np.stack([np.full((4, 4, 2), -1.0), np.full((4, 4, 2), 1e30)]).astype(np.float32))
-    np.testing.assert_allclose(pooling.pool({"layer": flat}, ("gem8",)), [[0, 0], [1e30, 1e30]], rtol=1e-5)
+    np.testing.assert_allclose(patch_maps.pool({"layer": flat}, ("gem8",)), [[0, 0], [1e30, 1e30]], rtol=1e-5)
 
 
 def test_a_defect_of_one_patch_moves_the_generalised_mean_further_than_the_mean():
@@ -35,7 +35,7 @@ def test_a_defect_of_one_patch_moves_the_generalised_mean_further_than_the_mean(
     defective[:, 3, 7] = 2.0
 
     def shift(name):
-        a, b = (pooling.pool({"layer": value}, (name,)).numpy()[:, 0] for value in (good, defective))
+        a, b = (patch_maps.pool({"layer": value}, (name,)).numpy()[:, 0] for value in (good, defective))
         return (b - a).mean() / a.std()
 
     assert shift("gem8") > 3 * shift("mean")

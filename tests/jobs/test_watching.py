@@ -9,8 +9,7 @@ from mvtec_tf.data import protocol
 from mvtec_tf.data.formats import scan
 from mvtec_tf.data.record import Record
 from mvtec_tf.errors import LeakError, UsageError
-from mvtec_tf.features.feature_graph import FeatureGraph
-from mvtec_tf.features.in_memory import InMemory
+from mvtec_tf.features.feature_graph import FeatureGraph, InMemory
 from mvtec_tf.features.recipe import FEW_LABELS, RECIPES
 from mvtec_tf.graphs import saved_model
 from mvtec_tf.jobs import encoders, pretrain

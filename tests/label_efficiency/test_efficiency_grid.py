@@ -17,11 +17,9 @@ from mvtec_tf.heads.make import make_head
 from mvtec_tf.heads.settings import HeadSettings
 from mvtec_tf.label_efficiency import enough, findings
 from mvtec_tf.label_efficiency import report as efficiency_report
-from mvtec_tf.label_efficiency.cell import Method
-from mvtec_tf.label_efficiency.files import COLUMNS
+from mvtec_tf.label_efficiency.cell import Method, PeakMemory
 from mvtec_tf.label_efficiency.grid import BUDGETS, make_grid, parse_budgets, parse_good_budgets
-from mvtec_tf.label_efficiency.peak_memory import PeakMemory
-from mvtec_tf.label_efficiency.run import Runner
+from mvtec_tf.label_efficiency.run import COLUMNS, Runner
 from mvtec_tf.run_directory import RunDirectory
 from tests.support.efficiency_cells import records
 

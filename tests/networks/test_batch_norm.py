@@ -6,8 +6,8 @@ import pytest
 import tensorflow as tf
 
 from mvtec_tf.networks.backbone import build_backbone
-from mvtec_tf.networks.batch_norm import BatchNormalization
 from mvtec_tf.networks.copies import in_float32
+from mvtec_tf.networks.replicas import BatchNormalization
 
 SHAPE = (4, 5, 3, 6)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mvtec_tf.networks.nt_xent import contrastive_accuracy, nt_xent
+from mvtec_tf.networks.pretext_losses import contrastive_accuracy, nt_xent
 
 TEMPERATURES = pytest.mark.parametrize("temperature", [0.07, 0.5])
 JIT = pytest.mark.parametrize("jit", [False, True])

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from mvtec_tf.networks import pretext, pretext_losses
 from mvtec_tf.networks.backbone import Backbone
-from mvtec_tf.networks.nt_xent import dense_nt_xent, nt_xent, supervised_nt_xent
+from mvtec_tf.networks.pretext_losses import dense_nt_xent, nt_xent, supervised_nt_xent
 from mvtec_tf.training.recipes import ContrastiveSettings
 from tests.support.in_process import run_in_process
 

@@ -6,7 +6,7 @@ from unittest import mock
 from keras import layers
 
 from mvtec_tf.networks import backbone
-from mvtec_tf.networks.batch_norm import BatchNormalization
+from mvtec_tf.networks.replicas import BatchNormalization
 
 
 @contextlib.contextmanager
