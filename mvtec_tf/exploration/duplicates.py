@@ -30,8 +30,8 @@ CHANGED = "changed copy"
 TRAIN_AND_TEST = "train and test"
 UNDECLARED = "across groups"
 DECLARED = "one group"
-# Photographs that show nothing have nothing to be told by.
-_LEAST_CONTRAST = 1.0
+# Photographs that show less than re-encoding may change at a spot have nothing to be told by.
+_LEAST_CONTRAST = 4.0
 # Decoded photographs that are held at a time.
 _KEPT = 16
 

@@ -3,7 +3,7 @@
 import collections
 import dataclasses
 import pathlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -24,6 +24,8 @@ FEWEST_PER_CLASS = 10
 TELLING_AUC = 0.9
 # A photograph whose grey values deviate by less than this (of 255) shows nothing.
 _BLANK_CONTRAST = 1.0
+# A camera's 12 bits in the low ones of 16 span 17 levels of 8 bits at most.
+_FEW_LEVELS = 32
 # Only a property of few values is compared by value; photographs cut by hand have all sizes.
 _MOST_VALUES = 3
 _FORMAT_OF_SUFFIX = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".bmp": "BMP"}
@@ -58,6 +60,7 @@ def findings(found: Exploration) -> list[Finding]:
         *_of_files(found),
         _small_classes(found),
         _telling_brightness(found.looks),
+        _other_light(found.looks),
         _telling_properties(found.looks),
     ]
     return [kind for kind in kinds if kind.items]
@@ -208,7 +211,15 @@ def _of_files(found: Exploration) -> Iterator[Finding]:
         f"It decodes {', '.join(DECODABLE_FORMATS)}, by content and not by name. Convert the file.",
         tuple(f"{one.record.path}: {one.format}, mode {one.mode}" for one in undecodable),
     )
-    blank = [one for one in found.looks if one.contrast < _BLANK_CONTRAST]
+    coarse = [one for one in found.looks if one.levels is not None and 1 < one.levels <= _FEW_LEVELS]
+    yield Finding(
+        "few_levels",
+        f"{counted(len(coarse), 'image')} of 16 bits of which few grey levels are left",
+        "Training and serving read v / 257, so that of values close together, as in the low bits, hardly anything "
+        "remains, and a faint defect is lost. Spread them over the 16 bits first: a camera's 12 bits times 16.",
+        tuple(f"{one.record.path}: {one.levels} of 256 grey levels, brightness {one.brightness:.0f}" for one in coarse),
+    )
+    blank = [one for one in found.looks if one.contrast < _BLANK_CONTRAST and one not in coarse]
     yield Finding(
         "blank",
         f"{counted(len(blank), 'image shows', 'images show')} nothing",
@@ -262,21 +273,38 @@ def _small_classes(found: Exploration) -> Finding:
 
 
 def _telling_brightness(looks: Iterable[Look]) -> Finding:
-    items, categories = [], set()
-    for category, (good, defective) in _tests(looks).items():
-        for name in ("brightness", "contrast"):
-            auc = telling(*([getattr(one, name) for one in ones] for ones in (good, defective)))
-            if auc is not None and max(auc, 1.0 - auc) >= TELLING_AUC:
-                categories.add(category)
-                items.append(f"{category}: {name} alone, ROC-AUC {max(auc, 1.0 - auc):.3f}")
-    where = counted(len(categories), "category", "categories")
+    items, where = _told_by_light(_tests(looks))
     return Finding(
         "telling_brightness",
         f"brightness or contrast alone tells good from defective in {where}",
         "A model can score well on these test images by the light and without seeing a defect. Were good and defective "
         "parts photographed alike?",
-        tuple(items),
+        items,
     )
+
+
+def _other_light(looks: Iterable[Look]) -> Finding:
+    goods = _sides(looks, lambda record: int(record.split == "test") if record.label == 0 else None)
+    items, where = _told_by_light(goods)
+    return Finding(
+        "other_light",
+        f"brightness or contrast alone tells good training images from good test images in {where}",
+        "Another lamp, camera or lot of parts: then a threshold that rests on training images stops too many or too "
+        "few good parts. Were both photographed alike?",
+        items,
+    )
+
+
+def _told_by_light(sides: Mapping[str, tuple[list[Look], list[Look]]]) -> tuple[tuple[str, ...], str]:
+    """What tells the two sides of a category apart, by name, and in how many categories."""
+    items, categories = [], set()
+    for category, both in sides.items():
+        for name in ("brightness", "contrast"):
+            auc = telling(*([getattr(one, name) for one in ones] for ones in both))
+            if auc is not None and max(auc, 1.0 - auc) >= TELLING_AUC:
+                categories.add(category)
+                items.append(f"{category}: {name} alone, ROC-AUC {max(auc, 1.0 - auc):.3f}")
+    return tuple(items), counted(len(categories), "category", "categories")
 
 
 def _telling_properties(looks: Iterable[Look]) -> Finding:
@@ -300,8 +328,15 @@ def _telling_properties(looks: Iterable[Look]) -> Finding:
 
 def _tests(looks: Iterable[Look]) -> Mapping[str, tuple[list[Look], list[Look]]]:
     """category -> (good, defective) test images, where there are enough of both to compare."""
+    return _sides(looks, lambda record: record.label if record.split == "test" else None)
+
+
+def _sides(
+    looks: Iterable[Look], side: Callable[[Record], int | None]
+) -> Mapping[str, tuple[list[Look], list[Look]]]:
+    """category -> images of side 0 and of side 1, where there are enough of both to compare."""
     found: dict[str, tuple[list[Look], list[Look]]] = collections.defaultdict(lambda: ([], []))
     for one in looks:
-        if one.record.split == "test":
-            found[one.record.category][one.record.label].append(one)
+        if (where := side(one.record)) is not None:
+            found[one.record.category][where].append(one)
     return {name: sides for name, sides in sorted(found.items()) if min(map(len, sides)) >= FEWEST_PER_CLASS}

@@ -34,6 +34,7 @@ class Look:
       file_bytes: size of the file.
       brightness: mean grey value, 0 to 255; 16-bit images are scaled to it.
       contrast: standard deviation of the grey values, same unit.
+      levels: of an image of more than 8 bits, how many grey levels of 8 its values span, 1 to 256; None of others.
       file_hash: SHA-256 of the file, hex.
       pixel_hash: SHA-256 of size and decoded RGB values, hex: the same for all lossless copies.
     """
@@ -48,6 +49,7 @@ class Look:
     file_bytes: int
     brightness: float
     contrast: float
+    levels: int | None
     file_hash: str
     pixel_hash: str
 
@@ -72,6 +74,7 @@ def look(record: Record) -> tuple[Look, np.ndarray]:
         file_bytes=len(content),
         brightness=float(grey.mean(dtype=np.float64)),
         contrast=float(grey.std(dtype=np.float64)),
+        levels=int(np.ptp(np.rint(grey))) + 1 if pillow_images.deep(image) else None,
         file_hash=hashlib.sha256(content).hexdigest(),
         pixel_hash=pixel_hash(image),
     )

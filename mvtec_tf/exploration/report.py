@@ -142,7 +142,8 @@ def _duplicates(found: Exploration, thumbnails: Thumbnails) -> Section:
         "only look alike are not listed, nor are several photographs of one part: give those one name in groups.csv "
         "or, in a list, in the column group. "
         "Copies that were mirrored, turned or made brighter are not found, and neither are changed copies of aligned "
-        "parts without noise or texture of their own: nothing tells them from other parts."
+        "parts without noise or texture of their own, or of pictures nearly of one grey: nothing tells them from "
+        "others."
     )
     if not pairs:
         return Section("Duplicates", [text, "None were found."])

@@ -277,7 +277,18 @@ def test_light_that_gives_the_label_away_is_said(tmp_path):
     root = _bolt(tmp_path)
     for i in range(10):
         _save(root / f"bolt/test/good/{i:03d}.png", ImageEnhance.Brightness(_photo(100 + i)).enhance(0.8))
-    assert "bolt: brightness alone, ROC-AUC 1.000" in _finding(_found(root), "telling_brightness").items
+    found = _found(root)
+    assert "bolt: brightness alone, ROC-AUC 1.000" in _finding(found, "telling_brightness").items
+
+
+def test_another_lamp_over_all_test_images_is_found(tmp_path):
+    root = _bolt(tmp_path)
+    for file in root.glob("bolt/test/*/*.png"):
+        pixels = np.asarray(Image.open(file), np.float32) * 1.1
+        _save(file, Image.fromarray(pixels.clip(0, 255).astype(np.uint8)))
+    found = _found(root)
+    assert "bolt: brightness alone, ROC-AUC 1.000" in _finding(found, "other_light").items
+    assert "telling_brightness" not in {one.kind for one in explore_findings.findings(found)}
 
 
 def test_a_format_that_gives_the_label_away_is_said(tmp_path):
@@ -319,6 +330,29 @@ def test_blank_images_are_named_and_are_not_everybodys_duplicate(tmp_path):
     found = _found(root)
     assert [item.split(":")[0][-9:] for item in _finding(found, "blank").items] == ["black.png", "white.png"]
     assert found.duplicates == ()
+
+
+def _dim(rng, spot):
+    """A part of one shape as a camera of 12 bits stores it in the low ones of 16: some levels of 8 bits."""
+    y, x = np.mgrid[:SIDE, :SIDE] / SIDE
+    grey = 2600 + 900 * np.exp(-((x - 0.5) ** 2 + (y - 0.5) ** 2) / 0.12) + 150 * np.sin(25 * x)
+    grey = grey * rng.uniform(0.97, 1.03) + rng.normal(0, 60, grey.shape)
+    if spot:
+        across, down = rng.uniform(0.25, 0.75, 2)
+        grey[(x - across) ** 2 + (y - down) ** 2 < 0.005] -= 900
+    return Image.fromarray(grey.astype(np.uint16))
+
+
+def test_12_bits_in_the_low_ones_of_16_are_said_and_are_neither_blank_nor_each_others_copies(tmp_path):
+    rng = np.random.default_rng(2)
+    for i in range(40):
+        _save(tmp_path / f"cap/{'defective' if i % 2 else 'good'}/{i:03d}.png", _dim(rng, i % 2))
+    found = _found(tmp_path)
+    assert found.duplicates == ()
+    kinds = {one.kind: one for one in explore_findings.findings(found)}
+    assert "blank" not in kinds
+    assert len(kinds["few_levels"].items) == 40
+    assert "of 256 grey levels" in kinds["few_levels"].items[0]
 
 
 def _modes():
