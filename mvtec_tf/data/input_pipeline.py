@@ -60,6 +60,8 @@ def training_batches(
     fetch = _fetcher(images)
     all_labels = tf.constant(labels, tf.int64)
 
+    # No graph here chooses its way by a tensor, and to look for that takes a second before the first step.
+    @tf.autograph.experimental.do_not_convert
     def batch(indices: tf.Tensor, draws: tf.Tensor) -> tuple:
         seeds = tf.stack([tf.fill(tf.shape(draws), tf.constant(seed, tf.int64)), draws], axis=1)
         return transform(fetch(indices), tf.gather(all_labels, indices), seeds)

@@ -118,7 +118,7 @@ def keep_encoder(encoder: PathLike, out: PathLike) -> None:
 def _function(graph: FeatureGraph) -> Callable:
     """image_bytes string [B] -> the arrays of a shard."""
 
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)
     def embed(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
         images = pixels.decode_batch(image_bytes, graph.image_size, graph.max_pixels)
         features, embedding = graph.features_and_average(images, EMBEDDING)

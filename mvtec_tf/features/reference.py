@@ -156,7 +156,7 @@ def keep(
 def _look(card: Mapping[str, Any]) -> Callable[..., Answer]:
     """`image_bytes` -> the statistics of the image alone, as the graph that the card is of computes them."""
 
-    @tf.function(input_signature=[IMAGE_BYTES])
+    @tf.function(input_signature=[IMAGE_BYTES], autograph=False)
     def look(image_bytes: tf.Tensor) -> Answer:
         images = pixels.decode_batch(image_bytes, card["image_size"], card["max_pixels"])
         return {IMAGE_STATISTICS: image_statistics(images)}

@@ -7,7 +7,7 @@ from typing import Any
 import tensorflow as tf
 
 from mvtec_tf.errors import UserError
-from mvtec_tf.graphs import heat_maps
+from mvtec_tf.graphs import heat_maps, signatures
 from mvtec_tf.graphs.signatures import EXPLAIN, HEAT_LEVEL, HEAT_MAP, IMAGE_STATISTICS, OVERLAY, Answer
 from mvtec_tf.networks.backbone import EMBEDDING
 
@@ -88,7 +88,7 @@ class ThresholdedModel(tf.Module):
                 found[OVERLAY] = self._draw(given, found[HEAT_MAP], found[HEAT_LEVEL])
             return found
 
-        return tf.function(answer, input_signature=[tf.TensorSpec(takes.shape, takes.dtype, name=argument)])
+        return signatures.once(answer, tf.TensorSpec(takes.shape, takes.dtype, name=argument))
 
     def _judged(self, name: str, answer: Answer) -> Answer:
         category = answer.pop(CATEGORY, None)

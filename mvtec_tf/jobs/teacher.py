@@ -24,7 +24,7 @@ from mvtec_tf.evaluation import image_files, table
 from mvtec_tf.evaluation.table import Predictions
 from mvtec_tf.features.feature_graph import FeatureKey
 from mvtec_tf.features.probe_graph import Probe
-from mvtec_tf.graphs import plain, rebuild, saved_model
+from mvtec_tf.graphs import plain, rebuild, saved_model, signatures
 from mvtec_tf.graphs.signatures import HEAT_MAP
 from mvtec_tf.graphs.thresholded import SCORE, Thresholds
 from mvtec_tf.heads.file import load_head, read_head
@@ -119,9 +119,9 @@ class Teacher:
             def of_probe(images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, list[tf.Tensor]]:
                 maps = probe.maps(images)
                 answer, heat_map = probe.explain_maps(maps)
-                return answer[SCORE], heat_map, maps if len(maps[0]) == 1 else [answer[EMBEDDING][:, None, None]]
+                return answer[SCORE], heat_map, maps if maps[0].shape[0] == 1 else [answer[EMBEDDING][:, None, None]]
 
-            return tf.function(of_probe, input_signature=[tf.TensorSpec([1, *self.size, 3], tf.uint8)])
+            return signatures.once(of_probe, tf.TensorSpec([1, *self.size, 3], tf.uint8))
         answers = plain.of_export(saved_model.load(self.model), self.card["image_size"]).function
         stages = _stages(self) if self.card["kind"] == "classifier" and self.path != self.model else None
 
@@ -276,7 +276,7 @@ def _ask(
         np.savez(handle, **{name: np.array(rows[name], kind) for name, kind in columns.items()})
 
 
-@tf.function(reduce_retracing=True)
+@tf.function(reduce_retracing=True, autograph=False)
 def _with_defects_on_some(images: tf.Tensor, seeds: tf.Tensor, share: float) -> tf.Tensor:
     return synthetic.on_some(images, tf.zeros_like(seeds[:, 0]), seeds, share)[0]
 

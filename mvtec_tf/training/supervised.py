@@ -125,6 +125,6 @@ def _with_defects(
     if labels.any() or not settings.synthetic_defects:
         return images, labels
     seeds = np.stack([np.arange(len(images)), np.full(len(images), settings.seed)], axis=1)
-    drawn, _ = tf.function(synthetic.with_defects)(tf.constant(images), tf.constant(seeds))
+    drawn, _ = tf.function(synthetic.with_defects, autograph=False)(tf.constant(images), tf.constant(seeds))
     print(f"No validation image is defective: training stops by a drawn defect on each of {len(images)}.", flush=True)
     return np.concatenate([images, drawn]), np.concatenate([labels, np.ones_like(labels)])
