@@ -75,7 +75,7 @@ def _suspects(settings: ExploreSettings, records: Sequence[Record]) -> list[Susp
     asked["image_size"] = settings.image_size or recipe.image_size
     asked["image_shape"] = settings.image_shape or recipe.image_shape
     made = recipes.resolved(ExtractSettings(data_dir=settings.data_dir, out=settings.out, **asked))
-    usable, _ = opening.usable_by_file(made, tuple(records), made.max_pixels)
+    usable, _ = opening.usable_by_file(made, (tuple(records), ()), made.max_pixels)
     # Of labels that will change: nothing is kept that another look would take for its own.
     with tempfile.TemporaryDirectory(prefix=".features_", dir=settings.out) as folder:
         encoder, _ = encoders.encoder_of(made, pathlib.Path(folder) / "encoder", usable)

@@ -40,8 +40,8 @@ def extract_features(said: ExtractSettings, records: tuple[Record, ...] | None =
         encoder = encoders.resolve_encoder(settings.encoder)
         limit, card = encoders.max_pixels(limit, [encoder]), saved_model.read_card(encoder)
         settings = recipes.settled(settings, said, card, f"`encoder`={settings.encoder}")
-    records = opening.scan(settings) if records is None else records
-    records, _ = opening.usable_by_file(settings, records, limit)
+    found = opening.scan(settings) if records is None else (records, ())
+    records, _ = opening.usable_by_file(settings, found, limit)
     out = pathlib.Path(settings.out)
     with Owned(settings.out, "`out`"), _nothing_left_unless_begun(out):
         encoder, _ = encoders.encoder_of(settings, out / ENCODER, records)

@@ -17,7 +17,7 @@ from mvtec_tf.data.decoding import image_store, unreadable
 from mvtec_tf.data.decoding.image_store import Verdict
 from mvtec_tf.data.decoding.unreadable import Unreadable
 from mvtec_tf.data.formats import scan as records_lib
-from mvtec_tf.data.record import Record
+from mvtec_tf.data.record import TRAIN, Record
 from mvtec_tf.data.words import counted
 from mvtec_tf.errors import UserError
 from mvtec_tf.jobs.fields import ERROR, ImageSettings, RunSettings
@@ -25,6 +25,8 @@ from mvtec_tf.run_directory import RunDirectory, read_run
 from mvtec_tf.training import distribution
 
 SKIPPED = "skipped_images"
+# Of a file without content, which is no photograph: who reads it says so.
+_EMPTY = hashlib.sha256().hexdigest()
 # What a training leaves behind, in the order in which it is made.
 RESULTS = ("saved_model", "predictions.csv", "metrics.json", "report.html")
 # The settings that say which features are wanted: of which images, by which encoder, how made.
@@ -35,51 +37,50 @@ _OF_FEATURES = (
 )
 
 
-def scan(settings: ImageSettings) -> tuple[Record, ...]:
-    """Records of the images that the settings name."""
+def scan(settings: ImageSettings) -> Verdict:
+    """(records of the images that the settings name, exact copies of these, which are left out)."""
     found = records_lib.scan(settings.data_dir, settings.categories, say=print)
     categories = sorted({record.category for record in found})
     print(f"{counted(len(found), 'image')} in {', '.join(categories)}.", flush=True)
-    return found
+    return _without_copies(found)
 
 
-def usable(
-    settings: ImageSettings, records: tuple[Record, ...], readable: Callable[[Sequence[Record]], Verdict]
-) -> Verdict:
+def usable(settings: ImageSettings, found: Verdict, readable: Callable[[Sequence[Record]], Verdict]) -> Verdict:
     """(records of images that can be used, the others), before anything is cut or written.
 
     A run that is resumed knows already; otherwise the images are read once.
 
     Args:
       settings: what is done about an image that cannot be used.
-      records: of the scanner.
+      found: of `scan`.
       readable: looks at all images and says which can be used; see `ImageStore.readable`.
 
     Raises:
       UserError: an image cannot be used, unless such are skipped; or none can.
     """
-    known = _verdict_of_the_run(settings.run_dir, records) if isinstance(settings, RunSettings) else None
+    records, copies = found
+    known = _verdict_of_the_run(settings.run_dir, records, copies) if isinstance(settings, RunSettings) else None
     good, bad = known or readable(records)
     if settings.on_bad_image == ERROR:
         unreadable.refuse(bad, len(records))
-    if bad:
-        print(unreadable.listing([(one.record.path, one.reason) for one in bad]), flush=True)
+    if left_out := (*bad, *copies):
+        print(unreadable.listing([(one.record.path, one.reason) for one in left_out]), flush=True)
     if not good:
         raise UserError(f"`data_dir`: none of the {len(records)} images can be used; see above.")
-    return good, bad
+    return good, left_out
 
 
-def usable_by_file(settings: ImageSettings, records: tuple[Record, ...], max_pixels: int) -> Verdict:
+def usable_by_file(settings: ImageSettings, found: Verdict, max_pixels: int) -> Verdict:
     """Like `usable`, for who reads the files one by one as the first thing it does, and names a bad one itself.
 
     So they are looked at before only where bad ones are skipped.
     """
     if settings.on_bad_image == ERROR:
-        return records, ()
-    return usable(settings, records, lambda all_of_them: image_store.check(all_of_them, max_pixels))
+        return usable(settings, found, lambda records: (tuple(records), ()))
+    return usable(settings, found, lambda records: image_store.check(records, max_pixels))
 
 
-def _verdict_of_the_run(run_dir: str, records: Sequence[Record]) -> Verdict | None:
+def _verdict_of_the_run(run_dir: str, records: Sequence[Record], copies: Sequence[Unreadable]) -> Verdict | None:
     if not (pathlib.Path(run_dir) / "run.json").is_file():
         return None
     run = read_run(run_dir)
@@ -88,7 +89,7 @@ def _verdict_of_the_run(run_dir: str, records: Sequence[Record]) -> Verdict | No
     bad = tuple(Unreadable(record, reasons[record.path]) for record in records if record.path in reasons)
     same = run["data"]["fingerprint"] == records_lib.fingerprint(good)
     # A repaired image is no longer what was left out.
-    same = same and run["data"].get(SKIPPED) == _fingerprint_of(bad)
+    same = same and run["data"].get(SKIPPED) == _fingerprint_of((*bad, *copies))
     return (good, bad) if same else None
 
 
@@ -118,7 +119,6 @@ def opened(
       results: what a finished run must have, or it is completed; None: the job looks for itself.
       beside: files of photographs that are no images of the run and yet decide what comes out.
     """
-    _look_at_copies(records)
     fingerprint = records_lib.fingerprint(records)
     if beside:
         contents = "".join([fingerprint, *sorted(map(files.sha256, beside))])
@@ -164,8 +164,8 @@ def _look_at_results(run: RunDirectory, results: Sequence[str] | None) -> None:
         run.damaged(())
 
 
-def _look_at_copies(records: Sequence[Record]) -> None:
-    """Refuses one photograph with both labels, and says where one stands for two objects.
+def _without_copies(records: Sequence[Record]) -> Verdict:
+    """Leaves out the other copies of a photograph that stands for several objects: one seen could be evaluated.
 
     By bytes alone, which are read for the fingerprint anyway; `explore_data` also finds copies that were changed.
 
@@ -173,9 +173,11 @@ def _look_at_copies(records: Sequence[Record]) -> None:
       UserError: names two files of the same bytes, of which one is good and one defective.
     """
     first_of: dict[str, Record] = {}
-    found: list[tuple[Record, Record]] = []
-    for record in records:
-        first = first_of.setdefault(files.sha256(record.file), record)
+    copies: dict[str, Unreadable] = {}
+    # Training images are open to every method, so the copy in the test is the one that says nothing.
+    for record in sorted(records, key=lambda one: one.split != TRAIN):
+        digest = files.sha256(record.file)
+        first = record if digest == _EMPTY else first_of.setdefault(digest, record)
         if first.label != record.label:
             good, defective = sorted((first, record), key=lambda one: one.label)
             raise UserError(
@@ -183,15 +185,8 @@ def _look_at_copies(records: Sequence[Record]) -> None:
                 "one of them away; mvtec-tf explore lists all such."
             )
         if first.group != record.group:
-            found.append((first, record))
-    if found:
-        first, second = found[0]
-        print(
-            f"{counted(len(found), 'image is an exact copy', 'images are exact copies')} of another one, such as "
-            f"{second.path} of {first.path}. As different "
-            "objects they may stand on both sides of a cut: take copies away, or say that they show one object.",
-            flush=True,
-        )
+            copies[record.path] = Unreadable(record, f"an exact copy of {first.path}")
+    return tuple(record for record in records if record.path not in copies), tuple(copies.values())
 
 
 def _note_images(run: RunDirectory, records: Sequence[Record], skipped: Sequence[Unreadable]) -> None:

@@ -47,10 +47,10 @@ def pretrain(settings: PretrainSettings) -> RunDirectory:
     strategy = distribution.opened(settings.strategy, settings.batch_size, settings.jit)
     budget = protocol.parse_budget(settings.label_budget)
     store = ImageStore(settings.image_size, settings.cache, settings.max_pixels)
-    found = opening.scan(settings)
+    found, copies = opening.scan(settings)
     labelled = protocol.clean(found, budget, settings.seed).labelled if budget != 0 else ()
     used = (*(record for record in found if record.split == "train"), *labelled)
-    used, skipped = opening.usable(settings, used, store.readable)
+    used, skipped = opening.usable(settings, (used, copies), store.readable)
     good = tuple(record for record in used if record.split == "train")
     labelled = used[len(good) :]
     if settings.protocol == STUDY:

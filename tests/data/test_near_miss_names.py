@@ -9,6 +9,8 @@ from mvtec_tf.data.formats import scan as records
 from mvtec_tf.errors import UserError
 from mvtec_tf.exploration.findings import findings
 from mvtec_tf.exploration.survey import explore
+from mvtec_tf.jobs import opening
+from mvtec_tf.jobs.settings import BaselineSettings
 from tests.conftest import run_binary
 
 _GOOD = ("Good", "GOOD", "ok", "OK", "io", "i.O.", "Pass", "passed")
@@ -431,7 +433,7 @@ def test_one_file_under_two_labels_or_twice_under_one_is_refused_also_where_the_
         (folder / name).unlink()
 
 
-def test_a_copy_under_both_labels_is_refused_by_every_job_and_one_under_another_name_is_said(toy, tmp_path, capsys):
+def test_a_copy_under_both_labels_is_refused_by_every_job_and_one_under_another_name_is_left_out(toy, tmp_path):
     good = sorted((toy / "denim/train/good").iterdir())[:8]
     for name, source in {f"good/{file.name}": file for file in good}.items():
         (tmp_path / "cap" / name).parent.mkdir(parents=True, exist_ok=True)
@@ -442,12 +444,29 @@ def test_a_copy_under_both_labels_is_refused_by_every_job_and_one_under_another_
     asked = (f"--data_dir={tmp_path / 'cap'}", "--features=mean_brightness")
     (tmp_path / "cap/good/copy.png").write_bytes(good[0].read_bytes())
     said = run_binary("fit_baseline", *asked, f"--run_dir={tmp_path / 'said'}").stdout
-    assert "1 image is an exact copy of another one, such as cap/good/" in said
+    first, copy = re.search(r"Left out: 1 image: (\S+) \(an exact copy of (\S+)\)", said).groups()[::-1]
+    assert {first, copy} == {"cap/good/copy.png", f"cap/good/{good[0].name}"}
+    judged = (tmp_path / "said/predictions.csv").read_text()
+    assert copy not in judged
+    assert copy in (tmp_path / "said/report.html").read_text()
     (tmp_path / "cap/defective/copy.png").write_bytes(good[0].read_bytes())
     done = run_binary("fit_baseline", *asked, f"--run_dir={tmp_path / 'refused'}", check=False)
     assert done.returncode == 1
     assert "cap/defective/copy.png defective, but both files hold the same photograph" in done.stderr
     assert not (tmp_path / "refused").exists()
+
+
+def test_a_test_image_that_is_a_training_image_too_is_not_judged(tmp_path):
+    """Whatever their names, the one in train stays. Empty files, which are no photographs, are no copies."""
+    for name in ("train/good/a.png", "train/good/z.png", "test/good/a.png", "test/good/b.png", "test/chip/a.png"):
+        _image(tmp_path / "cap" / name).write_text(name)
+    (tmp_path / "cap/test/good/a.png").write_text("train/good/z.png")
+    for empty in ("test/good/b.png", "test/chip/a.png"):
+        (tmp_path / "cap" / empty).write_text("")
+    used, copies = opening.scan(BaselineSettings(data_dir=(str(tmp_path / "cap"),), run_dir=str(tmp_path / "run")))
+    found = [(one.record.path, one.reason) for one in copies]
+    assert found == [("cap/test/good/a.png", "an exact copy of cap/train/good/z.png")]
+    assert len(used) == 4
 
 
 @pytest.mark.parametrize("halves", [("Training", "Testing"), ("train_data", "TestSet"), ("training", "test")])

@@ -82,7 +82,7 @@ def test_a_bad_photograph_is_left_out_and_listed_where_that_is_asked_for(tmp_pat
     capsys.readouterr()
     found, (left_out,) = unlabelled.find(str(folder), cut, PIXELS, "skip")
     assert (len(found), left_out.record.file) == (10, str(folder / "5.png"))
-    assert f"Left out because it cannot be used: 1 image: {folder / '5.png'} (" in capsys.readouterr().out
+    assert f"Left out: 1 image: {folder / '5.png'} (" in capsys.readouterr().out
     (folder / "6.png").write_bytes(b"no image either")
     with pytest.raises(UserError, match="9 photographs of different contents, and at least 10"):
         unlabelled.find(str(folder), cut, PIXELS, "skip")

@@ -63,4 +63,4 @@ def listing(skipped: Sequence[tuple[str, str]]) -> str:
     """A sentence for a person on images that were left out: (path, reason) each."""
     named = "; ".join(f"{path} ({reason})" for path, reason in skipped[:_NAMED])
     more = f"; and {len(skipped) - _NAMED} more, listed in run.json" if len(skipped) > _NAMED else ""
-    return f"Left out because it cannot be used: {counted(len(skipped), 'image')}: {named}{more}."
+    return f"Left out: {counted(len(skipped), 'image')}: {named}{more}."
