@@ -1,6 +1,7 @@
 """Names that are nearly right are taken with a word or refused with the right one, never passed over."""
 
 import re
+from collections import Counter
 
 import pytest
 
@@ -467,6 +468,18 @@ def test_a_test_image_that_is_a_training_image_too_is_not_judged(tmp_path):
     found = [(one.record.path, one.reason) for one in copies]
     assert found == [("cap/test/good/a.png", "an exact copy of cap/train/good/z.png")]
     assert len(used) == 4
+
+
+@pytest.mark.parametrize(("good", "defective"), [("0,0", "1,0"), ("0.0", "1.0")])
+def test_a_list_takes_decimals_of_0_and_1_and_the_words_of_folders_for_train_and_test(tmp_path, good, defective):
+    folder = _fill(tmp_path / "cap", "a", "b")
+    halves = ["Training"] * 15 + ["TestSet"] * 5
+    rows = [f"cap/a/{file.name};{good};{half}" for file, half in zip((folder / "a").iterdir(), halves, strict=True)]
+    rows += [f"cap/b/{file.name};{defective};TestSet" for file in sorted((folder / "b").iterdir())]
+    (tmp_path / "list.csv").write_text("\n".join(["path;label;split", *rows]))
+    found, said = _scan(tmp_path / "list.csv")
+    assert Counter((one.label, one.split) for one in found) == {(0, "train"): 15, (0, "test"): 5, (1, "test"): 3}
+    assert "splits that were read: 'TestSet' as test (8), 'Training' as train (15)." in said
 
 
 @pytest.mark.parametrize("halves", [("Training", "Testing"), ("train_data", "TestSet"), ("training", "test")])

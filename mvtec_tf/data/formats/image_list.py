@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import os
 import pathlib
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 
@@ -21,6 +22,8 @@ OPTIONAL = ("category", "defect", "mask", "group", "split")
 _LISTED = 5
 # On a line most parts are good: of so many images, this share of defective ones is rather a list in which 1 is good.
 _MANY, _MOST_DEFECTIVE = 10, 0.8
+# 0 and 1 as they stand in a column of decimals, of pandas or of Excel where the comma is the point.
+_WHOLE = re.compile(r"([01])(?:[.,]0+)?")
 
 
 class _RowError(Exception):
@@ -33,14 +36,15 @@ def categories(path: pathlib.Path) -> tuple[list[Category], list[str]]:
     Paths of images and masks are relative to the folder of the file. An image is named CATEGORY/NAME in all
     tables, where NAME depends on its own place and not on the list's: see `names.within_category`.
 
-    - `label`: 0 or good, 1 or defective, or a common word for one of them.
+    - `label`: 0 or good, 1 or defective, or a common word for one of them; 0 and 1 also as pandas and Excel write them,
+      1.0 and 1,0.
     - `category`: of the product; without it the category's folder that the image lies in, as if that folder
       were read, or else the name of the file without `.csv`.
     - `defect`: type of a defective image; "defective" where it is empty.
     - `mask`: file of the pixel mask.
     - `group`: the physical object; images with one name here show the same.
-    - `split`: train or test, for all images of a category or for none; train is for good images. Without
-      it, `division.divide` decides.
+    - `split`: train or test, or a common word for them, for all images of a category or for none; train is for good
+      images. Without it, `division.divide` decides.
 
     Raises:
       UserError: names the file and the first wrong lines, or a category without good images for training.
@@ -93,7 +97,7 @@ class _Reader:
         self._lines: dict[str | tuple[int, int], int] = {}
         self._rows: dict[str, list[tuple[int, Record, str]]] = defaultdict(list)
         self._wrong: list[str] = []
-        self._words: Counter = Counter()
+        self._words: dict[str, Counter] = {"labels": Counter(), "splits": Counter()}
         self._numbers: Counter = Counter()
         self._against = ""
         self._categories: Counter = Counter()
@@ -151,12 +155,15 @@ class _Reader:
 
     def sentences(self) -> list[str]:
         """What was read otherwise than it is written."""
-        words = ", ".join(f"{word!r} as {meaning} ({count})" for (word, meaning), count in sorted(self._words.items()))
+        taken = {
+            what: ", ".join(f"{word!r} as {meaning} ({count})" for (word, meaning), count in sorted(found.items()))
+            for what, found in self._words.items()
+        }
         unsaid = {name: count for (said, name), count in sorted(self._categories.items()) if not said}
         # Where none is said, all take the name of their place, as documented.
         lines = ", ".join(f"{name} ({count})" for name, count in unsaid.items() if len(unsaid) < len(self._categories))
         return [
-            *([f"{self._table}: labels that were read: {words}."] if words else []),
+            *(f"{self._table}: {what} that were read: {said}." for what, said in taken.items() if said),
             *([f"{self._table}: lines without a category, and the one that was taken: {lines}."] if lines else []),
             *filter(None, [self._against, self._many_defective()]),
         ]
@@ -184,21 +191,38 @@ class _Reader:
             category=category,
             defect=_defect(row, label),
             label=label,
-            split=_split(row, label),
+            split=self._split(row.get("split", ""), label),
             group="",
             mask=self._existing(row["mask"], "mask") if row.get("mask") else "",
         )
 
     def _label(self, word: str) -> int:
-        label = words.label_of(word)
+        number = _WHOLE.fullmatch(word)
+        label = int(number[1]) if number else words.label_of(word)
         if label is None:
             raise _RowError(f"label is {word!r}, expected 0 or {GOOD}, 1 or {DEFECTIVE}")
-        meaning = DEFECTIVE if label else GOOD
-        if word in ("0", "1"):
+        if number:
             self._numbers[label] += 1
-        elif word.casefold() != meaning:
-            self._words[word, meaning] += 1
+        else:
+            self._take("labels", word, DEFECTIVE if label else GOOD)
         return label
+
+    def _split(self, word: str, label: int) -> str:
+        split = words.part_of(word)
+        if word and split not in (TRAIN, TEST):
+            raise _RowError(f"split is {word!r}, expected {TRAIN}, {TEST}, or nothing in all lines")
+        if split == TRAIN and label:
+            raise _RowError(
+                f"a defective image for {TRAIN}. Only good images are: write {TEST}, and the protocol draws the "
+                "labelled defects to learn from among these"
+            )
+        if split:
+            self._take("splits", word, split)
+        return split
+
+    def _take(self, what: str, word: str, meaning: str) -> None:
+        if word.casefold() != meaning:
+            self._words[what][word, meaning] += 1
 
     def _existing(self, written: str, column: str) -> str:
         if not written:
@@ -238,14 +262,3 @@ def _defect(row: dict[str, str], label: int) -> str:
         raise _RowError(f"label says {GOOD}, defect says {defect!r}")
     return (defect or DEFECTIVE) if label else GOOD
 
-
-def _split(row: dict[str, str], label: int) -> str:
-    split = row.get("split", "").casefold()
-    if split not in ("", TRAIN, TEST):
-        raise _RowError(f"split is {row['split']!r}, expected {TRAIN}, {TEST}, or nothing in all lines")
-    if split == TRAIN and label:
-        raise _RowError(
-            f"a defective image for {TRAIN}. Only good images are: write {TEST}, and the protocol draws the labelled "
-            "defects to learn from among these"
-        )
-    return split
