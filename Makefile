@@ -3,9 +3,10 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 QUICKSTART_DIR ?= results/quickstart
-# Processes of the test suite. Each holds some 2 GB; the files of one are run by one, since they share what they made.
+# Processes of the test suite. Each holds some 2 GB; the files of one are run by one, since they share what they made,
+# in the order of tests/conftest.py.
 WORKERS ?= 2
-PYTEST := -m pytest -n $(WORKERS) --dist loadfile
+PYTEST := -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: quickstart test test-fast test-lowest test-beam lint docs clean
 
