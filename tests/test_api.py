@@ -11,8 +11,15 @@ from sklearn.model_selection import cross_val_score
 
 import mvtec_tf as mt
 from mvtec_tf.errors import UsageError, UserError
+from tests.support.tiny_network import in_place_of_resnet10
 
 SMALL = {"weights": "none", "backbone": "resnet10", "image_size": 48}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def tiny():
+    with in_place_of_resnet10():
+        yield
 
 
 @pytest.fixture(scope="module")

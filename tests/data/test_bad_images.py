@@ -10,6 +10,7 @@ from mvtec_tf.data.decoding.limits import MAX_PIXELS
 from mvtec_tf.evaluation.table import read_predictions
 from mvtec_tf.run_directory import read_run
 from tests.conftest import run_binary
+from tests.support.tiny_network import in_place_of_resnet10
 
 PROBE = ("--weights=none", "--backbone=resnet10", "--image_size=32", "--label_budget=0.25")
 
@@ -75,7 +76,8 @@ def test_bad_images_are_left_out_before_the_cut_counted_and_listed(spoilt, tmp_p
 def test_a_probe_leaves_bad_images_out_too(spoilt, tmp_path):
     folder, bad = spoilt
     run_dir = tmp_path / "run"
-    run_binary("fit_probe", f"--data_dir={folder}", f"--run_dir={run_dir}", *PROBE, "--on_bad_image=skip")
+    with in_place_of_resnet10():
+        run_binary("fit_probe", f"--data_dir={folder}", f"--run_dir={run_dir}", *PROBE, "--on_bad_image=skip")
     assert {item["path"] for item in read_run(run_dir)["skipped_images"]} == bad
     assert not bad & set(read_predictions(run_dir / "predictions.csv").path)
     card = json.loads((run_dir / "saved_model" / "assets.extra" / "mvtec_tf.json").read_text())

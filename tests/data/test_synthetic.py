@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from mvtec_tf.data import synthetic
 from tests.support.in_process import run_in_process
+from tests.support.tiny_network import in_place_of_resnet10
 
 SIDE, COUNT = 64, 8
 
@@ -129,7 +130,8 @@ def test_the_network_is_trained_without_any_real_defect(toy, tmp_path):
     )
     assert both.returncode == 2
     assert "--balanced_sampling draws by the labels on file" in both.stderr.replace("`", "")
-    done = run_in_process("train_cnn", *asked, f"--run_dir={tmp_path / 'run'}", "--synthetic_defects=0.5")
+    with in_place_of_resnet10():
+        done = run_in_process("train_cnn", *asked, f"--run_dir={tmp_path / 'run'}", "--synthetic_defects=0.5")
     assert "No validation image is defective" in done.stdout
     report = (tmp_path / "run" / "report.html").read_text()
     assert "Good images with drawn defects were fitted as defective ones." in report

@@ -23,6 +23,7 @@ from mvtec_tf.networks.classifier import build_classifier
 from mvtec_tf.serving import smaller, speed
 from mvtec_tf.serving.exchange import ExchangeModel
 from tests.conftest import run_binary
+from tests.support.tiny_network import in_place_of_resnet10
 
 SMALL = ("--backbone=resnet10", "--weights=none", "--image_size=32", "--precision=float32")
 SMALL += ("--epochs=2", "--passes=2", "--batch_size=8", "--speed_images=0", "--forms=int8")
@@ -42,7 +43,8 @@ def teaching(toy, small_encoder, tmp_path_factory):
 def student(teaching, toy, tmp_path_factory):
     """The run of its student."""
     run = tmp_path_factory.mktemp("student") / "run"
-    run_binary("distill", f"--teacher={teaching}", f"--data_dir={toy / 'flange'}", f"--run_dir={run}", *SMALL)
+    with in_place_of_resnet10():
+        run_binary("distill", f"--teacher={teaching}", f"--data_dir={toy / 'flange'}", f"--run_dir={run}", *SMALL)
     return run
 
 

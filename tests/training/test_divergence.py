@@ -20,8 +20,15 @@ from mvtec_tf.training.checkpoints import Checkpoints
 from mvtec_tf.training.contrastive import train_encoder
 from mvtec_tf.training.recipes import ContrastiveSettings, SupervisedSettings
 from mvtec_tf.training.supervised import train_classifier
+from tests.support.tiny_network import in_place_of_resnet10
 
 _SMALL = {"backbone": "resnet10", "image_size": 32, "weights": "none", "precision": "float32"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def tiny():
+    with in_place_of_resnet10():
+        yield
 
 
 def _run(path):
