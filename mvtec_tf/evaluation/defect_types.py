@@ -13,6 +13,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from mvtec_tf import files
+from mvtec_tf.data.record import GOOD
 from mvtec_tf.data.words import counted
 from mvtec_tf.evaluation import metrics
 from mvtec_tf.evaluation.intervals import Bootstrap, Resampling, mean_of, with_interval
@@ -21,7 +22,6 @@ from mvtec_tf.evaluation.report import canvas, page
 from mvtec_tf.evaluation.report.canvas import Picture
 from mvtec_tf.evaluation.report.page import Column, Pictures, Section, Table
 
-GOOD = "good"
 JSON_FILE = "defect_types.json"
 CSV_FILE = "defect_types.csv"
 REPORT_FILE = "defect_types.html"
@@ -180,9 +180,8 @@ def _f1(weights: np.ndarray, shown: np.ndarray, called: np.ndarray) -> np.ndarra
 
 
 def _sentences(categories: Mapping[str, CategoryTypes], macro: Metric) -> Iterator[str]:
-    limits = "" if macro.low is None else f" [{macro.low:.3f} to {macro.high:.3f}]"
     over = f" as the mean over {len(categories)} categories" if len(categories) > 1 else ""
-    yield f"Macro F1 over defect types, good among them, is {macro.value:.3f}{limits}{over} (1 is perfect)."
+    yield f"Macro F1 over defect types, good among them, is {metrics.with_limits(macro)}{over} (1 is perfect)."
     for name, found in categories.items():
         unknown = [one for one in found.f1 if one not in found.labelled]
         if unknown:

@@ -287,7 +287,7 @@ def in_words(found: Doubt) -> Sequence[str]:
     sentence = (
         f"With a third verdict {_shares(numbers)}; {where} {numbers['cost']:.3f}, with a person for every part "
         f"{found.review:.3f}, with two verdicts {least} {numbers['cost_two_way']:.3f} "
-        f"({_difference(found.figures['difference'])})"
+        f"({metrics.with_limits(found.figures['difference'], sign='+')})"
     )
     if own is not None:
         sentence += f", with two at this threshold, which is another, {own:.3f}"
@@ -315,8 +315,3 @@ def _shares(numbers: Mapping[str, float]) -> str:
         f"a person looks at {100 * numbers['reviewed']:.1f} % of the parts, {100 * numbers['missed']:.1f} % of the "
         f"defective ones pass and {100 * numbers['stopped']:.1f} % of the good ones are stopped"
     )
-
-
-def _difference(found: Metric) -> str:
-    limits = "" if found.low is None else f" [{found.low:+.3f} to {found.high:+.3f}]"
-    return f"{found.value:+.3f}{limits}"

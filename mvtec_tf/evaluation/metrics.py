@@ -389,3 +389,15 @@ def checked(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndar
     if not np.isfinite(scores).all():
         raise ValueError(f"expected finite scores. Received: {int((~np.isfinite(scores)).sum())} that are not")
     return labels.astype(bool), scores
+
+
+def figure(metric: Metric, digits: int = 3, sign: str = "") -> str:
+    """A figure as it is printed, with so many decimals; a dash if there is none. `sign` is "+" for differences."""
+    return "-" if metric.value is None else f"{metric.value:{sign}.{digits}f}"
+
+
+def with_limits(metric: Metric, digits: int = 3, sign: str = "") -> str:
+    """A figure with its interval as it is printed: `0.913 [0.850 to 0.960]`, or `-0.047 [-0.097 to +0.004]`."""
+    if metric.value is None or metric.low is None or metric.high is None:
+        return figure(metric, digits, sign)
+    return f"{figure(metric, digits, sign)} [{metric.low:{sign}.{digits}f} to {metric.high:{sign}.{digits}f}]"

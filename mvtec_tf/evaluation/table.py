@@ -16,13 +16,12 @@ import numpy as np
 
 from mvtec_tf import files
 from mvtec_tf.data import known_images, leaks, words
-from mvtec_tf.data.record import Record
+from mvtec_tf.data.record import GOOD, Record
 from mvtec_tf.errors import UserError
 from mvtec_tf.evaluation import predicted
 
 REQUIRED = ("path", "category", "defect", "label", "split", "score")
 OPTIONAL = ("group", "probability")
-GOOD = "good"
 # Exported graphs compute in float32: a larger score could not be theirs, and overflows in plots.
 _LARGEST_SCORE = float(np.finfo(np.float32).max)
 

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from mvtec_tf import conformal
-from mvtec_tf.evaluation.held_out import HeldOut, held_out
+from mvtec_tf.data import leaks
+from mvtec_tf.data.words import counted
 from mvtec_tf.evaluation.intervals import LEVEL, Bootstrap, Resampling
 from mvtec_tf.evaluation.metrics import Costs
 from mvtec_tf.evaluation.promised import Promise, above
@@ -164,10 +165,63 @@ def told(values: Mapping[str, float], reason: str) -> Chosen:
     return Chosen(first) if len(set(values.values())) == 1 else Chosen(first, each)
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class HeldOut:
+    """What a threshold is chosen on.
+
+    Attributes:
+      rows: calibrate rows.
+      left_out: how many good ones are not among them, because the encoder was pretrained on their objects.
+      pretrained: how many of them are, because there are too few others.
+    """
+
+    rows: Predictions
+    left_out: int = 0
+    pretrained: int = 0
+
+    @property
+    def reason(self) -> str:
+        """What belongs to the reason of a threshold, "" if nothing was left out."""
+        if not self.left_out:
+            return ""
+        return (
+            f"; {counted(self.left_out, 'good image')} that the encoder was pretrained on "
+            f"{'was' if self.left_out == 1 else 'were'} left out"
+        )
+
+    @property
+    def warning(self) -> str:
+        """Why the threshold should not be relied on, "" if nothing speaks against it."""
+        if not self.pretrained:
+            return ""
+        good = int((self.rows.label == 0).sum())
+        return (
+            f"{self.pretrained} of the {good} good calibrate images were used to pretrain the encoder, which may score "
+            "new good parts higher and stop more of them"
+        )
+
+
 def held_out_rows(predictions: Predictions, rule: Rule) -> HeldOut:
-    """The calibrate rows that a threshold rests on, see `held_out.held_out`."""
+    """The calibrate rows that a threshold may rest on.
+
+    A network knows the images that it was trained on, also without their labels, so a head on its features tends to
+    score them lower than new ones: good rows of objects that are among the pretrain rows are left out where enough
+    others are left.
+
+    Args:
+      predictions: all rows of a table.
+      rule: how the threshold is chosen, and so how many good objects are enough.
+    """
+    calibrate = predictions.part(leaks.CALIBRATE)
+    pretrained = set(predictions.part(leaks.PRETRAIN).objects)
+    good, objects = calibrate.label == 0, calibrate.objects
+    known = good & np.array([name in pretrained for name in objects], bool)
+    if not known.any():
+        return HeldOut(calibrate)
     needed = conformal.objects_needed(_promise(rule, labelled=False).share)
-    return held_out(predictions, FEW if needed is None else needed)
+    if len(set(objects[good & ~known])) < (FEW if needed is None else needed):
+        return HeldOut(calibrate, pretrained=int(known.sum()))
+    return HeldOut(calibrate.select(~known), left_out=int(known.sum()))
 
 
 def choose(
@@ -190,7 +244,10 @@ def choose(
     own = {}
     for name in categories:
         found = _remarked(_with_interval(calibrate.select(calibrate.category == name), rule, costs, bootstrap), held)
-        own[name] = found if found.value is not None else _borrowed(found, whole)
+        if found.value is None:
+            why = f"the category has no threshold of its own ({found.reason}); the one of all categories is used"
+            found = dataclasses.replace(whole, warning=why)
+        own[name] = found
     return Chosen(whole, own)
 
 
@@ -378,12 +435,6 @@ def _remarked(found: Threshold, held: HeldOut) -> Threshold:
         return found
     warning = "; ".join(filter(None, [found.warning, held.warning]))
     return dataclasses.replace(found, reason=found.reason + held.reason, warning=warning)
-
-
-def _borrowed(found: Threshold, whole: Threshold) -> Threshold:
-    """The whole's threshold for a category that has none of its own."""
-    warning = f"the category has no threshold of its own ({found.reason}); the one of all categories is used"
-    return dataclasses.replace(whole, warning=warning)
 
 
 def _between(lower: float, upper: float) -> float:

@@ -12,6 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
+from mvtec_tf.data.record import GOOD
 from mvtec_tf.errors import UserError
 from mvtec_tf.heads import frozen
 from mvtec_tf.heads.base import Arrays, Scored
@@ -19,7 +20,6 @@ from mvtec_tf.heads.by_category import PerCategoryHead
 from mvtec_tf.heads.frozen import FrozenFeatures
 from mvtec_tf.heads.linear import MAX_STEPS, MAX_SVM_STEPS, converged
 
-GOOD = "good"
 _SOLVERS = {"logistic": ("logistic regression", MAX_STEPS), "linear_svm": ("linear SVM", MAX_SVM_STEPS)}
 KINDS = tuple(_SOLVERS)
 # For a type that another category has and this one has not. Finite, because JSON knows no infinity.

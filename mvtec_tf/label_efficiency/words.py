@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from mvtec_tf.data import protocol
 from mvtec_tf.data.protocol import DefectCount
-from mvtec_tf.evaluation.report import summary
+from mvtec_tf.evaluation import metrics
 from mvtec_tf.label_efficiency.findings import COMPARED, GAIN, Findings, Place
 from mvtec_tf.label_efficiency.statistics import Estimate
 
@@ -50,7 +50,7 @@ def signed(each: Estimate) -> str:
 def _with_limits(each: Estimate, sign: str = "") -> str:
     if each.metric.value is None:
         return "n/a"
-    return summary.with_limits(each.metric, sign=sign) + (" in every draw" if each.deviation == 0 else "")
+    return metrics.with_limits(each.metric, sign=sign) + (" in every draw" if each.deviation == 0 else "")
 
 
 def clear(each: Estimate) -> bool:

@@ -4,14 +4,13 @@ import dataclasses
 import json
 from collections.abc import Sequence
 
-from mvtec_tf.evaluation import scope
+from mvtec_tf.evaluation import metrics, scope
 from mvtec_tf.evaluation.comparison import compare as comparison
 from mvtec_tf.evaluation.comparison.compare import ALL, Comparison, Standing
 from mvtec_tf.evaluation.comparison.contenders import Method
 from mvtec_tf.evaluation.comparison.report import direction, labels, signed
 from mvtec_tf.evaluation.metrics import Metric
-from mvtec_tf.evaluation.report import summary
-from mvtec_tf.study.roles import SELF_SUPERVISED, STARTING, SUPERVISED, head, label_share, role
+from mvtec_tf.evaluation.report import diagrams
 
 # The study's own mark.
 MARK_F1, MARK_SHARE = 0.75, 0.1
@@ -26,6 +25,14 @@ MET, MET_NOT_SURELY, MISSED, NOT_SURELY_MISSED, NO_EVIDENCE, NO_FIGURE = (
 SHOWN = ("f1", "balanced_accuracy", "recall", "specificity", "roc_auc")
 _TITLES = {"balanced_accuracy": "balanced accuracy", "f1": "F1", "roc_auc": "ROC-AUC"}
 _ROUNDING = 1e-9
+# What kind of method a run is.
+SUPERVISED, SELF_SUPERVISED, STARTING, BASELINE, UNKNOWN = (
+    "supervised network",
+    "self-supervised encoder with a head",
+    "encoder as it came, with a head",
+    "baseline without a network",
+    "not recorded",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,6 +100,41 @@ def few_labels(compared: Comparison) -> list[Standing]:
     ]
 
 
+def role(method: Method) -> str:
+    """What kind of method it is, by the record of its first run."""
+    record = method.runs[0].record or {}
+    binary = record.get("binary")
+    if binary == diagrams.PROBE:
+        return SELF_SUPERVISED if (record.get("encoder") or {}).get("pretrain_images") else STARTING
+    return {diagrams.SUPERVISED: SUPERVISED, diagrams.BASELINE: BASELINE}.get(binary, UNKNOWN)
+
+
+def label_share(method: Method) -> float | None:
+    """The largest share of the test images whose labels one of its runs may use; None if a record says no number."""
+    shares = []
+    for run in method.runs:
+        try:
+            shares.append(float((run.record or {})["settings"]["label_budget"]))
+        except (KeyError, ValueError):
+            return None
+    return max(shares)
+
+
+def head(method: Method) -> tuple[object, ...]:
+    """What was fitted on the encoder: two methods that differ in it do not show what the encoder is worth."""
+    record = method.runs[0].record or {}
+    return record.get("part"), record.get("settings", {}).get("head"), record.get("settings", {}).get("protocol")
+
+
+def arrange(methods: Sequence[Method]) -> tuple[Method, ...]:
+    """The supervised method with the most labels first, as the one that the others are measured against."""
+    supervised = [method for method in methods if role(method) == SUPERVISED]
+    if not supervised:
+        return tuple(methods)
+    first = max(supervised, key=lambda method: method.labels_used or 0)
+    return (first, *(method for method in methods if method is not first))
+
+
 def _how_well(compared: Comparison) -> Answer:
     question = "How well does self-supervised learning with at most 10 % of the labels find defects?"
     few = few_labels(compared)
@@ -109,8 +151,8 @@ def _how_well(compared: Comparison) -> Answer:
             text.append(
                 f"{named} finds {_percent(found['recall'])} of the defective images and lets "
                 f"{_percent(found['specificity'])} of the good ones pass; its F1 is "
-                f"{summary.with_limits(found['f1'])}, its balanced accuracy "
-                f"{summary.with_limits(found['balanced_accuracy'])} (0.500 without looking). "
+                f"{metrics.with_limits(found['f1'])}, its balanced accuracy "
+                f"{metrics.with_limits(found['balanced_accuracy'])} (0.500 without looking). "
                 f"{_against_always(each)}"
             )
         findings += [Finding(each.method.name, name, "", found[name]) for name in SHOWN]
@@ -178,8 +220,8 @@ def _beside_supervised(compared: Comparison) -> Answer:
         others = " and ".join(f"{_TITLES[metric]} {signed(by_name[metric])}" for metric in ("f1", "roc_auc"))
         text.append(
             f"On the same images {each.method.name} ({labels(each)}) has a {_TITLES[name]} of "
-            f"{summary.figure(each.figures[ALL][name])}, {first.method.name} ({labels(first)}) of "
-            f"{summary.figure(first.figures[ALL][name])}: a difference of {signed(by_name[name])}: {said}. The "
+            f"{metrics.figure(each.figures[ALL][name])}, {first.method.name} ({labels(first)}) of "
+            f"{metrics.figure(first.figures[ALL][name])}: a difference of {signed(by_name[name])}: {said}. The "
             f"differences in {others}."
         )
         findings += own
@@ -193,7 +235,7 @@ def _which_labels(compared: Comparison) -> Answer:
         least, most = series[0], series[-1]
         name = "balanced_accuracy" if least.figures[ALL]["balanced_accuracy"].value is not None else "roc_auc"
         finding = _difference(most, least, compared, name)
-        way = ", ".join(f"{each.method.labels_used:g}: {summary.figure(each.figures[ALL][name])}" for each in series)
+        way = ", ".join(f"{each.method.labels_used:g}: {metrics.figure(each.figures[ALL][name])}" for each in series)
         neither = "more labels are not shown to help or to harm"
         words = _said(finding.figure, name, "more labels help", "more labels do harm", neither)
         text.append(
@@ -263,12 +305,11 @@ def _said(difference: Metric, name: str, better: str, worse: str, neither: str) 
 def mark_of(each: Standing) -> Mark:
     """Whether a method meets the mark."""
     found = each.figures[ALL]["f1"]
-    return Mark(each.method.name, label_share(each.method), found, _verdict(found, bool(each.method.leak)))
+    verdict = NO_EVIDENCE if each.method.leak else _verdict(found)
+    return Mark(each.method.name, label_share(each.method), found, verdict)
 
 
-def _verdict(found: Metric, leak: bool) -> str:
-    if leak:
-        return NO_EVIDENCE
+def _verdict(found: Metric) -> str:
     if found.value is None:
         return NO_FIGURE
     low = found.value if found.low is None else found.low
@@ -289,7 +330,7 @@ def on_the_mark(marks: Sequence[Mark], always: float | None) -> tuple[str, ...]:
     if not marks:
         text = [f"Whether {mark} is met cannot be told: no run here is about it."]
     else:
-        each = "; ".join(f"{one.method}: {one.verdict} (F1 {summary.with_limits(one.f1)})" for one in marks)
+        each = "; ".join(f"{one.method}: {one.verdict} (F1 {metrics.with_limits(one.f1)})" for one in marks)
         text = [f"Whether {mark} is met: {each}."]
     if always is None:
         return (*text, "No defective image was evaluated, so the mark says nothing here.")

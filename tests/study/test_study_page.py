@@ -16,7 +16,7 @@ from mvtec_tf.evaluation.intervals import Bootstrap
 from mvtec_tf.evaluation.table import Predictions, Row, write_predictions
 from mvtec_tf.study import report as study_report
 from mvtec_tf.study.answers import MARK_F1
-from mvtec_tf.study.questions import study
+from mvtec_tf.study.report import study
 
 DATA = {"images": 500, "categories": ["bottle", "screw"], "fingerprint": "f" * 64}
 COMMON = {"protocol": "clean", "seed": 0, "image_size": 224}

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from PIL import Image, ImageFilter
 
+from mvtec_tf.data.record import GOOD
 from mvtec_tf.data.toy.denim import Denim
 from mvtec_tf.data.toy.drawing import GROSS, SUBTLE, Layers, Piece, between, grid
 from mvtec_tf.data.toy.flange import Flange
@@ -19,7 +20,6 @@ from mvtec_tf.data.toy.mesh import Mesh
 from mvtec_tf.errors import UserError
 from mvtec_tf.files import PathLike, new_directory, read_json, write_csv, write_json
 
-GOOD = "good"
 SEVERITY_FILE = "severity.csv"
 SETTINGS_FILE = "toy.json"
 MIN_IMAGE_SIZE = 32
@@ -30,8 +30,6 @@ _OVERSAMPLING = 2
 _GRAIN = 0.010
 # A pixel belongs to a defect if it differs by this much (of 255) from the same part without it.
 MASK_LEVELS = 6.0
-
-
 # name -> how its pieces are drawn and which defects it knows.
 CATEGORIES: dict[str, type[Piece]] = {"denim": Denim, "flange": Flange, "mesh": Mesh}
 # What is drawn where nothing else is asked for: enough for a first look in minutes.

@@ -288,14 +288,10 @@ def _deviation(runs: Sequence[_Run], place: Place, name: str) -> float | None:
 
 def _discordant(run: Contender, first: Contender) -> McNemar | None:
     """McNemar's test of two runs on the same images, sorted alike; None if one of them calls nothing."""
-    limits = [each.threshold.each(each.evaluate.category) for each in (run, first)]
-    if limits[0] is None or limits[1] is None:
+    if run.calls is None or first.calls is None:
         return None
-    right = [
-        (each.evaluate.score >= limit) == (each.evaluate.label == 1)
-        for each, limit in zip((run, first), limits, strict=True)
-    ]
-    return mcnemar_test(int((right[0] & ~right[1]).sum()), int((~right[0] & right[1]).sum()))
+    one, other = (each.calls == (each.evaluate.label == 1) for each in (run, first))
+    return mcnemar_test(int((one & ~other).sum()), int((~one & other).sum()))
 
 
 def _verdict(runs: Sequence[_Run], figures: Mapping[str, Metric]) -> str:

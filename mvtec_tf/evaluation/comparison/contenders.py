@@ -49,6 +49,12 @@ class Contender:
     splits: Mapping[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
     costs: Costs | None = None
 
+    @property
+    def calls(self) -> np.ndarray | None:
+        """Bool [N], which images it calls defective; None without a threshold."""
+        limits = self.threshold.each(self.evaluate.category)
+        return None if limits is None else self.evaluate.score >= limits
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Method:

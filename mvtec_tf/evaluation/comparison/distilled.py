@@ -18,7 +18,7 @@ from mvtec_tf.evaluation.intervals import Bootstrap, Resampling
 from mvtec_tf.evaluation.localisation import pixel_metrics
 from mvtec_tf.evaluation.localisation.heatmaps import HeatMaps
 from mvtec_tf.evaluation.metrics import Costs, Metric
-from mvtec_tf.evaluation.report import page, photographs, summary
+from mvtec_tf.evaluation.report import page, photographs
 from mvtec_tf.evaluation.report.page import Cell, Column, Pictures, Section, Table
 from mvtec_tf.evaluation.sample import Sample
 
@@ -105,7 +105,7 @@ def recall_at(first: Contender, each: Contender, bootstrap: Bootstrap, category:
       bootstrap: of the intervals.
       category: of the images; "": all.
     """
-    table, calls = first.evaluate, _calls(first)
+    table, calls = first.evaluate, first.calls
     if calls is None:
         return (Metric(None, first.threshold.whole.reason),) * 2
     here = np.ones(len(table), bool) if not category else table.category == category
@@ -166,15 +166,9 @@ def _pixel_areas(
     return {name: one.overall.metrics[pixel_metrics.AUROC] for name, one in measured.items()}
 
 
-def _calls(one: Contender) -> np.ndarray | None:
-    limits = one.threshold.each(one.evaluate.category)
-    return None if limits is None else one.evaluate.score >= limits
-
-
 def _agreement(teacher: Contender, each: Contender) -> np.ndarray | None:
     """Bool [N], which images both call alike; None if one of them calls nothing."""
-    calls = _calls(teacher), _calls(each)
-    return None if calls[0] is None or calls[1] is None else calls[0] == calls[1]
+    return None if teacher.calls is None or each.calls is None else teacher.calls == each.calls
 
 
 def _sentence(
@@ -191,7 +185,7 @@ def _sentence(
         fastest = max(own[1]["processor"] for other, own in speeds.items() if other.startswith("teacher"))
         times = speeds[name][1]["processor"] / fastest
         text += f", {times:.1f} times as many images a processor second as the teacher's fastest form on one thread"
-    text += f"; ROC-AUC {summary.with_limits(area)}, {summary.with_limits(difference, sign='+')} beside the teacher"
+    text += f"; ROC-AUC {metrics.with_limits(area)}, {metrics.with_limits(difference, sign='+')} beside the teacher"
     if name in areas and areas[name].value is not None and areas["teacher"].value is not None:
         text += f"; pixel ROC-AUC {areas[name].value:.3f}, the teacher's {areas['teacher'].value:.3f}"
     if (same := agreeing[name]) is not None:
@@ -257,7 +251,7 @@ def _differing(
             continue
         other = np.flatnonzero(~same)
         rows.append([form.name, f"{same.sum():,}", f"{len(same):,}", str(len(other))])
-        shown, calls = [], _calls(one)
+        shown, calls = [], one.calls
         for number, row in enumerate(other[:MOST], 1):
             said = "the student calls it defective" if calls[row] else "the teacher calls it defective"
             maps = (forms[0].maps, form.maps)

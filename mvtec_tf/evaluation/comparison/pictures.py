@@ -9,7 +9,7 @@ from matplotlib.ticker import MaxNLocator
 from mvtec_tf.evaluation import metrics
 from mvtec_tf.evaluation.comparison.compare import ALL, CATEGORY, Comparison, Standing
 from mvtec_tf.evaluation.metrics import Metric
-from mvtec_tf.evaluation.report import canvas, summary
+from mvtec_tf.evaluation.report import canvas
 from mvtec_tf.evaluation.report.canvas import Picture
 
 # As many as there are colours that can be told apart; the tables have all methods.
@@ -57,7 +57,7 @@ def _draw_roc(compared: Comparison, shown: Sequence[Standing]) -> tuple[Figure, 
             points = metrics.curve(scope.labels, scope.scores).roc()
             axes.plot(*points, label="" if run else _label(each), **_line(each, shown))
     canvas.legend(figure, axes, columns=1)
-    areas = ", ".join(f"{each.method.name} {summary.figure(each.figures[ALL]['roc_auc'])}" for each in shown)
+    areas = ", ".join(f"{each.method.name} {metrics.figure(each.figures[ALL]['roc_auc'])}" for each in shown)
     text = f"ROC-AUC: {areas}; chance is 0.500. The nearer to the upper left corner, the better."
     return figure, text + _several_runs(shown)
 
@@ -74,7 +74,7 @@ def _draw_precision_recall(compared: Comparison, shown: Sequence[Standing]) -> t
             points = metrics.curve(scope.labels, scope.scores).precision_recall()
             axes.plot(*points, drawstyle="steps-pre", label="" if run else _label(each), **_line(each, shown))
     canvas.legend(figure, axes, columns=1)
-    areas = ", ".join(f"{each.method.name} {summary.figure(each.figures[ALL]['pr_auc'])}" for each in shown)
+    areas = ", ".join(f"{each.method.name} {metrics.figure(each.figures[ALL]['pr_auc'])}" for each in shown)
     text = f"PR-AUC: {areas}; always-defective, the dashed line, gets {share:.3f}."
     return figure, text + _several_runs(shown)
 

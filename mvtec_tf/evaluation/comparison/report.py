@@ -6,7 +6,7 @@ from typing import Any
 
 from mvtec_tf import files
 from mvtec_tf.data.words import counted
-from mvtec_tf.evaluation import scope, thresholds, trivial
+from mvtec_tf.evaluation import metrics, scope, thresholds, trivial
 from mvtec_tf.evaluation.comparison import compare as comparison
 from mvtec_tf.evaluation.comparison import pictures as comparison_figures
 from mvtec_tf.evaluation.comparison.compare import ALL, CATEGORY, LOWER_IS_BETTER, Comparison, Standing
@@ -233,7 +233,7 @@ def direction(difference: Metric, name: str) -> str:
 
 def signed(difference: Metric) -> str:
     """A difference with its interval as it is printed: `-0.047 [-0.097 to +0.004]`."""
-    return summary.with_limits(difference, sign="+")
+    return metrics.with_limits(difference, sign="+")
 
 
 def labels(each: Standing) -> str:
@@ -254,7 +254,7 @@ def text_table(compared: Comparison) -> str:
             difference = signed(each.differences[ALL][name]) if each.differences else ""
             deviation = each.deviations[ALL][name]
             spread = "" if deviation is None else f" seeds +-{deviation:.3f}"
-            figure = summary.with_limits(each.figures[ALL][name])
+            figure = metrics.with_limits(each.figures[ALL][name])
             lines.append(f"  {each.method.name:{width}}  {labels(each):20}  {figure}{spread}  {difference}".rstrip())
     missing = summary.why_missing(each.figures[ALL][name].reason for name in names for each in compared.standings)
     return "\n".join([*lines, *missing])
@@ -279,8 +279,8 @@ def _against(each: Standing, first: Standing, name: str) -> str:
     if difference.value is None:
         return f"{each.method.name} and {first.method.name} cannot be compared: {difference.reason}."
     text = (
-        f"{each.method.name} ({labels(each)}) has a {title} of {summary.with_limits(one)}, {first.method.name} "
-        f"({labels(first)}) of {summary.with_limits(other)}: a difference of {signed(difference)}"
+        f"{each.method.name} ({labels(each)}) has a {title} of {metrics.with_limits(one)}, {first.method.name} "
+        f"({labels(first)}) of {metrics.with_limits(other)}: a difference of {signed(difference)}"
     )
     shown = direction(difference, name)
     if each.method.leak or first.method.leak:

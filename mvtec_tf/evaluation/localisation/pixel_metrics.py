@@ -143,8 +143,6 @@ def measure(
     return PixelFigures(maps.name, overall, scopes, mean, without, images.left_out, len(images.resized))
 
 
-
-
 @dataclasses.dataclass(frozen=True)
 class _Defect:
     """The defective pixels of an image, and whether its hottest pixel is one of them.

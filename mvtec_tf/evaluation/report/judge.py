@@ -175,24 +175,15 @@ def judge(
     files.write_json(out_dir / METRICS_FILE, document)
     files.write_csv(out_dir / CSV_FILE, _CSV_COLUMNS, _rows(judged))
     if tensorboard is not None:
-        _log(tensorboard, judged, sentences, [*pictures, *drawn, *others], provenance)
+        # Not above: who wants no log need not load TensorBoard.
+        from mvtec_tf.evaluation.report import tensorboard_log
+
+        about = provenance or {}
+        shown = [*pictures, *drawn, *others]
+        tensorboard_log.write(tensorboard, judged, sentences, shown, about.get("settings"), about.get("part", ""))
     page = report.render(judged, sentences, pictures, heading, notes, provenance, more=more, drawn=drawn)
     files.write_text(out_dir / REPORT_FILE, page)
     return document
-
-
-def _log(
-    folder: files.PathLike,
-    judged: Assessment,
-    sentences: Sequence[str],
-    pictures: Sequence[Picture],
-    provenance: Mapping[str, Any] | None,
-) -> None:
-    # Not above: who wants no log need not load TensorBoard.
-    from mvtec_tf.evaluation.report import tensorboard_log
-
-    about = provenance or {}
-    tensorboard_log.write(folder, judged, sentences, pictures, about.get("settings"), about.get("part", ""))
 
 
 def write_pictures(folder: pathlib.Path, pictures: Sequence[Picture], kinds: Iterable[str]) -> None:
@@ -210,7 +201,7 @@ def write_pictures(folder: pathlib.Path, pictures: Sequence[Picture], kinds: Ite
 
 def predictions_of(folder: files.PathLike) -> Predictions:
     """The checked table of a judged folder. Raises UserError where there is none."""
-    return table.read_predictions(pathlib.Path(folder) / TABLE_FILE, allow_leak=_leaks(_document(folder)))
+    return table.read_predictions(pathlib.Path(folder) / TABLE_FILE, allow_leak=bool(_document(folder).get("leak")))
 
 
 def judge_again(
@@ -243,7 +234,7 @@ def judge_again(
         judging.rule,
         judging.costs,
         Bootstrap(drawn["resamples"], drawn["seed"]),
-        allow_leak=_leaks(document),
+        allow_leak=bool(document.get("leak")),
         extras=extras,
         heading=asked.get("heading", ""),
         basis=judging.basis,
@@ -254,10 +245,6 @@ def _document(folder: files.PathLike) -> dict[str, Any]:
     file = pathlib.Path(folder) / METRICS_FILE
     missing = f"{folder}: not judged yet (no {file.name} in it). Finish the run first."
     return files.read_json(file, missing, "Judge the table again with evaluate.")
-
-
-def _leaks(document: Mapping[str, Any]) -> bool:
-    return bool(document.get("leak"))
 
 
 def _rows(judged: Assessment) -> Iterator[list[Any]]:

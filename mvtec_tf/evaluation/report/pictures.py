@@ -117,7 +117,7 @@ def _draw_roc(scope: Scope) -> tuple[Figure, str]:
     style = {"color": TRIVIAL_COLOUR, "markersize": 5, "zorder": 3}
     axes.plot([0, 1], [0, 1], "s", label="always good, always defective", **style)
     canvas.legend(figure, axes, columns=2)
-    return figure, f"ROC-AUC {summary.with_limits(scope.metrics['roc_auc'])}; chance is 0.500.{_off_the_curve(scope)}"
+    return figure, f"ROC-AUC {metrics.with_limits(scope.metrics['roc_auc'])}; chance is 0.500.{_off_the_curve(scope)}"
 
 
 def _draw_precision_recall(scope: Scope) -> tuple[Figure, str]:
@@ -131,8 +131,8 @@ def _draw_precision_recall(scope: Scope) -> tuple[Figure, str]:
     if scope.counts and scope.counts.called:
         _operating_point(axes, scope.counts.tp / scope.defective, scope.counts.tp / scope.counts.called)
     canvas.legend(figure, axes)
-    trivial = summary.figure(scope.always_defective["pr_auc"])
-    text = f"PR-AUC {summary.with_limits(scope.metrics['pr_auc'])}; always-defective gets {trivial}."
+    trivial = metrics.figure(scope.always_defective["pr_auc"])
+    text = f"PR-AUC {metrics.with_limits(scope.metrics['pr_auc'])}; always-defective gets {trivial}."
     return figure, text + _off_the_curve(scope)
 
 
@@ -282,7 +282,7 @@ def _draw_reliability(scope: Scope) -> tuple[Figure, str]:
     for axes in (upper, lower):
         canvas.style(axes)
     canvas.legend(figure, upper)
-    brier, error = (summary.with_limits(scope.metrics[name]) for name in metrics.OF_PROBABILITY)
+    brier, error = (metrics.with_limits(scope.metrics[name]) for name in metrics.OF_PROBABILITY)
     return figure, f"Brier score {brier}, expected calibration error {error}."
 
 

@@ -7,7 +7,7 @@ from mvtec_tf.data import leaks
 from mvtec_tf.data.words import counted
 from mvtec_tf.evaluation import doubt, metrics, scope, thresholds
 from mvtec_tf.evaluation.assessment import Assessment
-from mvtec_tf.evaluation.metrics import Metric
+from mvtec_tf.evaluation.metrics import Metric, figure, with_limits
 from mvtec_tf.evaluation.scope import Scope
 from mvtec_tf.evaluation.shift import Shift
 from mvtec_tf.evaluation.thresholds import Chosen
@@ -83,18 +83,6 @@ def sentences(judged: Assessment, name: str = "", basis: str = "") -> list[str]:
     if judged.leak:
         answer.insert(0, judged.leak.sentence())
     return [sentence for sentence in [*answer, _categories(judged), _ranking(judged), _not_judged(judged)] if sentence]
-
-
-def figure(metric: Metric, digits: int = 3, sign: str = "") -> str:
-    """A figure as it is printed, with so many decimals; a dash if there is none. `sign` is "+" for differences."""
-    return "-" if metric.value is None else f"{metric.value:{sign}.{digits}f}"
-
-
-def with_limits(metric: Metric, digits: int = 3, sign: str = "") -> str:
-    """A figure with its interval as it is printed: `0.913 [0.850 to 0.960]`, or `-0.047 [-0.097 to +0.004]`."""
-    if metric.value is None or metric.low is None or metric.high is None:
-        return figure(metric, digits, sign)
-    return f"{figure(metric, digits, sign)} [{metric.low:{sign}.{digits}f} to {metric.high:{sign}.{digits}f}]"
 
 
 def number(value: float) -> str:
@@ -178,8 +166,12 @@ def _shift(judged: Assessment) -> str:
         (each,) = judged.shifts.values()
         if said:
             return f"{each.in_words(those=_HELD_OUT)}{_of_the_threshold(each)}."
-        too_many = f"{''.join(_TOO_MANY)}: {_against_held_out(judged, *broken)}" if broken else ""
-        return f"{too_many}; {each.in_words()}." if broken else ""
+        if not broken:
+            return ""
+        promised = judged.threshold.of(*broken).promised
+        expected = "" if promised is None else f", at most {100 * promised:.3g} % were promised"
+        shares = f"{100 * each.stopped:.1f} % against {100 * each.stopped_held_out:.1f} %{expected}"
+        return f"{''.join(_TOO_MANY)}: {shares}; {each.in_words()}."
     sentences = []
     if said:
         sizes = [f"{name} {each.by()}, p = {each.p:.2g}" for name, each in list(said.items())[:_NAMED]]
@@ -212,12 +204,6 @@ def _stops_too_many(judged: Assessment, name: str) -> bool:
     if low is None or found.stopped_held_out is None:
         return False
     return low > max(judged.threshold.of(name).promised or 0.0, found.stopped_held_out)
-
-
-def _against_held_out(judged: Assessment, name: str) -> str:
-    found, promised = judged.shifts[name], judged.threshold.of(name).promised
-    expected = f", at most {100 * promised:.3g} % were promised" if promised is not None else ""
-    return f"{100 * found.stopped:.1f} % against {100 * found.stopped_held_out:.1f} %{expected}"
 
 
 def _origin(chosen: Chosen) -> str:
