@@ -1,7 +1,6 @@
 """Heads that look at every patch, need no labels, and say where: PaDiM's Gaussians and PatchCore's memory."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -19,17 +18,10 @@ _ROWS = 4096
 
 
 class _PatchHead(Head):
-    """Distances of patches -> image score (the largest) and heat map.
-
-    Args:
-      layers: which of the features' maps are used; default: all.
-    """
+    """Distances of patches -> image score (the largest) and heat map."""
 
     needs_maps = True
     gives_heat_maps = True
-
-    def __init__(self, layers: Sequence[str] = ()) -> None:
-        self.layers = layers
 
     def score_ops(self, features: FrozenFeatures, arrays: Arrays) -> tf.Tensor:
         """float32 [N], the largest distance of any patch."""
@@ -41,17 +33,13 @@ class _PatchHead(Head):
 
     def distance_ops(self, features: FrozenFeatures, arrays: Arrays) -> tf.Tensor:
         """float32 [N, rows, columns] of all patches."""
-        maps = self._maps(features)
-        distances = self._distance_ops(patch_maps.join_ops(self._used(maps, arrays)), arrays)
-        return tf.reshape(distances, [-1, *patch_maps.grid(maps)])
-
-    def _maps(self, features: FrozenFeatures) -> dict[str, Any]:
-        return {name: features.maps[name] for name in self.layers or features.maps}
+        distances = self._distance_ops(patch_maps.join_ops(self._used(features.maps, arrays)), arrays)
+        return tf.reshape(distances, [-1, *patch_maps.grid(features.maps)])
 
     def _patches(self, features: FrozenFeatures) -> Iterator[np.ndarray]:
         """float32 [B, patches, D], a few images at a time."""
         for batch in features.batches():
-            yield patch_maps.join_ops(self._used(self._maps(as_tensors(batch)), self._choice())).numpy()
+            yield patch_maps.join_ops(self._used(as_tensors(batch).maps, self._choice())).numpy()
 
     def _choice(self) -> Arrays:
         """The part of `arrays` that `_used` needs, which is settled before anything is fitted."""
@@ -62,6 +50,7 @@ class _PatchHead(Head):
         del arrays
         return maps
 
+
 class Padim(_PatchHead):
     """A Gaussian for every position: Defard et al., "PaDiM: a patch distribution modeling framework", ICPR 2021.
 
@@ -70,18 +59,16 @@ class Padim(_PatchHead):
     Args:
       channels: random channels of a patch that are used; memory and the exported graph grow with their square.
       seed: of their choice.
-      layers: which maps are used; default: all.
     """
 
-    def __init__(self, channels: int = 100, seed: int = 0, layers: Sequence[str] = ()) -> None:
-        super().__init__(layers)
+    def __init__(self, channels: int = 100, seed: int = 0) -> None:
         self.channels = channels
         self.seed = seed
 
     def _learn(self, features: FrozenFeatures, labels: np.ndarray) -> None:
         """Reads the good images' maps once. Raises UserError on fewer than two of them."""
         good = good_images(features, labels, "padim")
-        width = patch_maps.channels(self._maps(good))
+        width = patch_maps.channels(good.maps)
         rng = np.random.default_rng(self.seed)
         self.chosen_ = np.sort(rng.choice(width, min(self.channels, width), replace=False))
         mean, covariance = self._moments(good)
@@ -145,7 +132,6 @@ class PatchCore(_PatchHead):
       candidates: random patches among which they are chosen.
       neighbours: nearest patches whose distances are averaged.
       seed: of the candidates and the choice.
-      layers: which maps are used; default: all.
       greedy: False: keep a random choice, to compare with.
     """
 
@@ -155,10 +141,8 @@ class PatchCore(_PatchHead):
         candidates: int = 50_000,
         neighbours: int = 1,
         seed: int = 0,
-        layers: Sequence[str] = (),
         greedy: bool = True,
     ) -> None:
-        super().__init__(layers)
         self.memory_bank = memory_bank
         self.candidates = candidates
         self.neighbours = neighbours
@@ -170,7 +154,7 @@ class PatchCore(_PatchHead):
         good = good_images(features, labels, "patchcore", least=1)
         sample = self._sample(good)
         self.mean_ = sample.mean(axis=0, dtype=np.float64).astype(np.float32)
-        self.scale_ = self._layer_scale(sample, [value.shape[-1] for value in self._maps(good).values()])
+        self.scale_ = self._layer_scale(sample, [value.shape[-1] for value in good.maps.values()])
         sample -= self.mean_
         sample /= self.scale_
         kept = greedy_coreset(sample, self.memory_bank, self.seed) if self.greedy else np.arange(self.memory_bank)
@@ -182,11 +166,11 @@ class PatchCore(_PatchHead):
 
     def _sample(self, good: FrozenFeatures) -> np.ndarray:
         """float32 [at most `candidates`, D]: patches drawn evenly from all, in random order."""
-        rows, columns = patch_maps.grid(self._maps(good))
+        rows, columns = patch_maps.grid(good.maps)
         total = len(good) * rows * columns
         rng = np.random.default_rng(self.seed)
         wanted = np.sort(rng.choice(total, min(self.candidates, total), replace=False))
-        sample = np.empty((len(wanted), patch_maps.channels(self._maps(good))), np.float32)
+        sample = np.empty((len(wanted), patch_maps.channels(good.maps)), np.float32)
         first = filled = 0
         for patches in self._patches(good):
             flat = patches.reshape(-1, patches.shape[-1])

@@ -26,12 +26,10 @@ class WeightedCrossEntropy(keras.losses.Loss):
 
     Args:
       class_weights: one positive weight per class, such as `balanced_class_weights(labels)`.
-      from_logits: whether the predictions are logits; else they are probabilities.
-      name: the loss's name in the logs.
 
     Call arguments:
       y_true: integer class indices [B] or [B, 1].
-      y_pred: [B, classes].
+      y_pred: logits [B, classes].
 
     Example:
       >>> loss = WeightedCrossEntropy([1.0, 3.0])
@@ -39,12 +37,9 @@ class WeightedCrossEntropy(keras.losses.Loss):
       0.6931472
     """
 
-    def __init__(
-        self, class_weights: Sequence[float], from_logits: bool = True, name: str = "weighted_cross_entropy"
-    ) -> None:
-        super().__init__(name=name, reduction="mean_with_sample_weight", dtype="float32")
+    def __init__(self, class_weights: Sequence[float]) -> None:
+        super().__init__("weighted_cross_entropy", reduction="mean_with_sample_weight", dtype="float32")
         self.class_weights = [float(weight) for weight in class_weights]
-        self.from_logits = from_logits
         if not self.class_weights or not all(0 < weight < float("inf") for weight in self.class_weights):
             raise ValueError(f"class_weights must be positive numbers. Received: {class_weights}")
 
@@ -61,11 +56,11 @@ class WeightedCrossEntropy(keras.losses.Loss):
         """float32 [B], unweighted."""
         # Keras hands labels over in the loss's own dtype.
         labels = ops.cast(y_true, "int32")
-        return ops.sparse_categorical_crossentropy(labels, y_pred, from_logits=self.from_logits)
+        return ops.sparse_categorical_crossentropy(labels, y_pred, from_logits=True)
 
     def get_config(self) -> dict[str, object]:
         """What the constructor takes."""
-        return {"class_weights": self.class_weights, "from_logits": self.from_logits, "name": self.name}
+        return {"class_weights": self.class_weights}
 
 
 def balanced_class_weights(labels: Sequence[int] | np.ndarray, turned: float = 0.0) -> np.ndarray:

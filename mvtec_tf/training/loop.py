@@ -201,11 +201,11 @@ def _fit(
         print(f"Trained epochs {first + 1} to {position.epoch + 1} in {time.monotonic() - started:.0f} s.")
 
 
-def log_images(run: RunDirectory, images: dict[str, np.ndarray], limit: int = 16) -> None:
+def log_images(run: RunDirectory, images: dict[str, np.ndarray]) -> None:
     """Puts batches of uint8 images [N, S, S, 3] into TensorBoard, so that a person sees what the network sees."""
     with tf.summary.create_file_writer(str(run.tensorboard)).as_default():
         for name, batch in images.items():
-            tf.summary.image(name, batch, step=0, max_outputs=limit)
+            tf.summary.image(name, batch, step=0, max_outputs=16)
 
 
 class _TensorBoard(keras.callbacks.Callback):

@@ -32,55 +32,35 @@ class _Schedule(keras.optimizers.schedules.LearningRateSchedule):
 class OneCycle(_Schedule):
     """One cycle: up to the peak and down again, each along half a cosine, as PyTorch's OneCycleLR.
 
-    The first step has peak / div_factor, the step at `pct_start` of the run the peak, and the last one
-    peak / div_factor / final_div_factor, which further steps keep.
+    The first step has peak / `DIV_FACTOR`, the step at `PCT_START` of the run the peak, and the last one
+    peak / `DIV_FACTOR` / `FINAL_DIV_FACTOR`, which further steps keep.
 
     Args:
       peak: largest learning rate.
       total_steps: optimizer steps of the whole run.
-      pct_start: share of the steps that go up.
-      div_factor: peak / first learning rate.
-      final_div_factor: first / last learning rate.
     """
 
     peak: float
     total_steps: int
-    pct_start: float = PCT_START
-    div_factor: float = DIV_FACTOR
-    final_div_factor: float = FINAL_DIV_FACTOR
 
     def __post_init__(self) -> None:
         """Raises ValueError for numbers that make no cycle."""
-        _check_positive(self, "peak", "total_steps", "div_factor", "final_div_factor")
-        if not 0 < self.pct_start < 1:
-            raise ValueError(f"pct_start must lie between 0 and 1. Received: {self.pct_start}")
+        _check_positive(self, "peak", "total_steps")
 
     def __call__(self, step: object) -> object:
         """Float32 scalar: the learning rate of optimizer step `step`, counted from 0."""
-        first = self.peak / self.div_factor
-        return _one_cycle(step, self.total_steps, self.pct_start, first, self.peak, first / self.final_div_factor)
+        first = self.peak / DIV_FACTOR
+        return _one_cycle(step, self.total_steps, first, self.peak, first / FINAL_DIV_FACTOR)
 
 
-def one_cycle_beta_1(
-    step: object,
-    total_steps: int,
-    pct_start: float = PCT_START,
-    low: float = BETA_1_LOW,
-    high: float = BETA_1_HIGH,
-) -> object:
-    """AdamW's beta1 against the cycle: high while the learning rate is low, low at its peak.
+def one_cycle_beta_1(step: object, total_steps: int) -> object:
+    """AdamW's beta1 against the cycle: high while the learning rate is low, low at its peak; float32 scalar.
 
     Args:
       step: optimizer step, counted from 0.
       total_steps: optimizer steps of the whole run.
-      pct_start: share of the steps that go up in the learning rate.
-      low: beta1 at the learning rate's peak.
-      high: beta1 at both ends.
-
-    Returns:
-      float32 scalar.
     """
-    return _one_cycle(step, total_steps, pct_start, high, low, high)
+    return _one_cycle(step, total_steps, BETA_1_HIGH, BETA_1_LOW, BETA_1_HIGH)
 
 
 @keras.saving.register_keras_serializable(package="mvtec_tf")
@@ -125,34 +105,14 @@ class OneCycleAdamW(AdamW):
       peak: largest learning rate, as in `OneCycle`.
       total_steps: optimizer steps of the whole run.
       weight_decay: decoupled weight decay.
-      pct_start: share of the steps in which the learning rate goes up.
-      div_factor: peak / first learning rate.
-      final_div_factor: first / last learning rate.
-      beta_1_low: beta1 at the learning rate's peak.
-      beta_1_high: beta1 at both ends.
-      epsilon: PyTorch's default; Keras's is 1e-7.
       **kwargs: further arguments of `keras.optimizers.AdamW`, such as `global_clipnorm`.
     """
 
-    def __init__(
-        self,
-        peak: float,
-        total_steps: int,
-        weight_decay: float = 1e-4,
-        *,
-        pct_start: float = PCT_START,
-        div_factor: float = DIV_FACTOR,
-        final_div_factor: float = FINAL_DIV_FACTOR,
-        beta_1_low: float = BETA_1_LOW,
-        beta_1_high: float = BETA_1_HIGH,
-        epsilon: float = 1e-8,
-        **kwargs: object,
-    ) -> None:
-        cycle = OneCycle(peak, total_steps, pct_start, div_factor, final_div_factor)
-        super().__init__(learning_rate=cycle, weight_decay=weight_decay, epsilon=epsilon, **kwargs)
+    def __init__(self, peak: float, total_steps: int, weight_decay: float = 1e-4, **kwargs: object) -> None:
+        cycle = OneCycle(peak, total_steps)
+        # Epsilon is PyTorch's default; Keras's is 1e-7.
+        super().__init__(learning_rate=cycle, weight_decay=weight_decay, epsilon=1e-8, **kwargs)
         self.cycle = cycle
-        self.beta_1_low = beta_1_low
-        self.beta_1_high = beta_1_high
 
     # That of the step that is being taken, as `_rate`.
     _beta_1: object = None
@@ -170,8 +130,7 @@ class OneCycleAdamW(AdamW):
         """Float32 scalar: beta1 of the coming step."""
         if self._beta_1 is not None:
             return self._beta_1
-        steps, pct_start = self.cycle.total_steps, self.cycle.pct_start
-        return one_cycle_beta_1(self._iterations, steps, pct_start, self.beta_1_low, self.beta_1_high)
+        return one_cycle_beta_1(self._iterations, self.cycle.total_steps)
 
     @beta_1.setter
     def beta_1(self, value: float) -> None:
@@ -180,8 +139,8 @@ class OneCycleAdamW(AdamW):
     def get_config(self) -> dict[str, object]:
         """What the constructor takes."""
         config = super().get_config()
-        del config["learning_rate"], config["beta_1"]
-        return {**config, **self.cycle.get_config(), "beta_1_low": self.beta_1_low, "beta_1_high": self.beta_1_high}
+        del config["learning_rate"], config["beta_1"], config["epsilon"]
+        return {**config, **self.cycle.get_config()}
 
 
 @keras.saving.register_keras_serializable(package="mvtec_tf")
@@ -251,10 +210,10 @@ class CosineByEpoch(_Schedule):
         return _half_cosine(self.peak, self.final, ops.cast(epoch, "float32") / self.epochs)
 
 
-def _one_cycle(step: object, total_steps: int, pct_start: float, first: float, turn: float, last: float) -> object:
+def _one_cycle(step: object, total_steps: int, first: float, turn: float, last: float) -> object:
     """Half a cosine from `first` to `turn` and another one to `last`, with PyTorch's phase boundaries."""
     step = ops.cast(step, "float32")
-    up_end = pct_start * total_steps - 1.0
+    up_end = PCT_START * total_steps - 1.0
     down_end = total_steps - 1.0
     # In runs of few steps the way up can be shorter than one step; PyTorch then starts on the way down.
     up = _half_cosine(first, turn, step / up_end if up_end > 0 else ops.ones_like(step))

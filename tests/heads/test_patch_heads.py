@@ -39,13 +39,12 @@ def _heads():
         Padim(channels=6),
         PatchCore(memory_bank=50, candidates=300),
         PatchCore(memory_bank=50, candidates=300, neighbours=3),
-        PatchCore(memory_bank=30, layers=("coarse",)),
         make_head(HeadSettings("hybrid", memory_bank=50, coreset_candidates=300)),
     ]
 
 
 def _names(head):
-    return f"{type(head).__name__}-{getattr(head, 'neighbours', '')}-{'+'.join(getattr(head, 'layers', ()))}"
+    return f"{type(head).__name__}-{getattr(head, 'neighbours', '')}"
 
 
 def _joined(features):
