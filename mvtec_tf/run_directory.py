@@ -53,7 +53,11 @@ class RunDirectory:
             "status": "running",
             "settings": dict(settings),
             "data": dict(data),
-            "versions": _versions(),
+            "versions": {
+                "mvtec_tf": mvtec_tf.__version__,
+                "python": platform.python_version(),
+                **{package: metadata.version(package) for package in _PACKAGES},
+            },
             "timings_seconds": {},
         }
         self.resumed, anew = self._record_file.exists(), True
@@ -252,8 +256,3 @@ def _is_damaged_model(folder: pathlib.Path) -> bool:
     names = ("saved_model.pb", "variables/variables.index")
     numbers = any((folder / "variables").glob("variables.data-*"))
     return folder.exists() and (any(_is_empty(folder / name) for name in names) or not numbers)
-
-
-def _versions() -> dict[str, str]:
-    versions = {"mvtec_tf": mvtec_tf.__version__, "python": platform.python_version()}
-    return versions | {package: metadata.version(package) for package in _PACKAGES}

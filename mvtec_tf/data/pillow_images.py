@@ -10,7 +10,7 @@ import pathlib
 import numpy as np
 from PIL import Image
 
-from mvtec_tf.data.decoding.limits import MAX_PIXELS
+from mvtec_tf.data.record import MAX_PIXELS
 from mvtec_tf.files import PathLike
 
 # What Exif says of how to turn the stored pixels: CIPA DC-008 (Exif 2.32), section 4.6.4.

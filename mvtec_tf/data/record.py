@@ -5,6 +5,8 @@ import pathlib
 from collections.abc import Callable
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp")
+# Width x height of the largest image that is decoded unless a flag says otherwise: 300 MB of RGB.
+MAX_PIXELS = 100_000_000
 GOOD = "good"
 DEFECTIVE = "defective"
 MASKS = "ground_truth"

@@ -12,9 +12,8 @@ from mvtec_tf.data.formats import groups_file
 from mvtec_tf.data.record import GOOD, Record
 from mvtec_tf.data.words import counted
 from mvtec_tf.exploration import duplicates
-from mvtec_tf.exploration import masks as explore_masks
 from mvtec_tf.exploration.duplicates import Pair
-from mvtec_tf.exploration.images import DECODABLE_FORMATS, Look
+from mvtec_tf.exploration.images import DECODABLE_FORMATS, OK, Look
 from mvtec_tf.exploration.survey import Exploration
 
 # With so few images one of them is a tenth of every rate, and a test without a single error still
@@ -182,7 +181,7 @@ def _of_masks(found: Exploration) -> Iterator[Finding]:
         tuple(f"{file}: {why}" for file, why in found.orphan_masks),
     )
     turned = {one.record.path for one in found.looks if one.turned_in_place}
-    either = [mask for mask in found.masks if mask.state == explore_masks.OK and mask.record.path in turned]
+    either = [mask for mask in found.masks if mask.state == OK and mask.record.path in turned]
     yield Finding(
         "masks_of_turned_images",
         f"{counted(len(either), 'image')} with a mask {'is' if len(either) == 1 else 'are'} turned in place by Exif",

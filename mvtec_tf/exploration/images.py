@@ -1,21 +1,27 @@
-"""One image file looked at: what it is, how bright it is, and a small picture that helps to find its copies.
+"""One image file and its mask looked at: what it is, how bright it is, how much of it the defect covers, and a small
+picture that helps to find its copies.
 
 Every function holds one decoded image at a time. What stays of an image is a few numbers and 32 KB,
 so that a large data set needs no large memory.
 """
 
+import collections
 import dataclasses
 import hashlib
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from PIL import Image
 
-from mvtec_tf.data import pillow_images
+from mvtec_tf.data import masks, pillow_images
+from mvtec_tf.data.masks import MaskError
 from mvtec_tf.data.record import Record
 
 # What the decoder of training and serving understands; Pillow reads more than that.
 DECODABLE_FORMATS = ("PNG", "JPEG", "BMP")
 SMALL_SIDE = 128
+# State of a mask with which nothing is wrong.
+OK = "ok"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,3 +105,75 @@ def pixel_hash(image: Image.Image) -> str:
     digest = hashlib.sha256(f"{image.width}x{image.height} ".encode())
     digest.update(np.asarray(image).tobytes() if pillow_images.deep(image) else pillow_images.rgb(image).tobytes())
     return digest.hexdigest()
+
+
+@dataclasses.dataclass(frozen=True)
+class MaskLook:
+    """The mask of one image.
+
+    Attributes:
+      record: which image.
+      state: `OK`, or what is wrong, one of the states of `masks.MaskError`.
+      area: share of the pixels that are set, 0 to 1; None if it could not be read.
+      width: of the mask in pixels, 0 if it could not be read.
+      height: likewise.
+      reason: in words, if something is wrong.
+    """
+
+    record: Record
+    state: str
+    area: float | None = None
+    width: int = 0
+    height: int = 0
+    reason: str = ""
+
+
+def look_at_masks(records: Sequence[Record], looks: Iterable[Look]) -> tuple[MaskLook, ...]:
+    """Masks of the defective images, and those masks of good ones that mark something, sorted by path.
+
+    A category without any mask has none on purpose and is left out; in one with masks a missing
+    one is listed.
+
+    Args:
+      records: all of them.
+      looks: the readable ones.
+    """
+    claimed_by = masks.shared(records)
+    found: list[MaskLook] = []
+    by_category: dict[str, list[Look]] = collections.defaultdict(list)
+    for one in looks:
+        if one.record.label:
+            by_category[one.record.category].append(one)
+        elif one.record.mask and not _marks_nothing(one.record.mask):
+            found.append(MaskLook(one.record, masks.CONTRADICTS, reason=f"{one.record.mask} is not empty"))
+    found += [
+        _look_at_mask(one, claimed_by)
+        for ones in by_category.values()
+        if any(other.record.mask for other in ones)
+        for one in ones
+    ]
+    return tuple(sorted(found, key=lambda mask: mask.record.path))
+
+
+def _marks_nothing(file: str) -> bool:
+    try:
+        masks.read(file)
+    except MaskError as error:
+        return error.state == masks.EMPTY
+    return False
+
+
+def _look_at_mask(image: Look, claimed_by: Mapping[str, str]) -> MaskLook:
+    record = image.record
+    if not record.mask:
+        return MaskLook(record, masks.MISSING, reason="other defective images of the category have a mask")
+    try:
+        masks.refuse_shared(claimed_by.get(record.path, ""))
+        mask = masks.read(record.mask, (image.height, image.width))
+    except MaskError as error:
+        if error.mask is None:
+            return MaskLook(record, error.state, reason=str(error))
+        height, width = error.mask.shape
+        return MaskLook(record, error.state, float(error.mask.mean()), width, height, str(error))
+    height, width = mask.shape
+    return MaskLook(record, OK, float(mask.mean()), width, height)

@@ -20,12 +20,10 @@ from mvtec_tf.evaluation.report.canvas import DEFECTIVE_COLOUR, GOOD_COLOUR
 from mvtec_tf.evaluation.report.page import Cell, Column, Listing, Section, Table
 from mvtec_tf.exploration import duplicates
 from mvtec_tf.exploration import findings as explore_findings
-from mvtec_tf.exploration import masks as explore_masks
 from mvtec_tf.exploration import tables as exploration_tables
 from mvtec_tf.exploration.duplicates import Pair
 from mvtec_tf.exploration.findings import Finding
-from mvtec_tf.exploration.images import Look
-from mvtec_tf.exploration.masks import MaskLook
+from mvtec_tf.exploration.images import OK, Look, MaskLook
 from mvtec_tf.exploration.survey import Exploration
 from mvtec_tf.exploration.thumbnails import Thumbnails
 
@@ -254,12 +252,12 @@ def _areas(found: Exploration) -> Section:
     for mask in found.masks:
         classes[mask.record.category, mask.record.defect].append(mask)
     usable = {
-        names: [mask.area for mask in masks if mask.state == explore_masks.OK] for names, masks in classes.items()
+        names: [mask.area for mask in masks if mask.state == OK] for names, masks in classes.items()
     }
     lowest = min((min(areas) for areas in usable.values() if areas), default=1.0)
     rows = []
     for names, masks in sorted(classes.items()):
-        states = collections.Counter(mask.state for mask in masks if mask.state != explore_masks.OK)
+        states = collections.Counter(mask.state for mask in masks if mask.state != OK)
         wrong = ", ".join(f"{count:,} {state}" for state, count in sorted(states.items()))
         rows.append((*names, f"{len(masks):,}", *_area_cells(usable[names], lowest), wrong))
     text = (
@@ -282,7 +280,7 @@ def _sheets(found: Exploration, thumbnails: Thumbnails) -> Section:
     classes: dict[tuple[str, str, str], list[Look]] = collections.defaultdict(list)
     for one in found.looks:
         classes[one.record.category, one.record.split, one.record.defect].append(one)
-    masks = {mask.record.path: mask.record.mask for mask in found.masks if mask.state == explore_masks.OK}
+    masks = {mask.record.path: mask.record.mask for mask in found.masks if mask.state == OK}
     each = min(max(_MOST_THUMBNAILS // max(len(classes), 1), 1), _MOST_OF_A_CLASS)
     legend = " The line in magenta surrounds the mask." if masks else ""
     blocks: list[Any] = [f"Up to {counted(each, 'image')} of each class, evenly picked.{legend}"]

@@ -17,10 +17,8 @@ from mvtec_tf.data.pillow_images import UnreadableImageError
 from mvtec_tf.data.record import IMAGE_SUFFIXES, Record
 from mvtec_tf.evaluation.report.suspects import Suspect
 from mvtec_tf.exploration import duplicates as explore_duplicates
-from mvtec_tf.exploration import masks as explore_masks
 from mvtec_tf.exploration.duplicates import Pair
-from mvtec_tf.exploration.images import Look, look
-from mvtec_tf.exploration.masks import MaskLook
+from mvtec_tf.exploration.images import Look, MaskLook, look, look_at_masks
 
 # So many images are decoded at a time: each may have 100 million pixels.
 _READERS = 2
@@ -87,7 +85,7 @@ def explore(records: Sequence[Record], progress: Callable[[int], None] = lambda 
         looks=tuple(looks),
         unreadable=tuple(unreadable),
         duplicates=explore_duplicates.find(looks, small),
-        masks=explore_masks.look_at_masks(records, looks),
+        masks=look_at_masks(records, looks),
         orphan_masks=masks.unclaimed(records),
         ignored=ignored,
         beside=len(strays) - len(ignored),

@@ -118,7 +118,9 @@ def _judge(
     run: RunDirectory, settings: DistilRunSettings, known: Teacher, parts: Parts, asked: Questions
 ) -> None:
     """Judges the student and its forms, and sets all beside the teacher."""
-    said = dataclasses.replace(settings, **_threshold_of(settings, known))
+    said = settings
+    if all(getattr(settings, name) is None for name in _OF_THRESHOLD):
+        said = dataclasses.replace(settings, **{name: known.settings.get(name) for name in _OF_THRESHOLD})
     table = []
     for split, part in (("fit", parts.fit), ("calibrate", parts.calibrate), ("evaluate", parts.evaluate)):
         table += rows(part, split, scoring.score_files(run.saved_model, [one.file for one in part]).score)
@@ -140,13 +142,6 @@ def _judge(
     seconds = _speeds(models, [record.file for record in parts.evaluate], settings.speed_images)
     megabytes = {name: _megabytes(one) for name, one in models.items()}
     distilled.write(run.path, forms, images, seconds, megabytes, parts.note)
-
-
-def _threshold_of(settings: DistilRunSettings, known: Teacher) -> dict[str, object]:
-    """How the teacher's threshold was chosen, where nothing else is asked for."""
-    if any(getattr(settings, name) is not None for name in _OF_THRESHOLD):
-        return {}
-    return {name: known.settings.get(name) for name in _OF_THRESHOLD}
 
 
 def _maps(model: pathlib.Path, records: Sequence[Record], folder: pathlib.Path) -> HeatMaps:

@@ -11,9 +11,8 @@ import numpy as np
 from mvtec_tf import files
 from mvtec_tf.data import leaks
 from mvtec_tf.data.decoding.image_store import ImageStore
-from mvtec_tf.data.decoding.limits import MAX_PIXELS
 from mvtec_tf.data.formats import scan as records_lib
-from mvtec_tf.data.record import Record
+from mvtec_tf.data.record import MAX_PIXELS, Record
 from mvtec_tf.errors import UsageError, UserError
 from mvtec_tf.evaluation import embedding, image_files
 from mvtec_tf.evaluation.localisation import heatmaps
@@ -121,7 +120,8 @@ def explain_run(
       record: of it.
       evaluate: rows of its table.
       records: of the same images, in their order.
-      methods: "exported" (what the exported graph answers), "gradcam", "gradcam++"; none: `default_methods`.
+      methods: "exported" (what the exported graph answers), "gradcam", "gradcam++"; none: the library's of a network
+        with a gradient, else the exported one.
       batch_size: images at a time.
       encoder: where the encoder of a probe lies now; None: where it lay.
 
@@ -131,27 +131,19 @@ def explain_run(
     Raises:
       UserError: the network cannot be rebuilt, or does not give the table's scores.
     """
-    methods = list(methods) or default_methods(record["binary"])
+    methods = methods or (list(grad_cam.NAMES) if record["binary"] == "train_cnn" else [EXPORTED_METHOD])
     found = []
     if EXPORTED_METHOD in methods:
-        found.append(_exported(run_dir, _map_name(run_dir), evaluate, records, batch_size))
+        file = run_dir / "head.npz"
+        head = settings_of(read_head(file)[0]) if file.is_file() else None
+        # After a head that draws its own.
+        name = head.name if head and head.needs_maps else EXPORTED
+        found.append(_exported(run_dir, name, evaluate, records, batch_size))
     if rest := [method for method in methods if method != EXPORTED_METHOD]:
         found.append(_gradcam(run_dir, _rebuilt(run_dir, record, encoder), evaluate, records, rest, batch_size))
     maps = tuple(maps for one in found for maps in one.maps)
     about = tuple(sentence for one in found for sentence in one.about_maps)
     return Extras(maps=maps, about_maps=about, features=found[-1].features)
-
-
-def default_methods(binary: str) -> list[str]:
-    """Which maps are drawn where none are named: the library's of a network with a gradient, else the exported ones."""
-    return list(grad_cam.NAMES) if binary == "train_cnn" else [EXPORTED_METHOD]
-
-
-def _map_name(run_dir: pathlib.Path) -> str:
-    """What the exported maps are called: after a head that draws its own."""
-    file = run_dir / "head.npz"
-    settings = settings_of(read_head(file)[0]) if file.is_file() else None
-    return settings.name if settings and settings.needs_maps else EXPORTED
 
 
 def _rebuilt(run_dir: pathlib.Path, record: Mapping[str, Any], encoder: str | None) -> Rebuilt:

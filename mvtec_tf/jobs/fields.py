@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Any, Literal
 
-from mvtec_tf.data.decoding.limits import MAX_PIXELS
+from mvtec_tf.data.record import MAX_PIXELS
 from mvtec_tf.errors import UsageError
 from mvtec_tf.heads.settings import HeadSettings
 from mvtec_tf.settings import check_all

@@ -1,5 +1,6 @@
 """Fitting a light head on a frozen encoder with few labels or none, and judging it on images that nobody has seen."""
 
+import dataclasses
 import functools
 import math
 import pathlib
@@ -15,18 +16,23 @@ from mvtec_tf.data.words import counted
 from mvtec_tf.evaluation import defect_types, shift
 from mvtec_tf.evaluation.defect_types import Call
 from mvtec_tf.evaluation.report import suspects as report_suspects
+from mvtec_tf.evaluation.table import rows
 from mvtec_tf.features.probe_graph import TYPE_SCORES, Probe, write_probe
 from mvtec_tf.graphs import saved_model, scoring
 from mvtec_tf.heads.base import by_ops
+from mvtec_tf.heads.by_category import PerCategoryHead
 from mvtec_tf.heads.defect_types import PerCategoryTypeHead, TypeHead
 from mvtec_tf.heads.file import save_head
 from mvtec_tf.heads.fitting import fit_probe
 from mvtec_tf.heads.frozen import frozen
+from mvtec_tf.heads.linear import StudyHead
 from mvtec_tf.heads.make import make_head
-from mvtec_tf.heads.settings import SCORE_UNITS, HeadSettings
-from mvtec_tf.jobs import checks, encoders, judging, opening, probe_features, recipes, study_head, suspects, unlabelled
+from mvtec_tf.heads.probability import Platt
+from mvtec_tf.heads.settings import PLAIN_LOG_ODDS, SCORE_UNITS, HeadSettings
+from mvtec_tf.jobs import checks, encoders, judging, opening, probe_features, recipes, suspects, unlabelled
 from mvtec_tf.jobs.probe_features import Features
 from mvtec_tf.jobs.settings import FitSettings
+from mvtec_tf.networks.backbone import EMBEDDING
 from mvtec_tf.run_directory import RunDirectory
 from mvtec_tf.study import protocol as study
 from mvtec_tf.training.recipes import SUPCON
@@ -35,6 +41,8 @@ from mvtec_tf.training.recipes import SUPCON
 _FINE_ENOUGH = 2.0
 # Of the images that the head's own arrays score, so many are scored by the exported graph too.
 _CHECKED = 8
+# The likelier class is called, which is a threshold of 0 on the log-odds.
+_LIKELIER = 0.0
 _ONE_CLASS = (
     "The literature's: all good training images, no label, and all test images are judged. The threshold comes from "
     "held-out good training images, while published figures at a threshold often choose it on the test images; ROC-AUC "
@@ -98,11 +106,11 @@ def fit(said: FitSettings) -> RunDirectory:
         features = probe_features.of_cut(run, encoder, store, cut, wanted, evaluated)
         if settings.is_study:
             run.note(labels_used=labels_used)
-            study_head.fit_and_judge_by_the_study(run, settings, features, labels_used)
+            _fit_and_judge_by_the_study(run, settings, features, labels_used)
         else:
             _fit_and_judge(run, settings, features, head, recent)
             if settings.study_head and cut.labelled:
-                study_head.fit_and_judge_study_head(run, settings, features)
+                _fit_and_judge_study_head(run, settings, features)
         judging.finish(run)
         return run
 
@@ -225,4 +233,82 @@ def fineness_note(pixels: float, photographs: Sequence[Record], features: Featur
         f"{text}, and of fewer than {_FINE_ENOUGH:g} most is averaged away, so it may be missed at any threshold. Fine "
         f"enough are `tiles`={rows}x{columns} or `image_size`={side}, without the recipe (`head`=patchcore), or "
         "photographs cropped to the part."
+    )
+
+
+def _fit_and_judge_study_head(run: RunDirectory, settings: FitSettings, features: Features) -> None:
+    """Fits the study's head on the labelled images alone and reports it, in a folder of the run."""
+    head = _study_head(features, settings.seed)
+    scores = head.decision_function(features.embedding[len(features.cut.train_good) :])
+    notes = [("Head", _study_head_note(head, features)), ("Labels", judging.labels_note(features.cut))]
+    title = "The original study's head"
+    judging.judge_run(
+        run,
+        settings,
+        _study_table(features, scores),
+        title,
+        notes,
+        threshold=_LIKELIER,
+        part="study_head",
+        evaluated=features.cut.evaluate,
+    )
+
+
+def _fit_and_judge_by_the_study(
+    run: RunDirectory, settings: FitSettings, features: Features, labels_used: int
+) -> None:
+    """Fits the study's head, exports it and judges the export on all test images, labelled ones included."""
+    cut = features.cut
+    head = _study_head(features, settings.seed)
+    if not run.saved_model.exists():
+        seen = dataclasses.replace(features.key, layers=(EMBEDDING,), maps=False)
+        # Its score is a log-odds, and its probability is reported as it is: not calibrated.
+        graph = Probe(
+            features.encoder, seen, PerCategoryHead.of_one(head, features.embedding.shape[1], Platt(1.0, 0.0))
+        )
+        write_probe(run.saved_model, graph, {"run": run.record["settings"], "head": "study"})
+    with run.timed("score"):
+        served = scoring.score_files(run.saved_model, [record.file for record in cut.evaluate])
+    scores = head.decision_function(features.embedding[len(cut.train_good) :])
+    judging.check_roads(served.score, scores[len(cut.labelled) :], features.precision)
+    note = (
+        f"The protocol of the original study: {labels_used} test images were labelled, {len(cut.labelled)} of them "
+        f"fitted, and all {len(cut.evaluate)} test images evaluated, the labelled ones among them."
+    )
+    notes = [("Head", _study_head_note(head, features)), ("Labels", note)]
+    run.note(score_unit=PLAIN_LOG_ODDS)
+    judging.judge_run(
+        run,
+        settings,
+        _study_table(features, np.concatenate([scores[: len(cut.labelled)], served.score])),
+        "The original study, repeated",
+        notes,
+        threshold=_LIKELIER,
+        allow_leak=True,
+        evaluated=cut.evaluate,
+    )
+
+
+def _study_head(features: Features, seed: int) -> StudyHead:
+    first, last = len(features.cut.train_good), len(features.cut.fit)
+    labels = np.array([record.label for record in features.cut.labelled])
+    return StudyHead(seed).fit(features.embedding[first:last], labels)
+
+
+def _study_table(features: Features, scores: np.ndarray) -> list:
+    """Rows of the labelled and of the evaluated images, whose scores, log-odds, come in this order."""
+    labelled, evaluate = features.cut.labelled, features.cut.evaluate
+    probabilities, count = 1 / (1 + np.exp(-np.asarray(scores, np.float64))), len(labelled)
+    return [
+        *rows(labelled, "fit", scores[:count], probabilities[:count]),
+        *rows(evaluate, "evaluate", scores[count:], probabilities[count:]),
+    ]
+
+
+def _study_head_note(head: StudyHead, features: Features) -> str:
+    return (
+        f"The study's own head on the encoder's last output: {head.epochs} epochs of Adam at {head.learning_rate:g} in "
+        f"batches of {head.batch_size} on {len(features.cut.labelled)} labelled images, no good training images, and "
+        "the likelier class as its call (a threshold of 0 on the log-odds). So few steps hardly move it from its "
+        "random start; it is reported as it is."
     )

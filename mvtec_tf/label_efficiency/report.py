@@ -123,7 +123,10 @@ def _best(found: Findings) -> Section:
         figures = (best.estimates[name].metric for name in COMPARED)
         gain = Cell(best.estimates[GAIN].metric, sign="+")
         where = Cell(place.category, short_budget(place.budget))
-        rows.append([where, found.name(best.method), *figures, gain, _also(found, place)])
+        pairs = place.against_best(COMPARED[0])
+        also = ", ".join(found.name(method) for method, pair in pairs.items() if not pair.shown)
+        also = also or ("none" if pairs else "nothing to compare with")
+        rows.append([where, found.name(best.method), *figures, gain, also])
     text = (
         "Means over the draws; below each its 95 % interval. A recipe in the last column may be as good as the first."
     )
@@ -131,12 +134,6 @@ def _best(found: Findings) -> Section:
     figures = [_NAMES[name] for name in (*COMPARED, GAIN)]
     columns = [*names, *figures, Column("Not shown to have another ROC-AUC", "words")]
     return Section("The best at each budget", [text, Table(columns, rows)])
-
-
-def _also(found: Findings, place: Place) -> str:
-    pairs = place.against_best(COMPARED[0])
-    names = [found.name(method) for method, pair in pairs.items() if not pair.shown]
-    return ", ".join(names) if names else ("none" if pairs else "nothing to compare with")
 
 
 def _curves(found: Findings, pictures: Sequence[Picture]) -> Section:

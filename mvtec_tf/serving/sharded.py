@@ -55,7 +55,10 @@ def judge_given(
     form = journal.form_of(settings.out)
     given = predict.given_files(settings)
     if settings.is_elsewhere:
-        settings, given = _absolute(settings), list(map(os.path.abspath, given))
+        # Another machine that has the same folders understands whole paths.
+        names = [name for name in ("out", "model", "overlays", "relative_to") if getattr(settings, name)]
+        whole = {name: os.path.abspath(getattr(settings, name)) for name in names}
+        settings, given = dataclasses.replace(settings, **whole), list(map(os.path.abspath, given))
     out = pathlib.Path(settings.out)
     called = _called(settings)
     records = predict.records_of(settings)
@@ -101,13 +104,6 @@ def _called(settings: PredictSettings) -> str:
         return predict.opened(settings)[2]
     require_model(newest(settings.model))
     return predict.called(newest(settings.model))
-
-
-def _absolute(settings: PredictSettings) -> PredictSettings:
-    """With paths that another machine understands which has the same folders."""
-    names = ("out", "model", "overlays", "relative_to")
-    found = {name: os.path.abspath(getattr(settings, name)) for name in names if getattr(settings, name)}
-    return dataclasses.replace(settings, **found)
 
 
 def _check_same(out: pathlib.Path, folder: pathlib.Path, called: str) -> None:

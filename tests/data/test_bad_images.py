@@ -6,7 +6,7 @@ import shutil
 import pytest
 from PIL import Image
 
-from mvtec_tf.data.decoding.limits import MAX_PIXELS
+from mvtec_tf.data.record import MAX_PIXELS
 from mvtec_tf.evaluation.table import read_predictions
 from mvtec_tf.run_directory import read_run
 from tests.conftest import run_binary

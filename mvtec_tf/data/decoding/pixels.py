@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from mvtec_tf.data.decoding import bmp, jpeg, png
 from mvtec_tf.data.decoding import image_bytes as ib
-from mvtec_tf.data.decoding.limits import MAX_PIXELS
+from mvtec_tf.data.record import MAX_PIXELS
 
 # Part of the disk cache's key: raise it when the pixels that this file computes change.
 PIXELS_VERSION = 4

@@ -48,11 +48,6 @@ def categories(data_dir: pathlib.Path) -> tuple[list[Category], list[str]]:
     return [_category(data_dir / name) for name in found], [*here.notes(), *sentences]
 
 
-def holds_categories(folder: pathlib.Path) -> bool:
-    """Whether a folder is a category or holds some."""
-    return bool(layout.kinds(folder) or any(layout.kinds(folder / name) for name in layout.folder_names(folder)))
-
-
 def _refuse_part(folder: pathlib.Path) -> None:
     """Says which folder was meant, where a part of a category is named."""
     whole = os.path.abspath(folder)

@@ -18,7 +18,7 @@ import tensorflow_datasets as tfds
 
 from mvtec_tf.data import masks, walk
 from mvtec_tf.data.decoding import pixels, unreadable
-from mvtec_tf.data.formats import folders, image_list, mvtec_archive
+from mvtec_tf.data.formats import image_list, layout, mvtec_archive
 from mvtec_tf.data.formats import scan as records
 from mvtec_tf.data.masks import MaskError
 from mvtec_tf.data.record import TEST, TRAIN, Record
@@ -138,7 +138,8 @@ def _source(manual_dir: Any) -> pathlib.Path:
     folder = pathlib.Path(manual_dir)
     children = (child for child in folder.iterdir() if not walk.is_clutter(child.name))
     tables = [child for child in children if child.suffix.lower() == image_list.SUFFIX]
-    return tables[0] if len(tables) == 1 and not folders.holds_categories(folder) else folder
+    below = (layout.kinds(folder / name) for name in layout.folder_names(folder))
+    return tables[0] if len(tables) == 1 and not layout.kinds(folder) and not any(below) else folder
 
 
 def _example(record: Record, mask_also_of: str) -> dict[str, Any]:
