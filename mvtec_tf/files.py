@@ -187,10 +187,15 @@ def csv_text(columns: Sequence[str] | None, rows: Iterable[Iterable[Any]]) -> st
     return buffer.getvalue()
 
 
+def write_bytes(path: PathLike, content: bytes) -> None:
+    """Writes a file, all or nothing."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+
+
 def write_text(path: PathLike, text: str) -> None:
     """Writes `text` as UTF-8, all or nothing."""
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
+    write_bytes(path, text.encode("utf-8"))
 
 
 def write_csv(path: PathLike, columns: Sequence[str], rows: Iterable[Iterable[Any]]) -> None:

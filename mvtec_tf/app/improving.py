@@ -28,10 +28,10 @@ from mvtec_tf.errors import UserError
 from mvtec_tf.evaluation import predicted, thresholds
 from mvtec_tf.evaluation.comparison import report
 from mvtec_tf.evaluation.comparison.compare import compare
-from mvtec_tf.evaluation.comparison.contenders import Contender, Method
+from mvtec_tf.evaluation.comparison.contenders import Contender, Method, recorded_threshold
 from mvtec_tf.evaluation.recorded import METRICS_FILE, TABLE_FILE
 from mvtec_tf.evaluation.table import Predictions, read_predictions
-from mvtec_tf.evaluation.thresholds import Chosen, Threshold
+from mvtec_tf.evaluation.thresholds import Chosen
 from mvtec_tf.graphs.loading import EXTRA
 from mvtec_tf.run_directory import read_run
 from mvtec_tf.serving.export import export_run
@@ -278,12 +278,12 @@ def outcome(job: Job) -> Outcome:
     told = [rows[path] for path in new.path]
     old = dataclasses.replace(new, score=np.array([float(row["score"]) for row in told]))
     values = {row["category"]: float(row["threshold"]) for row in told}
-    own = {name: Threshold.from_json(each) for name, each in document["threshold"].get("categories", {}).items()}
+    threshold = recorded_threshold(document, job.run / METRICS_FILE)
     run, about = read_run(job.run), pathlib.Path(job.asked["in_use"]) / EXTRA / "model_card.json"
     labels_used = files.read_json(about)["data"].get("labelled_test_images") if about.is_file() else None
     methods = [
         _method("Model in use", old, thresholds.told(values, "the model in use"), labels_used),
-        _method("New model", new, Chosen(Threshold.from_json(document["threshold"]), own), run.get("labels_used")),
+        _method("New model", new, threshold, run.get("labels_used")),
     ]
     compared = compare(methods)
     difference = compared.standings[1].differences["overall", ""][compared.leading]

@@ -33,8 +33,7 @@ def write_preview(file: files.PathLike, target: files.PathLike) -> tuple[int, in
     image = pillow_images.read_rgb(file)
     size = image.height, image.width
     image.thumbnail((_PREVIEW, _PREVIEW), Image.Resampling.LANCZOS)
-    with files.replacing(target) as temporary:
-        temporary.write_bytes(photographs.jpeg([image]))
+    files.write_bytes(target, photographs.jpeg([image]))
     return size
 
 
@@ -49,8 +48,7 @@ def keep_small(sha256: str, file: files.PathLike, folder: pathlib.Path) -> None:
     except (UserError, UnreadableImageError):
         return
     image.thumbnail((_SMALL, _SMALL), Image.Resampling.LANCZOS)
-    with files.replacing(target) as temporary:
-        temporary.write_bytes(photographs.jpeg([image]))
+    files.write_bytes(target, photographs.jpeg([image]))
 
 
 def write_heat(

@@ -117,8 +117,7 @@ def judge_types(
     }
     out_dir = pathlib.Path(out_dir)
     for picture in pictures:
-        with files.replacing(out_dir / "figures" / picture.file_name) as temporary:
-            temporary.write_bytes(picture.png)
+        files.write_bytes(out_dir / "figures" / picture.file_name, picture.png)
     files.write_csv(out_dir / CSV_FILE, _COLUMNS, map(dataclasses.astuple, calls))
     files.write_json(out_dir / JSON_FILE, document)
     files.write_text(out_dir / REPORT_FILE, _page(title, categories, sentences, pictures))

@@ -11,6 +11,7 @@ from typing import Any
 from matplotlib.ticker import NullLocator
 
 from mvtec_tf import conformal
+from mvtec_tf.data.protocol import ALL
 from mvtec_tf.evaluation.intervals import LEVEL
 from mvtec_tf.evaluation.report import canvas
 from mvtec_tf.evaluation.report.canvas import Picture
@@ -24,7 +25,6 @@ from mvtec_tf.label_efficiency.statistics import Estimate
 from mvtec_tf.label_efficiency.words import signed
 
 KIND = "good_objects"
-ALL = "all"
 # Shares of false alarms that a line may be asked to keep.
 _PROMISES = (0.01, 0.001)
 

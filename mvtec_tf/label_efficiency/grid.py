@@ -171,7 +171,8 @@ def make_grid(
             _check_halves(category, categories[category], cut)
             cut = _with_good(cut, good, category, seed)
         except (BudgetError, _TooFewError) as error:
-            left_out += [LeftOut(cell, error.reason) for cell in here]
+            reason = error.reason if isinstance(error, BudgetError) else str(error)
+            left_out += [LeftOut(cell, reason) for cell in here]
             continue
         cuts[category, budget, seed, good] = cut
         unlabelled = not any(record.label for record in cut.labelled)
@@ -188,10 +189,6 @@ def make_grid(
 
 class _TooFewError(Exception):
     """There are no more good training objects than all cells have."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
 
 
 def _with_good(cut: Cut, good: str, category: str, seed: int) -> Cut:

@@ -7,10 +7,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from mvtec_tf import files
+from mvtec_tf.data import protocol
 from mvtec_tf.data.words import counted
 from mvtec_tf.evaluation.report import judge, page
 from mvtec_tf.evaluation.report.canvas import Picture
 from mvtec_tf.evaluation.report.page import Cell, Column, Pictures, Section, Table
+from mvtec_tf.evaluation.report.summary import METRIC_TEXTS, TITLES
 from mvtec_tf.label_efficiency import advice, enough
 from mvtec_tf.label_efficiency import findings as efficiency_findings
 from mvtec_tf.label_efficiency import pictures as efficiency_figures
@@ -19,20 +21,12 @@ from mvtec_tf.label_efficiency.cell import CellResult
 from mvtec_tf.label_efficiency.findings import COMPARED, GAIN, Findings, Pair, Place, Standing
 from mvtec_tf.label_efficiency.grid import Cell as GridCell
 from mvtec_tf.label_efficiency.grid import Grid, LeftOut
-from mvtec_tf.label_efficiency.words import TITLES, long_budget, short_budget
+from mvtec_tf.label_efficiency.words import long_budget, short_budget
 
 JSON_FILE, CSV_FILE = "summary.json", "summary.csv"
 _COLUMNS = ("category", "budget", "encoder", "head", "metric", "mean", "deviation", "low", "high", "draws")
 _SHOWN = ("roc_auc", "balanced_accuracy", "f1", GAIN, "recall", "specificity", "pr_auc")
-_NAMES = {
-    "roc_auc": "ROC-AUC",
-    "balanced_accuracy": "Balanced accuracy",
-    "f1": "F1",
-    GAIN: "F1 above always defective",
-    "recall": "Recall",
-    "specificity": "Specificity",
-    "pr_auc": "PR-AUC",
-}
+_NAMES = {name: title for name, (title, _) in METRIC_TEXTS.items()} | {GAIN: "F1 above always defective"}
 
 
 def write(
@@ -240,7 +234,7 @@ def _left_out(found: Findings) -> Section:
 
 
 def _budget(cell: GridCell) -> str:
-    good = "" if cell.good == enough.ALL else f" with {counted(int(cell.good), 'good object')}"
+    good = "" if cell.good == protocol.ALL else f" with {counted(int(cell.good), 'good object')}"
     return short_budget(cell.budget) + good
 
 

@@ -21,11 +21,13 @@ from mvtec_tf.data import protocol
 from mvtec_tf.data.protocol import Cut
 from mvtec_tf.data.record import Record
 from mvtec_tf.errors import LeakError, UserError
-from mvtec_tf.evaluation.metrics import Costs
+from mvtec_tf.evaluation.metrics import Costs, Metric, figure
+from mvtec_tf.evaluation.report.summary import TITLES
 from mvtec_tf.evaluation.table import write_predictions
 from mvtec_tf.features.store import FeatureStore
 from mvtec_tf.heads.frozen import FrozenFeatures
 from mvtec_tf.label_efficiency.cell import METRICS, CellResult, Method, compute
+from mvtec_tf.label_efficiency.findings import COMPARED
 from mvtec_tf.label_efficiency.grid import Cell, Grid, LeftOut, order_of, order_of_good
 from mvtec_tf.run_directory import RunDirectory
 
@@ -107,8 +109,7 @@ class Runner:
         write_predictions(path.with_suffix(".csv"), predictions)
         files.write_json(path, result.as_json())
         self.results[cell] = result
-        names = {"roc_auc": "ROC-AUC", "balanced_accuracy": "balanced accuracy"}
-        return ", ".join(f"{words} {_figure(result.metrics[name])}" for name, words in names.items())
+        return ", ".join(f"{TITLES[name]} {figure(Metric(result.metrics[name]))}" for name in COMPARED)
 
 
 class _Features:
@@ -167,10 +168,6 @@ def _kind(cell: Cell) -> tuple[str, ...]:
 def _name(cell: Cell) -> str:
     good = "" if cell.good == protocol.ALL else f", {cell.good} of the good objects"
     return f"{cell.category}, {cell.encoder}, {cell.head}, budget {cell.budget}, seed {cell.seed}{good}"
-
-
-def _figure(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
 
 
 def read_cell(folder: pathlib.Path, cell: Cell) -> CellResult | None:

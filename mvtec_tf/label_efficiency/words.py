@@ -5,10 +5,9 @@ from collections.abc import Iterable, Sequence
 from mvtec_tf.data import protocol
 from mvtec_tf.data.protocol import DefectCount
 from mvtec_tf.evaluation import metrics
+from mvtec_tf.evaluation.report.summary import TITLES
 from mvtec_tf.label_efficiency.findings import COMPARED, GAIN, Findings, Place
 from mvtec_tf.label_efficiency.statistics import Estimate
-
-TITLES = {"roc_auc": "ROC-AUC", "balanced_accuracy": "balanced accuracy"}
 
 
 def sentences(found: Findings) -> list[str]:
@@ -74,7 +73,7 @@ def _best(found: Findings, places: Sequence[Place], budget: str) -> str:
     parts = []
     for place in places:
         best = place.standings[0]
-        figures = ", ".join(f"{words} {_with_limits(best.estimates[name])}" for name, words in TITLES.items())
+        figures = ", ".join(f"{TITLES[name]} {_with_limits(best.estimates[name])}" for name in COMPARED)
         labels = "{} labelled images, {} of them defective".format(*map(count, best.labelled))
         parts.append(f"{found.name(best.method)} on {place.category} ({figures}; {labels})")
     text = long_budget(budget)

@@ -23,7 +23,7 @@ from mvtec_tf.data.record import DEFECTIVE, GOOD
 from mvtec_tf.data.words import counted
 from mvtec_tf.errors import UserError
 from mvtec_tf.evaluation.predicted import UNSURE, VERDICTS
-from mvtec_tf.files import replacing, speaker
+from mvtec_tf.files import replacing, speaker, write_bytes
 from mvtec_tf.serving import journal as journal_lib
 from mvtec_tf.serving.client import BadImageError, Model, UnavailableError
 from mvtec_tf.serving.journal import Journal
@@ -202,8 +202,7 @@ class Judge:
         """Writes the picture; returns why it could not be written, which takes nothing from the verdict."""
         steps = [step if step != ".." else "__" for step in pathlib.PurePosixPath(name).parts if step != "/"]
         try:
-            with replacing(self._overlays.joinpath(*steps[:-1], f"{steps[-1]}.png")) as temporary:
-                temporary.write_bytes(answer["overlay_bytes"])
+            write_bytes(self._overlays.joinpath(*steps[:-1], f"{steps[-1]}.png"), answer["overlay_bytes"])
         except (OSError, ValueError) as error:
             return f"the overlay cannot be written: {_reason(error)}"
         return ""

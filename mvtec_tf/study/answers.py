@@ -11,6 +11,7 @@ from mvtec_tf.evaluation.comparison.contenders import Method
 from mvtec_tf.evaluation.comparison.report import direction, labels, signed
 from mvtec_tf.evaluation.metrics import Metric
 from mvtec_tf.evaluation.report import diagrams
+from mvtec_tf.evaluation.report.summary import TITLES
 
 # The study's own mark.
 MARK_F1, MARK_SHARE = 0.75, 0.1
@@ -23,7 +24,6 @@ MET, MET_NOT_SURELY, MISSED, NOT_SURELY_MISSED, NO_EVIDENCE, NO_FIGURE = (
     "no figure",
 )
 SHOWN = ("f1", "balanced_accuracy", "recall", "specificity", "roc_auc")
-_TITLES = {"balanced_accuracy": "balanced accuracy", "f1": "F1", "roc_auc": "ROC-AUC"}
 _ROUNDING = 1e-9
 # What kind of method a run is.
 SUPERVISED, SELF_SUPERVISED, STARTING, BASELINE, UNKNOWN = (
@@ -217,9 +217,9 @@ def _beside_supervised(compared: Comparison) -> Answer:
             neither = "neither is shown to be better, which does not make them equal"
             ours, theirs = f"{each.method.name} is better", f"{first.method.name} is better"
             said = _said(by_name[name], name, ours, theirs, neither)
-        others = " and ".join(f"{_TITLES[metric]} {signed(by_name[metric])}" for metric in ("f1", "roc_auc"))
+        others = " and ".join(f"{TITLES[metric]} {signed(by_name[metric])}" for metric in ("f1", "roc_auc"))
         text.append(
-            f"On the same images {each.method.name} ({labels(each)}) has a {_TITLES[name]} of "
+            f"On the same images {each.method.name} ({labels(each)}) has a {TITLES[name]} of "
             f"{metrics.figure(each.figures[ALL][name])}, {first.method.name} ({labels(first)}) of "
             f"{metrics.figure(first.figures[ALL][name])}: a difference of {signed(by_name[name])}: {said}. The "
             f"differences in {others}."
@@ -240,7 +240,7 @@ def _which_labels(compared: Comparison) -> Answer:
         words = _said(finding.figure, name, "more labels help", "more labels do harm", neither)
         text.append(
             f"From {least.method.labels_used:g} labels ({least.method.name}) to {most.method.labels_used:g} "
-            f"({most.method.name}) {_TITLES[name]} changes by {signed(finding.figure)}: {words} ({way})."
+            f"({most.method.name}) {TITLES[name]} changes by {signed(finding.figure)}: {words} ({way})."
         )
         findings.append(finding)
     if not text:
@@ -254,7 +254,7 @@ def _which_labels(compared: Comparison) -> Answer:
             continue
         text.append(
             f"Over {len(each.method.runs)} seeds, each with its own draw of labels, cut of the images and start of the "
-            f"training, the {_TITLES[name]} of {each.method.name} has a standard deviation of {spread:.3f}."
+            f"training, the {TITLES[name]} of {each.method.name} has a standard deviation of {spread:.3f}."
         )
         findings.append(Finding(each.method.name, f"{name}_deviation_over_seeds", "", Metric(spread)))
     if not several:

@@ -151,7 +151,7 @@ def _read(text: str, allow_leak: bool) -> Contender:
             )
         document = files.read_json(path / METRICS_FILE)
         table = read_predictions(path / TABLE_FILE, allow_leak or document.get("leak") is not None)
-        threshold = _recorded_threshold(document, path / METRICS_FILE)
+        threshold = recorded_threshold(document, path / METRICS_FILE)
         judging = recorded.of_document(document, str(path / METRICS_FILE))
     else:
         table = read_predictions(path, allow_leak)
@@ -192,8 +192,8 @@ def common_costs(methods: Sequence[Method]) -> Costs | None:
     return found.pop() if len(found) == 1 else None
 
 
-def _recorded_threshold(document: Mapping[str, Any], file: pathlib.Path) -> Chosen:
-    """The threshold that the run was judged with."""
+def recorded_threshold(document: Mapping[str, Any], file: pathlib.Path) -> Chosen:
+    """The threshold that a run was judged with, as its `metrics.json` says it. Raises UserError: there is none."""
     found = document.get("threshold")
     try:
         own = {name: Threshold.from_json(each) for name, each in found.get("categories", {}).items()}

@@ -16,10 +16,9 @@ from mvtec_tf.evaluation.metrics import Costs, Metric
 from mvtec_tf.evaluation.report import judge, page, summary
 from mvtec_tf.evaluation.report.canvas import Picture
 from mvtec_tf.evaluation.report.page import Cell, Column, Pictures, Section, Table
-from mvtec_tf.evaluation.report.summary import METRIC_TEXTS
+from mvtec_tf.evaluation.report.summary import METRIC_TEXTS, TITLES
 
 JSON_FILE, CSV_FILE = "comparison.json", "comparison.csv"
-_TITLES = {"balanced_accuracy": "balanced accuracy", "roc_auc": "ROC-AUC"}
 _VERDICTS = {
     scope.BETTER: "beats it",
     scope.MIXED: "tells good from defective better, but is not shown to beat its F1",
@@ -273,7 +272,7 @@ def _images_in_words(compared: Comparison) -> str:
 
 
 def _against(each: Standing, first: Standing, name: str) -> str:
-    title = _TITLES[name]
+    title = TITLES[name]
     one, other = each.figures[ALL][name], first.figures[ALL][name]
     difference = each.differences[ALL][name]
     if difference.value is None:

@@ -190,8 +190,7 @@ def write_pictures(folder: pathlib.Path, pictures: Sequence[Picture], kinds: Ite
     """Writes the pictures, and removes those of `kinds` that an earlier call left and this one does not have."""
     folder.mkdir(parents=True, exist_ok=True)
     for picture in pictures:
-        with files.replacing(folder / picture.file_name) as temporary:
-            temporary.write_bytes(picture.png)
+        files.write_bytes(folder / picture.file_name, picture.png)
     current = {picture.file_name for picture in pictures}
     for kind in kinds:
         for old in [*folder.glob(f"{kind}.png"), *folder.glob(f"{kind}_[0-9][0-9]_*.[pj][np]g")]:

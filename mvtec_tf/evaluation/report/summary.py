@@ -34,6 +34,8 @@ METRIC_TEXTS: Mapping[str, tuple[str, str]] = {
     "brier": ("Brier score", "squared error of the probability; 0 is perfect"),
     "expected_calibration_error": ("Calibration error", "expected gap of probability and share of defects"),
 }
+# What those that answers are about are called within a sentence.
+TITLES = {"roc_auc": "ROC-AUC", "balanced_accuracy": "balanced accuracy", "f1": "F1"}
 
 # Of the table of all figures: published figures have four digits, and are to be found again in it.
 TABLE_DIGITS = 4
@@ -273,8 +275,8 @@ def _unproven_by_leak(judged: Scope) -> str:
 
 def _against(judged: Scope) -> str:
     pairs = (
-        f"{title} {with_limits(judged.metrics[name])} against {figure(judged.always_defective[name])}"
-        for title, name in (("balanced accuracy", "balanced_accuracy"), ("F1", "f1"))
+        f"{TITLES[name]} {with_limits(judged.metrics[name])} against {figure(judged.always_defective[name])}"
+        for name in ("balanced_accuracy", "f1")
     )
     return ", ".join(pairs)
 
