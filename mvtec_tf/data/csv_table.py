@@ -181,11 +181,6 @@ def split_separator(text: str) -> tuple[str, str]:
     return (found[1], text[found.end() :]) if found else ("", text)
 
 
-def is_header(line: str, separator: str = "") -> bool:
-    """Whether a line names columns, one of them `path`; they are separated by `separator`, "": by any usual one."""
-    return "path" in header_names(line, separator)
-
-
 def header_names(line: str, separator: str = "") -> set[str]:
     """The names of columns in a line, in lower case; they are separated by `separator`, "": by any usual one."""
     cells = line.split(separator) if separator else re.split(r"[,;\t]", line)

@@ -57,6 +57,7 @@ _WORD = "(?:masks?|gt|ground_?truth|labels?|seg|segmentation|overlays?)"
 _OF_IMAGE = re.compile(rf"(.+?)[ _.-]?{_WORD}\Z|{_WORD}[ _.-](.+)", re.IGNORECASE)
 # So many are named in a sentence.
 _NAMED = 3
+_NEIGHBOURS = np.ones((3, 3), bool)
 
 
 class MaskError(Exception):
@@ -264,9 +265,6 @@ def _two_levels(values: np.ndarray) -> np.ndarray:
             NO_MASK, f"{text}, and its edges are soft; set what is above half to white and the rest to black"
         )
     return mask
-
-
-_NEIGHBOURS = np.ones((3, 3), bool)
 
 
 def _percent(share: float) -> str:

@@ -82,7 +82,7 @@ def read_list(file: str) -> list[str]:
     separator, text = csv_table.split_separator(csv_table.decode(content, source, lines_of_bytes=True))
     ends = next((end for end in ("\0", "\n", "\r") if end in text), "\n")
     lines = [line.removesuffix("\r") for line in text.split(ends) if line.strip()]
-    if lines and csv_table.is_header(lines[0], separator):
+    if lines and "path" in csv_table.header_names(lines[0], separator):
         rows = csv_table.CsvTable(pathlib.Path(source), ("path",), content=content)
         return _located([[row["path"]] for _, row in rows if row["path"]], [folder])
     cells = (line.split(separator)[0] if separator else line for line in lines)

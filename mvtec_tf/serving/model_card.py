@@ -17,6 +17,18 @@ _KERAS_WEIGHTS = (
     "The ImageNet weights that Keras distributes with keras.applications; the documentation of Keras names the licence "
     "of each network's weights, and ImageNet gives its images for non-commercial research only."
 )
+_MODEL_KEYS = (
+    "name",
+    "version",
+    "kind",
+    "image_size",
+    "categories",
+    "types",
+    "max_pixels",
+    "signatures",
+    "stages",
+    "batch_norm",
+)
 
 
 def build(run_dir: pathlib.Path, card: Mapping[str, Any], options: ExportOptions) -> dict[str, Any]:
@@ -81,20 +93,6 @@ def render(card: Mapping[str, Any]) -> str:
         _list(card["versions"]),
     ]
     return "\n\n".join(parts) + "\n"
-
-
-_MODEL_KEYS = (
-    "name",
-    "version",
-    "kind",
-    "image_size",
-    "categories",
-    "types",
-    "max_pixels",
-    "signatures",
-    "stages",
-    "batch_norm",
-)
 
 
 def _data(run: Mapping[str, Any], metrics: Mapping[str, Any] | None, options: ExportOptions) -> dict[str, Any]:
