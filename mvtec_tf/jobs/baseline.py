@@ -6,9 +6,9 @@ from mvtec_tf.data import protocol
 from mvtec_tf.data.decoding.image_store import ImageStore
 from mvtec_tf.data.protocol import Cut
 from mvtec_tf.evaluation import shift
-from mvtec_tf.features.baseline_graph import Baseline, write_baseline
+from mvtec_tf.features import baselines
+from mvtec_tf.features.baselines import Baseline, write_baseline
 from mvtec_tf.graphs import scoring
-from mvtec_tf.heads import baselines
 from mvtec_tf.heads.distance import Mahalanobis
 from mvtec_tf.heads.fitting import fit_probe
 from mvtec_tf.heads.linear import Logistic

@@ -17,7 +17,7 @@ from sklearn.metrics import roc_auc_score
 from mvtec_tf.data.formats import scan as records
 from mvtec_tf.data.toy import factory as toy
 from mvtec_tf.errors import UserError
-from mvtec_tf.heads import baselines
+from mvtec_tf.features import baselines
 from mvtec_tf.heads.linear import Logistic
 from tests.conftest import run_binary
 

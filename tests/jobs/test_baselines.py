@@ -7,7 +7,8 @@ import pytest
 from scipy import optimize
 
 from mvtec_tf.errors import UserError
-from mvtec_tf.heads import baselines, linear
+from mvtec_tf.features import baselines
+from mvtec_tf.heads import linear
 from mvtec_tf.heads.linear import Logistic
 
 
