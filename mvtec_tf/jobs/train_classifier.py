@@ -40,19 +40,6 @@ class Parts:
     threshold: float | None
     note: str
 
-    @property
-    def by_split(self) -> dict[str, list[Record]]:
-        """As the table of predictions names them."""
-        return {"fit": self.fit, "calibrate": self.calibrate, "evaluate": self.evaluate}
-
-    @property
-    def words(self) -> str:
-        """A line for the person who waits."""
-        return (
-            f"{counted(len(self.fit), 'image')} to fit, {len(self.calibrate)} to stop early and set the threshold "
-            f"({len(self.labelled)} labelled images in all), {len(self.evaluate)} to evaluate."
-        )
-
 
 def clean_parts(
     records: Sequence[Record], budget: float | None, validation_share: float, seed: int, synthetic: bool
@@ -115,7 +102,11 @@ def train_classifier(said: TrainClassifierSettings) -> RunDirectory:
     with opening.opened_together(strategy, "train_cnn", settings, records, skipped, opening.RESULTS) as (run, trains):
         if not run.finished:
             judging.note_labels(run, parts.labelled, PLAIN_LOG_ODDS)
-            print(parts.words, flush=True)
+            print(
+                f"{counted(len(parts.fit), 'image')} to fit, {len(parts.calibrate)} to stop early and set the "
+                f"threshold ({len(parts.labelled)} labelled images in all), {len(parts.evaluate)} to evaluate.",
+                flush=True,
+            )
             if trains:
                 _train(run, settings, store, parts, strategy)
             store.forget()  # those that only the exported graph will read
@@ -145,11 +136,12 @@ def _train(
 
 
 def _judge(run: RunDirectory, settings: TrainClassifierSettings, parts: Parts) -> None:
+    by_split = {"fit": parts.fit, "calibrate": parts.calibrate, "evaluate": parts.evaluate}
     with run.timed("score"):
-        files = [record.file for part in parts.by_split.values() for record in part]
+        files = [record.file for part in by_split.values() for record in part]
         scores = scoring.score_files(run.saved_model, files)
     start, table = 0, []
-    for split, part in parts.by_split.items():
+    for split, part in by_split.items():
         which = slice(start, start + len(part))
         table += rows(part, split, scores.score[which], scores.probability[which])
         start += len(part)
@@ -161,6 +153,6 @@ def _judge(run: RunDirectory, settings: TrainClassifierSettings, parts: Parts) -
         [("Labels", parts.note)],
         threshold=parts.threshold,
         allow_leak=settings.is_study,
-        evaluated=parts.by_split["evaluate"],
+        evaluated=parts.evaluate,
         calibrate=parts.calibrate,
     )
