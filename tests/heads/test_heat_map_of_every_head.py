@@ -43,8 +43,7 @@ def wide(toy, tmp_path_factory):
     "flags",
     [
         (*PROBE, "--head=fused", "--pooling=mean,gem8", "--centre_brightness"),
-        pytest.param((*PROBE, "--head=logistic", "--pooling=gem8"), marks=pytest.mark.slow),
-        pytest.param((*PROBE, "--head=logistic", "--centre_brightness"), marks=pytest.mark.slow),
+        pytest.param((*PROBE, "--head=logistic", "--pooling=gem8", "--centre_brightness"), marks=pytest.mark.slow),
         pytest.param((*PROBE, "--head=rbf_svm", "--tiles=1x2"), marks=pytest.mark.slow),
         pytest.param((*PROBE, "--head=patchcore", "--memory_bank=50"), marks=pytest.mark.slow),
         pytest.param((*PROBE, "--head=nearest_neighbours", "--heatmaps"), marks=pytest.mark.slow),

@@ -29,7 +29,6 @@ def finished(toy, tmp_path_factory):
         ("predictions.csv", "deleted"),
         ("saved_model", "emptied"),
         ("metrics.json", "emptied"),
-        ("report.html", "deleted"),
     ],
 )
 def test_what_is_missing_of_a_finished_run_is_said_and_made_anew(finished, name, how):
