@@ -39,7 +39,7 @@ from mvtec_tf.run_directory import read_finished
 MAPS_DIR = "heatmaps"
 EXPORTED_METHOD = "exported"
 METHODS = (EXPORTED_METHOD, *grad_cam.NAMES)
-_BINARIES = ("train_cnn", "fit_probe", "fit_baseline")
+_BINARIES = ("train_cnn", "fit_probe", "fit_baseline", "distill")
 _USE_EXPORTED = "Use `method`=exported."
 EMBEDDING_FILE = "embedding.npz"
 # What maps are of; maps of something else are not kept.

@@ -93,6 +93,17 @@ def test_the_page_sets_every_form_beside_the_teacher(student):
 
 
 @pytest.mark.slow
+def test_a_students_run_is_explained_by_its_own_maps_like_every_other_run(student, toy):
+    explained = f"--run={student}", f"--data_dir={toy / 'flange'}", "--tsne=false"
+    run_binary("explain", *explained)
+    pixels = json.loads((student / "metrics.json").read_text())["pixels"]
+    assert len(pixels) == 1
+    refused = run_binary("explain", *explained, "--method=gradcam", check=False)
+    assert refused.returncode == 1
+    assert "--method=exported" in refused.stderr
+
+
+@pytest.mark.slow
 def test_the_teacher_is_asked_what_its_run_was_judged_with(teaching, toy):
     one = teacher.opened(str(teaching))
     table = one.predictions.part(leaks.EVALUATE)
