@@ -28,6 +28,8 @@ POWER = 16.0
 WORST = 0.01
 # Patches of an image that enter the covariance: neighbours say the same twice.
 _PATCHES = 1000
+# Good patches to the nearest of which distances are measured.
+_REMEMBERED = 2000
 # Smallest length whose logarithm is taken: of a copy of what the subspace was fitted on.
 _TINY = 1e-6
 # No place is taken to be more regular than this share of what is usual in the middle of all places: a background
@@ -97,11 +99,13 @@ def subspaces(features: FrozenFeatures, folds: np.ndarray, seed: int = 0) -> lis
     """
     shifts: dict[str, np.ndarray] = {}
     parts: dict[str, dict[int, Moments]] = {name: {} for name in features.maps}
-    drawn: dict[str, dict[int, list[np.ndarray]]] = {name: {} for name in features.maps}
-    present, rng = np.unique(folds), np.random.default_rng(seed)
-    for fold in present:
-        inside = features.select(folds == fold)
-        for batch in inside.batches():
+    rng = np.random.default_rng(seed)
+    banks = {name: _Bank(value.shape[1:], folds, rng) for name, value in features.maps.items()}
+    for fold in np.unique(folds):
+        inside = np.flatnonzero(folds == fold)
+        start = 0
+        for batch in features.select(inside).batches():
+            rows, start = inside[start : start + len(batch)], start + len(batch)
             for name, values in batch.maps.items():
                 patches = _some_patches(values)
                 # Sums of squares far from zero would cost the covariance its digits.
@@ -110,8 +114,7 @@ def subspaces(features: FrozenFeatures, folds: np.ndarray, seed: int = 0) -> lis
                 total, products = patches.sum(axis=0, dtype=np.float64), (patches.T @ patches).astype(np.float64)
                 found, own = Moments(len(patches), total, products), parts[name]
                 own[fold] = own[fold].plus(found) if fold in own else found
-                few = memory.candidates(np.asarray(values, np.float32), len(inside), len(present), rng)
-                drawn[name].setdefault(fold, []).append(few)
+                banks[name].read(rows, values)
     states: list[dict[str, np.ndarray]] = [{} for _ in range(folds.max() + 2)]
     for number, (name, own) in enumerate(parts.items()):
         whole = functools.reduce(Moments.plus, own.values())
@@ -119,15 +122,56 @@ def subspaces(features: FrozenFeatures, folds: np.ndarray, seed: int = 0) -> lis
         seen = {_ALL: whole, **without}
         bases = dict(zip(seen, _bases([moments.covariance() for moments in seen.values()]), strict=True))
         means = {fold: moments.total / moments.count + shifts[name] for fold, moments in seen.items()}
-        few = np.concatenate([patches for several in drawn[name].values() for patches in several])
-        of_fold = np.repeat(list(drawn[name]), [sum(map(len, several)) for several in drawn[name].values()])
-        chosen = memory.kept((few - means[_ALL].astype(np.float32)) @ bases[_ALL], of_fold, seed)
         for fold, state in enumerate(states, _ALL):
             left_out = fold if fold in seen else _ALL
             mean, basis = means[left_out].astype(np.float32), bases[left_out]
             state[f"{number}/mean"], state[f"{number}/basis"] = mean, basis
-            state[f"{number}/bank"] = (few[chosen[left_out]] - mean) @ basis
+            state[f"{number}/bank"] = (banks[name].without(left_out) - mean) @ basis
     return states
+
+
+class _Bank:
+    """Good patches that are remembered: of every place as many, and of images drawn at random.
+
+    What is left without a fold must be no worse than the whole, or held-out images would look worse than new ones will:
+    each patch of the fold is replaced by one of the same place in another fold. (Those of a greedy choice lie as far
+    from each other as can be, so that chance decides what all new images lie beside none of: of aligned parts no new
+    good one passed the threshold.)
+
+    Args:
+      shape: height, width and depth of the maps.
+      folds: int [N].
+      rng: what is drawn with.
+    """
+
+    def __init__(self, shape: tuple[int, ...], folds: np.ndarray, rng: np.random.Generator) -> None:
+        rows, columns, depth = shape
+        places, images = rows * columns, len(folds)
+        times = min(-(-_REMEMBERED // places), images)
+        place = np.concatenate([rng.permutation(places) for _ in range(times)])[:_REMEMBERED]
+        # No image twice for one place.
+        turn = np.repeat(np.arange(times), places)[:_REMEMBERED] + rng.integers(images, size=places)[place]
+        image = rng.permutation(images)[turn % images]
+        spare = image.copy()
+        for fold in np.unique(folds):
+            others, own = np.flatnonzero(folds != fold), folds[image] == fold
+            if len(others):
+                spare[own] = rng.choice(others, own.sum())
+        self._place, self._folds = place, folds[image]
+        self._kinds = [(image, np.empty((len(place), depth), np.float32)) for image in (image, spare)]
+
+    def read(self, rows: np.ndarray, values: np.ndarray) -> None:
+        """Takes what is remembered of images `rows`, int [B], whose maps are float [B, h, w, D]."""
+        patches = values.reshape(len(values), -1, values.shape[-1])
+        for image, kept in self._kinds:
+            for row, own in zip(rows, patches, strict=True):
+                wanted = image == row
+                kept[wanted] = own[self._place[wanted]]
+
+    def without(self, fold: int) -> np.ndarray:
+        """float32 [M, D], with nothing of this fold; of -1, all."""
+        (_, first), (_, spare) = self._kinds
+        return np.where((self._folds == fold)[:, None], spare, first)
 
 
 def log_deviations(features: FrozenFeatures, arrays: Mapping[str, tf.Tensor]) -> list[tf.Tensor]:

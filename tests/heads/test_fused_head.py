@@ -182,6 +182,20 @@ def test_held_out_scores_are_those_of_new_good_images():
     assert 0.7 < scores.std() / head.held_out_.std() < 1.4
 
 
+def _aligned(count, seed):
+    """Good images in which every place looks like itself in all, and like no other place."""
+    rng, place = np.random.default_rng(seed), np.random.default_rng(99).normal(size=(16, 16, 16))
+    values = place + 0.1 * rng.normal(size=(count, 1, 1, 16)) + 0.3 * rng.normal(size=(count, 16, 16, 16))
+    return FrozenFeatures(values.mean(axis=(1, 2)), {"map": values.astype(np.float32)}, image_size=(64, 64))
+
+
+def test_new_good_images_of_aligned_parts_score_like_held_out_ones():
+    head = Fused().fit(_aligned(40, 1))
+    scores = head.decision_function(_aligned(60, 2))
+    assert abs(head.held_out_.mean() - scores.mean()) < 0.5
+    assert 0.7 < scores.std() / head.held_out_.std() < 1.4
+
+
 def test_the_head_is_an_estimator_of_scikit_learn(fitted):
     head, features, labels = fitted
     assert clone(head).get_params() == head.get_params()
