@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from mvtec_tf.study.roles import SELF_SUPERVISED, SUPERVISED, role
 from PIL import Image
 
 from mvtec_tf.data.decoding import pixels
@@ -21,7 +22,6 @@ from mvtec_tf.networks.backbone import build_backbone
 from mvtec_tf.networks.classifier import build_classifier, log_odds
 from mvtec_tf.run_directory import read_run
 from mvtec_tf.study import report as study_report
-from mvtec_tf.study.answers import SELF_SUPERVISED, SUPERVISED, role
 from tests.conftest import run_binary
 
 pytestmark = pytest.mark.slow
@@ -45,21 +45,6 @@ for model, files in jobs:
 json.dump(answers, open(sys.argv[3], "w"))
 """
 
-_NEXT = "the next model"
-# `saved_model_cli` several times in one process.
-_SAVED_MODEL_CLI = f"""
-import json, sys
-from tensorflow.python.tools import saved_model_cli
-for arguments in json.loads(sys.argv[1]):
-    print("{_NEXT}", flush=True)
-    sys.argv = ["saved_model_cli", *arguments]
-    try:
-        saved_model_cli.main()
-    except SystemExit as ended:
-        if ended.code:
-            raise
-"""
-
 
 @pytest.fixture(scope="module")
 def runs(toy, tmp_path_factory):
@@ -71,8 +56,39 @@ def runs(toy, tmp_path_factory):
     probe = (f"--encoder={root / 'simclr'}", "--label_budget=0.25", "--study_head")
     run_binary("fit_probe", data, f"--run_dir={root / 'probe'}", *probe)
     for name in ("cnn", "simclr", "probe"):
-        run_binary("export", f"--run={root / name}", f"--name={name}", f"--saved_models={root / 'saved_models'}")
+        done = run_binary("export", f"--run={root / name}", f"--name={name}", f"--saved_models={root / 'saved_models'}")
+        assert done.stdout.splitlines()[-1] == str(root / "saved_models" / name / "1")
     return root
+
+
+@pytest.fixture(scope="module")
+def four_roads(runs, toy, tmp_path_factory):
+    """(seven files, size -> SavedModel and its network, trained and untrained)."""
+    folder = tmp_path_factory.mktemp("roads")
+    trained, untrained = _trained_network(runs / "cnn"), build_classifier(build_backbone("resnet10", 48))
+    saved_model.write_classifier(folder / "untrained", untrained, {})
+    models = {32: (runs / "cnn" / "saved_model", trained), 48: (folder / "untrained", untrained)}
+    return _seven_files(toy, folder), models
+
+
+@pytest.fixture(scope="module")
+def evaluated(runs):
+    """Model -> the evaluated rows of its table."""
+    return {name: read_predictions(runs / name / "predictions.csv").part("evaluate") for name in ("cnn", "probe")}
+
+
+@pytest.fixture(scope="module")
+def strangers(runs, toy, four_roads, evaluated, tmp_path_factory):
+    """(SavedModel, number of files) -> what a process without this package is answered, by name."""
+    files, models = four_roads
+    jobs = [(str(path), part) for path, _ in models.values() for part in (files, files[:1])]
+    jobs += [
+        (str(runs / "saved_models" / name / "1"), [str(pathlib.Path(toy) / path) for path in table.path[:7]])
+        for name, table in evaluated.items()
+    ]
+    jobs.append((str(runs / "saved_models" / "simclr" / "1"), files[:1]))
+    answers = _ask_a_stranger(jobs, tmp_path_factory.mktemp("stranger"))
+    return {(model, len(part)): answer for (model, part), answer in zip(jobs, answers, strict=True)}
 
 
 def _kill_in_the_third_epoch(name, *flags):
@@ -185,40 +201,29 @@ def test_the_probe_calibrates_on_out_of_fold_scores(runs):
 
 
 def test_the_study_head_is_reported_as_it_is(runs):
+    assert (runs / "probe" / "study_head" / "report.html").is_file()
     metrics = json.loads((runs / "probe" / "study_head" / "metrics.json").read_text())
     assert metrics["threshold"]["value"] == 0.0
     assert metrics["summary"]
 
 
-def test_the_same_bytes_give_the_same_scores_by_four_roads(runs, toy, tmp_path):
+def test_the_same_bytes_give_the_same_scores_by_four_roads(four_roads, strangers):
     """In memory, the row of the table, the SavedModel here, and a process without this package; trained
-    and untrained, three sizes, PNG and JPEG, grey and colour, batches of 1 and 7."""
-    files = _seven_files(toy, tmp_path)
-    models = {"trained": (runs / "cnn" / "saved_model", _trained_network(runs / "cnn"))}
-    for size in (48, 64):
-        network = build_classifier(build_backbone("resnet10", size))
-        saved_model.write_classifier(tmp_path / str(size), network, {})
-        models[str(size)] = (tmp_path / str(size), network)
-    jobs = [(str(path), part) for path, _ in models.values() for part in (files, files[:1])]
-    answers = iter(_ask_a_stranger(jobs, tmp_path))
-    for path, network in models.values():
-        size = network.input_shape[1]
+    and untrained, two sizes, PNG and JPEG, grey and colour, batches of 1 and 7."""
+    files, models = four_roads
+    for size, (path, network) in models.items():
         images = np.stack([pixels.decode_and_resize(tf.io.read_file(file), size) for file in files])
         expected = log_odds(network(images, training=False)).numpy()
         serve = saved_model.load(path).signatures["serving_default"]
         here = serve(image_bytes=tf.constant([pathlib.Path(file).read_bytes() for file in files]))
         np.testing.assert_allclose(here["anomaly_score"], expected, atol=1e-5)
-        np.testing.assert_allclose(next(answers)["anomaly_score"], expected, atol=1e-5)
-        np.testing.assert_allclose(next(answers)["anomaly_score"], expected[:1], atol=1e-5)
+        np.testing.assert_allclose(strangers[str(path), 7]["anomaly_score"], expected, atol=1e-5)
+        np.testing.assert_allclose(strangers[str(path), 1]["anomaly_score"], expected[:1], atol=1e-5)
 
 
-def test_every_row_of_the_tables_is_what_the_exports_answer(runs, toy, tmp_path):
-    tables = {name: read_predictions(runs / name / "predictions.csv").part("evaluate") for name in ("cnn", "probe")}
-    jobs = [
-        (str(runs / "saved_models" / name / "1"), [str(pathlib.Path(toy) / path) for path in table.path[:7]])
-        for name, table in tables.items()
-    ]
-    for (name, table), answer in zip(tables.items(), _ask_a_stranger(jobs, tmp_path), strict=True):
+def test_every_row_of_the_tables_is_what_the_exports_answer(runs, evaluated, strangers):
+    for name, table in evaluated.items():
+        answer = strangers[str(runs / "saved_models" / name / "1"), 7]
         np.testing.assert_allclose(answer["anomaly_score"], table.score[:7], atol=1e-5)
         np.testing.assert_allclose(answer["probability"], table.probability[:7], atol=1e-5)
         metrics = json.loads((runs / name / "metrics.json").read_text())
@@ -227,38 +232,12 @@ def test_every_row_of_the_tables_is_what_the_exports_answer(runs, toy, tmp_path)
         assert answer["label"] == calls.astype(int).tolist()
 
 
-def test_the_exports_run_under_saved_model_cli(runs, toy, tmp_path):
-    image = next((pathlib.Path(toy)).rglob("test/good/*.png"))
-    np.save(tmp_path / "bytes.npy", np.array([image.read_bytes()]))
-    inputs = ["--signature_def", "serving_default", "--inputs", f"image_bytes={tmp_path / 'bytes.npy'}"]
-    jobs = [
-        ["run", "--dir", str(runs / "saved_models" / name / "1"), "--tag_set", "serve", *inputs]
-        for name in ("cnn", "probe", "simclr")
-    ]
-    command = [sys.executable, "-c", _SAVED_MODEL_CLI, json.dumps(jobs)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    for part, output in zip(done.stdout.split(_NEXT)[1:], ("anomaly_score", "threshold", "embedding"), strict=True):
-        assert output in part
-
-
-def test_an_export_is_the_next_version_and_touches_no_older_one(runs, tmp_path):
-    for version in (1, 2):
-        done = run_binary(
-            "export", f"--run={runs / 'cnn'}", "--name=m", f"--saved_models={tmp_path}", "--threshold=0.5"
-        )
-        assert done.stdout.splitlines()[-1] == str(tmp_path / "m" / str(version))
-    assert saved_model.read_card(tmp_path / "m" / "2")["threshold"] == 0.5
-    assert sorted(path.name for path in (tmp_path / "m").iterdir()) == ["1", "2"]
-
-
-def test_a_probe_without_labels_stops_at_a_limit_of_good_images(runs, toy, tmp_path):
-    run_dir = tmp_path / "zero"
-    flags = (f"--data_dir={toy}", f"--encoder={runs / 'simclr'}", f"--run_dir={run_dir}")
-    run_binary("fit_probe", *flags, "--label_budget=0", "--head=mahalanobis")
-    metrics = json.loads((run_dir / "metrics.json").read_text())
-    assert metrics["threshold"]["method"] == "prediction_limit"
-    assert read_run(run_dir)["labels_used"] == 0
+def test_an_exported_encoder_is_what_the_run_keeps_without_this_package_too(runs, four_roads, strangers):
+    image = tf.constant([pathlib.Path(four_roads[0][0]).read_bytes()])
+    kept = saved_model.load(runs / "simclr" / "saved_model").signatures["embed"](image_bytes=image)
+    answer = strangers[str(runs / "saved_models" / "simclr" / "1"), 1]
+    for name, value in kept.items():
+        np.testing.assert_allclose(answer[name], value, atol=1e-5)
 
 
 def test_an_encoder_that_saw_an_evaluated_image_is_stopped_as_a_leak(runs, toy, tmp_path):

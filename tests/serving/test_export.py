@@ -335,7 +335,9 @@ def test_thresholds_of_categories_are_refused_for_a_model_that_cannot_tell_them_
     with pytest.raises(UserError, match="`threshold`"):
         export_run(run_dir, "m", tmp_path / "out")
     assert list((tmp_path / "out" / "m").iterdir()) == []
-    assert export_run(run_dir, "m", tmp_path / "out", ExportOptions(threshold=0.25)).name == "1"
+    version = export_run(run_dir, "m", tmp_path / "out", ExportOptions(threshold=0.25))
+    assert version.name == "1"
+    assert saved_model.read_card(version)["threshold"] == 0.25
 
 
 def test_a_failed_export_leaves_nothing_and_a_later_one_clears_what_a_killed_one_left(small_run, tmp_path, monkeypatch):

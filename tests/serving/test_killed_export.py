@@ -13,7 +13,7 @@ from mvtec_tf.serving.export import export_run
 
 pytestmark = pytest.mark.slow
 
-MOMENTS = 12
+MOMENTS = 8
 
 # One process imports TensorFlow and starts none of it; its children each begin an export and are ended by the kernel
 # after a share of the processor time that a whole one takes: while reading the run, tracing, writing, renaming.
