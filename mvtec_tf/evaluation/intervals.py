@@ -8,6 +8,7 @@ another threshold or another factory would move them.
 """
 
 import dataclasses
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
@@ -131,7 +132,11 @@ def with_interval(metric: Metric, resampled: np.ndarray, units: int | None = Non
     low, high = np.quantile(found, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]).tolist()
     # Resampling pushes some figures to one side (a calibration error upwards); an interval that
     # does not hold its own figure would only confuse.
-    metric = dataclasses.replace(metric, low=min(low, metric.value), high=max(high, metric.value))
+    low, high = min(low, metric.value), max(high, metric.value)
+    # A sum over other ranks rounds otherwise.
+    if math.isclose(low, high, rel_tol=1e-9, abs_tol=1e-12):
+        low = high = metric.value
+    metric = dataclasses.replace(metric, low=low, high=high)
     if len(found) < _MOSTLY * len(resampled):
         percent = 100 * len(found) / len(resampled)
         metric = _noted(metric, f"the interval is of the {percent:.0f} % of resamples that have the figure")

@@ -397,7 +397,11 @@ def figure(metric: Metric, digits: int = 3, sign: str = "") -> str:
 
 
 def with_limits(metric: Metric, digits: int = 3, sign: str = "") -> str:
-    """A figure with its interval as it is printed: `0.913 [0.850 to 0.960]`, or `-0.047 [-0.097 to +0.004]`."""
+    """A figure with its interval as it is printed: `0.913 [0.850 to 0.960]`, or `-0.047 [-0.097 to +0.004]`.
+
+    Where all resamples give one figure, that is said: an interval of no width would claim certainty.
+    """
     if metric.value is None or metric.low is None or metric.high is None:
         return figure(metric, digits, sign)
-    return f"{figure(metric, digits, sign)} [{metric.low:{sign}.{digits}f} to {metric.high:{sign}.{digits}f}]"
+    limits = f"{metric.low:{sign}.{digits}f} to {metric.high:{sign}.{digits}f}"
+    return f"{figure(metric, digits, sign)} [{'all resamples alike' if metric.low == metric.high else limits}]"

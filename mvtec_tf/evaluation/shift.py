@@ -70,6 +70,11 @@ class Shift:
         return self.shown or (self.held_out > 1 and (self.size is None or abs(self.size) >= LARGE))
 
     @property
+    def stopped_objects(self) -> int:
+        """Held-out objects that the threshold stops, to the nearest number."""
+        return round(self.held_out * (self.stopped_held_out or 0.0))
+
+    @property
     def raises(self) -> bool:
         """Whether a threshold is raised for it: only if the test shows it, for a few objects differ by chance.
 
@@ -158,6 +163,21 @@ def _rank_test(new: np.ndarray, old: np.ndarray) -> tuple[float, float]:
     spread = np.sqrt(first * second / 12 * ((both + 1) - (ties**3 - ties).sum() / (both * (both - 1))))
     z = (max(u, first * second - u) - first * second / 2 - 0.5) / spread
     return float(u), min(float(2 * ndtr(-z)), 1.0)
+
+
+def stopped_most(shifts: Mapping[str, Shift]) -> str:
+    """The category of whose held-out good objects one threshold for all stops more than chance lets expect, or "".
+
+    By the binomial test of the share that it stops of all, at `LEVEL` over the number of categories.
+    """
+    if len(shifts) < 2:
+        return ""
+    name = max(shifts, key=lambda name: shifts[name].stopped_held_out or 0.0)
+    stopped, held_out = shifts[name].stopped_objects, shifts[name].held_out
+    share = sum(each.stopped_objects for each in shifts.values()) / sum(each.held_out for each in shifts.values())
+    from scipy.special import bdtrc
+
+    return name if stopped and bdtrc(stopped - 1, held_out, share) < LEVEL / len(shifts) else ""
 
 
 def by_category(

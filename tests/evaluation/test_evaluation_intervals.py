@@ -9,6 +9,7 @@ from mvtec_tf.evaluation import intervals, metrics, sample
 from mvtec_tf.evaluation.assessment import assess
 from mvtec_tf.evaluation.intervals import Bootstrap, Resampling
 from mvtec_tf.evaluation.metrics import Costs, Metric
+from mvtec_tf.evaluation.report import summary
 from mvtec_tf.evaluation.sample import Sample
 from mvtec_tf.evaluation.table import Predictions, Row
 
@@ -175,6 +176,11 @@ def test_a_perfect_model_on_few_images_is_not_said_to_be_certain():
     assert found["balanced_accuracy"].low == pytest.approx((found["recall"].low + found["specificity"].low) / 2)
     assert intervals.NO_SPREAD in found["roc_auc"].note
     assert judged.overall.verdict == "unproven"
+    # Of the PR-AUC too, whose sum is rounded otherwise in each resample.
+    rows = [Row(f"{i}", "c", ("good", "bad")[i % 2], i % 2, "evaluate", float(i % 2) + i / 99) for i in range(25)]
+    judged = assess(Predictions.from_rows(rows), 0.8)
+    assert "ROC-AUC is 1.000 [all resamples alike]" in " ".join(summary.sentences(judged))
+    assert "[1.0000 to 1.0000]" not in summary.text_table(judged.as_json())
 
 
 def test_an_interval_holds_its_figure_and_says_how_many_resamples_have_it():

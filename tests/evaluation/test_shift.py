@@ -146,6 +146,26 @@ def test_of_several_categories_those_that_are_shifted_are_named_and_the_level_is
     assert "(nut +" in text
 
 
+def test_one_threshold_that_one_category_has_lifted_above_the_defects_of_the_others_is_said():
+    """As of four products of which one has four good training images: held out, these are far from one another."""
+    rng = np.random.default_rng(0)
+    held_out = {name: rng.normal(47, 4, size) for name, size in (("bolt", 27), ("nut", 21), ("washer", 21))}
+
+    def text(clip, **more):
+        rows = []
+        for category, scores in {**held_out, "clip": clip}.items():
+            rows += _rows("calibrate", scores, category=category)
+            rows += _rows("evaluate", np.mean(scores) + rng.normal(0, 4, 5), category=category)
+            rows += _rows("evaluate", rng.normal(120, 9, 5), 1, category=category)
+        judged = assess(Predictions.from_rows(rows), bootstrap=QUICK, **more)
+        return " ".join(summary.sentences(judged))
+
+    far = [214.8, 299.3, 299.4, 383.5]
+    assert "it stops 2 of 4 of clip (50.0 %) and 0 of 69 of the others (0.0 %), so that defects" in text(far)
+    assert "one threshold serves all" not in text(far, rule=Rule(per="category"))
+    assert "one threshold serves all" not in text([43.0, 46.0, 48.0, 50.0])
+
+
 @pytest.mark.parametrize(
     ("held_out", "good"),
     [

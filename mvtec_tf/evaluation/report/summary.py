@@ -5,7 +5,7 @@ from typing import Any
 
 from mvtec_tf.data import leaks
 from mvtec_tf.data.words import counted
-from mvtec_tf.evaluation import doubt, metrics, scope, thresholds
+from mvtec_tf.evaluation import doubt, metrics, scope, shift, thresholds
 from mvtec_tf.evaluation.assessment import Assessment
 from mvtec_tf.evaluation.metrics import Metric, figure, with_limits
 from mvtec_tf.evaluation.scope import Scope
@@ -84,7 +84,8 @@ def sentences(judged: Assessment, name: str = "", basis: str = "") -> list[str]:
         answer[place:place] = doubt.in_words(judged.doubt)
     if judged.leak:
         answer.insert(0, judged.leak.sentence())
-    return [sentence for sentence in [*answer, _categories(judged), _ranking(judged), _not_judged(judged)] if sentence]
+    answer += [_uneven(judged), _categories(judged), _ranking(judged), _not_judged(judged)]
+    return [sentence for sentence in answer if sentence]
 
 
 def number(value: float) -> str:
@@ -301,6 +302,23 @@ def _categories(judged: Assessment) -> str:
     if not names:
         return ""
     return f"In {len(names)} of {len(judged.categories)} categories{_listed(names)} it is no better than that."
+
+
+def _uneven(judged: Assessment) -> str:
+    """Where one threshold for all categories lies among the good images of one, and so beyond the defects of others."""
+    name = "" if judged.threshold.per == thresholds.PER_CATEGORY else shift.stopped_most(judged.shifts)
+    if not name:
+        return ""
+    others = [each for other, each in judged.shifts.items() if other != name]
+    stops = [
+        part(sum(each.stopped_objects for each in group), sum(each.held_out for each in group), whose)
+        for group, whose in (([judged.shifts[name]], f"of {name}"), (others, "of the others"))
+    ]
+    return (
+        f"Good images of the {len(judged.shifts)} categories score differently, and one threshold serves all: of "
+        f"held-out good objects it stops {stops[0]} and {stops[1]}, so that defects of the others may pass. With "
+        "`threshold_per`=category each has its own."
+    )
 
 
 def _listed(names: Sequence[str]) -> str:
