@@ -470,6 +470,13 @@ def test_a_test_image_that_is_a_training_image_too_is_not_judged(tmp_path):
     assert len(used) == 4
 
 
+def test_a_folder_of_photographs_in_a_format_that_is_not_read_is_refused_with_what_to_do(tmp_path):
+    for name in ("good/0.tif", "good/1.TIFF", "defective/0.tif"):
+        _image(tmp_path / "cap" / name)
+    with pytest.raises(UserError, match=r"it holds 0\.tif, 1\.TIFF \(\.tif, \.tiff cannot be read: convert"):
+        records.scan([tmp_path / "cap"])
+
+
 @pytest.mark.parametrize(("good", "defective"), [("0,0", "1,0"), ("0.0", "1.0")])
 def test_a_list_takes_decimals_of_0_and_1_and_the_words_of_folders_for_train_and_test(tmp_path, good, defective):
     folder = _fill(tmp_path / "cap", "a", "b")

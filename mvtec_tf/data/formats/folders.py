@@ -261,4 +261,6 @@ def _contents(folder: pathlib.Path) -> str:
     advice = f" (for the list of images itself, name {folder / tables[0]})" if tables else ""
     meant = [f"{name} would be {part}/" for part, same in layout.parts(folder).items() for name in same if name != part]
     advice += f" ({'; '.join(meant)})" if meant else ""
+    if other := sorted({os.path.splitext(name)[1].lower() for name in files} & walk.OTHER_PHOTOGRAPHS):
+        advice += f" ({', '.join(other)} cannot be read: convert the photographs to PNG, which loses nothing)"
     return f"it holds {walk.listing(map(names.printable, found))}{advice}"
