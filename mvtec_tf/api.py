@@ -396,9 +396,10 @@ def _file_of(image: Image, place: pathlib.Path) -> str:
         return os.fspath(image)
     colours = image.shape[2:] in ((), (3,)) and image.ndim > 1
     if image.dtype != np.uint8 or not colours or not image.size:
+        deep = " Files of 16 bits are read as numpy.rint(image / 257)." if image.dtype == np.uint16 else ""
         raise UserError(
             f"An array of {image.dtype} {list(image.shape)}: expected uint8 [height, width, 3] in RGB, or "
-            "[height, width]."
+            f"[height, width].{deep}"
         )
     from PIL import Image as Pillow
 

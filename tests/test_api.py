@@ -105,6 +105,8 @@ def test_no_image_has_no_score_and_several_have_no_explanation_together(model, t
             model.score(nothing)
     with pytest.raises(UserError, match=r"An array of uint8 \[0, 0, 3\]: expected"):
         model.score(np.zeros((0, 0, 3), np.uint8))
+    with pytest.raises(UserError, match=r"expected uint8 .* 16 bits are read as numpy\.rint\(image / 257\)"):
+        model.score(np.zeros((8, 8), np.uint16))
 
 
 def test_a_finished_run_is_read_and_not_fitted_again(model, toy, capsys):

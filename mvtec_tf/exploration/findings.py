@@ -256,9 +256,9 @@ def _of_files(found: Exploration) -> Iterator[Finding]:
 def _small_classes(found: Exploration) -> Finding:
     """Classes of the readable images: the others cannot be used."""
     sizes = collections.Counter((one.record.category, one.record.split, one.record.label) for one in found.looks)
-    wanted = (("train", 0, "good training images"), ("test", 0, "good test images"), ("test", 1, "defective images"))
+    wanted = (("train", 0, "good training image"), ("test", 0, "good test image"), ("test", 1, "defective image"))
     small = [
-        f"{category}: {sizes[category, split, label]:,} {words}"
+        f"{category}: {counted(sizes[category, split, label], words)}"
         for category in sorted({record.category for record in found.records})
         for split, label, words in wanted
         if sizes[category, split, label] < FEWEST_PER_CLASS

@@ -163,8 +163,10 @@ def test_a_groups_file_that_names_no_image_is_refused(cap):
 
 
 def test_good_images_alone_can_be_scanned_but_not_judged(tmp_path):
-    found = records.scan([_fill(tmp_path / "cap", defects=())])
+    said = []
+    found = records.scan([_fill(tmp_path / "cap", defects=())], say=said.append)
     assert {record.split for record in found} == {"train", "test"}
+    assert said[0].endswith("(about 30 %, the same in every run).")
     with pytest.raises(UserError, match="no defective test image"):
         protocol.clean(found, None, 0)
 

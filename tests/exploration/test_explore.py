@@ -268,9 +268,9 @@ def test_a_category_without_masks_lacks_none(tmp_path):
 
 
 def test_small_classes_are_named(tmp_path):
-    found = _found(_bolt(tmp_path, good=9, defective=0))
+    found = _found(_bolt(tmp_path, good=1, defective=0))
     items = _finding(found, "small_classes").items
-    assert items == ("bolt: 9 good test images", "bolt: 0 defective images")
+    assert items == ("bolt: 1 good test image", "bolt: 0 defective images")
 
 
 def test_light_that_gives_the_label_away_is_said(tmp_path):

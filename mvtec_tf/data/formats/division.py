@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Sequence
 
 from mvtec_tf.data.record import TEST, TRAIN, Record
-from mvtec_tf.data.words import composed
+from mvtec_tf.data.words import composed, counted
 
 # MVTec AD keeps 11 % of its good images for testing, too few to tell a false alarm rate of 1 % from one of 5 %; a
 # share of 30 % leaves enough for training and, halved by the protocol, 15 % for judging.
@@ -38,10 +38,11 @@ def described(name: str, records: Sequence[Record]) -> tuple[list[Record], list[
     """The records of the category `name` with splits by `divide` and `with_good_tests`, and a sentence on that."""
     records = with_good_tests(name, divide(records))[0]
     good = [record for record in records if not record.label]
-    tests = sum(record.split == TEST for record in good)
+    tests, defective = sum(record.split == TEST for record in good), len(records) - len(good)
+    others = f", and the {counted(defective, 'defective one')}" if defective else ""
     return records, [
         f"{name}: nothing says which good images are for testing, so {tests} of {len(good)} are, chosen by their names "
-        f"(about {100 * TEST_SHARE:.0f} %, the same in every run), and all {len(records) - len(good)} defective ones."
+        f"(about {100 * TEST_SHARE:.0f} %, the same in every run){others}."
     ]
 
 
