@@ -10,7 +10,6 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from mvtec_tf.study.roles import SELF_SUPERVISED, SUPERVISED, role
 from PIL import Image
 
 from mvtec_tf.data.decoding import pixels
@@ -22,6 +21,7 @@ from mvtec_tf.networks.backbone import build_backbone
 from mvtec_tf.networks.classifier import build_classifier, log_odds
 from mvtec_tf.run_directory import read_run
 from mvtec_tf.study import report as study_report
+from mvtec_tf.study.answers import SELF_SUPERVISED, SUPERVISED, role
 from tests.conftest import run_binary
 
 pytestmark = pytest.mark.slow
