@@ -12,6 +12,7 @@ from mvtec_tf.evaluation.table import read_predictions
 from mvtec_tf.run_directory import read_run
 from mvtec_tf.study import protocol as study
 from tests.conftest import run_binary
+from tests.support.tiny_network import in_place_of_resnet10
 
 pytestmark = pytest.mark.slow
 
@@ -96,7 +97,11 @@ def test_only_this_protocol_may_leak_and_only_when_told(name, flags, status, wor
 
 @pytest.fixture(scope="module")
 def runs(toy, tmp_path_factory):
-    root = tmp_path_factory.mktemp("study")
+    with in_place_of_resnet10():
+        return _train_all(tmp_path_factory.mktemp("study"), toy)
+
+
+def _train_all(root, toy):
     simclr = ("--passes_per_epoch=1", "--epochs=2", "--projection_hidden=32", "--projection_dimensions=16")
     data = f"--data_dir={toy}"
     run_binary(
