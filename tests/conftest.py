@@ -125,17 +125,19 @@ def real_weights():
 
 @pytest.fixture(scope="session")
 def small_encoder(tmp_path_factory):
-    """An encoder that was never trained, of 48 pixels: a recipe's own has 448."""
+    """An encoder that was never trained, of 48 pixels and two layers: a recipe's own has 448."""
     import keras
 
     from mvtec_tf.graphs import saved_model
     from mvtec_tf.networks.backbone import build_backbone
+    from tests.support.tiny_network import in_place_of_resnet10
 
     # Whatever was drawn before: by some weights a head finds nothing that speaks for a defect in any image.
     keras.utils.set_random_seed(0)
     path = tmp_path_factory.mktemp("encoders") / "encoder"
     card = {"run": {"backbone": "resnet10", "image_size": 48}, "pretrain_images": [], "weights": "weights: none."}
-    saved_model.write_encoder(path, build_backbone("resnet10", 48), card)
+    with in_place_of_resnet10():
+        saved_model.write_encoder(path, build_backbone("resnet10", 48), card)
     return path
 
 

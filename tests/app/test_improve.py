@@ -33,9 +33,9 @@ def _labelled(browser, photographs, label):
         assert browser.form("/labels", {"sha256": row["sha256"], "label": label, "who": "Eva"}).status_code == 303
 
 
-def _is_shown_beside_good_parts(browser, toy):
-    """What only an export of a run with held-out good parts can say."""
-    known = {row.file for row in scan.scan([toy / "flange"]) if not row.label}
+def _is_shown_beside_good_parts(browser, toy, images):
+    """What only an export of a run with held-out good parts can say; `images` lists those of the run."""
+    known = {row.file for row in scan.scan([images]) if not row.label}
     browser.site.kept.change("DELETE FROM judgements")
     for name in ("good", "scratch"):
         shown = browser.show(sorted((toy / "flange" / "test" / name).glob("*.png"))[-1])
@@ -92,7 +92,7 @@ def test_a_fit_with_the_labels_of_the_page_is_set_beside_the_model_in_use_and_pr
         assert browser.form("/improve/1/promote", {"name": "small", "who": "Udo"}).status_code == 303
         assert [export.version for export in browser.site.models.there()] == [2]
         assert "Promoted by Udo: small, version 2." in browser.get("/improve").text
-        _is_shown_beside_good_parts(browser, toy)
+        _is_shown_beside_good_parts(browser, toy, job.folder / "images.csv")
         browser.site.kept.close()
     card = read_json(root / "small" / "2" / "assets.extra" / "mvtec_tf.json")
     assert card["kind"] == "probe"

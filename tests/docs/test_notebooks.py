@@ -6,11 +6,14 @@ import nbclient
 import nbformat
 import pytest
 
-# The recipe's own encoder sees 64 pixels instead of 448.
+# The recipe's own encoder sees 64 pixels instead of 448, and is one of two layers.
 SMALL = """
 import dataclasses
 from mvtec_tf.features.recipe import FEW_LABELS, RECIPES
+from tests.support.tiny_network import in_place_of_resnet10
 RECIPES[FEW_LABELS] = dataclasses.replace(RECIPES[FEW_LABELS], image_size=64)
+tiny = in_place_of_resnet10()
+tiny.__enter__()
 """
 NAMES = ["my_own_line", "judge_anybodys_predictions"]
 

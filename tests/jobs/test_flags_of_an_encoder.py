@@ -1,9 +1,11 @@
 """What stands in a run's record is what was run: flags beside an encoder or stored features hold, or are refused."""
 
+import dataclasses
 import json
 
 import pytest
 
+from mvtec_tf.features.recipe import FEW_LABELS, RECIPES
 from mvtec_tf.graphs import saved_model
 from tests.conftest import run_binary
 
@@ -59,9 +61,13 @@ def test_a_run_records_the_size_and_the_backbone_of_its_encoder(run):
     assert saved_model.read_card(run / "saved_model")["image_size"] == SIDE
 
 
-def test_the_features_of_a_run_serve_another_run_and_its_flagfile_repeats_both(toy, run, tmp_path):
+def test_the_features_of_a_run_serve_another_run_and_its_flagfile_repeats_both(toy, run, tmp_path, monkeypatch):
+    monkeypatch.setitem(RECIPES, FEW_LABELS, dataclasses.replace(RECIPES[FEW_LABELS], image_size=SIDE))
     second, third = tmp_path / "second", tmp_path / "third"
-    run_binary("fit_probe", *_data(toy), f"--features={run / 'features'}", "--head=fused", f"--run_dir={second}")
+    run_binary("fit_probe", *_data(toy), f"--features={run / 'features'}", "--recipe=auto", f"--run_dir={second}")
+    written = (second / "flags.txt").read_text()
+    assert "--recipe=few_labels" in written
+    assert "--head=fused" in written
     settings = json.loads((second / "run.json").read_text())["settings"]
     assert (settings["image_size"], settings["pooling"]) == (SIDE, ["mean", "gem8"])
     run_binary("fit_probe", f"--flagfile={second / 'flags.txt'}", f"--run_dir={third}")
@@ -88,11 +94,9 @@ def test_a_grid_refuses_flags_of_a_start_encoder_that_it_does_not_have(flag, toy
     assert f"{flag}: start is not among the --encoders" in done.stderr
 
 
-def test_the_studys_head_is_fitted_where_it_is_asked_for_and_nowhere_else(toy, small_encoder, run, tmp_path):
+def test_the_studys_head_is_fitted_nowhere_unasked_and_not_without_labels(toy, small_encoder, run, tmp_path):
     assert not (run / "study_head").exists()
     flags = (*_data(toy), f"--encoder={small_encoder}", f"--run_dir={tmp_path / 'run'}")
-    run_binary("fit_probe", *flags, "--study_head")
-    assert (tmp_path / "run" / "study_head" / "report.html").is_file()
     done = run_binary("fit_probe", *flags, "--study_head", "--label_budget=0", "--recipe=auto", check=False)
     assert done.returncode == 2
     assert "--study_head: it learns from labels" in done.stderr

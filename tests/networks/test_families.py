@@ -11,7 +11,6 @@ import pytest
 import tensorflow as tf
 
 from mvtec_tf.graphs import rebuild, saved_model
-from mvtec_tf.networks.backbone import build_backbone
 from mvtec_tf.run_directory import RunDirectory
 from mvtec_tf.training.contrastive import train_encoder
 from mvtec_tf.training.recipes import ContrastiveSettings, SupervisedSettings
@@ -87,6 +86,7 @@ def test_one_member_of_every_family_trains_a_step_exports_and_scores(name, size,
     with _one_op_after_the_other():
         network = train_classifier(run, settings, (images, labels), (images, labels))
     logits = np.asarray(network(images))
+    stages = [block["name"] for block in run.record["architecture"] if block["kind"] == "stage"]
     saved_model.write_classifier(run.saved_model, network, {"run": dataclasses.asdict(settings)})
     answer = saved_model.load(run.saved_model).signatures["serving_default"](image_bytes=png)
     scale = np.abs(logits).max() + 1e-6
@@ -103,4 +103,4 @@ def test_one_member_of_every_family_trains_a_step_exports_and_scores(name, size,
     embedding = saved_model.load(run.saved_model).signatures["embed"](image_bytes=png)["embedding"]
     average = np.asarray(encoder.model(images)).mean(axis=(1, 2))
     np.testing.assert_allclose(embedding, average, atol=1e-3 * (np.abs(average).max() + 1e-6))
-    assert encoder.stages == build_backbone(name, size).stages
+    assert list(encoder.stages) == stages
