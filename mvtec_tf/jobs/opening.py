@@ -85,8 +85,7 @@ def _verdict_of_the_run(run_dir: str, records: Sequence[Record], copies: Sequenc
         return None
     run = read_run(run_dir)
     reasons = {item["path"]: item["reason"] for item in run.get(SKIPPED, [])}
-    good = tuple(record for record in records if record.path not in reasons)
-    bad = tuple(Unreadable(record, reasons[record.path]) for record in records if record.path in reasons)
+    good, bad = image_store.verdict(records, reasons)
     same = run["data"]["fingerprint"] == records_lib.fingerprint(good)
     # A repaired image is no longer what was left out.
     same = same and run["data"].get(SKIPPED) == _fingerprint_of((*bad, *copies))

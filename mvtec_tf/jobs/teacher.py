@@ -260,8 +260,8 @@ def _ask(
         if number:
             images = _changed(images, tf.constant(seeds), settings)
         for image in images:
-            score, heat_map, maps = ask(_resized(image, teacher.size))
-            rows["images"].append(_resized(image, (settings.image_size,) * 2)[0].numpy())
+            score, heat_map, maps = ask(pixels.resize(image, teacher.size)[None])
+            rows["images"].append(pixels.resize(image, settings.image_size).numpy())
             rows["score"].append(float(score[0]))
             rows["heat_map"].append(tf.image.resize(heat_map[..., None], grid, "area")[0, ..., 0].numpy())
             size = grid if maps[0].shape[1] > 1 else (1, 1)
@@ -285,14 +285,6 @@ def _changed(images: tf.Tensor, seeds: tf.Tensor, settings: DistilRunSettings) -
     if settings.synthetic_defects:
         images = _with_defects_on_some(images, seeds, settings.synthetic_defects)
     return augment.augment_classifier(images, seeds, settings.augmentation)
-
-
-def _resized(image: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
-    """uint8 [S, S, 3] -> uint8 [1, height, width, 3], as a decoded file is resized."""
-    if tuple(image.shape[:2]) == size:
-        return image[None]
-    found = tf.image.resize(tf.cast(image[None], tf.float32), size, "bilinear", antialias=True)
-    return tf.cast(tf.clip_by_value(tf.round(found), 0.0, 255.0), tf.uint8)
 
 
 def _directions(features: Sequence[np.ndarray], file: pathlib.Path, seed: int) -> np.ndarray:

@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 from mvtec_tf.data import leaks
+from mvtec_tf.data.decoding import pixels
 from mvtec_tf.data.formats import scan
 from mvtec_tf.errors import UsageError, UserError
 from mvtec_tf.evaluation.comparison import distilled
@@ -109,8 +110,8 @@ def test_the_teacher_is_asked_what_its_run_was_judged_with(teaching, toy):
     table = one.predictions.part(leaks.EVALUATE)
     content = tf.io.read_file(str(toy / table.path[0]))
     image = saved_model.load(one.model).signatures["explain"](image_bytes=content[None])
-    pixels = teacher._resized(tf.io.decode_png(content, 3), one.size)
-    score, heat_map, maps = one.asked()(pixels)
+    resized = pixels.resize(tf.io.decode_png(content, 3), one.size)
+    score, heat_map, maps = one.asked()(resized[None])
     assert float(score[0]) == pytest.approx(table.score[0], rel=1e-3)
     np.testing.assert_allclose(heat_map, image["heat_map"], rtol=1e-3, atol=1e-3)
     assert [len(one.shape) for one in maps] == [4, 4]

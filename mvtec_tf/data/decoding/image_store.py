@@ -8,7 +8,7 @@ import functools
 import hashlib
 import os
 import pathlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import BinaryIO
 
 import numpy as np
@@ -52,14 +52,14 @@ class ImageStore:
         if self._folder is None:
             reasons: dict[str, str] = {}
             self._rows |= {record.file: row for record, row in self._good(records, reasons)}
-            return _verdict(records, reasons)
+            return verdict(records, reasons)
         path = self._pixels_file(records)
         if not path.exists():
             self._write_readable(path, records)
-        verdict = _verdict(records, _reasons_beside(path))
+        found = verdict(records, _reasons_beside(path))
         mapped = np.load(path, mmap_mode="r", allow_pickle=False)
-        self._rows |= {record.file: row for record, row in zip(verdict[0], mapped, strict=True)}
-        return verdict
+        self._rows |= {record.file: row for record, row in zip(found[0], mapped, strict=True)}
+        return found
 
     def load(self, records: Sequence[Record]) -> np.ndarray:
         """Pixels of all records, in their order. What was held in memory is handed over, not kept.
@@ -79,7 +79,7 @@ class ImageStore:
         path = self._pixels_file(records)
         if not path.exists():
             self._write(path, self._rows_of(records))
-        unreadable.refuse(_verdict(records, _reasons_beside(path))[1], len(records))
+        unreadable.refuse(verdict(records, _reasons_beside(path))[1], len(records))
         return np.load(path, mmap_mode="r", allow_pickle=False)
 
     def forget(self) -> None:
@@ -160,10 +160,11 @@ def check(records: Sequence[Record], max_pixels: int) -> Verdict:
       (readable, unreadable), each in the order of `records`.
     """
     found = _each(records, _decoder(None, max_pixels))
-    return _verdict(records, {record.path: reason for record, reason in found if isinstance(reason, str)})
+    return verdict(records, {record.path: reason for record, reason in found if isinstance(reason, str)})
 
 
-def _verdict(records: Sequence[Record], reasons: dict[str, str]) -> Verdict:
+def verdict(records: Sequence[Record], reasons: Mapping[str, str]) -> Verdict:
+    """(readable, unreadable), where `reasons` are those of the paths of the unreadable ones."""
     good = tuple(record for record in records if record.path not in reasons)
     bad = tuple(Unreadable(record, reasons[record.path]) for record in records if record.path in reasons)
     return good, bad
