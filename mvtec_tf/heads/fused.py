@@ -132,15 +132,13 @@ class Fused(Head):
         evidences nor their scale saw it. NaN for the only object of its class.
 
     Args:
-      most: that the ridge's score counts beside the evidences.
       seed: random seed of the folds and of the patches that are remembered.
     """
 
     needs_maps = True
     gives_heat_maps = True
 
-    def __init__(self, most: float = MOST, seed: int = 0) -> None:
-        self.most = most
+    def __init__(self, seed: int = 0) -> None:
         self.seed = seed
 
     def _learn(self, features: FrozenFeatures, labels: np.ndarray) -> None:
@@ -163,7 +161,7 @@ class Fused(Head):
         found = dataclasses.replace(found, places=(pooled - self.gaussian_.mean) @ self.main_, objects=objects)
         self.unlike_ = Unlike.fit(found.select(good))
         self.like_ = Like.fit(pooled, labels, folds, self.gaussian_, objects) if labels.any() else None
-        self.scale_ = None if self.like_ is None else self.like_.scale(self.unlike_.scores(found), self.most)
+        self.scale_ = None if self.like_ is None else self.like_.scale(self.unlike_.scores(found), MOST)
         self.held_out_ = self._held_out(found, good)
 
     def arrays(self) -> dict[str, np.ndarray]:
@@ -209,7 +207,7 @@ class Fused(Head):
             unlike = Unlike.fit(found.select(good & ~held)).scores(found)
             scores[held] = unlike[held]
             if self.like_ is not None:
-                mean, factor = self.like_.scale(unlike, self.most, ~held)
+                mean, factor = self.like_.scale(unlike, MOST, ~held)
                 scores[held] += factor * (self.like_.held_out[held] - mean)
         return scores
 

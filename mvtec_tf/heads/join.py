@@ -102,9 +102,9 @@ def clipped(places: np.ndarray) -> np.ndarray:
     return np.clip(places, -_FARTHEST_PLACE, _FARTHEST_PLACE)
 
 
-def directions(images: int, wanted: int = 2) -> int:
-    """How many main directions so many good images allow."""
-    return min(wanted, images // _IMAGES_A_DIRECTION)
+def directions(images: int) -> int:
+    """How many main directions so many good images allow, two at most."""
+    return min(2, images // _IMAGES_A_DIRECTION)
 
 
 def _explained(evidence: np.ndarray, places: np.ndarray, groups: np.ndarray) -> float:

@@ -106,11 +106,10 @@ class StudyHead(_LinearHead):
 
     gives_probability = True
     _needs_both_classes = False
+    _epochs, _batch_size = 30, 32
 
-    def __init__(self, seed: int = 0, epochs: int = 30, batch_size: int = 32, learning_rate: float = 1e-4) -> None:
+    def __init__(self, seed: int = 0, learning_rate: float = 1e-4) -> None:
         self.seed = seed
-        self.epochs = epochs
-        self.batch_size = batch_size
         self.learning_rate = learning_rate
 
     def probability(self, scores: tf.Tensor, features: FrozenFeatures, arrays: Arrays) -> tf.Tensor:
@@ -118,22 +117,22 @@ class StudyHead(_LinearHead):
         return tf.sigmoid(scores)
 
     def _learn(self, features: FrozenFeatures, labels: np.ndarray) -> None:
-        """Runs exactly `epochs` epochs; converged or not is part of what it is."""
+        """Runs exactly 30 epochs; converged or not is part of what it is."""
         pooled = features.pooled
         initializer = keras.initializers.GlorotUniform(seed=self.seed)
         head = keras.Sequential(
             [keras.Input((pooled.shape[1],)), keras.layers.Dense(2, kernel_initializer=initializer)]
         )
-        steps = -(-len(pooled) // self.batch_size)
+        steps = -(-len(pooled) // self._batch_size)
         head.compile(
-            keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(self.learning_rate, steps * self.epochs)),
+            keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(self.learning_rate, steps * self._epochs)),
             keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         )
         rng = np.random.default_rng(self.seed)
-        for _ in range(self.epochs):
+        for _ in range(self._epochs):
             order = rng.permutation(len(pooled))
-            for start in range(0, len(order), self.batch_size):
-                batch = order[start : start + self.batch_size]
+            for start in range(0, len(order), self._batch_size):
+                batch = order[start : start + self._batch_size]
                 head.train_on_batch(np.asarray(pooled[batch], np.float32), labels[batch])
         kernel, bias = head.get_weights()
         self.weights_ = (kernel[:, 1] - kernel[:, 0]).astype(np.float64)
