@@ -17,8 +17,8 @@ import numpy as np
 import tensorflow as tf
 from scipy.ndimage import gaussian_filter
 
-from mvtec_tf.heads import memory
 from mvtec_tf.heads.frozen import FrozenFeatures
+from mvtec_tf.heads.memory import greedy_coreset, nearest_ops
 
 # Of the patches' variance; 0.9 to 0.99 were measured to be alike.
 VARIANCE = 0.95
@@ -28,8 +28,9 @@ POWER = 16.0
 WORST = 0.01
 # Patches of an image that enter the covariance: neighbours say the same twice.
 _PATCHES = 1000
-# Good patches to the nearest of which distances are measured.
+# Good patches to the nearest of which distances are measured, and random ones among which half of them are chosen.
 _REMEMBERED = 2000
+_CANDIDATES = 20_000
 # Smallest length whose logarithm is taken: of a copy of what the subspace was fitted on.
 _TINY = 1e-6
 # No place is taken to be more regular than this share of what is usual in the middle of all places: a background
@@ -99,8 +100,7 @@ def subspaces(features: FrozenFeatures, folds: np.ndarray, seed: int = 0) -> lis
     """
     shifts: dict[str, np.ndarray] = {}
     parts: dict[str, dict[int, Moments]] = {name: {} for name in features.maps}
-    rng = np.random.default_rng(seed)
-    banks = {name: _Bank(value.shape[1:], folds, rng) for name, value in features.maps.items()}
+    banks = {name: _Bank(value.shape[1:], folds, seed) for name, value in features.maps.items()}
     for fold in np.unique(folds):
         inside = np.flatnonzero(folds == fold)
         start = 0
@@ -131,47 +131,67 @@ def subspaces(features: FrozenFeatures, folds: np.ndarray, seed: int = 0) -> lis
 
 
 class _Bank:
-    """Good patches that are remembered: of every place as many, and of images drawn at random.
+    """Good patches that are remembered: half of them of every place as many, half by a greedy choice in each fold.
 
-    What is left without a fold must be no worse than the whole, or held-out images would look worse than new ones will:
-    each patch of the fold is replaced by one of the same place in another fold. (Those of a greedy choice lie as far
-    from each other as can be, so that chance decides what all new images lie beside none of: of aligned parts no new
-    good one passed the threshold.)
+    A greedy choice knows what is rare, as screws need that lie at any angle, and forgets what is common: its patches
+    lie as far from each other as can be. Of aligned parts the others are wanted. What is left without a fold must be no
+    better and no worse than the whole, or held-out images would say nothing of new ones: a patch of the fold is
+    replaced by one of the same place in another fold, and the choice in it by one among as many patches of the others.
 
     Args:
       shape: height, width and depth of the maps.
       folds: int [N].
-      rng: what is drawn with.
+      seed: random seed.
     """
 
-    def __init__(self, shape: tuple[int, ...], folds: np.ndarray, rng: np.random.Generator) -> None:
+    def __init__(self, shape: tuple[int, ...], folds: np.ndarray, seed: int) -> None:
         rows, columns, depth = shape
-        places, images = rows * columns, len(folds)
-        times = min(-(-_REMEMBERED // places), images)
-        place = np.concatenate([rng.permutation(places) for _ in range(times)])[:_REMEMBERED]
+        places, images, half = rows * columns, len(folds), _REMEMBERED // 2
+        self._seed, self._rng = seed, np.random.default_rng(seed)
+        times = min(-(-half // places), images)
+        place = np.concatenate([self._rng.permutation(places) for _ in range(times)])[:half]
         # No image twice for one place.
-        turn = np.repeat(np.arange(times), places)[:_REMEMBERED] + rng.integers(images, size=places)[place]
-        image = rng.permutation(images)[turn % images]
+        turn = np.repeat(np.arange(times), places)[:half] + self._rng.integers(images, size=places)[place]
+        image = self._rng.permutation(images)[turn % images]
         spare = image.copy()
         for fold in np.unique(folds):
             others, own = np.flatnonzero(folds != fold), folds[image] == fold
             if len(others):
-                spare[own] = rng.choice(others, own.sum())
-        self._place, self._folds = place, folds[image]
+                spare[own] = self._rng.choice(others, own.sum())
+        self._folds, self._place, self._fold = folds, place, folds[image]
         self._kinds = [(image, np.empty((len(place), depth), np.float32)) for image in (image, spare)]
+        # Of each image: its fold, and patches among which the greedy choice is made.
+        self._drawn: list[tuple[int, np.ndarray]] = []
+        self._wanted = min(-(-_CANDIDATES // images), places)
 
     def read(self, rows: np.ndarray, values: np.ndarray) -> None:
-        """Takes what is remembered of images `rows`, int [B], whose maps are float [B, h, w, D]."""
-        patches = values.reshape(len(values), -1, values.shape[-1])
-        for image, kept in self._kinds:
-            for row, own in zip(rows, patches, strict=True):
+        """Takes what is needed of images `rows`, int [B], whose maps are float [B, h, w, D]."""
+        for row, patches in zip(rows, values.reshape(len(values), -1, values.shape[-1]), strict=True):
+            for image, kept in self._kinds:
                 wanted = image == row
-                kept[wanted] = own[self._place[wanted]]
+                kept[wanted] = patches[self._place[wanted]]
+            drawn = patches[self._rng.choice(len(patches), self._wanted, replace=False)]
+            self._drawn.append((self._folds[row], np.asarray(drawn, np.float32)))
 
     def without(self, fold: int) -> np.ndarray:
         """float32 [M, D], with nothing of this fold; of -1, all."""
         (_, first), (_, spare) = self._kinds
-        return np.where((self._folds == fold)[:, None], spare, first)
+        far = [others if own == fold else chosen for own, (chosen, others) in self._far.items()]
+        return np.concatenate([np.where((self._fold == fold)[:, None], spare, first), *far])
+
+    @functools.cached_property
+    def _far(self) -> dict[int, tuple[np.ndarray, np.ndarray]]:
+        """Fold -> the greedy choice, float32 [m, D] each, among its patches and among as many of the other folds."""
+        patches, folds = np.concatenate([drawn for _, drawn in self._drawn]), np.unique(self._folds)
+        of_fold = np.repeat([fold for fold, _ in self._drawn], self._wanted)
+        found = {}
+        for fold in folds:
+            own, others = np.flatnonzero(of_fold == fold), np.flatnonzero(of_fold != fold)
+            among = own, self._rng.choice(others, min(len(own), len(others)), replace=False)
+            size = max(1, _REMEMBERED // 2 // len(folds))
+            chosen, spare = (patches[rows[greedy_coreset(patches[rows], size, self._seed)]] for rows in among)
+            found[fold] = chosen, spare
+        return found
 
 
 def log_deviations(features: FrozenFeatures, arrays: Mapping[str, tf.Tensor]) -> list[tf.Tensor]:
@@ -191,7 +211,7 @@ def log_deviations(features: FrozenFeatures, arrays: Mapping[str, tf.Tensor]) ->
         # Subtracted as a vector: a difference of squares would round away what is left.
         left = tf.norm(centred - tf.matmul(along, basis, transpose_b=True), axis=1)
         patches = tf.reshape(along, [-1, rows * columns, basis.shape[1]])
-        for found, lengths in ((residuals, left), (distances, memory.nearest_ops(patches, arrays[f"{number}/bank"]))):
+        for found, lengths in ((residuals, left), (distances, nearest_ops(patches, arrays[f"{number}/bank"]))):
             found.append(tf.reshape(tf.math.log(tf.maximum(lengths, _TINY)), [-1, rows, columns]))
     return residuals + distances
 
