@@ -12,12 +12,19 @@ from mvtec_tf.networks import copies
 from mvtec_tf.networks.backbone import build_backbone
 from mvtec_tf.networks.fold import fold_batch_norm
 from tests.support.in_process import run_in_process
+from tests.support.tiny_network import in_place_of_resnet10
 
 SMALL = ("--weights=none", "--backbone=resnet10", "--image_size=64")
 
 
 def _run(name, *arguments):
     return run_in_process(name, *arguments, check=False)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def tiny():
+    with in_place_of_resnet10():
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,15 @@ from PIL import Image
 import mvtec_tf as mt
 from mvtec_tf.graphs import saved_model
 from tests.conftest import run_binary
+from tests.support.tiny_network import in_place_of_resnet10
 
 SMALL = {"weights": "none", "backbone": "resnet10", "image_size": 64, "image_shape": "parts"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def tiny():
+    with in_place_of_resnet10():
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +34,7 @@ def strips(toy, tmp_path_factory):
 
 
 def test_a_run_and_its_export_see_strips_as_strips(strips, tmp_path):
-    model = mt.fit(strips, run_dir=tmp_path / "run", head="fused", label_budget=0.25, **SMALL)
+    model = mt.fit(strips, run_dir=tmp_path / "run", head="patchcore", label_budget=0.25, **SMALL)
     assert saved_model.read_card(tmp_path / "run" / "saved_model")["image_size"] == [32, 96]
     files = sorted((strips / "test" / "chip").glob("*.png"))[:3]
     exported = model.export("strips", tmp_path / "saved_models")

@@ -22,7 +22,7 @@ from mvtec_tf.errors import UserError
 from mvtec_tf.graphs import saved_model
 from mvtec_tf.graphs.thresholded import ThresholdedModel, Thresholds
 from mvtec_tf.networks.classifier import log_odds
-from mvtec_tf.serving import configs, warmup
+from mvtec_tf.serving import configs, export, warmup
 from mvtec_tf.serving.export import export_run, thresholds_of
 from mvtec_tf.serving.settings import ExportOptions
 from tests.support.serving_protos import BatchingParameters, MonitoringConfig
@@ -224,7 +224,12 @@ def test_the_servers_files_parse_with_its_own_protos(small_run, exported, tmp_pa
         assert f"=/models/{name}" in compose
 
 
-def test_a_canary_follows_the_newest_version_and_stable_waits_for_a_person(small_run, tmp_path):
+def _next_version(root, name, **options):
+    """What an export does around the graph that it writes."""
+    export._next_version(root, name, ExportOptions(**options), lambda directory, version: None)
+
+
+def test_a_canary_follows_the_newest_version_and_stable_waits_for_a_person(tmp_path):
     for name, version in (("a", 1), ("a", 2), ("b", 1)):
         (tmp_path / name / str(version)).mkdir(parents=True)
         configs.write(tmp_path, (name, version))
@@ -239,19 +244,17 @@ def test_a_canary_follows_the_newest_version_and_stable_waits_for_a_person(small
     before.model_config_list.config[1].version_labels["line7"] = 1
     (tmp_path / configs.MODELS).write_text(text_format.MessageToString(before))
     (tmp_path / configs.BATCHING).write_text("max_batch_size { value: 4 }\n")
-    export_run(small_run[0], "b", tmp_path, ExportOptions(labels=("stable", "canary")))
+    _next_version(tmp_path, "b", labels=("stable", "canary"))
     after = {entry.name: entry for entry in _models(tmp_path).model_config_list.config}
     assert set(after) == {"a", "b", "elsewhere"}
     assert dict(after["b"].version_labels) == {"stable": 2, "canary": 2, "line7": 1}
     assert (tmp_path / configs.BATCHING).read_text() == "max_batch_size { value: 4 }\n"
 
 
-def test_a_version_without_a_label_is_said_not_to_be_loaded_and_what_is_no_label_is_refused(
-    small_run, tmp_path, capsys
-):
-    export_run(small_run[0], "a", tmp_path, ExportOptions(labels=()))
+def test_a_version_without_a_label_is_said_not_to_be_loaded_and_what_is_no_label_is_refused(tmp_path, capsys):
+    _next_version(tmp_path, "a", labels=())
     assert "has no label" not in capsys.readouterr().out
-    export_run(small_run[0], "a", tmp_path, ExportOptions(labels=()))
+    _next_version(tmp_path, "a", labels=())
     assert f"{tmp_path / 'a' / '2'} has no label, so a server does not load it" in capsys.readouterr().out
     for wrong in ("", "a b", 'x"y', "2", "\u00fc", "a/b"):
         with pytest.raises(UserError, match="is no label"):
@@ -259,10 +262,10 @@ def test_a_version_without_a_label_is_said_not_to_be_loaded_and_what_is_no_label
     assert ExportOptions(labels=("line-7.b", "_", "2b")).labels == ("line-7.b", "_", "2b")
 
 
-def test_a_models_config_that_is_broken_is_named_and_kept(small_run, tmp_path):
+def test_a_models_config_that_is_broken_is_named_and_kept(tmp_path):
     (tmp_path / configs.MODELS).write_text("model_config_list { nonsense")
     with pytest.raises(UserError, match=r"models\.config"):
-        export_run(small_run[0], "m", tmp_path)
+        _next_version(tmp_path, "m")
     assert (tmp_path / configs.MODELS).read_text() == "model_config_list { nonsense"
 
 

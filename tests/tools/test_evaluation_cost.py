@@ -7,6 +7,7 @@ import pytest
 from mvtec_tf.data.toy.factory import write_toy_factory
 from mvtec_tf.errors import UserError
 from tests.conftest import run_process
+from tests.support.tiny_network import in_place_of_resnet10
 from tools import benchmark, evaluation_cost
 from tools.benchmark import BenchmarkSettings
 from tools.evaluation_cost import Cost
@@ -73,7 +74,8 @@ def test_jobs_are_measured_beside_a_peer_that_is_run_in_turn(tmp_path):
     found = {}
     for jobs, rounds in ((("infer", "probe"), 2), (("cnn", "simclr"), 1)):
         out = tmp_path / f"{rounds}.json"
-        benchmark.main(BenchmarkSettings(job=jobs, out=str(out), rounds=rounds, peer=str(peer), **asked))
+        with in_place_of_resnet10():
+            benchmark.main(BenchmarkSettings(job=jobs, out=str(out), rounds=rounds, peer=str(peer), **asked))
         found |= json.loads(out.read_text())
     assert log.read_text().split() == ["infer", "infer", "probe", "probe", "cnn", "simclr"]
     for job in ("infer", "cnn", "simclr", "probe"):
