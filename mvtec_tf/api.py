@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from mvtec_tf import settings as settings_lib
-from mvtec_tf.data import protocol
+from mvtec_tf.data import known_images, protocol
 from mvtec_tf.data.formats import scan as records_lib
 from mvtec_tf.data.protocol import Cut
 from mvtec_tf.data.record import Record
@@ -48,7 +48,7 @@ class Images(tuple[Record, ...]):
 
 
 def scan(data: PathLike | Sequence[PathLike], categories: Sequence[str] = ()) -> Images:
-    """Lists the images of folders or lists, one record each.
+    """Lists the images of folders or lists, one record each; of exact copies one, that in train if one is there.
 
     Args:
       data: category folder (MVTec layout, or good/ and defective/), folder of such, CSV list; or several of these.
@@ -60,7 +60,10 @@ def scan(data: PathLike | Sequence[PathLike], categories: Sequence[str] = ()) ->
     Example:
       images = mt.scan("DATA/bottle")
     """
-    return Images(records_lib.scan(settings_lib.texts(data), list(categories), say=print))
+    used, copies = known_images.without_copies(records_lib.scan(settings_lib.texts(data), list(categories), say=print))
+    for record, why in copies:
+        print(f"Left out: {record.path} ({why}).")
+    return Images(used)
 
 
 def split(images: Sequence[Record], label_budget: float | str = 0.1, seed: int = 0) -> Cut:

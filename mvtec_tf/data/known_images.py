@@ -3,9 +3,10 @@
 A folder's name alone says nothing: `test/monday/` may be a day as well as a defect.
 """
 
+import hashlib
 import os
 import pathlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from mvtec_tf import files
 from mvtec_tf.data import words
@@ -19,6 +20,8 @@ FILE = "images.csv"
 _COLUMNS = ("sha256", *FACTS)
 # CATEGORY/test/DEFECT/IMAGE
 _STEPS_OF_MVTEC = 3
+# Of a file without content, which is no photograph: who reads it says so.
+_EMPTY = hashlib.sha256().hexdigest()
 
 
 def write(path: files.PathLike, records: Iterable[Record]) -> None:
@@ -45,6 +48,35 @@ def read(path: files.PathLike) -> dict[str, list[Record]]:
 def digests(path: files.PathLike) -> dict[str, str]:
     """Path of each image of such a list -> SHA-256 of its file. Raises as `read`."""
     return {record.path: digest for digest, images in read(path).items() for record in images}
+
+
+def without_copies(records: Sequence[Record]) -> tuple[tuple[Record, ...], list[tuple[Record, str]]]:
+    """Leaves out the other copies of a photograph that stands for several objects: one seen could be evaluated.
+
+    By bytes alone, which a run reads for its fingerprint anyway; `explore_data` also finds copies that were changed.
+
+    Returns:
+      The records that are used, and the others, each with what it is a copy of.
+
+    Raises:
+      UserError: names two files of the same bytes, of which one is good and one defective.
+    """
+    first_of: dict[str, Record] = {}
+    copies: list[tuple[Record, str]] = []
+    # Training images are open to every method, so the copy in the test is the one that says nothing.
+    for record in sorted(records, key=lambda one: one.split != TRAIN):
+        digest = files.sha256(record.file)
+        first = record if digest == _EMPTY else first_of.setdefault(digest, record)
+        if first.label != record.label:
+            good, defective = sorted((first, record), key=lambda one: one.label)
+            raise UserError(
+                f"{good.path} is good and {defective.path} defective, but both files hold the same photograph. Take "
+                "one of them away; mvtec-tf explore lists all such."
+            )
+        if first.group != record.group:
+            copies.append((record, f"an exact copy of {first.path}"))
+    left_out = {record.path for record, _ in copies}
+    return tuple(record for record in records if record.path not in left_out), copies
 
 
 def of_place(file: files.PathLike) -> Record | None:

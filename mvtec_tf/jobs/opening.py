@@ -17,7 +17,7 @@ from mvtec_tf.data.decoding import image_store, unreadable
 from mvtec_tf.data.decoding.image_store import Verdict
 from mvtec_tf.data.decoding.unreadable import Unreadable
 from mvtec_tf.data.formats import scan as records_lib
-from mvtec_tf.data.record import TRAIN, Record
+from mvtec_tf.data.record import Record
 from mvtec_tf.data.words import counted
 from mvtec_tf.errors import UserError
 from mvtec_tf.jobs.fields import ERROR, ImageSettings, RunSettings
@@ -25,8 +25,6 @@ from mvtec_tf.run_directory import RunDirectory, read_run
 from mvtec_tf.training import distribution
 
 SKIPPED = "skipped_images"
-# Of a file without content, which is no photograph: who reads it says so.
-_EMPTY = hashlib.sha256().hexdigest()
 # What a training leaves behind, in the order in which it is made.
 RESULTS = ("saved_model", "predictions.csv", "metrics.json", "report.html")
 # The settings that say which features are wanted: of which images, by which encoder, how made.
@@ -42,7 +40,8 @@ def scan(settings: ImageSettings) -> Verdict:
     found = records_lib.scan(settings.data_dir, settings.categories, say=print)
     categories = sorted({record.category for record in found})
     print(f"{counted(len(found), 'image')} in {', '.join(categories)}.", flush=True)
-    return _without_copies(found)
+    used, copies = known_images.without_copies(found)
+    return used, tuple(Unreadable(record, why) for record, why in copies)
 
 
 def usable(settings: ImageSettings, found: Verdict, readable: Callable[[Sequence[Record]], Verdict]) -> Verdict:
@@ -161,31 +160,6 @@ def _look_at_results(run: RunDirectory, results: Sequence[str] | None) -> None:
         run.note(status="running")
     elif run.resumed:
         run.damaged(())
-
-
-def _without_copies(records: Sequence[Record]) -> Verdict:
-    """Leaves out the other copies of a photograph that stands for several objects: one seen could be evaluated.
-
-    By bytes alone, which are read for the fingerprint anyway; `explore_data` also finds copies that were changed.
-
-    Raises:
-      UserError: names two files of the same bytes, of which one is good and one defective.
-    """
-    first_of: dict[str, Record] = {}
-    copies: dict[str, Unreadable] = {}
-    # Training images are open to every method, so the copy in the test is the one that says nothing.
-    for record in sorted(records, key=lambda one: one.split != TRAIN):
-        digest = files.sha256(record.file)
-        first = record if digest == _EMPTY else first_of.setdefault(digest, record)
-        if first.label != record.label:
-            good, defective = sorted((first, record), key=lambda one: one.label)
-            raise UserError(
-                f"{good.path} is good and {defective.path} defective, but both files hold the same photograph. Take "
-                "one of them away; mvtec-tf explore lists all such."
-            )
-        if first.group != record.group:
-            copies[record.path] = Unreadable(record, f"an exact copy of {first.path}")
-    return tuple(record for record in records if record.path not in copies), tuple(copies.values())
 
 
 def _note_images(run: RunDirectory, records: Sequence[Record], skipped: Sequence[Unreadable]) -> None:

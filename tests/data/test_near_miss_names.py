@@ -5,6 +5,7 @@ from collections import Counter
 
 import pytest
 
+import mvtec_tf as mt
 from mvtec_tf.data import protocol
 from mvtec_tf.data.formats import scan as records
 from mvtec_tf.errors import UserError
@@ -457,7 +458,7 @@ def test_a_copy_under_both_labels_is_refused_by_every_job_and_one_under_another_
     assert not (tmp_path / "refused").exists()
 
 
-def test_a_test_image_that_is_a_training_image_too_is_not_judged(tmp_path):
+def test_a_test_image_that_is_a_training_image_too_is_not_judged(tmp_path, capsys):
     """Whatever their names, the one in train stays. Empty files, which are no photographs, are no copies."""
     for name in ("train/good/a.png", "train/good/z.png", "test/good/a.png", "test/good/b.png", "test/chip/a.png"):
         _image(tmp_path / "cap" / name).write_text(name)
@@ -468,6 +469,8 @@ def test_a_test_image_that_is_a_training_image_too_is_not_judged(tmp_path):
     found = [(one.record.path, one.reason) for one in copies]
     assert found == [("cap/test/good/a.png", "an exact copy of cap/train/good/z.png")]
     assert len(used) == 4
+    assert tuple(mt.scan(tmp_path / "cap")) == used
+    assert "Left out: cap/test/good/a.png (an exact copy of cap/train/good/z.png)." in capsys.readouterr().out
 
 
 def test_a_folder_of_photographs_in_a_format_that_is_not_read_is_refused_with_what_to_do(tmp_path):
