@@ -21,6 +21,8 @@ LEVEL = 0.95
 _WEIGHTS_AT_ONCE = 1 << 20
 # A figure that exists in fewer resamples than this has an interval of a chosen few, which is said.
 _MOSTLY = 0.95
+# Resampling a proportion wants so many objects on both sides, as its normal approximation does.
+_FEW = 5
 
 NO_INTERVAL = "no interval, because no resample has the figure, or all are of the same objects"
 NO_SPREAD = "every resample gives this very figure, so its interval says nothing: too few or too alike images"
@@ -120,13 +122,14 @@ def with_interval(metric: Metric, resampled: np.ndarray, units: int | None = Non
       resampled: float [R], NaN where the figure does not exist in a resample.
       units: for a proportion, the number of groups it is a proportion of. All or none of a few
         images stay all or none in every resample, and an interval of no width would claim
-        certainty; there the exact binomial limits (Clopper and Pearson, Biometrika 1934) are used.
+        certainty; of one miss among twelve it would be narrower than of none. There (`few`) the
+        exact binomial limits (Clopper and Pearson, Biometrika 1934) are used.
     """
     if metric.value is None or not len(resampled):
         return metric
     found = resampled[~np.isnan(resampled)]
-    if units and metric.value in (0, 1):
-        return dataclasses.replace(metric, **_exact(metric.value, units))
+    if few(metric, units) and (found.size or metric.value in (0, 1)):
+        return dataclasses.replace(metric, **exact(metric.value, units))
     if not found.size:
         return _noted(metric, NO_INTERVAL)
     low, high = np.quantile(found, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]).tolist()
@@ -158,23 +161,32 @@ def mean_of(resampled: Sequence[np.ndarray]) -> np.ndarray:
     return share(np.where(there, stacked, 0).sum(0), there.sum(0))
 
 
-def balanced_from_ends(metric: Metric, parts: Mapping[str, Metric]) -> Metric:
-    """Balanced accuracy with the limits of recall and specificity, where resampling moves neither.
+def few(metric: Metric, units: int | None) -> bool:
+    """Whether a proportion is of so few groups, or of all but so few, that resampling says too little."""
+    return bool(units) and metric.value is not None and min(metric.value, 1 - metric.value) * units < _FEW
+
+
+def balanced_from_ends(metric: Metric, parts: Mapping[str, Metric], units: Mapping[str, int]) -> Metric:
+    """Balanced accuracy with the limits of recall and specificity, where resampling moves neither much.
 
     Each limit is missed with 2.5 % at most, so both together hold with 90 % at least.
     """
     recall, specificity = parts["recall"], parts["specificity"]
-    ends = (0, 1)
-    if recall.value not in ends or specificity.value not in ends or recall.low is None or specificity.low is None:
+    both = all(few(parts[name], units.get(name)) for name in ("recall", "specificity"))
+    if not both or recall.low is None or specificity.low is None:
         return metric
     low, high = (recall.low + specificity.low) / 2, (recall.high + specificity.high) / 2
     return dataclasses.replace(metric, low=low, high=high, note="")
 
 
-def _exact(value: float, units: int) -> dict[str, float]:
-    """Clopper-Pearson limits of none or all of `units`."""
-    miss = ((1 - LEVEL) / 2) ** (1 / units)
-    return {"low": miss, "high": 1.0} if value == 1 else {"low": 0.0, "high": 1 - miss}
+def exact(value: float, units: int) -> dict[str, float]:
+    """Clopper-Pearson limits, low and high, of this share of `units`."""
+    from scipy.special import betaincinv
+
+    count, tail = value * units, (1 - LEVEL) / 2
+    low = float(betaincinv(count, units - count + 1, tail)) if count > 0 else 0.0
+    high = float(betaincinv(count + 1, units - count, 1 - tail)) if count < units else 1.0
+    return {"low": low, "high": high}
 
 
 def _noted(metric: Metric, text: str) -> Metric:

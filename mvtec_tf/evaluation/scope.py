@@ -240,7 +240,7 @@ class _Images:
             else metric
             for name, metric in found.items()
         }
-        return result | {"balanced_accuracy": intervals.balanced_from_ends(result["balanced_accuracy"], result)}
+        return result | {"balanced_accuracy": intervals.balanced_from_ends(result["balanced_accuracy"], result, units)}
 
     def _units(self) -> dict[str, int]:
         """Of how many groups each proportion is a proportion."""

@@ -159,13 +159,12 @@ def test_images_of_one_object_count_as_one_piece_of_evidence():
 
 
 @pytest.mark.parametrize("units", [1, 2, 8, 50])
-def test_all_or_none_of_few_images_have_the_exact_binomial_interval(units):
-    for value, sides in ((1.0, ("low",)), (0.0, ("high",))):
-        found = intervals.with_interval(Metric(value), np.full(100, value), units)
-        exact = stats.binomtest(int(value * units), units).proportion_ci(0.95, "exact")
-        assert found.low == pytest.approx(exact.low, abs=1e-9)
-        assert found.high == pytest.approx(exact.high, abs=1e-9)
-        assert getattr(found, sides[0]) not in (0, 1)
+def test_all_or_none_of_the_images_and_a_few_of_them_have_the_exact_binomial_interval(units):
+    """By resampling at most 25 % of defects would pass where 1 of 12 did, and 26.5 % where none did."""
+    for count in {0, 1, min(units, 4), units - 1, units}:
+        found = intervals.with_interval(Metric(count / units), np.full(100, count / units), units)
+        exact = stats.binomtest(count, units).proportion_ci(0.95, "exact")
+        assert (found.low, found.high) == pytest.approx((exact.low, exact.high), abs=1e-9)
 
 
 def test_a_perfect_model_on_few_images_is_not_said_to_be_certain():

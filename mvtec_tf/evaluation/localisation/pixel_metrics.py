@@ -217,7 +217,8 @@ class _Ranked:
         found = {
             name: intervals.with_interval(metric, replicates[name], groups.get(name)) for name, metric in found.items()
         }
-        found[GAIN] = _gain_from_ends(found[GAIN], found[POINTING], found[RANDOM])
+        if found[POINTING].low is not None and intervals.few(found[POINTING], groups[POINTING]):
+            found[GAIN] = _gain_from_ends(found[GAIN], found[POINTING], found[RANDOM])
         regions = sum(defect.regions for defect in self.defects if defect is not None)
         return PixelScope(found, int((~masked).sum()), int(masked.sum()), regions)
 
@@ -230,12 +231,11 @@ class _Ranked:
 
 
 def _gain_from_ends(gain: Metric, pointing: Metric, at_random: Metric) -> Metric:
-    """The gain with the limits of both rates, where resampling cannot move the hits: all or none of the images.
+    """The gain with the limits of both rates, where resampling moves the hits too little: few are hit, or all but few.
 
-    Each limit is missed with 2.5 % at most, so both together hold with 90 % at least.
+    Of two hits one resample in nine has none, as if nothing were shown, though a random point would never get two. Each
+    limit is missed with 2.5 % at most, so both together hold with 90 % at least.
     """
-    if pointing.value not in (0, 1) or pointing.low is None:
-        return gain
     return dataclasses.replace(gain, low=pointing.low - at_random.high, high=pointing.high - at_random.low, note="")
 
 

@@ -175,7 +175,8 @@ def _how_sure(judged: Assessment) -> Section:
         judged.bootstrap,
         judged.groups,
         "; images of one object are one group. They say how far other images would move a figure, not how far another "
-        "training run would. Where all or none of the images are called alike, exact binomial limits stand instead.",
+        "training run would. Of a rate of fewer than five objects, or of all but so few, exact binomial limits stand "
+        "instead.",
         judged.costs,
         ", at the share of defects of these images, which is rarely that of a production line.",
     )

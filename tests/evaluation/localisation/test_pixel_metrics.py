@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
-from scipy import ndimage
+from scipy import ndimage, stats
 from sklearn import metrics as sklearn_metrics
 
 from mvtec_tf.data import pillow_images
@@ -174,6 +174,23 @@ def test_no_hit_among_few_images_does_not_prove_that_a_map_points_elsewhere(tmp_
     assert gain.value == pytest.approx(-1 / 8)
     assert gain.low <= gain.value < 0 < gain.high
     assert "not shown" in pixel_section.sentence_of(found)
+
+
+def test_two_hits_of_twelve_on_hairline_cracks_are_oftener_than_chance(tmp_path):
+    """Though one resample in nine has none of them: a point drawn at random would hit one image in 50."""
+    made = _Set(tmp_path)
+    mask = np.zeros((20, 20), bool)
+    mask[10, 2:10] = True
+    for i in range(12):
+        heat = np.zeros((20, 20))
+        heat[10 if i < 2 else 12, 5] = 1
+        made.add(f"bottle/{i}.png", heat, mask)
+    found = made.measure(Bootstrap(200))
+    hits, gain = (found.overall.metrics[name] for name in ("pointing_game", "pointing_game_gain"))
+    exact = stats.binomtest(2, 12).proportion_ci(0.95, "exact")
+    assert (hits.low, hits.high) == pytest.approx((exact.low, exact.high), abs=1e-9)
+    assert gain.low == pytest.approx(exact.low - 0.02, abs=1e-9)
+    assert "so it points to the defects oftener than chance" in pixel_section.sentence_of(found)
 
 
 def test_intervals_are_those_of_the_exact_figures_in_the_same_resamples(tmp_path):

@@ -175,7 +175,7 @@ def test_a_model_that_calls_nothing_defective_is_no_better_either():
 def test_a_good_model_is_said_to_beat_calling_everything_defective_with_the_numbers_of_both():
     sentences = _sentences(_calls(tn=36, fp=4, fn=3, tp=38), 0.5)
     assert sentences[0].startswith(
-        "At threshold 0.5 the model missed 3 of 41 defective images (7.3 %, 95 % interval 0.0 to 17.1 %) "
+        "At threshold 0.5 the model missed 3 of 41 defective images (7.3 %, 95 % interval 1.5 to 19.9 %) "
         "and falsely stopped 4 of 40 good images (10.0 %, 95 % interval "
     )
     assert sentences[1].startswith("It beats calling every image defective: balanced accuracy 0.913 [0.")
