@@ -4,6 +4,8 @@ import json
 import shutil
 
 import pytest
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from mvtec_tf.errors import UserError
 from mvtec_tf.jobs.fit import fit
@@ -57,7 +59,14 @@ def test_one_good_training_image_and_labelled_good_ones_are_enough_and_the_thres
 @pytest.mark.parametrize("budget", ["0", "all"])
 def test_good_training_images_that_are_copies_of_one(budget, toy, small_encoder, tmp_path):
     first = sorted((toy / "flange/train/good").iterdir())[0]
-    data = _line(tmp_path, toy, [first] * 6)
+    files = [tmp_path / f"{number}.png" for number in range(6)]
+    for file in files:
+        # The same pixels in other files: of exact copies one is used.
+        told = PngInfo()
+        told.add_text("number", file.stem)
+        with Image.open(first) as image:
+            image.save(file, pnginfo=told)
+    data = _line(tmp_path, toy, files)
     if budget == "0":
         with pytest.raises(UserError, match="The features of all 6 images are the same numbers"):
             _fit(data, tmp_path / "run", budget, small_encoder)
