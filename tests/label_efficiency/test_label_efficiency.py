@@ -8,8 +8,15 @@ import pytest
 from mvtec_tf.data import protocol
 from mvtec_tf.features.recipe import RECIPES
 from tests.conftest import run_binary
+from tests.support.tiny_network import in_place_of_resnet10
 
 FEATURES = ("--backbone=resnet10", "--weights=none", "--image_size=64")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def tiny():
+    with in_place_of_resnet10():
+        yield
 
 
 @pytest.fixture(scope="module")
