@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from mvtec_tf import files
+from mvtec_tf.errors import UserError
 from mvtec_tf.graphs import saved_model, signatures
 from mvtec_tf.graphs.signatures import Answer
 from mvtec_tf.keras_settings import keras
@@ -80,11 +81,21 @@ def write_student(
       questions: images uint8 [N, S, S, 3] and the teacher's scores [N], over which the line through peaks is laid.
       card: what a reader needs to know of it, JSON.
       max_pixels: images that are larger are refused.
+
+    Raises:
+      UserError: the network's heat maps are not finite.
     """
     images, score = questions
     served = fold_batch_norm(student.served(network)).model
     peaks = [peak(served(images[start : start + _BATCH])[student.HEAT_MAP]) for start in range(0, len(images), _BATCH)]
-    slope, offset = np.polyfit(np.concatenate(peaks).astype(np.float64), score.astype(np.float64), 1)
+    hottest = np.concatenate(peaks).astype(np.float64)
+    if not np.isfinite(hottest).all():
+        raise UserError(
+            "The student's heat maps hold NaN or infinite numbers. Of few steps its batch norm keeps no mean and "
+            "variance yet, or the training diverged: train it for more `epochs`, begin with other `weights`, or lower "
+            "`learning_rate`."
+        )
+    slope, offset = np.polyfit(hottest, score.astype(np.float64), 1)
     module = Student(served, (float(slope), float(offset)), max_pixels)
     facts = {"kind": "student", "image_size": module.image_size, "max_pixels": max_pixels}
     facts["early_layers"] = student.early(network)

@@ -16,11 +16,13 @@ from mvtec_tf.evaluation.comparison.contenders import read_methods
 from mvtec_tf.evaluation.intervals import Bootstrap
 from mvtec_tf.evaluation.table import read_predictions
 from mvtec_tf.graphs import plain, saved_model
+from mvtec_tf.graphs.student import write_student
 from mvtec_tf.jobs import checks, teacher
 from mvtec_tf.jobs.fit import fit
 from mvtec_tf.jobs.settings import DistilRunSettings, FitSettings
 from mvtec_tf.networks.backbone import build_backbone
 from mvtec_tf.networks.classifier import build_classifier
+from mvtec_tf.networks.student import build_student
 from mvtec_tf.serving import smaller, speed
 from mvtec_tf.serving.exchange import ExchangeModel
 from tests.conftest import run_binary
@@ -130,6 +132,18 @@ def test_a_supervised_teachers_middle_stages_are_matched(tmp_path):
     _, heat_map, maps = one.asked()(tf.zeros([1, 32, 32, 3], tf.uint8))
     assert heat_map.shape == (1, 32, 32)
     assert [tuple(found.shape[1:3]) for found in maps] == [(8, 8), (4, 4)]
+
+
+@pytest.mark.slow
+def test_a_student_whose_heat_maps_are_no_numbers_is_refused_with_what_to_do(tmp_path):
+    """As after two epochs from random weights: a batch norm that has kept no mean and variance yet."""
+    network = build_student(build_backbone("resnet10", 32), 1)
+    kept = next(layer for layer in network.layers if layer.name == "student_spread_0_bn")
+    kept.moving_variance.assign(np.full(kept.moving_variance.shape, np.nan))
+    questions = np.zeros((2, 32, 32, 3), np.uint8), np.zeros(2)
+    with pytest.raises(UserError, match=r"The student.s heat maps hold NaN .* more `epochs`"):
+        write_student(tmp_path / "student", network, questions, {}, 1000)
+    assert not (tmp_path / "student").exists()
 
 
 def test_scores_keep_their_order_and_are_told_from_good_to_the_threshold():
