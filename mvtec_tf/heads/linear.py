@@ -106,7 +106,7 @@ class StudyHead(_LinearHead):
 
     gives_probability = True
     _needs_both_classes = False
-    _epochs, _batch_size = 30, 32
+    epochs, batch_size = 30, 32
 
     def __init__(self, seed: int = 0, learning_rate: float = 1e-4) -> None:
         self.seed = seed
@@ -123,16 +123,16 @@ class StudyHead(_LinearHead):
         head = keras.Sequential(
             [keras.Input((pooled.shape[1],)), keras.layers.Dense(2, kernel_initializer=initializer)]
         )
-        steps = -(-len(pooled) // self._batch_size)
+        steps = -(-len(pooled) // self.batch_size)
         head.compile(
-            keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(self.learning_rate, steps * self._epochs)),
+            keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(self.learning_rate, steps * self.epochs)),
             keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         )
         rng = np.random.default_rng(self.seed)
-        for _ in range(self._epochs):
+        for _ in range(self.epochs):
             order = rng.permutation(len(pooled))
-            for start in range(0, len(order), self._batch_size):
-                batch = order[start : start + self._batch_size]
+            for start in range(0, len(order), self.batch_size):
+                batch = order[start : start + self.batch_size]
                 head.train_on_batch(np.asarray(pooled[batch], np.float32), labels[batch])
         kernel, bias = head.get_weights()
         self.weights_ = (kernel[:, 1] - kernel[:, 0]).astype(np.float64)

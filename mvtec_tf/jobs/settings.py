@@ -369,7 +369,8 @@ class ToySettings:
       train_good: good training images of each category.
       test_good: good test images of each category.
       per_defect: test images of each defect type, half of them subtle.
-      products: products out of denim (a cloth), flange (a part at any angle), mesh (woven wire).
+      products: products out of board (a part that lies alike everywhere), denim (a cloth), flange (a part at any
+        angle), mesh (woven wire).
     """
 
     out: str

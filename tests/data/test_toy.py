@@ -24,7 +24,7 @@ from tests.conftest import run_binary
 SMALL = {"image_size": 48, "train_good": 4, "test_good": 3, "per_defect": 3}
 # Named here once more, so that a renamed category or defect is noticed.
 DEFECTS = {"denim": {"broken_yarn", "hole", "stain"}, "flange": {"blocked_hole", "chip", "scratch"}}
-ALL_DEFECTS = DEFECTS | {"mesh": {"bent", "broken", "missing"}}
+ALL_DEFECTS = DEFECTS | {"mesh": {"bent", "broken", "missing"}, "board": {"missing", "scratch", "splash"}}
 
 
 @pytest.fixture(scope="module")
@@ -277,3 +277,11 @@ def test_products_are_drawn_as_asked_for_and_none_that_there_is_not(small, tmp_p
         toy.write_toy_factory(small, seed=3, products=("mesh",), **SMALL)
     with pytest.raises(UserError, match="carpet"):
         toy.write_toy_factory(tmp_path / "carpet", products=("carpet",), **SMALL)
+
+
+def test_boards_lie_alike_in_every_photograph_and_no_other_product_does():
+    def likeness(category):
+        two = [toy.photograph(category, "train", "good", i, seed=0, image_size=64).image.mean(axis=2) for i in (0, 1)]
+        return np.corrcoef(*(one.ravel() for one in two))[0, 1]
+
+    assert likeness("board") > 0.9 > max(likeness(category) for category in DEFECTS)

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from mvtec_tf.data.record import GOOD
+from mvtec_tf.data.toy.board import Board
 from mvtec_tf.data.toy.denim import Denim
 from mvtec_tf.data.toy.drawing import GROSS, SUBTLE, Layers, Piece, between, grid
 from mvtec_tf.data.toy.flange import Flange
@@ -31,7 +32,7 @@ _GRAIN = 0.010
 # A pixel belongs to a defect if it differs by this much (of 255) from the same part without it.
 MASK_LEVELS = 6.0
 # name -> how its pieces are drawn and which defects it knows.
-CATEGORIES: dict[str, type[Piece]] = {"denim": Denim, "flange": Flange, "mesh": Mesh}
+CATEGORIES: dict[str, type[Piece]] = {"board": Board, "denim": Denim, "flange": Flange, "mesh": Mesh}
 # What is drawn where nothing else is asked for: enough for a first look in minutes.
 DEFAULT_PRODUCTS = ("denim", "flange")
 
