@@ -120,13 +120,14 @@ def subspaces(features: FrozenFeatures, folds: np.ndarray, seed: int = 0) -> lis
         whole = functools.reduce(Moments.plus, own.values())
         without = {fold: whole.plus(part, -1) for fold, part in own.items()} if len(own) > 1 else {}
         seen = {_ALL: whole, **without}
-        bases = dict(zip(seen, _bases([moments.covariance() for moments in seen.values()]), strict=True))
-        means = {fold: moments.total / moments.count + shifts[name] for fold, moments in seen.items()}
+        bases = _bases([moments.covariance() for moments in seen.values()])
+        found = {}
+        for (fold, moments), basis in zip(seen.items(), bases, strict=True):
+            mean = (moments.total / moments.count + shifts[name]).astype(np.float32)
+            bank = (banks[name].without(fold) - mean) @ basis
+            found[fold] = {f"{number}/mean": mean, f"{number}/basis": basis, f"{number}/bank": bank}
         for fold, state in enumerate(states, _ALL):
-            left_out = fold if fold in seen else _ALL
-            mean, basis = means[left_out].astype(np.float32), bases[left_out]
-            state[f"{number}/mean"], state[f"{number}/basis"] = mean, basis
-            state[f"{number}/bank"] = (banks[name].without(left_out) - mean) @ basis
+            state.update(found.get(fold, found[_ALL]))
     return states
 
 
