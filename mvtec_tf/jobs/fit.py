@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from scipy.special import expit
 
 from mvtec_tf.data import pillow_images, protocol
 from mvtec_tf.data.protocol import Cut
@@ -298,7 +299,7 @@ def _study_head(features: Features, seed: int) -> StudyHead:
 def _study_table(features: Features, scores: np.ndarray) -> list:
     """Rows of the labelled and of the evaluated images, whose scores, log-odds, come in this order."""
     labelled, evaluate = features.cut.labelled, features.cut.evaluate
-    probabilities, count = 1 / (1 + np.exp(-np.asarray(scores, np.float64))), len(labelled)
+    probabilities, count = expit(np.asarray(scores, np.float64)), len(labelled)
     return [
         *rows(labelled, "fit", scores[:count], probabilities[:count]),
         *rows(evaluate, "evaluate", scores[count:], probabilities[count:]),
