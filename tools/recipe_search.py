@@ -356,8 +356,10 @@ def main(asked: SearchSettings) -> None:
     if len(asked.data_dir) != len(asked.features):
         raise UsageError("As many `features` as `data_dir` are needed. Try --help.")
     # A budget that buys no defect of a set is refused before the minutes that each takes.
-    for data_dir, seed in itertools.product(asked.data_dir, range(asked.draws)):
-        protocol.clean(records_lib.scan([data_dir]), protocol.parse_budget(asked.label_budget), seed)
+    for data_dir in asked.data_dir:
+        records = records_lib.scan([data_dir])
+        for seed in range(asked.draws):
+            protocol.clean(records, protocol.parse_budget(asked.label_budget), seed)
     folder = pathlib.Path(asked.out)
     folder.mkdir(parents=True, exist_ok=True)
     sets: list[str] = []

@@ -261,4 +261,3 @@ def _defect(row: dict[str, str], label: int) -> str:
     if not label and defect and not words.is_good(defect):
         raise _RowError(f"label says {GOOD}, defect says {defect!r}")
     return (defect or DEFECTIVE) if label else GOOD
-
