@@ -185,7 +185,8 @@ def _shift(judged: Assessment) -> str:
             f"({'; '.join(sizes)}{more}), so the threshold {perhaps}was chosen for others."
         )
     if broken:
-        sentences.append(f"{_TOO_MANY[0]} in {len(broken)} categories{_listed(broken)}{_TOO_MANY[1]}.")
+        where = counted(len(broken), "category", "categories")
+        sentences.append(f"{_TOO_MANY[0]} in {where}{_listed(broken)}{_TOO_MANY[1]}.")
     return " ".join(sentences)
 
 
