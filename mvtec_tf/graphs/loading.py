@@ -1,9 +1,11 @@
 """Reading SavedModels, by TensorFlow alone: who asks an exported model does not wait for Keras."""
 
+import contextlib
 import functools
 import os
 import pathlib
 import tempfile
+from collections.abc import Callable
 from typing import Any
 
 from mvtec_tf import files
@@ -14,6 +16,8 @@ EXTRA = "assets.extra"
 CARD = "mvtec_tf.json"
 # With it TensorFlow asks for another Keras, the package tf_keras, and goes on where that is not there.
 _OTHER_KERAS = "TF_USE_LEGACY_KERAS"
+# One time in forty it is so on busy cores.
+_TRIES_OF_A_STOPPED_GRAPH = 10
 
 
 def tensorflow() -> Any:
@@ -57,6 +61,21 @@ def load(path: files.PathLike) -> Any:
         return _load(os.path.abspath(path), _state(path))
     except (OSError, ValueError, tf.errors.OpError) as error:
         raise UserError(f"{path}: the SavedModel cannot be read ({error}).") from error
+
+
+def ask(signature: Callable[..., dict[str, Any]], image_bytes: Any) -> dict[str, Any]:
+    """What a signature answers to a batch of encoded images, string [B].
+
+    An op that refuses an image stops the others, and one of those may be the first to report that it was stopped: then
+    the reason is not known, and the question is asked again.
+
+    Raises:
+      tf.errors.OpError: an image cannot be read.
+    """
+    for _ in range(_TRIES_OF_A_STOPPED_GRAPH - 1):
+        with contextlib.suppress(tensorflow().errors.CancelledError):
+            return signature(image_bytes=image_bytes)
+    return signature(image_bytes=image_bytes)
 
 
 def newest(path: files.PathLike) -> pathlib.Path:

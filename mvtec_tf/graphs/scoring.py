@@ -10,7 +10,7 @@ import tensorflow as tf
 from mvtec_tf.data.decoding import unreadable
 from mvtec_tf.errors import UserError
 from mvtec_tf.files import PathLike, speaker
-from mvtec_tf.graphs import saved_model
+from mvtec_tf.graphs import loading, saved_model
 from mvtec_tf.graphs.signatures import EXPLAIN, HEAT_MAP
 
 # Not an image; or gone, or forbidden, since the files were listed.
@@ -91,7 +91,7 @@ def stream_signature(signature: Callable, files: Sequence[str], batch_size: int)
     batches = iter(dataset.batch(batch_size).prefetch(2))
     for done in range(0, len(names), batch_size):
         try:
-            outputs = signature(image_bytes=next(batches))
+            outputs = loading.ask(signature, next(batches))
         except _OF_A_FILE as error:
             raise UserError(_name_the_bad_file(signature, names[done : done + batch_size], error)) from error
         yield {name: value.numpy() for name, value in outputs.items()}
@@ -100,7 +100,7 @@ def stream_signature(signature: Callable, files: Sequence[str], batch_size: int)
 def _name_the_bad_file(signature: Callable, files: Sequence[bytes], error: Exception) -> str:
     for file in files:
         try:
-            signature(image_bytes=tf.io.read_file(file)[None])
+            loading.ask(signature, tf.io.read_file(file)[None])
         except _OF_A_FILE as own:
             return unreadable.message(os.fsdecode(file), unreadable.reason(own))
     return (

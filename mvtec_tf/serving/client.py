@@ -83,7 +83,7 @@ class LocalModel:
         if signature not in self._model.signatures:
             raise UserError(f"{self.name}: no signature {signature!r}; it has {', '.join(self._model.signatures)}.")
         try:
-            answer = self._model.signatures[signature](**{_INPUT: tf.constant(list(images), tf.string)})
+            answer = loading.ask(self._model.signatures[signature], tf.constant(list(images), tf.string))
         except tf.errors.OpError as error:
             # Whatever op fails in a graph that was loaded whole, it fails on these images.
             raise BadImageError(refusal.words_of(error.message)) from error

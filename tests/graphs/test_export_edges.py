@@ -12,7 +12,7 @@ from google.protobuf import text_format
 from tensorflow_serving.config import model_server_config_pb2
 
 from mvtec_tf.errors import UserError
-from mvtec_tf.graphs import saved_model, scoring
+from mvtec_tf.graphs import loading, saved_model, scoring
 from mvtec_tf.jobs import encoders
 from mvtec_tf.run_directory import RunDirectory
 from mvtec_tf.serving import configs
@@ -89,6 +89,22 @@ def test_a_model_without_its_version_is_the_newest(exported, tmp_path):
         encoders.resolve_encoder(str(tmp_path / "small"))
     with pytest.raises(UserError, match=re.escape(str(tmp_path / "nothing"))):
         LocalModel(tmp_path / "nothing")
+
+
+def test_an_op_that_was_stopped_by_the_failure_of_another_is_no_reason():
+    stopped = tf.errors.CancelledError(None, None, "Function was cancelled before it was started")
+    refused = tf.errors.InvalidArgumentError(None, None, "the file is empty")
+    reports = iter([stopped, stopped, refused])
+
+    def signature(image_bytes):
+        raise next(reports)
+
+    with pytest.raises(tf.errors.InvalidArgumentError, match="the file is empty"):
+        loading.ask(signature, tf.constant([b""]))
+    # It ends, even if nothing else is ever reported.
+    reports = iter(lambda: stopped, None)
+    with pytest.raises(tf.errors.CancelledError):
+        loading.ask(signature, tf.constant([b""]))
 
 
 def test_two_exports_at_once_lose_nothing_of_one_another(tmp_path, monkeypatch):
