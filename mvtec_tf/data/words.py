@@ -2,18 +2,31 @@
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from mvtec_tf.data.record import DEFECTIVE, GOOD, MASKS, TEST, TRAIN
 from mvtec_tf.errors import UserError
 
-_GOOD = frozenset((GOOD, "ok", "okay", "io", "pass", "passed", "normal"))
+# Of folders and of labels alike, written as by `bare`.
+_GOOD = frozenset(
+    (
+        *(GOOD, "ok", "okay", "io", "pass", "passed", "normal", "gut", "gutteil", "gutteile", "inordnung"),
+        *("bon", "bonne", "bons", "bonnes", "conforme", "conformes", "conformi", "buono", "buona", "buoni", "buone"),
+        *("bueno", "buena", "buenos", "buenas"),
+    )
+)
 _DEFECTIVE = frozenset(
     (
         *(DEFECTIVE, "defect", "defects", "bad", "ng", "nok", "nio", "notok", "notgood", "fail", "failed", "faulty"),
-        *("reject", "rejected", "anomaly", "anomalies", "anomalous", "abnormal"),
+        *("reject", "rejected", "anomaly", "anomalies", "anomalous", "abnormal", "schlecht", "schlechtteil"),
+        *("schlechtteile", "fehlerhaft", "defekt", "ausschuss", "nichtinordnung", "mauvais", "mauvaise", "mauvaises"),
+        *("defectueux", "defectueuse", "defectueuses", "nonconforme", "nonconformes", "nonconformi", "noconforme", "ko"),
+        *("difettoso", "difettosa", "difettosi", "difettose", "scarto", "scarti", "malo", "mala", "malos", "malas"),
+        *("defectuoso", "defectuosa", "defectuosos", "defectuosas"),
     )
 )
+# 0 and 1 as they stand in a column of decimals, of pandas or of Excel where the comma is the point.
+_NUMBER = re.compile(r"([01])(?:[.,]0+)?")
 # Without "tests", which a folder of anything may be called.
 _HALVES = {
     TRAIN: frozenset((TRAIN, "training", "trainset", "trainingset", "traindata", "trainingdata")),
@@ -29,8 +42,7 @@ _SOUND_GOOD = frozenset(
         *("0", "intact", "perfect", "healthy", "clean", "correct", "negative", "neg", "approved", "none", "nothing"),
         *("accept", "accepted", "acceptable", "passing", "golden", "goldensample", "goldensamples", "reference"),
         *("references", "referenz", "falsealarm", "falsealarms", "falsepositive", "falsepositives", "fehlalarm"),
-        *("fehlalarme", "gut", "gutteil", "gutteile", "einwandfrei", "inordnung", "bon", "bonne", "bons", "conforme"),
-        *("bueno", "buena", "buenos", "buono", "buoni", "bom", "boa", "goed", "godkand", "godkendt", "godkjent"),
+        *("fehlalarme", "einwandfrei", "bom", "boa", "goed", "godkand", "godkendt", "godkjent"),
         *("dobry", "dobra", "dobre", "\u0433\u043e\u0434\u0435\u043d", "\u0433\u043e\u0434\u043d\u044b\u0435"),
         *("\u826f\u54c1", "\u6b63\u5e38", "\u5408\u683c"),
     )
@@ -71,18 +83,31 @@ _SHORTENED = re.compile(r"\d([.,]\d+)?E\+\d+", re.IGNORECASE)
 
 def is_good(word: str) -> bool:
     """Whether a folder's name, a label or a defect type says "good"."""
-    return bare(word) in _GOOD
+    return bare(_unaccented(word)) in _GOOD
 
 
 def is_defective(word: str) -> bool:
     """Whether a folder's name or a label says "defective" and nothing more."""
-    return bare(word) in _DEFECTIVE
+    return bare(_unaccented(word)) in _DEFECTIVE
 
 
 def label_of(word: str) -> int | None:
-    """0 for a word for good or "0", 1 for one for defective or "1", None for any other."""
-    if word in ("0", "1"):
-        return int(word)
+    """0 for a word for good or the number 0, 1 for one for defective or 1, None for any other."""
+    number = _NUMBER.fullmatch(word.strip())
+    return int(number[1]) if number else _label_of_word(word)
+
+
+def is_number(word: str) -> bool:
+    """Whether a label is a 0 or 1, also one of decimals."""
+    return bool(_NUMBER.fullmatch(word.strip()))
+
+
+def taken_as(found: Mapping[tuple[str, str], int]) -> str:
+    """(word, what it was taken as) -> how often, in words."""
+    return ", ".join(f"{word!r} as {meaning} ({count})" for (word, meaning), count in sorted(found.items()))
+
+
+def _label_of_word(word: str) -> int | None:
     return 0 if is_good(word) else 1 if is_defective(word) else None
 
 
@@ -105,7 +130,7 @@ def against_folders(labels: Iterable[tuple[str, int]]) -> tuple[str, int, int]:
 
 
 def _label_of_folders(path: str) -> int | None:
-    says = (label_of(step) for step in reversed(path.split("/")[:-1]) if step not in ("0", "1"))
+    says = (_label_of_word(step) for step in reversed(path.split("/")[:-1]))
     return next((label for label in says if label is not None), None)
 
 

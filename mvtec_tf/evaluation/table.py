@@ -16,7 +16,7 @@ import numpy as np
 
 from mvtec_tf import files
 from mvtec_tf.data import known_images, leaks, words
-from mvtec_tf.data.record import GOOD, Record
+from mvtec_tf.data.record import DEFECTIVE, GOOD, Record
 from mvtec_tf.errors import UserError
 from mvtec_tf.evaluation import predicted
 
@@ -54,6 +54,7 @@ class Predictions:
       group: object [N] of str, the physical object shown; "" if the image shows one of its own.
       probability: float64 [N], NaN where none is given.
       ignored_columns: columns of the file that are not used.
+      labels_read: how labels of the file were read that are no 0 or 1, in words.
       left_out: (path, reason) of rows that cannot be judged; only of tables that `predict` wrote.
       thresholds: category -> the threshold that its images were called by; only of tables that `predict` wrote.
       verdicts: path -> how an evaluated image was called; only of tables that `predict` wrote with unsure ones in them.
@@ -70,6 +71,7 @@ class Predictions:
     group: np.ndarray
     probability: np.ndarray
     ignored_columns: tuple[str, ...] = ()
+    labels_read: str = ""
     left_out: tuple[tuple[str, str], ...] = ()
     thresholds: Mapping[str, float] = dataclasses.field(default_factory=dict)
     verdicts: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -177,6 +179,7 @@ def read_predictions(path: files.PathLike, allow_leak: bool = False) -> Predicti
     digests: dict[str, str] = {}
     columns: dict[str, list] = {name: [] for name in REQUIRED + OPTIONAL if name in table.columns}
     lines: list[int] = []
+    labels: collections.Counter = collections.Counter()
     for line, row in table:
         if by_predict:
             if reason := predicted.why_not_judged(row):
@@ -192,6 +195,8 @@ def read_predictions(path: files.PathLike, allow_leak: bool = False) -> Predicti
         lines.append(line)
         for name, values in columns.items():
             values.append(_value(row[name], name, f"{source}, line {line}"))
+        if not words.is_number(row["label"]):
+            labels[row["label"], DEFECTIVE if columns["label"][-1] else GOOD] += 1
     if left_out and not lines:
         raise UserError(
             f"{source}: none of the {len(left_out)} images in it can be judged: {predicted.in_words(left_out)}. Labels "
@@ -206,6 +211,7 @@ def read_predictions(path: files.PathLike, allow_leak: bool = False) -> Predicti
     predictions = dataclasses.replace(
         predictions,
         ignored_columns=() if by_predict else tuple(table.unused(REQUIRED + OPTIONAL)),
+        labels_read=words.taken_as(labels),
         left_out=tuple(left_out),
         # Of most of a category's images: a model may take one for another category's.
         thresholds={category: counted.most_common(1)[0][0] for category, counted in thresholds.items()},
@@ -296,9 +302,12 @@ def _value(text: str, column: str, where: str) -> str | int | float | None:
 
 
 def _label(text: str, where: str) -> int:
-    if text.strip() not in ("0", "1"):
-        raise UserError(f"{where}: label {text!r}. Expected 1 for a defective image or 0 for a good one.")
-    return int(text)
+    label = words.label_of(text)
+    if label is None:
+        raise UserError(
+            f"{where}: label {text!r}. Expected 1 or {DEFECTIVE} for a defective image, 0 or {GOOD} for a good one."
+        )
+    return label
 
 
 def _threshold(text: str, where: str) -> float:

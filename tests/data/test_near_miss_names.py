@@ -15,8 +15,8 @@ from mvtec_tf.jobs import opening
 from mvtec_tf.jobs.settings import BaselineSettings
 from tests.conftest import run_binary
 
-_GOOD = ("Good", "GOOD", "ok", "OK", "io", "i.O.", "Pass", "passed")
-_DEFECTIVE = ("Defective", "bad", "NG", "NOK", "n.i.O.", "anomaly", "Fail")
+_GOOD = ("Good", "GOOD", "ok", "OK", "io", "i.O.", "Pass", "passed", "gut", "bon", "Buono")
+_DEFECTIVE = ("Defective", "bad", "NG", "NOK", "n.i.O.", "anomaly", "Fail", "schlecht", "mauvais", "défectueux", "difettoso")
 
 
 def _image(path):
@@ -288,7 +288,7 @@ def test_a_part_of_an_mvtec_category_says_which_folder_to_name(tmp_path, part):
 
 
 _SOUND_GOOD = (
-    *("gut", "Fehlerfrei", "no_defect", "non-defective", "good_images", "good1", "00_good", "良品", "0"),
+    *("Einwandfrei", "Fehlerfrei", "no_defect", "non-defective", "good_images", "good1", "00_good", "良品", "0"),
     *("unbeschädigt", "sans défaut", "sin defectos", "senza difetti", "keine Fehler", "ohne Befund", "0 defects"),
     *("felfri", "годен", "dobrý", "golden_sample", "reference", "false alarms", "без дефектов", "bez_wad"),
 )

@@ -66,6 +66,15 @@ def test_other_columns_are_ignored_and_named_and_columns_may_come_in_any_order(t
     assert list(found.rows()) == [Row("a.png", "bottle", "crack", 1, "evaluate", 1.5)]
 
 
+@pytest.mark.parametrize(("good", "bad"), [("gut", "schlecht"), ("OK", "NOK"), ("pass", "fail"), ("0.0", "1,0")])
+def test_labels_are_read_by_the_words_that_folders_are_called_by(tmp_path, good, bad):
+    rows = (GOOD_ROW.replace(",0,", f",{good},"), BAD_ROW.replace(",1,", f',"{bad}",'))
+    found = read_predictions(_file(tmp_path, HEADER, *rows))
+    assert found.label.tolist() == [0, 1]
+    said = "" if good == "0.0" else f"{min(good, bad)!r} as "
+    assert found.labels_read.startswith(said) and bool(found.labels_read) == bool(said)
+
+
 def test_spreadsheet_files_with_byte_order_mark_and_crlf_are_read(tmp_path):
     path = _file(tmp_path, HEADER + "\r", GOOD_ROW + "\r", BAD_ROW + "\r", "\r", encoding="utf-8-sig")
     assert len(read_predictions(path)) == 2
@@ -80,7 +89,7 @@ def test_spreadsheet_files_with_byte_order_mark_and_crlf_are_read(tmp_path):
         ([HEADER + ",score", GOOD_ROW + ",1"], "the column 'score' stands there twice"),
         ([HEADER, GOOD_ROW, "bottle,1.png,bottle,crack,1,evaluate,0.7"], "line 3: 7 cells, but the header has 6"),
         ([HEADER, GOOD_ROW, BAD_ROW.replace(",1,", ",2,")], "line 3: label '2'"),
-        ([HEADER, GOOD_ROW, BAD_ROW.replace(",1,", ",defective,")], "line 3: label 'defective'"),
+        ([HEADER, GOOD_ROW, BAD_ROW.replace(",1,", ",perhaps,")], "line 3: label 'perhaps'.*0 or good"),
         ([HEADER, GOOD_ROW, BAD_ROW.replace(",1,", ",,")], "line 3: label ''"),
         ([HEADER, GOOD_ROW.replace(",0,", ",1,")], "line 2: label 1.* turned round"),
         ([HEADER, GOOD_ROW.replace("good,0,", "OK,1,")], "line 2: label 1.* turned round"),

@@ -4,7 +4,6 @@ import dataclasses
 import functools
 import os
 import pathlib
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 
@@ -22,8 +21,6 @@ OPTIONAL = ("category", "defect", "mask", "group", "split")
 _LISTED = 5
 # On a line most parts are good: of so many images, this share of defective ones is rather a list in which 1 is good.
 _MANY, _MOST_DEFECTIVE = 10, 0.8
-# 0 and 1 as they stand in a column of decimals, of pandas or of Excel where the comma is the point.
-_WHOLE = re.compile(r"([01])(?:[.,]0+)?")
 
 
 class _RowError(Exception):
@@ -155,15 +152,11 @@ class _Reader:
 
     def sentences(self) -> list[str]:
         """What was read otherwise than it is written."""
-        taken = {
-            what: ", ".join(f"{word!r} as {meaning} ({count})" for (word, meaning), count in sorted(found.items()))
-            for what, found in self._words.items()
-        }
         unsaid = {name: count for (said, name), count in sorted(self._categories.items()) if not said}
         # Where none is said, all take the name of their place, as documented.
         lines = ", ".join(f"{name} ({count})" for name, count in unsaid.items() if len(unsaid) < len(self._categories))
         return [
-            *(f"{self._table}: {what} that were read: {said}." for what, said in taken.items() if said),
+            *(f"{self._table}: {what} that were read: {words.taken_as(n)}." for what, n in self._words.items() if n),
             *([f"{self._table}: lines without a category, and the one that was taken: {lines}."] if lines else []),
             *filter(None, [self._against, self._many_defective()]),
         ]
@@ -197,11 +190,10 @@ class _Reader:
         )
 
     def _label(self, word: str) -> int:
-        number = _WHOLE.fullmatch(word)
-        label = int(number[1]) if number else words.label_of(word)
+        label = words.label_of(word)
         if label is None:
             raise _RowError(f"label is {word!r}, expected 0 or {GOOD}, 1 or {DEFECTIVE}")
-        if number:
+        if words.is_number(word):
             self._numbers[label] += 1
         else:
             self._take("labels", word, DEFECTIVE if label else GOOD)
