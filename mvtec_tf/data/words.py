@@ -20,9 +20,9 @@ _DEFECTIVE = frozenset(
         *(DEFECTIVE, "defect", "defects", "bad", "ng", "nok", "nio", "notok", "notgood", "fail", "failed", "faulty"),
         *("reject", "rejected", "anomaly", "anomalies", "anomalous", "abnormal", "schlecht", "schlechtteil"),
         *("schlechtteile", "fehlerhaft", "defekt", "ausschuss", "nichtinordnung", "mauvais", "mauvaise", "mauvaises"),
-        *("defectueux", "defectueuse", "defectueuses", "nonconforme", "nonconformes", "nonconformi", "noconforme", "ko"),
+        *("defectueux", "defectueuse", "defectueuses", "nonconforme", "nonconformes", "nonconformi", "ko"),
         *("difettoso", "difettosa", "difettosi", "difettose", "scarto", "scarti", "malo", "mala", "malos", "malas"),
-        *("defectuoso", "defectuosa", "defectuosos", "defectuosas"),
+        *("defectuoso", "defectuosa", "defectuosos", "defectuosas", "noconforme"),
     )
 )
 # 0 and 1 as they stand in a column of decimals, of pandas or of Excel where the comma is the point.

@@ -16,7 +16,7 @@ from mvtec_tf.jobs.settings import BaselineSettings
 from tests.conftest import run_binary
 
 _GOOD = ("Good", "GOOD", "ok", "OK", "io", "i.O.", "Pass", "passed", "gut", "bon", "Buono")
-_DEFECTIVE = ("Defective", "bad", "NG", "NOK", "n.i.O.", "anomaly", "Fail", "schlecht", "mauvais", "défectueux", "difettoso")
+_DEFECTIVE = ("Defective", "bad", "NG", "NOK", "n.i.O.", "Fail", "schlecht", "mauvais", "défectueux", "difettoso")
 
 
 def _image(path):
