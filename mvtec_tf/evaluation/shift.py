@@ -5,6 +5,7 @@ year of wear breaks that, and nothing in the threshold tells.
 """
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -65,9 +66,18 @@ class Shift:
         return self.p < self.level
 
     @property
+    def needed(self) -> int:
+        """Evaluated objects from which on the test can show one: of fewer, no order of the scores is so rare by chance.
+
+        All of them above or below the held-out ones is one order of C(M + N, N), and either counts.
+        """
+        return next(n for n in itertools.count(1) if 2 / math.comb(self.held_out + n, n) < self.level)
+
+    @property
     def said(self) -> bool:
-        """Whether it belongs to what is said first: the test shows it, or it is large."""
-        return self.shown or (self.held_out > 1 and (self.size is None or abs(self.size) >= LARGE))
+        """Whether it belongs to what is said first: the test shows it, or it could and the shift is large."""
+        large = self.size is None or abs(self.size) >= LARGE
+        return self.shown or (self.held_out > 1 and self.evaluated >= self.needed and large)
 
     @property
     def stopped_objects(self) -> int:
@@ -88,6 +98,10 @@ class Shift:
 
     def in_words(self, these: str = "Good evaluated images", those: str = "the held-out good ones") -> str:
         """A sentence without its full stop: whether they differ, by how much, and what the test says."""
+        if self.evaluated < self.needed:
+            few = f"{self.evaluated} against {counted(self.held_out, 'object')}, by {self.by()}"
+            can = f"a rank test can show it from {self.needed} on"
+            return f"{these} are too few to tell whether they score unlike {those} ({few}; {can})"
         test = f"rank test of {self.evaluated} against {counted(self.held_out, 'object')}: p = {self.p:.2g}"
         if not self.said:
             return f"{these} are not shown to score unlike {those} (by {self.by()}; {test})"

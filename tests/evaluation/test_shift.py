@@ -97,6 +97,21 @@ def test_a_large_shift_of_too_few_objects_for_a_test_is_said_all_the_same():
     assert "which does not show it of so few), so the threshold perhaps was chosen for others" in text
 
 
+@pytest.mark.parametrize(("held_out", "needed"), [(40, 1), (39, 2), (8, 2), (5, 3), (3, 5), (1, 40)])
+def test_of_fewer_objects_than_a_test_could_show_a_shift_of_it_is_said_that_they_are_too_few(held_out, needed):
+    old = np.arange(float(held_out))
+
+    def found(count):
+        return assess(_table(old, np.arange(count) + 1000.0), bootstrap=Bootstrap(0)).shifts["cap"]
+
+    assert stats.mannwhitneyu(np.arange(needed) + 1000.0, old, method="exact").pvalue < 0.05
+    assert found(needed).shown
+    if needed > 1:
+        few = found(needed - 1)
+        assert (few.shown, few.said, few.needed) == (False, False, needed)
+        assert f"are too few to tell whether they score unlike the held-out good ones ({needed - 1} ag" in few.in_words()
+
+
 def test_of_a_single_held_out_object_neither_a_shift_nor_an_interval_is_claimed():
     table = _table([1.0], [0.1, 0.2, 0.3, 0.4, 0.5], np.arange(2.0, 12.0))
     judged = assess(table, bootstrap=QUICK)
@@ -286,7 +301,8 @@ def test_one_labelled_good_image_that_no_test_tells_from_chance_raises_nothing()
     scores = np.concatenate([np.arange(20.0), [100.0], [300.0] * 3])
     moved, found = shift.on_line(images, scores)
     np.testing.assert_array_equal(moved, scores)
-    assert (found["cap"].shown, found["cap"].said) == (False, True)
+    assert (found["cap"].shown, found["cap"].said) == (False, False)
+    assert "Labelled good test images are too few to tell" in shift.note(found)
 
 
 def test_a_raise_never_lowers_where_the_test_says_higher_and_the_medians_lower():
