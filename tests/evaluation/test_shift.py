@@ -109,7 +109,7 @@ def test_of_fewer_objects_than_a_test_could_show_a_shift_of_it_is_said_that_they
     if needed > 1:
         few = found(needed - 1)
         assert (few.shown, few.said, few.needed) == (False, False, needed)
-        assert f"are too few to tell whether they score unlike the held-out good ones ({needed - 1} ag" in few.in_words()
+        assert f"are too few to tell whether they score unlike the held-out good ones ({needed - 1} " in few.in_words()
 
 
 def test_of_a_single_held_out_object_neither_a_shift_nor_an_interval_is_claimed():
