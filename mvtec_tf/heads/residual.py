@@ -44,6 +44,8 @@ _SMOOTHING = 1.0
 _ALL = -1
 # Share of the map's shorter side from which on the border is no longer felt.
 _BORDER = 1 / 7
+# A map whose longer side is more times the shorter one is a strip.
+_STRIP = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -289,7 +291,10 @@ def worst_patches(deviations: np.ndarray | tf.Tensor) -> tf.Tensor:
 def _distances_from_borders(rows: int, columns: int) -> np.ndarray:
     """int [h, w], equal for places as far from the nearest border above or below, and as far from that at a side; none
     told apart that are far from both."""
-    far = int(min(rows, columns) * _BORDER)
+    shorter, longer = sorted((rows, columns))
+    # A border is felt over as many cells in every map of its area: in a strip everywhere, and at its ends as far.
+    side = shorter if longer <= _STRIP * shorter else math.sqrt(rows * columns)
+    far = int(side * _BORDER)
     down, across = (np.minimum(np.minimum(np.arange(n), np.arange(n)[::-1]), far) for n in (rows, columns))
     return down[:, None] * (far + 1) + across
 

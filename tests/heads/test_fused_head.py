@@ -135,6 +135,18 @@ def test_a_border_that_is_unlike_the_rest_in_every_image_hides_no_defect_within(
     assert within(head.heat_maps(dataclasses.replace(new, image_size=(224, 160)))) > 0.85
 
 
+@pytest.mark.parametrize("shape", [(6, 102), (102, 6), (2, 34)])
+def test_the_ends_of_a_strip_are_set_against_what_is_usual_at_its_ends(shape):
+    rng = np.random.default_rng(0)
+    logarithms = 0.1 * rng.normal(size=(12, *shape))
+    ends = np.zeros(shape, bool)
+    ends[(slice(None), [0, -1]) if shape[1] > shape[0] else [0, -1]] = True
+    logarithms[:, ends] += 1
+    usual = residual.usual_at_place(logarithms)
+    # What the very places add is believed by half of so few images.
+    assert usual[ends].mean() - np.median(usual[~ends]) > 0.9
+
+
 def test_the_heat_map_is_hottest_at_the_defect_and_below_one_where_all_is_as_usual(fitted):
     head, _, _ = fitted
     new, truth = _images(4, 30, 30, size=3.0)
