@@ -34,6 +34,7 @@ def extract(
     out: PathLike,
     per_shard: int = PER_SHARD,
     runner: RunnerSettings | None = None,
+    end: bool = False,
 ) -> FeatureStore:
     """Writes the features of every record to the folder `out`, or what is missing of them there.
 
@@ -44,6 +45,7 @@ def extract(
       out: folder of a feature store; made if missing.
       per_shard: images a shard. Memory does not depend on it: rows go to the disk batch by batch.
       runner: whose workers do it; None, or without one: this process.
+      end: whether the average of the encoder's end is kept too, for which the network must be run to it.
 
     Raises:
       UserError: the folder holds features of something else, or a file cannot be read as an image.
@@ -55,9 +57,10 @@ def extract(
     parts = {shard: files[number * per_shard : (number + 1) * per_shard] for number, shard in enumerate(shards)}
     missing = [shard for shard in shards if not shard.exists()]
     if missing and runner is not None and runner.runner:
-        _by_workers(encoder, settings, {shard.absolute(): parts[shard] for shard in missing}, runner)
+        make = functools.partial(_maker, os.path.abspath(encoder), settings, end)
+        _by_workers(make, {shard.absolute(): parts[shard] for shard in missing}, runner)
     elif missing:
-        function, batch = _function(graph), _batch_size(settings)
+        function, batch = _function(graph, end), _batch_size(settings)
         started = time.monotonic()
         for done, shard in enumerate(missing, 1):
             _write_shard(shard, function, parts[shard], batch)
@@ -68,10 +71,7 @@ def extract(
 
 
 def _by_workers(
-    encoder: PathLike,
-    settings: FeatureSettings,
-    parts: Mapping[pathlib.Path, Sequence[str]],
-    runner: RunnerSettings,
+    make: Callable[[], Callable], parts: Mapping[pathlib.Path, Sequence[str]], runner: RunnerSettings
 ) -> None:
     # Apache Beam is another package.
     from mvtec_tf.beam import pipeline
@@ -79,16 +79,15 @@ def _by_workers(
     for shard, files in parts.items():
         write_text(_list_of(shard), json.dumps([os.path.abspath(file) for file in files]))
     lists = _list_of(shard).parent
-    make = functools.partial(_maker, os.path.abspath(encoder), settings)
     counts = pipeline.run(make, list(map(str, parts)), runner, lists / "workers.log")
     shutil.rmtree(lists)
     worked = counts.get(pipeline.MILLISECONDS, 0) / 1000
     print(f"features: {len(parts)} shards by the runner {runner.runner}, in {worked:.1f} s of all workers together")
 
 
-def _maker(encoder: str, settings: FeatureSettings) -> Callable[[str], dict[str, int]]:
+def _maker(encoder: str, settings: FeatureSettings, end: bool) -> Callable[[str], dict[str, int]]:
     """In a worker: loads the encoder."""
-    function, batch = _function(FeatureGraph(encoder, settings)), _batch_size(settings)
+    function, batch = _function(FeatureGraph(encoder, settings), end), _batch_size(settings)
 
     def work(shard: str) -> dict[str, int]:
         files = json.loads(_list_of(pathlib.Path(shard)).read_text(encoding="utf-8"))
@@ -115,7 +114,7 @@ def keep_encoder(encoder: PathLike, out: PathLike) -> None:
             shutil.copytree(encoder, directory, dirs_exist_ok=True)
 
 
-def _function(graph: FeatureGraph) -> Callable:
+def _function(graph: FeatureGraph, end: bool) -> Callable:
     """image_bytes string [B] -> the arrays of a shard."""
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)
@@ -123,8 +122,9 @@ def _function(graph: FeatureGraph) -> Callable:
         images = pixels.decode_batch(image_bytes, graph.image_size, graph.max_pixels)
         features, embedding = graph.features_and_average(images, EMBEDDING)
         pooled = features.pooled[:, None] if features.tiled is None else features.tiled
-        maps = {f"{_MAP}{number}": value for number, value in enumerate(features.maps.values())}
-        return {"pooled": pooled, "embedding": embedding} | maps
+        # Half the disk; the graph has rounded them already, see `feature_graph.as_kept`.
+        maps = {f"{_MAP}{n}": tf.cast(value, tf.float16) for n, value in enumerate(features.maps.values())}
+        return {"pooled": pooled} | ({EMBEDDING: embedding} if end else {}) | maps
 
     return embed
 
@@ -138,9 +138,7 @@ def _write_shard(shard: pathlib.Path, function: Callable, images: Sequence[str],
                 if name not in files:
                     shape = (len(images), *values.shape[1:])
                     path = directory / f"{name}.npy"
-                    # Half the disk; the graph has rounded them already, see `feature_graph.as_kept`.
-                    dtype = np.float16 if name.startswith(_MAP) else np.float32
-                    files[name] = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+                    files[name] = np.lib.format.open_memmap(path, mode="w+", dtype=values.dtype, shape=shape)
                 files[name][filled : filled + len(values)] = values
             filled += len(values)
         for array in files.values():

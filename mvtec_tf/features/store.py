@@ -4,7 +4,7 @@
     encoder/                the SavedModel that they came from
     records.csv             one line an image, in the order of the rows
     shard_00000/pooled.npy  float32 [n, T, D], global features of each of T tiles, layers joined
-                embedding.npy  float32 [n, C], the encoder's end
+                embedding.npy  float32 [n, C], the encoder's end, where it was asked for
                 map_0.npy   float16 [n, h, w, C], one file a layer, where maps were asked for
 
 A shard is there as a whole or not at all, so that a killed extraction goes on with the next one.
@@ -96,8 +96,13 @@ class FeatureStore:
         )
 
     def embeddings_of(self, records: Sequence[Record]) -> np.ndarray:
-        """float32 [N, C], the encoder's end, averaged. Raises as `of`."""
+        """float32 [N, C], the encoder's end, averaged. Raises as `of`, and UserError if it was not kept."""
         rows = self._rows_of(records)
+        if not all((shard / "embedding.npy").exists() for shard in self._shards):
+            raise UserError(
+                f"{self.path}: holds no averages of the encoder's end, which the original study's head needs. Leave "
+                "`features` out, or write them with mvtec-tf extract-features."
+            )
         return ShardedRows([shard / "embedding.npy" for shard in self._shards], self._counts)[rows]
 
     def _rows_of(self, records: Sequence[Record]) -> np.ndarray:

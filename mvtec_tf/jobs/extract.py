@@ -47,7 +47,7 @@ def extract_features(said: ExtractSettings, records: tuple[Record, ...] | None =
         encoder, _ = encoders.encoder_of(settings, out / ENCODER, records)
         stages = saved_model.read_card(encoder)["middle_stages"]
         wanted = recipes.feature_settings(settings, stages, settings.maps)
-        store = extract.extract(encoder, records, wanted, out, settings.images_per_shard, settings)
+        store = extract.extract(encoder, records, wanted, out, settings.images_per_shard, settings, end=True)
         extract.keep_encoder(encoder, out)
     print(store.describe())
     print(out)

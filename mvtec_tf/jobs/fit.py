@@ -103,8 +103,8 @@ def fit(said: FitSettings) -> RunDirectory:
             encoder, words = encoders.encoder_of(settings, run.path / "encoder", records)
             run.note(network={"weights": words})
         wanted = functools.partial(recipes.feature_settings, settings, maps=maps)
-        evaluated = settings.is_study or settings.study_head
-        features = probe_features.of_cut(run, encoder, store, cut, wanted, evaluated)
+        end = settings.is_study or settings.study_head
+        features = probe_features.of_cut(run, encoder, store, cut, wanted, end)
         if settings.is_study:
             run.note(labels_used=labels_used)
             _fit_and_judge_by_the_study(run, settings, features, labels_used)

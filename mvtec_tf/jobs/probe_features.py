@@ -27,15 +27,14 @@ class Features:
       key: which of its features, and what they are of.
       cut: who is who.
       frozen: of `cut.fit`; what is evaluated is judged by the exported graph alone.
-      embedding: float32 [N, C], the encoder's last output alone, of `cut.fit` and, where they were asked for, of
-        `cut.evaluate`.
+      embedding: float32 [N, C], the encoder's last output alone, of `cut.fit` and `cut.evaluate`; None: not asked for.
     """
 
     encoder: pathlib.Path
     key: FeatureKey
     cut: Cut
     frozen: FrozenFeatures
-    embedding: np.ndarray
+    embedding: np.ndarray | None
 
     @property
     def precision(self) -> str:
@@ -54,7 +53,7 @@ def of_cut(
     store: FeatureStore | None,
     cut: Cut,
     wanted: Callable[[list[str]], FeatureSettings],
-    evaluated: bool,
+    end: bool,
 ) -> Features:
     """Features of the cut's images, from the store, or from the run, computed and kept there.
 
@@ -64,18 +63,18 @@ def of_cut(
       store: what holds its features already, or None.
       cut: who is who.
       wanted: the encoder's middle stages -> which features.
-      evaluated: whether the embeddings of `cut.evaluate` are wanted too.
+      end: whether the encoder's last output is wanted, of `cut.evaluate` too.
 
     Raises:
       LeakError: the encoder was trained on an image that is to be evaluated.
     """
     encoders.check_pretraining(encoder, cut.evaluate)
-    card, records = saved_model.read_card(encoder), (*cut.fit, *(cut.evaluate if evaluated else ()))
+    card, records = saved_model.read_card(encoder), (*cut.fit, *(cut.evaluate if end else ()))
     if store is None:
         with run.timed("features"):
             # The study's cut evaluates images that it was also fitted on.
             every = tuple(dict.fromkeys(records))
-            store = extract.extract(encoder, every, wanted(card["middle_stages"]), run.path / "features")
+            store = extract.extract(encoder, every, wanted(card["middle_stages"]), run.path / "features", end=end)
     print(f"Features: {store.describe()}", flush=True)
     run.note(
         architecture=card.get("architecture", []),
@@ -86,7 +85,7 @@ def of_cut(
             "settings": card["run"],
         },
     )
-    return Features(encoder, store.key, cut, store.of(cut.fit), store.embeddings_of(records))
+    return Features(encoder, store.key, cut, store.of(cut.fit), store.embeddings_of(records) if end else None)
 
 
 def find_source(

@@ -61,7 +61,7 @@ def records(toy_records):
 def kept(encoder, records, layers, tmp_path_factory):
     """A finished store with maps, seven images a shard."""
     out = tmp_path_factory.mktemp("store") / "features"
-    return extract.extract(encoder, records, FeatureSettings(layers, maps=True), out, per_shard=7)
+    return extract.extract(encoder, records, FeatureSettings(layers, maps=True), out, per_shard=7, end=True)
 
 
 def _images(records, size=SIDE):
@@ -155,6 +155,8 @@ def test_an_interrupted_extraction_goes_on_with_the_missing_shard(kept, encoder,
         # Another batch may round to the next number of float16.
         np.testing.assert_allclose(there, np.load(kept.path / "shard_00001" / f"{name}.npy"), rtol=1e-3, atol=1e-6)
     assert len(again.of(records)) == 20
+    with pytest.raises(UserError, match="original study's head needs"):
+        again.embeddings_of(records)
 
 
 def test_a_folder_of_other_features_is_refused(kept, encoder, records, layers, tmp_path):
