@@ -44,6 +44,14 @@ class FittedProbe:
         self.head.calibrate(_calibrations(held_out, scores))
         return dataclasses.replace(self, calibrate_scores=np.asarray(scores, np.float32))
 
+    def scores(self, features: Any) -> np.ndarray:
+        """float32 [N] of the images that it was fitted on: out-of-fold, or where there is none by the head itself."""
+        scores = np.full(len(features), np.nan, np.float32)
+        scores[self.calibrate] = self.calibrate_scores
+        if (own := np.isnan(scores)).any():
+            scores[own] = self.head.decision_function(frozen(features).select(own))
+        return scores
+
 
 def fit_probe(
     make_head: Callable[[], Any], features: Any, records: Sequence[Record], seed: int, of_types: bool = False

@@ -53,9 +53,8 @@ def _fit_and_judge(run: RunDirectory, settings: BaselineSettings, store: ImageSt
     store.forget()
     with run.timed("score"):
         served = scoring.score_files(run.saved_model, [record.file for record in cut.evaluate])
-    scores = fitted.head.decision_function(features)
-    judging.check_roads(served.score, scores[len(fit) :])
-    table = judging.table_of(fitted, cut, scores[: len(fit)], served.score, served.probability)
+    judging.check_roads(served.score, fitted.head.decision_function(features[len(fit) :]))
+    table = judging.table_of(fitted, cut, features[: len(fit)], served.score, served.probability)
     judging.note_labels(run, cut.labelled, SCORE_UNITS[name])
     words = {"logistic": "Logistic regression on", "mahalanobis": "Mahalanobis distance of"}[name]
     title = f"{words} {settings.features.replace('_', ' ')}"

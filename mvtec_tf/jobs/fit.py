@@ -148,10 +148,9 @@ def _fit_and_judge(
         checked = np.unique(np.linspace(0, len(cut.fit) - 1, _CHECKED).astype(int))
         again = scoring.run_signature(signature, [cut.fit[i].file for i in checked], 32, "checked")["anomaly_score"]
     moved, basis = unlabelled.moved(run, newest, [cut.fit[i] for i in fitted.calibrate], fitted)
-    scores = head.decision_function(features.frozen)
-    judging.check_roads(again, scores[checked], features.precision)
+    judging.check_roads(again, head.decision_function(features.frozen.select(checked)), features.precision)
     known = () if of_types else encoders.pretrained_paths(features.encoder)
-    table = judging.table_of(moved, cut, scores, served["anomaly_score"], served.get("probability"), known)
+    table = judging.table_of(moved, cut, features.frozen, served["anomaly_score"], served.get("probability"), known)
     judging.note_labels(run, cut.labelled, SCORE_UNITS[kind.name])
     notes = [("Labels", " ".join([judging.labels_note(cut), *fitted.warnings]))]
     title = f"Frozen encoder with a {kind.name} head"

@@ -189,7 +189,7 @@ def check_roads(served: np.ndarray, computed: np.ndarray, precision: str = FLOAT
 def table_of(
     fitted: FittedProbe,
     cut: Cut,
-    scores: np.ndarray,
+    features: Any,
     served: np.ndarray,
     probability: np.ndarray | None,
     pretrained: Collection[str] = (),
@@ -199,11 +199,12 @@ def table_of(
     Args:
       fitted: the head, with its out-of-fold scores of `cut.fit`.
       cut: who is who.
-      scores: float [N], the head's scores of `cut.fit`.
+      features: of `cut.fit`, for the scores of those that were not held out.
       served: float [M], the exported graph's scores of `cut.evaluate`; these are judged.
       probability: float [M], the graph's, or None if it gives none.
       pretrained: paths of the images that the encoder was pretrained on, which get a row of their own.
     """
+    scores = fitted.scores(features)
     seen = [i for i, record in enumerate(cut.train_good) if record.path in pretrained]
     parts = [
         ("pretrain", seen, scores[seen]),
