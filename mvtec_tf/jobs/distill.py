@@ -32,8 +32,7 @@ from mvtec_tf.networks.backbone import EMBEDDING
 from mvtec_tf.run_directory import RunDirectory
 from mvtec_tf.serving import exchange, smaller, speed
 from mvtec_tf.serving import export as export_lib
-from mvtec_tf.training import loop
-from mvtec_tf.training.distil import Questions, train_student
+from mvtec_tf.training.distil import Questions, backbone_of, train_student
 
 # The device's folder in that of a form, RUN/int8/litert/model.tflite.
 DEVICE = "litert"
@@ -93,7 +92,7 @@ def distill(settings: DistilRunSettings) -> RunDirectory:
     cut = Cut(tuple(good), tuple(labelled), tuple(evaluate))
     recent, left_out = unlabelled.find(settings.unlabelled, cut, settings.max_pixels, settings.on_bad_image)
     # Before anything is asked: a wrong name or file is found out now.
-    backbone = loop.backbone_of(settings)
+    backbone = backbone_of(settings)
     results = (*opening.RESULTS, distilled.PAGE, *(f"{form}/{DEVICE}/model.tflite" for form in settings.forms))
     beside = (*recent, str(known.model / "saved_model.pb"), str(known.folder / "predictions.csv"))
     used = [*good, *labelled, *evaluate]
@@ -105,7 +104,7 @@ def distill(settings: DistilRunSettings) -> RunDirectory:
             asked = teacher.asked(run, settings, known, student.grid_of(backbone), fit, others)
             if not run.saved_model.exists():
                 with run.timed("train"):
-                    network = train_student(run, settings, asked)
+                    network = train_student(run, settings, asked, backbone)
                 card = {"run": run.record["settings"]}
                 write_student(run.saved_model, network, (asked.images, asked.score), card, settings.max_pixels)
             _judge(run, settings, known, parts, asked)

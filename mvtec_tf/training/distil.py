@@ -13,7 +13,7 @@ from mvtec_tf.networks import student
 from mvtec_tf.networks.backbone import Backbone
 from mvtec_tf.networks.copies import in_float32
 from mvtec_tf.run_directory import RunDirectory
-from mvtec_tf.training import loop
+from mvtec_tf.training import loop, precision
 from mvtec_tf.training.recipes import DistilSettings
 from mvtec_tf.training.schedules import OneCycleAdamW
 
@@ -42,20 +42,34 @@ class Questions:
         return len(self.images)
 
 
-def train_student(run: RunDirectory, settings: DistilSettings, questions: Questions) -> keras.Model:
+def backbone_of(settings: DistilSettings) -> Backbone:
+    """The student's backbone in the number format of its training, seeded.
+
+    Raises:
+      UserError: see `networks.backbone.build_backbone`.
+    """
+    loop.make_deterministic(settings.seed)
+    with precision.dtype_policy(precision.resolve_precision(settings.precision)):
+        return loop.backbone_of(settings)
+
+
+def train_student(
+    run: RunDirectory, settings: DistilSettings, questions: Questions, backbone: Backbone
+) -> keras.Model:
     """Trains, or goes on training.
 
     Args:
       run: checkpoints, logs and facts go there.
       settings: the recipe.
       questions: with the teacher's answers.
+      backbone: see `backbone_of`; it becomes part of the network.
 
     Returns:
       The network of `networks.student.build_student`, float32.
     """
     size = input_pipeline.fitting_batch_size(len(questions), settings.batch_size)
     settings = dataclasses.replace(settings, batch_size=size)
-    make = functools.partial(_network_of, settings, questions.matched.shape[-1])
+    make = functools.partial(_network_of, backbone, questions.matched.shape[-1])
     network, _, jit = loop.build(run, settings, make, len(questions))
     steps = input_pipeline.steps_per_epoch(len(questions), size)
     model = keras.Model(network.inputs, student.taught(network.output, questions.matched.shape[1] == 1))
@@ -75,8 +89,7 @@ def train_student(run: RunDirectory, settings: DistilSettings, questions: Questi
     return in_float32(network)
 
 
-def _network_of(settings: DistilSettings, matched: int) -> tuple[keras.Model, Backbone, dict[str, str]]:
-    backbone = loop.backbone_of(settings)
+def _network_of(backbone: Backbone, matched: int) -> tuple[keras.Model, Backbone, dict[str, str]]:
     network = student.build_student(backbone, matched)
     return network, backbone, {"size": f"student: {network.count_params():,} numbers."}
 
