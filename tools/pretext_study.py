@@ -28,7 +28,7 @@ from mvtec_tf.errors import UsageError
 from mvtec_tf.features.feature_graph import InMemory
 from mvtec_tf.heads.distance import Mahalanobis
 from mvtec_tf.heads.frozen import FrozenFeatures, inner_folds
-from mvtec_tf.heads.fused import FOLDS, MOST, Fused, Like
+from mvtec_tf.heads.fused import FOLDS, Fused, Like
 from mvtec_tf.heads.gaussian import GoodGaussian
 from mvtec_tf.heads.linear import Logistic
 from tools import paired_cells
@@ -154,7 +154,7 @@ def _ridge(
     gaussian = GoodGaussian(pooled[rows][known == 0])
     folds, objects = inner_folds(known, groups, 0, FOLDS), np.unique(groups, return_inverse=True)[1]
     like = Like.fit(pooled[rows], known, folds, gaussian, objects)
-    mean, factor = like.scale(held_out[rows], MOST)
+    mean, factor = like.scale(held_out[rows])
     kept = held_out[rows] + factor * (like.held_out - mean)
     there = np.isfinite(kept)
     watched = float(roc_auc_score(known[there], kept[there])) if len(set(known[there])) == 2 else None

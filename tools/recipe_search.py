@@ -29,7 +29,7 @@ from mvtec_tf.features.store import FeatureStore
 from mvtec_tf.heads import join, residual
 from mvtec_tf.heads.distance import Mahalanobis
 from mvtec_tf.heads.frozen import FrozenFeatures, inner_folds, objects_of
-from mvtec_tf.heads.fused import FOLDS, MOST, Found, Like, Unlike
+from mvtec_tf.heads.fused import FOLDS, Found, Like, Unlike
 from mvtec_tf.heads.gaussian import GoodGaussian
 from mvtec_tf.heads.linear import Logistic
 from mvtec_tf.heads.patch import Padim, PatchCore
@@ -193,7 +193,7 @@ class Ridge:
 
     def added(self, unlike: np.ndarray, weight: float | None) -> np.ndarray:
         """Scores with the ridge's at this weight, float64 [N]; None: by what it says of held-out defects."""
-        mean, factor = self.like.scale(unlike[self.fit], MOST)
+        mean, factor = self.like.scale(unlike[self.fit])
         if weight is not None:
             factor = weight / float(np.nanstd(self.like.held_out[self.like.labels == 0]))
         return unlike + factor * (self.scores - mean)

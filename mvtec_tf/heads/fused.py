@@ -22,7 +22,7 @@ from mvtec_tf.networks import patch_maps
 # What the ridge's score counts beside that of the evidences, both in standard deviations of held-out good images: at
 # most, and before any held-out defect says so, which is believed like so many defective objects. Compared by
 # tools/recipe_search.py.
-MOST = 1.0
+_MOST = 1.0
 _BEFORE, _BELIEVED = 0.1, 10
 PENALTY = 0.3
 # Of the evidences' mean over labelled defects: less is as good as nothing, and nothing cannot be divided by.
@@ -161,7 +161,7 @@ class Fused(Head):
         found = dataclasses.replace(found, places=(pooled - self.gaussian_.mean) @ self.main_, objects=objects)
         self.unlike_ = Unlike.fit(found.select(good))
         self.like_ = Like.fit(pooled, labels, folds, self.gaussian_, objects) if labels.any() else None
-        self.scale_ = None if self.like_ is None else self.like_.scale(self.unlike_.scores(found), MOST)
+        self.scale_ = None if self.like_ is None else self.like_.scale(self.unlike_.scores(found))
         self.held_out_ = self._held_out(found, good)
 
     def arrays(self) -> dict[str, np.ndarray]:
@@ -207,7 +207,7 @@ class Fused(Head):
             unlike = Unlike.fit(found.select(good & ~held)).scores(found)
             scores[held] = unlike[held]
             if self.like_ is not None:
-                mean, factor = self.like_.scale(unlike, MOST, ~held)
+                mean, factor = self.like_.scale(unlike, ~held)
                 scores[held] += factor * (self.like_.held_out[held] - mean)
         return scores
 
@@ -240,31 +240,33 @@ class Like:
         model = balanced_ridge(standard, labels)
         return cls(model.coef_ / gaussian.scale, float(model.intercept_), held_out, labels, objects)
 
-    def scale(self, unlike: np.ndarray, most: float, rows: np.ndarray | bool = True) -> tuple[float, float]:
-        """Mean score of held-out good images, and the factor at which what lies above it is added to the evidences.
+    def scale(self, unlike: np.ndarray, rows: np.ndarray | bool = True) -> tuple[float, float]:
+        """What the ridge is added to the evidences' scores float64 [N] by, see `added`; of a mask of images."""
+        return added(np.where(rows, self.held_out, np.nan), unlike, self.labels, self.objects)
 
-        Independent scores of unit variance are best added in proportion to how far each lifts defects (Fisher's
-        discriminant). So the ridge weighs what it lifts held-out defects by, beside what the evidences lift them by,
-        and less the fewer defective objects say so.
 
-        Args:
-          unlike: float64 [N], the evidences' scores.
-          most: the largest weight.
-          rows: boolean mask of the images that are looked at.
-        """
-        known = np.isfinite(self.held_out) & rows
-        good = self.held_out[known & (self.labels == 0)]
-        # The deviation of equal numbers need not be exactly 0.
-        mean, spread = float(good.mean()), float(good.std()) if np.ptp(good) else 1.0
-        defective = (self.labels == 1) & rows
-        count = len(np.unique(self.objects[defective]))
-        # An only defective object can be held out by nobody.
-        weight = _BEFORE
-        if (known & defective).any():
-            by_evidence = max(float(unlike[defective].mean()), _LEAST)
-            lift = (float(self.held_out[known & defective].mean()) - mean) / spread / by_evidence
-            weight = (count * lift + _BELIEVED * _BEFORE) / (count + _BELIEVED)
-        return mean, float(np.clip(weight, 0.0, most)) / spread
+def added(scores: np.ndarray, beside: np.ndarray, labels: np.ndarray, objects: np.ndarray) -> tuple[float, float]:
+    """Mean score of held-out good images, and the factor at which what lies above it is added to other scores.
+
+    Independent scores of unit variance are best added in proportion to how far each lifts defects (Fisher's
+    discriminant). So these weigh what they lift held-out defects by, beside what the others lift them by, and less the
+    fewer defective objects say so.
+
+    Args:
+      scores: float64 [N], of images that they were not fitted on; NaN of the others.
+      beside: float64 [N], in standard deviations of held-out good images; NaN where there is none.
+      labels, objects: int [N].
+    """
+    known = np.isfinite(scores) & np.isfinite(beside)
+    good = scores[known & (labels == 0)]
+    # The deviation of equal numbers need not be exactly 0.
+    mean, spread = float(good.mean()), float(good.std()) if np.ptp(good) else 1.0
+    defective = known & (labels == 1)
+    count = len(np.unique(objects[defective]))
+    by_others = max(float(beside[defective].mean()), _LEAST) if count else 1.0
+    lift = (float(scores[defective].mean()) - mean) / spread / by_others if count else 0.0
+    weight = (count * lift + _BELIEVED * _BEFORE) / (count + _BELIEVED)
+    return mean, float(np.clip(weight, 0.0, _MOST)) / spread
 
 
 def balanced_ridge(features: np.ndarray, labels: np.ndarray) -> Ridge:

@@ -19,13 +19,15 @@ from mvtec_tf.evaluation.localisation import heatmaps
 from mvtec_tf.evaluation.localisation.heatmaps import HeatMaps
 from mvtec_tf.evaluation.table import Row, rows
 from mvtec_tf.features.reference import Reference, Usual
+from mvtec_tf.features.student_graph import write_student
 from mvtec_tf.files import new_directory, speaker
 from mvtec_tf.graphs import plain, saved_model, scoring
 from mvtec_tf.graphs.signatures import HEAT_MAP, IMAGE_STATISTICS
-from mvtec_tf.graphs.student import write_student
 from mvtec_tf.graphs.thresholded import SCORE
-from mvtec_tf.jobs import checks, judging, opening, teacher, unlabelled
+from mvtec_tf.heads.settings import FUSED, SCORE_UNITS
+from mvtec_tf.jobs import checks, judging, opening, student_head, teacher, unlabelled
 from mvtec_tf.jobs.settings import DistilRunSettings
+from mvtec_tf.jobs.student_head import HeldOut, Parts
 from mvtec_tf.jobs.teacher import Teacher
 from mvtec_tf.networks import student
 from mvtec_tf.networks.backbone import EMBEDDING
@@ -36,40 +38,9 @@ from mvtec_tf.training.distil import Questions, backbone_of, train_student
 
 # The device's folder in that of a form, RUN/int8/litert/model.tflite.
 DEVICE = "litert"
-_UNIT = "the teacher's score, 0 that of good images, 1.8 its threshold, told less and less steeply"
 _OF_THRESHOLD = ("threshold_method", "target_recall", "target_specificity", "cost_miss", "cost_false_alarm")
 # Questions by whose values the steps of int8 are chosen.
 _CALIBRATING = 200
-
-
-@dataclasses.dataclass(frozen=True)
-class Parts:
-    """Images by use, all by the teacher's own record.
-
-    Attributes:
-      fit: good training images that the student is trained on.
-      calibrate: labelled test images and other good training images, which its threshold comes from.
-      evaluate: those that the teacher was judged on.
-      labelled: the test images among `calibrate`.
-    """
-
-    fit: list[Record]
-    calibrate: list[Record]
-    evaluate: list[Record]
-    labelled: list[Record]
-
-    @property
-    def note(self) -> str:
-        """For the report: who saw what."""
-        defects = sum(record.label for record in self.labelled)
-        good = len(self.calibrate) - len(self.labelled)
-        return (
-            f"The student was trained on the teacher's answers to {counted(len(self.fit), 'good training image')} and "
-            f"changed copies of them, and on no label. Its threshold, and that of each form, comes from {good} other "
-            f"good training images and the {len(self.labelled)} labelled test images of the teacher, {defects} of them "
-            f"defective. The {counted(len(self.evaluate), 'evaluated image')} are the teacher's, and nothing was "
-            "trained or chosen on them."
-        )
 
 
 def distill(settings: DistilRunSettings) -> RunDirectory:
@@ -88,7 +59,7 @@ def distill(settings: DistilRunSettings) -> RunDirectory:
     records, skipped = opening.usable_by_file(settings, opening.scan(settings), settings.max_pixels)
     good, labelled, evaluate = known.parts(records)
     fit, held = protocol.hold_out(good, settings.validation_share, settings.seed, frozenset((0,)))
-    parts = Parts(fit, [*labelled, *held], evaluate, labelled)
+    parts = Parts(fit, held, labelled, evaluate)
     cut = Cut(tuple(good), tuple(labelled), tuple(evaluate))
     recent, left_out = unlabelled.find(settings.unlabelled, cut, settings.max_pixels, settings.on_bad_image)
     # Before anything is asked: a wrong name or file is found out now.
@@ -98,15 +69,17 @@ def distill(settings: DistilRunSettings) -> RunDirectory:
     used = [*good, *labelled, *evaluate]
     with opening.opened("distill", settings, used, (*skipped, *left_out), results, beside) as run:
         if not run.finished:
-            judging.note_labels(run, labelled, _UNIT)
+            judging.note_labels(run, labelled, SCORE_UNITS[FUSED])
             print(parts.note, flush=True)
             others = [Record(path, path, fit[0].category, "", 0, "", path) for path in recent]
             asked = teacher.asked(run, settings, known, student.grid_of(backbone), fit, others)
             if not run.saved_model.exists():
                 with run.timed("train"):
                     network = train_student(run, settings, asked, backbone)
+                with run.timed("fit"):
+                    judge = student_head.fit(run, settings, network, backbone.middle_stages, asked, parts)
                 card = {"run": run.record["settings"]}
-                write_student(run.saved_model, network, (asked.images, asked.score), card, settings.max_pixels)
+                write_student(run.saved_model, network, judge, card, settings.max_pixels)
             _judge(run, settings, known, parts, asked)
             print(f"Beside its teacher: {run.path / distilled.PAGE}")
             judging.finish(run)
@@ -120,12 +93,14 @@ def _judge(
     said = settings
     if all(getattr(settings, name) is None for name in _OF_THRESHOLD):
         said = dataclasses.replace(settings, **{name: known.settings.get(name) for name in _OF_THRESHOLD})
+    held_out = HeldOut.read(run, parts)
     table = []
-    for split, part in (("fit", parts.fit), ("calibrate", parts.calibrate), ("evaluate", parts.evaluate)):
-        table += rows(part, split, scoring.score_files(run.saved_model, [one.file for one in part]).score)
+    for split, part in (("fit", parts.used), ("calibrate", held_out.records), ("evaluate", parts.evaluate)):
+        said_of = scoring.score_files(run.saved_model, [one.file for one in part]).score
+        table += rows(part, split, held_out.scores(said_of) if split == "calibrate" else said_of)
     title = f"Student {settings.backbone} of {known.path.name}"
     notes = [("Images", parts.note)]
-    of_good = {"evaluated": parts.evaluate, "calibrate": parts.calibrate}
+    of_good = {"evaluated": parts.evaluate, "calibrate": held_out.records}
     judging.judge_run(run, said, table, title, notes, **of_good)
     forms = [Form("teacher", known.folder, _maps(known.model, parts.evaluate, run.path / "teacher"))]
     forms.append(Form("student", run.path, _maps(run.saved_model, parts.evaluate, run.path)))
@@ -135,7 +110,7 @@ def _judge(
     models |= {f"teacher, {file.parent.name}": str(file) for file in files if file.is_file()}
     for kind in settings.forms:
         with run.timed(kind):
-            forms.append(_write_form(run, said, kind, parts, asked, title, notes))
+            forms.append(_write_form(run, said, kind, parts.evaluate, held_out, asked, title, notes))
         models[kind] = str(run.path / kind / DEVICE / "model.tflite")
     images = {record.path: ImageFiles(record.file, record.mask) for record in parts.evaluate}
     seconds = _speeds(models, [record.file for record in parts.evaluate], settings.speed_images)
@@ -152,7 +127,8 @@ def _write_form(
     run: RunDirectory,
     settings: DistilRunSettings,
     kind: str,
-    parts: Parts,
+    evaluate: Sequence[Record],
+    held_out: HeldOut,
     asked: Questions,
     title: str,
     notes: Sequence[tuple[str, str]],
@@ -166,24 +142,24 @@ def _write_form(
         scratch = pathlib.Path(temporary)
         said = plain.of_export(saved_model.load(run.saved_model), card["image_size"])
         bare = smaller.write(scratch / "bare", kind, said, card, good)
-        answers = _answers(bare, [*parts.calibrate, *parts.evaluate])
-        count = len(parts.calibrate)
-        for record, answer in zip(parts.evaluate, answers[count:], strict=True):
+        calibrate = held_out.records
+        answers = _answers(bare, [*calibrate, *evaluate])
+        count = len(calibrate)
+        for record, answer in zip(evaluate, answers[count:], strict=True):
             heatmaps.write(maps, record.path, answer[HEAT_MAP][0])
         scores = np.array([answer[SCORE][0] for answer in answers])
-        table: list[Row] = [
-            *rows(parts.calibrate, "calibrate", scores[:count]), *rows(parts.evaluate, "evaluate", scores[count:])
-        ]
-        judging.judge_run(run, settings, table, f"{title}, {kind}", notes, part=kind, evaluated=parts.evaluate)
+        held = held_out.scores(scores[:count])
+        table: list[Row] = [*rows(calibrate, "calibrate", held), *rows(evaluate, "evaluate", scores[count:])]
+        judging.judge_run(run, settings, table, f"{title}, {kind}", notes, part=kind, evaluated=evaluate)
         thresholds = export_lib.thresholds_of(run.path / kind, None)
-        usual = _usual(parts.calibrate, answers[:count])
+        usual = _usual(calibrate, answers[:count], held)
         export_lib.write_thresholded(scratch / "model", run.saved_model, card, thresholds, usual)
         said = plain.of_export(saved_model.load(scratch / "model"), card["image_size"])
         if folder.exists():
             shutil.rmtree(folder)
         with new_directory(folder) as directory:
             whole = smaller.write(directory, kind, said, card | {"threshold": thresholds.value}, good)
-            for record, answer in list(zip(parts.calibrate, answers, strict=False))[:8]:
+            for record, answer in list(zip(calibrate, answers, strict=False))[:8]:
                 served = whole.of_pixels(whole.pixels(pathlib.Path(record.file).read_bytes()))[SCORE]
                 if not np.allclose(served, answer[SCORE], rtol=1e-4, atol=1e-4):
                     raise RuntimeError(f"{kind} with its threshold gives {served} for {record.path}, without {answer}.")
@@ -198,14 +174,16 @@ def _answers(model: exchange.ExchangeModel, records: Sequence[Record]) -> list[d
     return found
 
 
-def _usual(records: Sequence[Record], answers: Sequence[dict[str, np.ndarray]]) -> Usual | None:
-    """What the form answers to held-out good images; None of too few."""
+def _usual(
+    records: Sequence[Record], answers: Sequence[dict[str, np.ndarray]], held_out: np.ndarray
+) -> Usual | None:
+    """What the form answers to good images, with their held-out scores [N]; None of too few."""
     good = [row for row, record in enumerate(records) if not record.label]
-    statistics, embedding, score = (
-        np.concatenate([answers[row][name] for row in good]) for name in (IMAGE_STATISTICS, EMBEDDING, SCORE)
+    statistics, embedding = (
+        np.concatenate([answers[row][name] for row in good]) for name in (IMAGE_STATISTICS, EMBEDDING)
     )
     objects = np.array([records[row].group for row in good])
-    found = Reference.of(statistics, embedding, score, np.zeros(len(good), np.int64), objects)
+    found = Reference.of(statistics, embedding, held_out[good], np.zeros(len(good), np.int64), objects)
     return found and Usual(found)
 
 

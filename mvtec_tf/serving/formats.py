@@ -145,12 +145,10 @@ def _allowed(said: plain.Plain) -> float:
     return SCORES_AGREE_ROUNDED if rounded else SCORES_AGREE
 
 
-def write_litert(function: Any, file: pathlib.Path, half: bool = False) -> None:
-    """Writes a function as LiteRT has it; `half`: its weights in float16."""
+def write_litert(function: Any, file: pathlib.Path) -> None:
+    """Writes a function as LiteRT has it."""
     with _as_saved_model(function) as folder:
         converter = tf.lite.TFLiteConverter.from_saved_model(str(folder))
-        if half:
-            converter.optimizations, converter.target_spec.supported_types = [tf.lite.Optimize.DEFAULT], [tf.float16]
         file.write_bytes(converter.convert())
 
 

@@ -1,8 +1,9 @@
-"""A student in fewer bits, as LiteRT files: weights in float16, or the network in int8 between its first and last maps.
+"""A student in fewer bits, as LiteRT files: the network's weights in float16, or the network in int8 between its first
+and last maps.
 
 What is read off the last maps stays in float32: 256 steps are too few to rank images by, and means and maxima of one
-map differ too much to share them. So do the first layers, see `networks.student.early`, and what is computed of the
-answers: the threshold, how usual an image is.
+map differ too much to share them. So do the layers that the head sees, see `networks.student.early`, and what is
+computed of the answers: the head, the threshold, how usual an image is.
 """
 
 import contextlib
@@ -15,11 +16,11 @@ from typing import Any
 import numpy as np
 
 from mvtec_tf.errors import UserError
+from mvtec_tf.features.student_graph import SCOPE
 from mvtec_tf.graphs import plain
-from mvtec_tf.graphs.student import SCOPE
 from mvtec_tf.networks.student import READ_OFF
 from mvtec_tf.serving import exchange, formats
-from mvtec_tf.serving.settings import FLOAT16, INT8
+from mvtec_tf.serving.settings import INT8
 
 _LITERT = "litert"
 
@@ -28,8 +29,7 @@ def require(kinds: Sequence[str]) -> None:
     """Raises UserError if what these need is not installed."""
     if kinds:
         exchange.require(exchange.FORMS[_LITERT].module, exchange.FORMS[_LITERT].name)
-    if INT8 in kinds:
-        exchange.require("ai_edge_quantizer", "ai-edge-quantizer, which writes int8,")
+        exchange.require("ai_edge_quantizer", "ai-edge-quantizer, which writes fewer bits,")
 
 
 def write(
@@ -51,11 +51,26 @@ def write(
         raise UserError("int8 needs good images, by whose values its steps are chosen, and there are none.")
 
     def convert(function: Any, file: pathlib.Path) -> None:
-        formats.write_litert(function, file, half=kind == FLOAT16)
+        formats.write_litert(function, file)
         if kind == INT8:
             _quantise(file, good, card.get("early_layers", ()))
+        else:
+            _halve(file)
 
     return formats.put(folder, _LITERT, said, card, convert)
+
+
+def _halve(file: pathlib.Path) -> None:
+    """Replaces the weights of a file's network by float16; a head's distances would lose the digits they are about."""
+    from ai_edge_quantizer import qtyping, quantizer
+    from ai_edge_quantizer.algorithm_manager import AlgorithmName
+
+    halved = quantizer.Quantizer(str(file))
+    names = qtyping.TFLOperationName
+    for weighing in (names.CONV_2D, names.DEPTHWISE_CONV_2D, names.FULLY_CONNECTED):
+        halved.add_weight_only_config(f"{SCOPE}/", weighing, 16, algorithm_key=AlgorithmName.FLOAT_CASTING)
+    with contextlib.redirect_stdout(io.StringIO()):
+        halved.quantize().export_model(str(file), overwrite=True)
 
 
 def _quantise(file: pathlib.Path, good: Sequence[np.ndarray], early: Sequence[str]) -> None:

@@ -8,9 +8,10 @@ import numpy as np
 import tensorflow as tf
 
 from mvtec_tf.data import augment, input_pipeline
+from mvtec_tf.data.decoding import pixels
 from mvtec_tf.keras_settings import keras
 from mvtec_tf.networks import student
-from mvtec_tf.networks.backbone import Backbone
+from mvtec_tf.networks.backbone import NONE, Backbone
 from mvtec_tf.networks.copies import in_float32
 from mvtec_tf.run_directory import RunDirectory
 from mvtec_tf.training import loop, precision
@@ -19,6 +20,9 @@ from mvtec_tf.training.schedules import OneCycleAdamW
 
 # Another light at each step, so little that the teacher's answer stays.
 _LIGHT, _STREAM = 0.05, 7
+# Of a backbone that knows something. What its middle stages know of ImageNet tells more of defects that no question
+# showed than what they would learn of the questions, and images that it was trained on look there like any others.
+_TRAINED_STAGES = 1
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -69,7 +73,7 @@ def train_student(
     """
     size = input_pipeline.fitting_batch_size(len(questions), settings.batch_size)
     settings = dataclasses.replace(settings, batch_size=size)
-    make = functools.partial(_network_of, backbone, questions.matched.shape[-1])
+    make = functools.partial(_network_of, settings, backbone, questions.matched.shape[-1])
     network, _, jit = loop.build(run, settings, make, len(questions))
     steps = input_pipeline.steps_per_epoch(len(questions), size)
     model = keras.Model(network.inputs, student.taught(network.output, questions.matched.shape[1] == 1))
@@ -89,9 +93,14 @@ def train_student(
     return in_float32(network)
 
 
-def _network_of(backbone: Backbone, matched: int) -> tuple[keras.Model, Backbone, dict[str, str]]:
+def _network_of(
+    settings: DistilSettings, backbone: Backbone, matched: int
+) -> tuple[keras.Model, Backbone, dict[str, str]]:
     network = student.build_student(backbone, matched)
-    return network, backbone, {"size": f"student: {network.count_params():,} numbers."}
+    facts = {"size": f"student: {network.count_params():,} numbers."}
+    if settings.weights != NONE:
+        facts |= loop.freeze(network, backbone, _TRAINED_STAGES)
+    return network, backbone, facts
 
 
 def _batches(
@@ -101,7 +110,7 @@ def _batches(
 
     def transform(images: tf.Tensor, which: tf.Tensor, seeds: tf.Tensor) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
         factors = [1 + augment.spread(one, _LIGHT) for one in tf.unstack(augment.uniform(seeds, _STREAM, 3), axis=1)]
-        images = augment.jitter(images, *factors, tf.zeros_like(factors[0]))
+        images = pixels.centre_brightness(augment.jitter(images, *factors, tf.zeros_like(factors[0])))
         score, heat_map, matched = (tf.cast(tf.gather(one, which), tf.float32) for one in answers)
         return images, {
             student.SCORE: score[:, None],

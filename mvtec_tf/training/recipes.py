@@ -125,7 +125,7 @@ class ContrastiveSettings(TrainingSettings):
 
 @dataclasses.dataclass(frozen=True)
 class DistilSettings(TrainingSettings):
-    """A small student that learns a large teacher's answers.
+    """A small student that learns a large teacher's answers on the last stage of its backbone, which keeps the others.
 
     Attributes:
       backbone: network of the student: mobilenetv2-0.35, or another width, mobilenetv3small, mobilenetv3large, or any

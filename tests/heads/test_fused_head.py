@@ -284,7 +284,7 @@ def test_labels_that_say_nothing_of_held_out_defects_hardly_count_and_more_of_th
         held_out -= held_out[labels == 0].mean()
         held_out[labels == 1] = lift * held_out[labels == 0].std()
         like = Like(np.zeros(3), 0.0, held_out, labels, np.arange(len(labels)))
-        return like.scale(2.0 * labels, most=1.0)[1] * held_out[labels == 0].std()
+        return like.scale(2.0 * labels)[1] * held_out[labels == 0].std()
 
     assert weight(10, 0.0) == pytest.approx(0.05)
     assert weight(10, -5.0) == 0
