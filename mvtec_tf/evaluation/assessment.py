@@ -221,10 +221,13 @@ def _scopes(
         # All images are the category: the same figures, computed once.
         (only,) = scopes.values()
         overall = dataclasses.replace(only, name="")
-    return overall, scopes, _mean(scopes, [replicates[name] for name in scopes])
+    classes = [resampling.distinct(evaluate.label == label) for label in (0, 1)]
+    return overall, scopes, _mean(scopes, [replicates[name] for name in scopes], classes)
 
 
-def _mean(categories: Mapping[str, Scope], replicates: Sequence[Replicates]) -> dict[str, Metric]:
+def _mean(
+    categories: Mapping[str, Scope], replicates: Sequence[Replicates], classes: Sequence[int]
+) -> dict[str, Metric]:
     """The means over the categories with their intervals, in the order of the replicates."""
     mean = metrics.mean_over({name: each.metrics for name, each in categories.items()})
     if len(categories) == 1:
@@ -237,7 +240,10 @@ def _mean(categories: Mapping[str, Scope], replicates: Sequence[Replicates]) -> 
         name: [found.figures[name] for found in replicates] for name in replicates[0].figures if name in metrics.NAMES
     }
     return mean | {
-        name: intervals.with_interval(mean[name], intervals.mean_of(rows)) for name, rows in there.items()
+        name: intervals.with_interval(
+            mean[name], intervals.mean_of(rows), smaller=metrics.smaller_class(name, *classes)
+        )
+        for name, rows in there.items()
     }
 
 

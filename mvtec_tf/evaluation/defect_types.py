@@ -148,7 +148,7 @@ def assess_types(
     for category in sorted({call.category for call in calls}):
         rows = np.array([call.category == category for call in calls])
         own = [call for call in calls if call.category == category]
-        figures, macro = _category(own, tuple(labelled[category]), weights[:, rows])
+        figures, macro = _category(own, tuple(labelled[category]), weights[:, rows], resampling.units[rows])
         found[category] = figures
         resampled.append(macro)
     mean = Metric(float(np.mean([figures.macro_f1.value for figures in found.values()])))
@@ -156,16 +156,23 @@ def assess_types(
 
 
 def _category(
-    calls: Sequence[Call], labelled: tuple[str, ...], weights: np.ndarray
+    calls: Sequence[Call], labelled: tuple[str, ...], weights: np.ndarray, units: np.ndarray
 ) -> tuple[CategoryTypes, np.ndarray]:
-    """The category's figures, and its macro F1 in every resample, float [R]; `weights` is float [R, N]."""
+    """The category's figures, and its macro F1 in every resample, float [R]; `weights` is float [R, N], `units` int [N]
+    the object of each."""
     names = {name for call in calls for name in (call.defect, call.called)} | set(labelled)
     types = (GOOD, *sorted(names - {GOOD}))
     shown = np.array([[call.defect == name for name in types] for call in calls], float)
     called = np.array([[call.called == name for name in types] for call in calls], float)
     resampled, values = _f1(weights, shown, called), _f1(np.ones((1, len(calls))), shown, called)[0]
     there = ~np.isnan(values)
-    f1 = {name: with_interval(Metric(float(values[i])), resampled[:, i]) for i, name in enumerate(types) if there[i]}
+    f1 = {
+        name: with_interval(
+            Metric(float(values[i])), resampled[:, i], smaller=len(np.unique(units[shown[:, i] > 0]))
+        )
+        for i, name in enumerate(types)
+        if there[i]
+    }
     macro = mean_of(list(resampled[:, there].T)) if len(weights) else np.empty(0)
     mean = with_interval(Metric(float(values[there].mean())), macro)
     matrix = np.round(shown.T @ called).astype(int)

@@ -213,6 +213,7 @@ def _figures(
     chunks = [resampling.varied(measured(weights)) for weights in resampling.chunks()]
     resampled = np.concatenate(chunks, axis=1) if chunks else np.empty((len(FIGURES), 0))
     units = {"reviewed_good": ~defective, "stopped": ~defective, "reviewed_defective": defective, "missed": defective}
+    smaller = min(resampling.distinct(defective), resampling.distinct(~defective))
     missing = {name for name, call in zip(("cost_two_way", "cost_own"), calls[1:], strict=True) if call is None}
     missing |= {"difference"} if calls[1] is None else set()
     found = {}
@@ -223,7 +224,7 @@ def _figures(
         reason = "nobody says what a person costs" if unpriced else "a class of images is missing"
         metric = Metric(None, reason) if np.isnan(one) else Metric(float(one))
         found[name] = intervals.with_interval(
-            metric, of_it, resampling.distinct(units[name]) if name in units else None
+            metric, of_it, resampling.distinct(units[name]) if name in units else None, smaller
         )
     return found
 

@@ -14,17 +14,22 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import numpy as np
 
 from mvtec_tf.data import leaks
-from mvtec_tf.evaluation.metrics import Metric, share
+from mvtec_tf.evaluation import metrics
+from mvtec_tf.evaluation.metrics import Confusion, Costs, Metric, share
 
 LEVEL = 0.95
 # So many weights are held at a time: 8 MB. Less and the loop costs more than the sums; more gains nothing.
 _WEIGHTS_AT_ONCE = 1 << 20
 # A figure that exists in fewer resamples than this has an interval of a chosen few, which is said.
 _MOSTLY = 0.95
-# Resampling a proportion wants so many objects on both sides, as its normal approximation does.
-_FEW = 5
+# Resampling a proportion wants so many objects on both sides, as its normal approximation does; and any other figure so
+# many of each class: among draws of three, one in nine is of one object alone.
+FEW = 5
 
-NO_INTERVAL = "no interval, because no resample has the figure, or all are of the same objects"
+# How both begin.
+WITHOUT = "no interval, because "
+NO_INTERVAL = f"{WITHOUT}no resample has the figure, or all are of the same objects"
+TOO_FEW = f"{WITHOUT}resampling fewer than {FEW} objects of a class would make it too narrow"
 NO_SPREAD = "every resample gives this very figure, so its interval says nothing: too few or too alike images"
 
 
@@ -114,7 +119,9 @@ class Resampling:
         return len(np.unique(self.units[which]))
 
 
-def with_interval(metric: Metric, resampled: np.ndarray, units: int | None = None) -> Metric:
+def with_interval(
+    metric: Metric, resampled: np.ndarray, units: int | None = None, smaller: int | None = None
+) -> Metric:
     """The metric with the interval of its resampled values.
 
     Args:
@@ -124,6 +131,8 @@ def with_interval(metric: Metric, resampled: np.ndarray, units: int | None = Non
         images stay all or none in every resample, and an interval of no width would claim
         certainty; of one miss among twelve it would be narrower than of none. There (`few`) the
         exact binomial limits (Clopper and Pearson, Biometrika 1934) are used.
+      smaller: for another figure, the number of groups of the smaller class that it rests on; of fewer than `FEW` there
+        is no interval.
     """
     if metric.value is None or not len(resampled):
         return metric
@@ -132,6 +141,8 @@ def with_interval(metric: Metric, resampled: np.ndarray, units: int | None = Non
         return dataclasses.replace(metric, **exact(metric.value, units))
     if not found.size:
         return _noted(metric, NO_INTERVAL)
+    if smaller is not None and smaller < FEW:
+        return _noted(metric, TOO_FEW)
     low, high = np.quantile(found, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]).tolist()
     # Resampling pushes some figures to one side (a calibration error upwards); an interval that
     # does not hold its own figure would only confuse.
@@ -163,20 +174,35 @@ def mean_of(resampled: Sequence[np.ndarray]) -> np.ndarray:
 
 def few(metric: Metric, units: int | None) -> bool:
     """Whether a proportion is of so few groups, or of all but so few, that resampling says too little."""
-    return bool(units) and metric.value is not None and min(metric.value, 1 - metric.value) * units < _FEW
+    return bool(units) and metric.value is not None and min(metric.value, 1 - metric.value) * units < FEW
 
 
-def balanced_from_ends(metric: Metric, parts: Mapping[str, Metric], units: Mapping[str, int]) -> Metric:
-    """Balanced accuracy with the limits of recall and specificity, where resampling moves neither much.
+def from_ends(
+    found: Mapping[str, Metric], units: Mapping[str, int], images: tuple[int, int], costs: Costs
+) -> dict[str, Metric]:
+    """Figures of both recall and specificity with the limits of these, where resampling says too little: a class has
+    fewer than `FEW` groups, or of balanced accuracy alone, few mistakes are made in either.
 
-    Each limit is missed with 2.5 % at most, so both together hold with 90 % at least.
+    All rise, or fall, with both. Each limit is missed with 2.5 % at most, so both together hold with 90 % at least.
+
+    Args:
+      found: figures with their intervals.
+      units: groups of defective and of good images, as "recall" and "specificity".
+      images: numbers of defective and of good images.
+      costs: of wrong calls.
     """
-    recall, specificity = parts["recall"], parts["specificity"]
-    both = all(few(parts[name], units.get(name)) for name in ("recall", "specificity"))
-    if not both or recall.low is None or specificity.low is None:
-        return metric
-    low, high = (recall.low + specificity.low) / 2, (recall.high + specificity.high) / 2
-    return dataclasses.replace(metric, low=low, high=high, note="")
+    ends = {name: found[name] for name in ("recall", "specificity")}
+    if any(one.low is None for one in ends.values()):
+        return {}
+    names = ["balanced_accuracy"] if all(few(ends[name], units[name]) for name in ends) else []
+    if min(units[name] for name in ends) < FEW:
+        names = ["balanced_accuracy", "f1", "mcc", metrics.COST]
+    tp, tn = (np.array([one.low, one.high]) * count for one, count in zip(ends.values(), images, strict=True))
+    limits = metrics.at_threshold(Confusion(tn, images[1] - tn, images[0] - tp, tp), costs)
+    return {
+        name: dataclasses.replace(found[name], low=float(min(limits[name])), high=float(max(limits[name])), note="")
+        for name in names
+    }
 
 
 def exact(value: float, units: int) -> dict[str, float]:

@@ -334,6 +334,12 @@ _NEEDED: Mapping[str, tuple[str, str]] = {
 }
 
 
+def smaller_class(name: str, good: int, defective: int) -> int:
+    """Of how many the smaller class is that the metric `name` rests on, among those that there are."""
+    needed = {**dict.fromkeys(OF_GOOD, (good,)), "recall": (defective,), "fnr": (defective,)}
+    return min(filter(None, needed.get(name, (good, defective))), default=0)
+
+
 def at_threshold(counts: Confusion, costs: Costs) -> dict[str, np.ndarray]:
     """The figures of calls by name, each of the shape of the counts; NaN where one does not exist."""
     return {name: figure(counts) for name, figure in AT_THRESHOLD.items()} | {COST: cost(counts, costs)}

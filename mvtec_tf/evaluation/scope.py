@@ -216,7 +216,7 @@ class _Images:
             }
         if self.probabilities is not None and len(np.unique(self.probabilities)) == 1 < len(labels):
             found["expected_calibration_error"] = Metric(None, ONE_PROBABILITY)
-        found = self._with_intervals(found, replicates)
+        found, by_ends = self._with_intervals(found, replicates)
         idle = {name: measured(labels, self.costs) for name, measured in trivial.CLASSIFIERS.items()}
         return Scope(
             name=self.name,
@@ -225,38 +225,51 @@ class _Images:
             probabilities=self.probabilities,
             metrics=found,
             trivial=idle,
-            gains=_gains(found, idle[trivial.ALWAYS_DEFECTIVE], replicates),
+            gains=_gains(found, idle[trivial.ALWAYS_DEFECTIVE], replicates, by_ends),
             threshold=self.threshold,
             counts=None if limits is None else metrics.confusion(labels, scores, limits),
             parts=() if limits is None else self._parts(replicates.details.get("parts")),
-            bands={name: intervals.band(rows) for name, rows in replicates.details.items() if name != "parts"},
+            bands={
+                name: intervals.band(rows)
+                for name, rows in replicates.details.items()
+                if name != "parts" and min(self._classes) >= intervals.FEW
+            },
         )
 
-    def _with_intervals(self, found: Mapping[str, Metric], replicates: Replicates) -> dict[str, Metric]:
-        units = self._units()
+    @property
+    def _classes(self) -> tuple[int, int]:
+        """Numbers of groups of good and of defective images."""
+        return tuple(len(np.unique(self.units[self.table.label == label])) for label in (0, 1))
+
+    def _with_intervals(self, found: Mapping[str, Metric], replicates: Replicates) -> tuple[dict[str, Metric], bool]:
+        """The metrics with their intervals, and whether F1's is by the limits of recall and specificity."""
+        units, classes = self._units(), self._classes
         result = {
-            name: intervals.with_interval(metric, replicates.figures[name], units.get(name))
+            name: intervals.with_interval(
+                metric, replicates.figures[name], units.get(name), metrics.smaller_class(name, *classes)
+            )
             if name in replicates.figures
             else metric
             for name, metric in found.items()
         }
-        return result | {"balanced_accuracy": intervals.balanced_from_ends(result["balanced_accuracy"], result, units)}
+        defective = int(self.table.label.sum())
+        ends = intervals.from_ends(result, units, (defective, len(self.table) - defective), self.costs)
+        return result | ends, "f1" in ends
 
     def _units(self) -> dict[str, int]:
-        """Of how many groups each proportion is a proportion."""
-        if self.limits is None:
-            return {}
-        defective, called = self.table.label == 1, self.table.score >= self.limits
-        wholes = {
-            "recall": defective,
-            "fnr": defective,
-            "specificity": ~defective,
-            "fpr": ~defective,
-            "precision": called,
-            "npv": ~called,
-            "accuracy": np.ones(len(called), bool),
-        }
-        return {name: len(np.unique(self.units[whole])) for name, whole in wholes.items()}
+        """Of how many groups each proportion is a proportion.
+
+        Of few, ROC-AUC counts as one of the smaller class: it varies no more than that (Birnbaum and Klose, Annals of
+        Mathematical Statistics 28, 1957).
+        """
+        good, defects = self._classes
+        units = {"roc_auc": min(good, defects)} if min(good, defects) < intervals.FEW else {}
+        if self.limits is not None:
+            called = self.table.score >= self.limits
+            wholes = {"precision": called, "npv": ~called, "accuracy": np.ones(len(called), bool)}
+            units |= {"recall": defects, "fnr": defects, "specificity": good, "fpr": good}
+            units |= {name: len(np.unique(self.units[whole])) for name, whole in wholes.items()}
+        return units
 
     def _parts(self, resampled_recall: np.ndarray | None) -> tuple[Part, ...]:
         called, parts = self.table.score >= self.limits, []
@@ -293,26 +306,27 @@ def _nearly_none_passes(specificity: Metric) -> bool:
 
 
 def _gains(
-    found: Mapping[str, Metric], always_defective: Mapping[str, Metric], replicates: Replicates
+    found: Mapping[str, Metric], always_defective: Mapping[str, Metric], replicates: Replicates, by_ends: bool
 ) -> dict[str, Metric]:
     balanced, f1 = found["balanced_accuracy"], found["f1"]
     if balanced.value is None or f1.value is None:
         reason = balanced.reason or f1.reason
         return {"balanced_accuracy": Metric(None, reason), "f1": Metric(None, reason)}
+    gain = shifted(f1, always_defective["f1"].value)
+    if not by_ends:
+        gain = intervals.with_interval(Metric(gain.value), replicates.figures.get(sample.GAIN, np.zeros(0)))
     # Always-defective's balanced accuracy is 0.5 in every resample: the interval is only shifted.
-    shifted = {
-        side: None if getattr(balanced, side) is None else getattr(balanced, side) - 0.5
-        for side in ("value", "low", "high")
-    }
-    gain = Metric(f1.value - always_defective["f1"].value)
-    return {
-        "balanced_accuracy": Metric(**shifted, note=balanced.note),
-        "f1": intervals.with_interval(gain, replicates.figures.get(sample.GAIN, np.zeros(0))),
-    }
+    return {"balanced_accuracy": shifted(balanced, 0.5), "f1": gain}
+
+
+def shifted(metric: Metric, by: float) -> Metric:
+    """The metric less a constant, with its interval."""
+    moved = (None if one is None else one - by for one in metric.numbers)
+    return Metric(**dict(zip(("value", "low", "high"), moved, strict=True)), note=metric.note)
 
 
 def _above_zero(difference: Metric) -> bool:
     """Whether the whole interval is; the value itself where no interval was asked for."""
     if difference.low is None:
-        return difference.value > _ROUNDING and intervals.NO_INTERVAL not in difference.note
+        return difference.value > _ROUNDING and intervals.WITHOUT not in difference.note
     return difference.low > _ROUNDING

@@ -295,7 +295,7 @@ def _said(difference: Metric, name: str, better: str, worse: str, neither: str) 
     if difference.value is None:
         return difference.reason
     if difference.low is None:
-        return "no interval was asked for, so nothing is shown"
+        return f"{difference.note or 'no interval was asked for'}, so nothing is shown"
     shown = direction(difference, name)
     if shown:
         return better if shown == "better" else worse

@@ -1,5 +1,8 @@
 """Intervals: whole groups are resampled, every resample's figures are right, and certainty is not feigned."""
 
+import itertools
+from collections import Counter
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -8,7 +11,7 @@ from sklearn import metrics as sklearn_metrics
 from mvtec_tf.evaluation import intervals, metrics, sample
 from mvtec_tf.evaluation.assessment import assess
 from mvtec_tf.evaluation.intervals import Bootstrap, Resampling
-from mvtec_tf.evaluation.metrics import Costs, Metric
+from mvtec_tf.evaluation.metrics import Confusion, Costs, Metric
 from mvtec_tf.evaluation.report import summary
 from mvtec_tf.evaluation.sample import Sample
 from mvtec_tf.evaluation.table import Predictions, Row
@@ -173,13 +176,48 @@ def test_a_perfect_model_on_few_images_is_not_said_to_be_certain():
     found = judged.overall.metrics
     assert found["recall"].low < 0.2
     assert found["balanced_accuracy"].low == pytest.approx((found["recall"].low + found["specificity"].low) / 2)
-    assert intervals.NO_SPREAD in found["roc_auc"].note
+    # As of a share of two.
+    assert (found["roc_auc"].low, found["roc_auc"].high) == (found["recall"].low, 1.0)
+    assert found["pr_auc"].low is None
+    assert intervals.TOO_FEW in found["pr_auc"].note
     assert judged.overall.verdict == "unproven"
     # Of the PR-AUC too, whose sum is rounded otherwise in each resample.
     rows = [Row(f"{i}", "c", ("good", "bad")[i % 2], i % 2, "evaluate", float(i % 2) + i / 99) for i in range(25)]
     judged = assess(Predictions.from_rows(rows), 0.8)
     assert "ROC-AUC is 1.000 [all resamples alike]" in " ".join(summary.sentences(judged))
     assert "[1.0000 to 1.0000]" not in summary.text_table(judged.as_json())
+
+
+@pytest.mark.parametrize(("recall", "specificity"), [(0.6, 0.8), (0.9, 0.95), (0.4, 0.99)])
+def test_limits_of_f1_balanced_accuracy_and_cost_hold_of_three_defects(recall, specificity):
+    """Over all that three defective and thirty good images can come to."""
+    held, costs = Counter(), Costs()
+    truth = metrics.of_counts(Confusion(30 * specificity, 30 * (1 - specificity), 3 * (1 - recall), 3 * recall), costs)
+    for tp, tn in itertools.product(range(4), range(31)):
+        found = metrics.of_counts(Confusion(tn, 30 - tn, 3 - tp, tp), costs)
+        for name, share, units in (("recall", tp / 3, 3), ("specificity", tn / 30, 30)):
+            found[name] = Metric(share, **intervals.exact(share, units))
+        chance = stats.binom.pmf(tp, 3, recall) * stats.binom.pmf(tn, 30, specificity)
+        for name, one in intervals.from_ends(found, {"recall": 3, "specificity": 30}, (3, 30), costs).items():
+            assert one.low <= one.value <= one.high
+            held[name] += chance * (one.low <= truth[name].value <= one.high)
+    assert set(held) == {"f1", "balanced_accuracy", "mcc", "cost"}
+    assert min(held.values()) > 0.9
+
+
+def test_of_three_defects_a_model_has_limits_that_hold_or_none():
+    rng = np.random.default_rng(0)
+    rows = [Row(f"{i}", "c", "bad", 1, "evaluate", 2 + 0.1 * i) for i in range(3)]
+    rows += [Row(f"g{i}", "c", "good", 0, "evaluate", float(rng.normal())) for i in range(40)]
+    judged = assess(Predictions.from_rows(rows), 2.05, bootstrap=_SOME).overall
+    found = judged.metrics
+    assert found["f1"].low < 0.3
+    assert judged.gains["f1"].low == pytest.approx(found["f1"].low - judged.always_defective["f1"].value)
+    assert found["roc_auc"].low < 0.4
+    assert intervals.TOO_FEW in found["recall_at_95_specificity"].note
+    # That three defects are few says nothing of forty good images.
+    assert found["specificity"].high - found["specificity"].low < 0.2
+    assert judged.bands == {}
 
 
 def test_an_interval_holds_its_figure_and_says_how_many_resamples_have_it():

@@ -183,7 +183,7 @@ def compare(methods: Sequence[Method], costs: Costs | None = None, bootstrap: Bo
     """
     costs, bootstrap = costs or Costs(), bootstrap or Bootstrap()
     contenders = [run for method in methods for run in method.runs]
-    keys, resampling = _all_images(contenders, bootstrap)
+    keys, resampling, classes = _all_images(contenders, bootstrap)
     index = {key: place for place, key in enumerate(keys)}
     categories = tuple(sorted({name for run in contenders for name in run.evaluate.categories()}))
     runs = [_measured(run, index, resampling, categories, costs) for run in contenders]
@@ -192,13 +192,15 @@ def compare(methods: Sequence[Method], costs: Costs | None = None, bootstrap: Bo
         grouped.append(runs[start : start + len(method.runs)])
         start += len(method.runs)
     standings = tuple(
-        _standing(method, of, methods[0], grouped[0]) for method, of in zip(methods, grouped, strict=True)
+        _standing(method, of, methods[0], grouped[0], classes) for method, of in zip(methods, grouped, strict=True)
     )
     return Comparison(standings, categories, bootstrap, costs, resampling.distinct(np.ones(len(keys), bool)))
 
 
-def _all_images(contenders: Sequence[Contender], bootstrap: Bootstrap) -> tuple[list[str], Resampling]:
-    """The images of all runs, and the draws from them."""
+def _all_images(
+    contenders: Sequence[Contender], bootstrap: Bootstrap
+) -> tuple[list[str], Resampling, dict[Place, tuple[int, int]]]:
+    """The images of all runs, the draws from them, and the numbers of good and of defective objects at each place."""
     facts: dict[str, tuple[str, str, int]] = {}
     for run in contenders:
         table = run.evaluate
@@ -209,7 +211,12 @@ def _all_images(contenders: Sequence[Contender], bootstrap: Bootstrap) -> tuple[
                 facts[key] = (category, group, int(label))
     keys = sorted(facts)
     columns = list(zip(*(facts[key] for key in keys), strict=True))
-    return keys, Resampling(keys, *columns, bootstrap)
+    resampling, category, label = Resampling(keys, *columns, bootstrap), np.array(columns[0]), np.array(columns[2])
+    places = {ALL: np.ones(len(keys), bool), **{(CATEGORY, name): category == name for name in set(columns[0])}}
+    classes = {
+        place: tuple(resampling.distinct(here & (label == which)) for which in (0, 1)) for place, here in places.items()
+    }
+    return keys, resampling, classes | {MEANS: classes[ALL]}
 
 
 def _measured(
@@ -235,36 +242,43 @@ def _measured(
     return _Run(scopes[""], figures, replicates)
 
 
-def _standing(method: Method, runs: Sequence[_Run], first: Method, first_runs: Sequence[_Run]) -> Standing:
+def _standing(
+    method: Method,
+    runs: Sequence[_Run],
+    first: Method,
+    first_runs: Sequence[_Run],
+    classes: Mapping[Place, tuple[int, int]],
+) -> Standing:
     places = [place for place in first_runs[0].figures if all(place in run.figures for run in (*runs, *first_runs))]
     figures, deviations, differences = {}, {}, {}
     for place in places:
         names = list(runs[0].figures[place])
-        figures[place] = {name: _averaged(runs, place, name) for name in names}
+        smaller = {name: metrics.smaller_class(name, *classes[place]) for name in names}
+        figures[place] = {name: _averaged(runs, place, name, smaller[name]) for name in names}
         deviations[place] = {name: _deviation(runs, place, name) for name in names}
         if method is not first:
-            differences[place] = {name: _difference(runs, first_runs, place, name) for name in names}
+            differences[place] = {name: _difference(runs, first_runs, place, name, smaller[name]) for name in names}
     calls: tuple[McNemar, ...] = ()
     if method is not first and len(runs) == len(first_runs):
         tested = [_discordant(*pair) for pair in zip(method.runs, first.runs, strict=True)]
         calls = tuple(result for result in tested if result)
-    verdict = scope.LEAK if method.leak else _verdict(runs, figures[ALL])
+    verdict = scope.LEAK if method.leak else _verdict(runs, figures[ALL], min(classes[ALL]))
     return Standing(method, tuple(run.whole for run in runs), figures, deviations, differences, calls, verdict)
 
 
-def _averaged(runs: Sequence[_Run], place: Place, name: str) -> Metric:
+def _averaged(runs: Sequence[_Run], place: Place, name: str, smaller: int) -> Metric:
     """The mean over the runs with its interval over images."""
     if len(runs) == 1 and place != MEANS:
         return runs[0].figures[place][name]
-    return intervals.with_interval(*_mean(runs, place, name))
+    return intervals.with_interval(*_mean(runs, place, name), smaller=smaller)
 
 
-def _difference(runs: Sequence[_Run], first: Sequence[_Run], place: Place, name: str) -> Metric:
+def _difference(runs: Sequence[_Run], first: Sequence[_Run], place: Place, name: str, smaller: int) -> Metric:
     """The means' difference, with the interval of the differences in each resample."""
     (one, rows), (other, others) = (_mean(of, place, name) for of in (runs, first))
     if one.value is None or other.value is None:
         return Metric(None, one.reason or other.reason)
-    return intervals.with_interval(Metric(one.value - other.value), rows - others)
+    return intervals.with_interval(Metric(one.value - other.value), rows - others, smaller=smaller)
 
 
 def _mean(runs: Sequence[_Run], place: Place, name: str) -> tuple[Metric, np.ndarray]:
@@ -294,7 +308,7 @@ def _discordant(run: Contender, first: Contender) -> McNemar | None:
     return mcnemar_test(int((one & ~other).sum()), int((~one & other).sum()))
 
 
-def _verdict(runs: Sequence[_Run], figures: Mapping[str, Metric]) -> str:
+def _verdict(runs: Sequence[_Run], figures: Mapping[str, Metric], smaller: int) -> str:
     if len(runs) == 1:
         return runs[0].whole.verdict
     balanced = figures["balanced_accuracy"]
@@ -302,10 +316,8 @@ def _verdict(runs: Sequence[_Run], figures: Mapping[str, Metric]) -> str:
     if balanced.value is None or any(gain.value is None for gain in gains):
         return scope.UNKNOWN
     rows = _mean_of_runs([run.replicates[ALL].get(sample.GAIN) for run in runs])
-    f1 = intervals.with_interval(Metric(float(np.mean([gain.value for gain in gains]))), rows)
-    low = None if balanced.low is None else balanced.low - 0.5
-    above = Metric(balanced.value - 0.5, low=low, high=balanced.high)
-    return scope.verdict({"balanced_accuracy": above, "f1": f1}, figures["specificity"])
+    f1 = intervals.with_interval(Metric(float(np.mean([gain.value for gain in gains]))), rows, smaller=smaller)
+    return scope.verdict({"balanced_accuracy": scope.shifted(balanced, 0.5), "f1": f1}, figures["specificity"])
 
 
 def mcnemar_test(only_first: int, only_second: int) -> McNemar:

@@ -129,7 +129,9 @@ def recall_at(first: Contender, each: Contender, bootstrap: Bootstrap, category:
     units = resampling.distinct(defective)
     return (
         intervals.with_interval(Metric(value), drawn[0], units),
-        intervals.with_interval(Metric(value - own), drawn[0] - drawn[1]),
+        intervals.with_interval(
+            Metric(value - own), drawn[0] - drawn[1], smaller=min(units, resampling.distinct(~defective))
+        ),
     )
 
 

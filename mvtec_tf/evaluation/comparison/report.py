@@ -286,7 +286,9 @@ def _against(each: Standing, first: Standing, name: str) -> str:
         text += ", which proves nothing"
     elif shown:
         text += f", so {each.method.name} is {shown}"
-    elif difference.low is not None:
+    elif difference.low is None:
+        text += f" ({difference.note})" if difference.note else ""
+    else:
         text += ", an interval that holds 0, so neither is shown to be better; that does not make them equal"
     if name != "roc_auc":
         text += f". In ROC-AUC the difference is {signed(each.differences[ALL]['roc_auc'])}"

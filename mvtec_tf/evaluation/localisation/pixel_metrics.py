@@ -214,8 +214,10 @@ class _Ranked:
         masked = self._masked.astype(bool)
         found = self._figures(int(masked.sum()))
         groups = {POINTING: len(np.unique(units[self.where][masked]))}
+        smaller = dict.fromkeys((AUROC, PRO), groups[POINTING])
         found = {
-            name: intervals.with_interval(metric, replicates[name], groups.get(name)) for name, metric in found.items()
+            name: intervals.with_interval(metric, replicates[name], groups.get(name), smaller.get(name))
+            for name, metric in found.items()
         }
         if found[POINTING].low is not None and intervals.few(found[POINTING], groups[POINTING]):
             found[GAIN] = _gain_from_ends(found[GAIN], found[POINTING], found[RANDOM])

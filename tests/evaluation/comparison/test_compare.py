@@ -15,7 +15,7 @@ from mvtec_tf.evaluation.comparison import pictures as comparison_figures
 from mvtec_tf.evaluation.comparison import report as comparison_report
 from mvtec_tf.evaluation.comparison.compare import ALL, CATEGORY, MEANS, compare, mcnemar_test
 from mvtec_tf.evaluation.comparison.contenders import read_methods
-from mvtec_tf.evaluation.intervals import Bootstrap, Resampling
+from mvtec_tf.evaluation.intervals import TOO_FEW, Bootstrap, Resampling
 from mvtec_tf.evaluation.table import Predictions, Row, write_predictions
 from mvtec_tf.evaluation.thresholds import Rule
 
@@ -127,6 +127,21 @@ def test_a_method_compared_with_itself_differs_in_nothing_and_is_not_said_to_be_
     assert compared.standings[1].calls[0] == mcnemar_test(0, 0)
     assert comparison_report.direction(differences["roc_auc"], "roc_auc") == ""
     assert "neither is shown to be better" in comparison_report.sentences(compared)[0]
+
+
+def test_of_three_defects_no_interval_of_a_difference_says_that_one_is_better(tmp_path):
+    defects = [f"c/evaluate/{number}.png" for number in (1, 3, 5)]
+    tables = []
+    for seed, distance in ((1, 4), (2, 0)):
+        rows = _rows(seed, distance, categories=("c",))
+        few = [row for row in rows if row.split != "evaluate" or not row.label or row.path in defects]
+        tables.append(_csv(tmp_path / f"{seed}.csv", few))
+    compared = _compared(tables)
+    differences = compared.standings[1].differences[ALL]
+    assert all(differences[name].low is None for name in ("roc_auc", "f1", "balanced_accuracy", "recall"))
+    assert differences["specificity"].low is not None
+    said = f"a difference of {differences['balanced_accuracy'].value:+.3f} ({TOO_FEW})."
+    assert said in comparison_report.sentences(compared)[0]
 
 
 def test_a_clearly_worse_method_is_said_to_be_worse_whichever_way_a_metric_points(tmp_path, pair):
