@@ -180,6 +180,18 @@ def _of_masks(found: Exploration) -> Iterator[Finding]:
         "A mask is found by its image's name, ground_truth/DEFECT/IMAGE_mask.png, or named by a CSV file.",
         tuple(f"{file}: {why}" for file, why in found.orphan_masks),
     )
+    alike: dict[str, list[Record]] = collections.defaultdict(list)
+    for mask in found.masks:
+        if mask.state == OK:
+            alike[mask.digest].append(mask.record)
+    copied = [ones for ones in alike.values() if len({one.group for one in ones}) > 1]
+    yield Finding(
+        "masks_alike",
+        f"{counted(len(copied), 'mask marks', 'masks mark')} the very same pixels on photographs of several objects",
+        "Was it copied from another part? Look at them: a mark of one fixed shape, or a fault of a mould, "
+        "can lie at one place, and then nothing is wrong.",
+        tuple(" and ".join(one.path for one in ones) for ones in copied),
+    )
     turned = {one.record.path for one in found.looks if one.turned_in_place}
     either = [mask for mask in found.masks if mask.state == OK and mask.record.path in turned]
     yield Finding(

@@ -118,6 +118,7 @@ class MaskLook:
       width: of the mask in pixels, 0 if it could not be read.
       height: likewise.
       reason: in words, if something is wrong.
+      digest: of its pixels, whatever the file; "" if something is wrong.
     """
 
     record: Record
@@ -126,6 +127,7 @@ class MaskLook:
     width: int = 0
     height: int = 0
     reason: str = ""
+    digest: str = ""
 
 
 def look_at_masks(records: Sequence[Record], looks: Iterable[Look]) -> tuple[MaskLook, ...]:
@@ -176,4 +178,5 @@ def _look_at_mask(image: Look, claimed_by: Mapping[str, str]) -> MaskLook:
         height, width = error.mask.shape
         return MaskLook(record, error.state, float(error.mask.mean()), width, height, str(error))
     height, width = mask.shape
-    return MaskLook(record, OK, float(mask.mean()), width, height)
+    digest = hashlib.sha256(f"{width} ".encode() + np.packbits(mask).tobytes()).hexdigest()
+    return MaskLook(record, OK, float(mask.mean()), width, height, digest=digest)

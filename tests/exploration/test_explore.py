@@ -41,10 +41,10 @@ def _save(path, image, **options):
     image.save(path, **options)
 
 
-def _mask(width=SIDE, height=SIDE, filled=True):
+def _mask(width=SIDE, height=SIDE, filled=True, top=0):
     pixels = np.zeros((height, width), np.uint8)
     if filled:
-        pixels[: height // 4, : width // 2] = 255
+        pixels[top : top + height // 4, : width // 2] = 255
     return Image.fromarray(pixels)
 
 
@@ -56,7 +56,7 @@ def _bolt(root, train=12, good=10, defective=10):
         _save(root / f"bolt/test/good/{i:03d}.png", _photo(100 + i))
     for i in range(defective):
         _save(root / f"bolt/test/dent/{i:03d}.png", _photo(200 + i))
-        _save(root / f"bolt/ground_truth/dent/{i:03d}_mask.png", _mask())
+        _save(root / f"bolt/ground_truth/dent/{i:03d}_mask.png", _mask(top=i))
     return root
 
 
@@ -256,6 +256,19 @@ def test_unusable_masks_are_named_each_by_what_is_wrong(tmp_path):
     assert item == "bolt/test/dent/001.png: its mask has 192 x 96 pixels, the image 96 x 96"
     (orphan,) = _finding(found, "masks_without_image").items
     assert "099_mask.png: no image has it" in orphan
+
+
+def test_masks_of_the_same_pixels_on_two_parts_are_said_and_may_be_right(tmp_path):
+    root = _bolt(tmp_path)
+    masks = root / "bolt/ground_truth/dent"
+    # The same pixels in another file; and on two views of one object, of which that is no wonder.
+    _save(masks / "003_mask.png", _mask(top=1).convert("RGB"))
+    _save(masks / "006_mask.png", _mask(top=5))
+    (root / "bolt/groups.csv").write_text("path,group\ntest/dent/005.png,a\ntest/dent/006.png,a\n")
+    (finding,) = explore_findings.findings(_found(root))
+    assert finding.kind == "masks_alike"
+    assert finding.items == ("bolt/test/dent/001.png and bolt/test/dent/003.png",)
+    assert "nothing is wrong" in finding.text
 
 
 def test_a_category_without_masks_lacks_none(tmp_path):
