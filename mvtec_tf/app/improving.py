@@ -91,7 +91,7 @@ def begin(
       kept: of the page.
       data: a folder or a list of photographs, as `scan` takes it; "": the labels of the page alone.
       weights: of the backbone.
-      label_budget: share of the labelled test images that it may learn from.
+      label_budget: share of the labelled test images that it may learn from, or all of the half that it may.
       with_labels: whether the labels of the page are added.
       who: asks for it.
       in_use: the model that it is judged beside; None: none.
@@ -311,8 +311,17 @@ def promote(job: Job, name: str, root: files.PathLike, who: str) -> int:
     return version
 
 
-def flags_of(export: Export) -> dict[str, str]:
-    """What a model's run was told, by name, as far as its export has it."""
+def asked_before(kept: Store, export: Export) -> dict[str, str]:
+    """What a model was fitted on and with, as far as it still is: `data`, `weights` and `label_budget`.
+
+    Of a model that was fitted here, what was asked for, and not the list that the page made of it.
+    """
     file = export.path / EXTRA / "flags.txt"
     lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
-    return dict(line.lstrip("-").split("=", 1) for line in lines if "=" in line)
+    flags = dict(line.lstrip("-").split("=", 1) for line in lines if "=" in line)
+    data = flags.get("data_dir", "")
+    own = [job.asked for job in jobs(kept) if os.path.realpath(job.folder / _LIST) == os.path.realpath(data)]
+    asked = own[0] if own else {"data": data, **flags}
+    found = {name: str(asked[name]) for name in ("data", "weights", "label_budget") if name in asked}
+    # A relative place is one of the folder in which the model was fitted.
+    return {name: said for name, said in found.items() if name != "data" or os.path.exists(said)}

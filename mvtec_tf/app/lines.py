@@ -2,6 +2,7 @@
 
 import collections
 import datetime
+import math
 import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,6 +15,8 @@ from mvtec_tf.serving.drifting import Line
 
 # So many hours in which something was judged are drawn.
 _HOURS = 48
+# Per cent of the width of a telephone that the name of one takes.
+_NAMED = 24
 _ORDER = "the time at which they were judged"
 
 
@@ -80,10 +83,19 @@ def hours(kept: Store, exports: Sequence[Export]) -> list[dict[str, Any]]:
     ]
 
 
+def scale(shown: Sequence[Mapping[str, Any]]) -> tuple[int, list[tuple[float, str]]]:
+    """The top of a drawing of `hours`, an even number with one digit of its own, and (x in per cent, hour) of the bars
+    whose hours stand below it, as far as a telephone has room for them."""
+    most = max((_judged(hour) for hour in shown), default=1)
+    unit = 10 ** (len(str(most)) - 1)
+    top = next(top for top in (2 * unit, 4 * unit, 6 * unit, 8 * unit, 10 * unit) if top >= most)
+    places = [(number * _step(shown), hour["hour"][5:]) for number, hour in enumerate(shown)]
+    return top, [place for place in places[:: math.ceil(_NAMED / _step(shown))] if place[0] <= 100 - _NAMED]
+
+
 def bars(shown: Sequence[Mapping[str, Any]]) -> list[tuple[str, float, float, float, float]]:
     """(verdict, x, y, width, height) of each piece of a drawing of `hours`, in per cent."""
-    most = max((sum(hour[one] for one in VERDICTS) for hour in shown), default=1)
-    step = 100 / max(len(shown), 12)
+    most, step = scale(shown)[0], _step(shown)
     found = []
     for number, hour in enumerate(shown):
         top = 100.0
@@ -93,6 +105,14 @@ def bars(shown: Sequence[Mapping[str, Any]]) -> list[tuple[str, float, float, fl
             if height:
                 found.append((verdict, number * step, top, 0.85 * step, height))
     return found
+
+
+def _judged(hour: Mapping[str, Any]) -> int:
+    return sum(hour[one] for one in VERDICTS)
+
+
+def _step(shown: Sequence[Mapping[str, Any]]) -> float:
+    return 100 / max(len(shown), 12)
 
 
 def _here(hour: str) -> str:

@@ -88,7 +88,7 @@ class Site:
         shown = []
         for one in judgement["nearest"]:
             there = (self.kept.folder / store.NEAREST / f"{one['sha256']}.jpg").is_file()
-            name = pathlib.PurePath(one["file"]).name
+            name = self.kept.name_of(one["file"], one["sha256"])
             shown.append({"name": name, "address": f"/nearest/{one['sha256']}.jpg" if there else ""})
         return shown
 

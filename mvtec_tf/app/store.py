@@ -124,6 +124,14 @@ class Store:
         values = (sha256, file, name, *size, now())
         self.change("INSERT INTO images VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING", values)
 
+    def name_of(self, file: files.PathLike, sha256: str) -> str:
+        """What a person calls a photograph: the page's own files are named by their content, and known by the name that
+        they came under."""
+        if pathlib.PurePath(file).stem != sha256:
+            return pathlib.PurePath(file).name
+        image = self.image(sha256)
+        return image["name"] if image else sha256[:8]
+
     def add_judgement(
         self, row: Mapping[str, Any], heat: Mapping[str, Any], nearest: Sequence[Mapping[str, Any]] = ()
     ) -> None:

@@ -91,7 +91,7 @@ def test_a_fit_with_the_labels_of_the_page_is_set_beside_the_model_in_use_and_pr
         assert browser.form("/improve/1/promote", {"name": "small", "who": ""}).status_code == 422
         assert browser.form("/improve/1/promote", {"name": "small", "who": "Udo"}).status_code == 303
         assert [export.version for export in browser.site.models.there()] == [2]
-        assert "Promoted by Udo: small, version 2." in browser.get("/improve").text
+        assert "In use since Udo said so: small, version 2." in browser.get("/improve").text
         _is_shown_beside_good_parts(browser, toy, job.folder / "images.csv")
         browser.site.kept.close()
     card = read_json(root / "small" / "2" / "assets.extra" / "mvtec_tf.json")
@@ -166,6 +166,34 @@ def test_a_fit_that_fails_by_itself_says_why_and_is_no_stopped_one(settings, toy
         improving._CHILDREN[-1].wait()
         assert improving.job_of(browser.site.kept, 1).state == improving.STOPPED
         browser.site.kept.close()
+
+
+def test_a_new_model_is_asked_for_as_the_one_in_use_was_and_of_all_labels(page, photographs, tmp_path):
+    def prefilled(**flags):
+        (tmp_path / "assets.extra").mkdir(exist_ok=True)
+        told = "".join(f"--{name}={said}\n" for name, said in flags.items())
+        (tmp_path / "assets.extra" / "flags.txt").write_text(told)
+        return improving.asked_before(page.site.kept, types.SimpleNamespace(path=tmp_path))
+
+    there = {"data_dir": str(tmp_path), "weights": "my.h5", "label_budget": "0.2"}
+    assert prefilled(**there) == {"data": str(tmp_path), "weights": "my.h5", "label_budget": "0.2"}
+    assert "data" not in prefilled(**there | {"data_dir": "gone"})
+    # Of a model that the page has made, what a person had asked for.
+    folder = page.site.kept.folder / "jobs" / "1"
+    folder.mkdir(parents=True)
+    (folder / "asked.json").write_text('{"data": "", "weights": "imagenet", "label_budget": "all", "in_use": ""}')
+    own = prefilled(**there | {"data_dir": str(folder / "images.csv")})
+    assert own == {"weights": "imagenet", "label_budget": "all"}
+    (folder / "asked.json").unlink()
+    folder.rmdir()
+    assert '<option value="all" selected>' not in page.get("/improve").text
+    _labelled(page, photographs[:1], "defective")
+    assert '<option value="all" selected>' in page.get("/improve").text
+    (row,) = page.site.kept.latest(1)
+    # A good part that was shown to the page lies there under its content's name.
+    assert page.site.kept.name_of(f"images/{row['sha256']}.png", row["sha256"]) == photographs[0].name
+    assert page.site.kept.name_of(f"images/{'0' * 64}.png", "0" * 64) == "00000000"
+    assert page.site.kept.name_of("line/7.png", "0" * 64) == "7.png"
 
 
 def test_what_a_shell_would_read_in_a_name_is_a_name(tmp_path):

@@ -67,5 +67,8 @@ def test_verdicts_are_counted_by_the_hour_and_a_model_that_judged_nothing_says_s
     assert found[0]["hour"] == here
     pieces = lines.bars(found)
     assert [verdict for verdict, *_ in pieces] == ["good", "good", "defective"]
-    assert sum(height for _, x, _, _, height in pieces if x) == pytest.approx(100)
+    # Five verdicts below an axis that ends at six; a third of a telephone's width further an hour could be named again.
+    assert sum(height for _, x, _, _, height in pieces if x) == pytest.approx(500 / 6)
+    assert lines.scale(found) == (6, [(0.0, here[5:])])
+    assert f">{here[5:]}</text>" in page.get("/watch").text
     assert "8 parts were judged, 2 of them (25.0 %) called defective" in page.get("/watch").text

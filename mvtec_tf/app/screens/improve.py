@@ -32,8 +32,10 @@ def add(app: FastAPI, site: Site) -> None:
         return outcomes[job.number]
 
     def default(exports: list[Export]) -> dict[str, str]:
-        flags = improving.flags_of(exports[0]) if exports else {}
-        return {"data": flags.get("data_dir", ""), "weights": flags.get("weights", "imagenet")}
+        asked = improving.asked_before(kept, exports[0]) if exports else {}
+        defects = any(record.label for record in labels.records(kept))
+        budget = "all" if defects or asked.get("label_budget", "0") != "0" else "0"
+        return {"data": asked.get("data", ""), "weights": asked.get("weights", "imagenet"), "budget": budget}
 
     @app.get("/improve", include_in_schema=False)
     def screen(request: Request) -> Response:
@@ -53,7 +55,7 @@ def add(app: FastAPI, site: Site) -> None:
         request: Request,
         data: Annotated[str, Form()] = "",
         weights: Annotated[str, Form()] = "imagenet",
-        label_budget: Annotated[str, Form(pattern=r"^0(\.\d+)?$")] = "0",
+        label_budget: Annotated[str, Form(pattern=r"^(all|0(\.\d+)?)$")] = "0",
         with_labels: Annotated[bool, Form()] = False,
         in_use: Annotated[str, Form()] = "",
         who: Annotated[str, Form()] = "",

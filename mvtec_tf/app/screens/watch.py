@@ -32,6 +32,7 @@ def add(app: FastAPI, site: Site) -> None:
             told=told,
             hours=hours,
             bars=lines.bars(hours),
+            scale=lines.scale(hours),
             sinks=site.sinks.told(),
             kinds=sinks.KINDS,
             which=sinks.WHICH,
