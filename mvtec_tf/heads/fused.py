@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 from sklearn.linear_model import Ridge
+from threadpoolctl import threadpool_limits
 
 from mvtec_tf.errors import UserError
 from mvtec_tf.heads import join, residual
@@ -141,6 +142,8 @@ class Fused(Head):
     def __init__(self, seed: int = 0) -> None:
         self.seed = seed
 
+    # Many small products: BLAS's own threads would mostly wait for each other.
+    @threadpool_limits.wrap(limits=1)
     def _learn(self, features: FrozenFeatures, labels: np.ndarray) -> None:
         """Reads the good images' maps twice. Raises UserError on good images of fewer than three objects."""
         objects = objects_of(features)

@@ -14,6 +14,7 @@ import dataclasses
 
 import numpy as np
 from scipy.spatial.distance import cdist
+from threadpoolctl import threadpool_limits
 
 from mvtec_tf.heads.frozen import inner_folds
 from mvtec_tf.heads.fused import FOLDS, held_out_ridge
@@ -44,6 +45,8 @@ class Suspicion:
     by_labels: bool
 
 
+# As `fused.Fused` does it.
+@threadpool_limits.wrap(limits=1)
 def suspicion(pooled: np.ndarray, labels: np.ndarray, groups: np.ndarray, seed: int = 0) -> Suspicion:
     """How much the other images of a category speak against each label.
 
