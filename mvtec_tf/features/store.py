@@ -133,7 +133,8 @@ class ShardedRows:
     def __init__(self, files: Sequence[pathlib.Path], counts: Sequence[int]) -> None:
         self._files = files
         self._starts = np.concatenate([[0], np.cumsum(counts)])
-        self.shape = (int(self._starts[-1]), *np.load(files[0], mmap_mode="r", allow_pickle=False).shape[1:])
+        first = np.load(files[0], mmap_mode="r", allow_pickle=False)
+        self.shape, self._dtype = (int(self._starts[-1]), *first.shape[1:]), first.dtype
 
     def __len__(self) -> int:
         """Number of rows."""
@@ -142,15 +143,15 @@ class ShardedRows:
     def __getitem__(self, rows: np.ndarray) -> np.ndarray:
         """int [M] -> float32 [M, ...], read now."""
         rows = np.asarray(rows)
-        result = np.empty((len(rows), *self.shape[1:]), np.float32)
+        result = np.empty((len(rows), *self.shape[1:]), self._dtype)
         shards = np.searchsorted(self._starts, rows, side="right") - 1
         for shard in np.unique(shards):
             wanted = shards == shard
             # Mapped for this read only: pages of a file that stays mapped count as the process' memory.
             values = np.load(self._files[shard], mmap_mode="r", allow_pickle=False)
-            # TensorFlow widens float16 in half of NumPy's time.
-            result[wanted] = tf.cast(values[rows[wanted] - self._starts[shard]], tf.float32).numpy()
-        return result
+            result[wanted] = values[rows[wanted] - self._starts[shard]]
+        # TensorFlow widens float16 in half of NumPy's time.
+        return tf.cast(result, tf.float32).numpy()
 
 
 def begin(path: PathLike, key: FeatureKey, records: Sequence[Record], per_shard: int) -> list[pathlib.Path]:

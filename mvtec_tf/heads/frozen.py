@@ -4,6 +4,7 @@ The same container carries NumPy arrays (or rows read from disk) when a head is 
 in the exported graph.
 """
 
+import concurrent.futures
 import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
@@ -12,8 +13,9 @@ import numpy as np
 
 from mvtec_tf.errors import UserError
 
-# Of maps in memory at a time: memory stays flat, matrix products large.
-_BATCH_BYTES = 64_000_000
+# Of maps in memory at a time: memory stays flat, matrix products large. Arrays beyond 32 MiB are returned to the system
+# at once by glibc, and each page is cleared again for the next one.
+_BATCH_BYTES = 32_000_000
 _LARGEST_BATCH = 16
 # Distances are sums of squares in float32: 3000 of this size leave no room.
 _LARGEST = 1e15
@@ -88,10 +90,18 @@ class FrozenFeatures:
         if size is None:
             image = 4 * sum(int(np.prod(source.shape[1:])) for source in self.maps.values())
             size = int(np.clip(_BATCH_BYTES // max(image, 1), 1, _LARGEST_BATCH))
-        for start in range(0, len(self), size):
+
+        def read(start: int) -> FrozenFeatures:
             part = self.select(np.arange(start, min(start + size, len(self))))
             whole = {name: source[np.arange(len(part))] for name, source in part.maps.items()}
-            yield dataclasses.replace(part, maps=whole)
+            return dataclasses.replace(part, maps=whole)
+
+        # The next ones are read while these are looked at.
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            ahead = pool.submit(read, 0)
+            for start in range(0, len(self), size):
+                part, ahead = ahead.result(), pool.submit(read, start + size)
+                yield part
 
 
 def frozen(features: Any) -> FrozenFeatures:
