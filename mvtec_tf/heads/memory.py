@@ -11,11 +11,13 @@ _PROJECTED = 128
 def nearest_ops(patches: tf.Tensor, bank: tf.Tensor, neighbours: int = 1) -> tf.Tensor:
     """Mean distances to the nearest patches of a bank [M, k], all of it where it is smaller than `neighbours`: float32
     [B, P, k] -> [B, P]."""
-    lengths = tf.reduce_sum(tf.square(bank), axis=1)
+    # A patch x is nearest where 2 x.b - |b|^2 is largest: one product, with a 1 behind each patch.
+    wanted = tf.concat([2 * bank, -tf.reduce_sum(tf.square(bank), axis=1, keepdims=True)], axis=1)
+    ones = tf.ones([patches.shape[1], 1])
     count = min(neighbours, bank.shape[0])
 
     def nearest(one: tf.Tensor) -> tf.Tensor:
-        ranks = 2 * tf.matmul(one, bank, transpose_b=True) - lengths
+        ranks = tf.matmul(tf.concat([one, ones], axis=1), wanted, transpose_b=True)
         found = tf.argmax(ranks, axis=1)[:, None] if count == 1 else tf.math.top_k(ranks, count).indices
         # Subtracted as a vector: a difference of squares would round away what is left.
         parts = [tf.norm(one - tf.gather(bank, found[:, k]), axis=1) for k in range(count)]
