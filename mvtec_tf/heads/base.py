@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
+from sklearn.utils.validation import check_is_fitted
 
 from mvtec_tf import conformal
 from mvtec_tf.errors import UserError
@@ -20,6 +21,8 @@ from mvtec_tf.heads.probability import Platt, fit_platt
 
 # Rows of global features at a time; of maps, which are a thousand times as large, `batches` takes fewer.
 _ROWS = 1024
+# Of what heads take so many: of none, a mean would be NaN.
+_COUNTS = ("neighbours", "memory_bank", "candidates", "channels")
 _UNSTABLE = "Was the encoder's training stable? Lower its `learning_rate`, or choose another `head`."
 _NO_DEFECTS = (
     "There is no probability without scores of held-out defects: the head was fitted on fewer than two defective "
@@ -71,13 +74,17 @@ class Head(Scored, ClassifierMixin, BaseEstimator):
 
         Args:
           features: of N images; objects in `groups` are never divided when images are held out.
-          labels: int [N]; None: all images are good.
+          labels: [N], 1 or True for defective, 0 or False for good images; None: all images are good.
 
         Raises:
+          ValueError: labels are others, or not as many as images; or a number of the head is below 1.
           UserError: the images are too few or too alike, a class is missing that the head needs, or the fit diverged.
         """
+        for name in _COUNTS:
+            if getattr(self, name, 1) < 1:
+                raise ValueError(f"{name} must be 1 or more. Received: {getattr(self, name)}.")
         features = frozen.frozen(features)
-        labels = np.zeros(len(features), int) if labels is None else np.asarray(labels)
+        labels = np.zeros(len(features), int) if labels is None else frozen.labels_of(labels)
         needs_both = self.needs_labels if self._needs_both_classes is None else self._needs_both_classes
         frozen.check(features, labels, both_classes=needs_both, maps=self.needs_maps)
         try:
@@ -88,6 +95,7 @@ class Head(Scored, ClassifierMixin, BaseEstimator):
         if wrong:
             raise UserError(f"The fit of the head diverged: its {', '.join(wrong)} hold NaN or infinity. {_UNSTABLE}")
         self.classes_ = np.array([0, 1])
+        self.n_features_in_ = features.shape[1]
         # `predict` and `predict_proba` need scores of images held out, which only they ask for.
         self._fitted_on: tuple[FrozenFeatures, np.ndarray] = (features, labels)
         self._calibrated: _Calibration | None = None
@@ -96,6 +104,34 @@ class Head(Scored, ClassifierMixin, BaseEstimator):
     def _learn(self, features: FrozenFeatures, labels: np.ndarray) -> None:
         """Learns what `arrays` holds, from checked features and int [N] labels."""
         raise NotImplementedError
+
+    def decision_function(self, features: Any) -> np.ndarray:
+        """float32 [N], higher = more defective.
+
+        Raises:
+          NotFittedError: the head was not fitted.
+          ValueError: the images have other features than those that it was fitted on, in number or maps.
+          UserError: features are no finite numbers.
+        """
+        return super().decision_function(self._checked(features))
+
+    def heat_maps(self, features: FrozenFeatures) -> np.ndarray:
+        """float32 [N, height, width], where the scores come from. Raises as `decision_function`."""
+        return super().heat_maps(self._checked(features))
+
+    def _checked(self, features: Any) -> FrozenFeatures:
+        """What it was fitted for: a single column would be set against all of them, and NaN be called good."""
+        check_is_fitted(self, "classes_")
+        features = frozen.frozen(features)
+        if len(features.shape) != 2 or features.shape[1] != self.n_features_in_:
+            raise ValueError(
+                f"features must be [N, {self.n_features_in_}], as those that the head was fitted on. "
+                f"Received: {features.shape}."
+            )
+        frozen.check_numbers(features, maps=self.needs_maps)
+        if self.needs_maps and (there := _maps_of(features)) != (known := _maps_of(self._fitted_on[0])):
+            raise ValueError(f"maps of {there}, expected {known}, as those that the head was fitted on.")
+        return features
 
     def arrays(self) -> dict[str, np.ndarray]:
         """The learned state, by name."""
@@ -134,6 +170,7 @@ class Head(Scored, ClassifierMixin, BaseEstimator):
         return np.stack([1 - defective, defective], axis=1)
 
     def _calibration(self) -> "_Calibration":
+        check_is_fitted(self, "classes_")
         if self._calibrated is None:
             features, labels = self._fitted_on
             scores = self._refitted(features, labels) if self.held_out_ is None else self.held_out_
@@ -208,6 +245,11 @@ def by_ops(compute: Callable[[Any, Arrays], tf.Tensor], features: Any, arrays: d
     size = None if features.maps else _ROWS
     parts = [compute(as_tensors(batch), state).numpy() for batch in features.batches(size)]
     return np.concatenate(parts) if parts else np.empty(0, np.float32)
+
+
+def _maps_of(features: FrozenFeatures) -> dict[str, tuple[int, ...]]:
+    """Layer -> (height, width, channels) of its map."""
+    return {name: tuple(map(int, source.shape[1:])) for name, source in features.maps.items()}
 
 
 def part_of(arrays: Mapping[str, Any], name: str) -> dict[str, Any]:

@@ -69,9 +69,13 @@ class FrozenFeatures:
         return tuple(self.pooled.shape)
 
     def __getitem__(self, rows: Any) -> "FrozenFeatures":
-        """The images of a mask, of indices or of a slice, see `select`; also as (rows, ...)."""
+        """The images of a mask, of indices or of a slice, see `select`; also as (rows, ...). Of one index, that one."""
         rows = rows[0] if isinstance(rows, tuple) else rows
-        return self.select(np.arange(len(self))[rows])
+        return self.select(np.atleast_1d(np.arange(len(self))[rows]))
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        """`pooled`, for what takes arrays only, such as scikit-learn's own estimators."""
+        return np.array(self.pooled, dtype, copy=copy)
 
     def select(self, rows: np.ndarray) -> "FrozenFeatures":
         """The images of a boolean mask [N] or of indices [M]; maps stay where they are."""
@@ -105,8 +109,30 @@ class FrozenFeatures:
 
 
 def frozen(features: Any) -> FrozenFeatures:
-    """Features as they are, or a plain [N, D] of global features in the container."""
-    return features if isinstance(features, FrozenFeatures) else FrozenFeatures(features)
+    """Features as they are, or a plain [N, D] of global features in the container.
+
+    It gets an array of its own: a head asks once more for what it was fitted on when it is asked for a probability, and
+    the caller's may hold something else by then.
+    """
+    if isinstance(features, FrozenFeatures):
+        return features
+    own = np.array(features)
+    return FrozenFeatures(own if own.dtype.kind in "fiu" else own.astype(np.float64))
+
+
+def labels_of(given: Any) -> np.ndarray:
+    """int64 [N], 1 = defective, of numbers or truth values, in an array of its own.
+
+    Raises:
+      ValueError: they are no list, or others than 0 and 1. Of words scikit-learn would take the last in the alphabet
+        for the defect, and "good" stands behind "defective".
+    """
+    labels = np.asarray(given)
+    others = sorted({repr(one) for one in labels.ravel().tolist() if one not in (0, 1)})
+    if others or labels.ndim != 1:
+        found = f"{', '.join(others[:5])} among them" if others else f"shape {labels.shape}"
+        raise ValueError(f"labels must be [N], 1 for defective and 0 for good images. Received: {found}.")
+    return np.array(labels, np.int64)
 
 
 def good_images(features: FrozenFeatures, labels: np.ndarray, head: str, least: int = 2) -> FrozenFeatures:
@@ -145,15 +171,9 @@ def check(features: FrozenFeatures, labels: np.ndarray, *, both_classes: bool = 
     pooled = features.pooled
     if pooled.ndim != 2 or len(pooled) != len(labels):
         raise ValueError(f"features must be [N, D] with N labels. Received: {pooled.shape} and {len(labels)} labels.")
-    if maps and not features.maps:
-        raise UserError(
-            "This head looks at patch maps, and the features hold global averages only. Extract them with `maps`, or "
-            "with the recipe of the head."
-        )
+    check_numbers(features, maps=maps)
     if not len(pooled):
         raise UserError("There is no image to fit a head on.")
-    if not np.all(np.isfinite(pooled)):
-        raise UserError("The features hold NaN or infinite numbers. Was the encoder's training stable?")
     if (largest := float(np.max(np.abs(pooled)))) > _LARGEST:
         raise UserError(
             f"The features reach {largest:.3g}, too large to compute with. Has the encoder's training diverged? Train "
@@ -170,6 +190,18 @@ def check(features: FrozenFeatures, labels: np.ndarray, *, both_classes: bool = 
             f"The head needs good and defective labelled images; all {len(labels)} given are {kind}. "
             "Raise `label_budget`, or use a head that needs no labels (`head`=mahalanobis)."
         )
+
+
+def check_numbers(features: FrozenFeatures, *, maps: bool = False) -> None:
+    """Raises UserError if nothing could be computed from this: no patch maps where a head needs `maps`, or numbers that
+    are not finite."""
+    if maps and not features.maps:
+        raise UserError(
+            "This head looks at patch maps, and the features hold global averages only. Extract them with `maps`, or "
+            "with the recipe of the head."
+        )
+    if not np.all(np.isfinite(features.pooled)):
+        raise UserError("The features hold NaN or infinite numbers. Was the encoder's training stable?")
 
 
 class _Selected:

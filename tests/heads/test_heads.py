@@ -9,6 +9,7 @@ from scipy.spatial.distance import mahalanobis
 from scipy.stats import multivariate_normal, spearmanr
 from sklearn.base import clone
 from sklearn.covariance import LedoitWolf
+from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import cross_val_score
 from sklearn.pipeline import make_pipeline
@@ -283,6 +284,59 @@ def test_the_gaussian_of_few_images_in_many_dimensions_is_ledoit_and_wolfs(data)
 
 
 HEADS_ON_GLOBAL_FEATURES = [Logistic, LinearSvm, Lda, RbfSvm, Mahalanobis, NearestNeighbours]
+
+
+@pytest.mark.parametrize("make", HEADS_ON_GLOBAL_FEATURES)
+def test_words_or_other_numbers_for_labels_are_refused_and_do_not_turn_the_scores_round(data, make):
+    features, labels = data
+    others = (np.array(["good", "defective"])[labels], 2 * labels - 1, labels + 1, labels / 2, labels[:, None])
+    for wrong in (*others, np.where(np.arange(60) == 3, np.nan, labels)):
+        with pytest.raises(ValueError, match=r"labels must be \[N\], 1 for defective and 0 for good images. Received"):
+            make().fit(features, wrong)
+    scores = make().fit(features, labels).decision_function(features)
+    for same in (labels == 1, labels.tolist(), labels.astype(object), labels.astype(float)):
+        np.testing.assert_array_equal(make().fit(features, same).decision_function(features), scores)
+    listed = make().fit(features.tolist(), labels).decision_function(features.tolist())
+    np.testing.assert_allclose(listed, scores, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("make", HEADS_ON_GLOBAL_FEATURES)
+def test_a_head_judges_only_what_it_was_fitted_for(data, make):
+    features, labels = data
+    for ask in ("decision_function", "predict", "predict_proba"):
+        with pytest.raises(NotFittedError, match="is not fitted yet"):
+            getattr(make(), ask)(features)
+    head = make().fit(features, labels)
+    for wrong in (features[:, :1], features[:, :7], features[0]):
+        with pytest.raises(ValueError, match=r"features must be \[N, 8\], as those that the head was fitted on"):
+            head.decision_function(wrong)
+    # NaN reaches no threshold: it would be called good.
+    with pytest.raises(UserError, match="NaN or infinite"):
+        head.predict(np.where(np.arange(8) == 2, np.nan, features))
+
+
+def test_the_mean_of_no_neighbour_is_refused(data):
+    with pytest.raises(ValueError, match=r"neighbours must be 1 or more\. Received: 0"):
+        NearestNeighbours(0).fit(*data)
+
+
+def test_features_in_their_container_go_where_arrays_go(data):
+    features, labels = data
+    both = FrozenFeatures(features, groups=np.arange(60))
+    scaled = StandardScaler().fit_transform(features)
+    np.testing.assert_allclose(StandardScaler().fit_transform(both), scaled, rtol=1e-4, atol=1e-5)
+    head = Logistic().fit(both, labels)
+    one_by_one = [head.decision_function(one) for one in both]
+    np.testing.assert_allclose(np.concatenate(one_by_one), head.decision_function(features), rtol=1e-4, atol=1e-5)
+
+
+def test_what_is_done_to_its_arrays_after_the_fit_moves_no_head(data):
+    features, labels = data
+    given, told = features.copy(), labels.copy()
+    head = Logistic().fit(given, told)
+    given[:], told[:] = 0, 1 - labels
+    probabilities = Logistic().fit(features, labels).predict_proba(features)
+    np.testing.assert_array_equal(head.predict_proba(features), probabilities)
 
 
 @pytest.mark.parametrize("make", HEADS_ON_GLOBAL_FEATURES)
