@@ -5,6 +5,7 @@ has too, and calls the same job.
 """
 
 import dataclasses
+import numbers
 import os
 import pathlib
 import tempfile
@@ -56,11 +57,13 @@ def scan(data: PathLike | Sequence[PathLike], categories: Sequence[str] = ()) ->
 
     Raises:
       UserError: there are none, or what a folder or a list says cannot be.
+      TypeError: `data` are no folders or lists.
 
     Example:
       images = mt.scan("DATA/bottle")
     """
-    used, copies = known_images.without_copies(records_lib.scan(settings_lib.texts(data), list(categories), say=print))
+    sources, wanted = settings_lib.texts("data", data), settings_lib.texts("categories", categories)
+    used, copies = known_images.without_copies(records_lib.scan(sources, wanted, say=print))
     for record, why in copies:
         print(f"Left out: {record.path} ({why}).")
     return Images(used)
@@ -78,12 +81,16 @@ def split(images: Sequence[Record], label_budget: float | str = 0.1, seed: int =
     Returns:
       `fit` with `fit_labels` to fit on, `evaluate` with `evaluate_labels` to judge by.
 
+    Raises:
+      UserError: there are no images, one stands there twice, or they are too few for the cut or the budget.
+      TypeError: they are no records.
+
     Example:
       cut = mt.split(images, label_budget=0.1, seed=0)
     """
-    if seed < 0:
-        raise UsageError(f"`seed`={seed}: must be 0 or more.")
-    return protocol.clean(images, protocol.parse_budget(str(label_budget)), seed)
+    if not isinstance(seed, numbers.Integral) or isinstance(seed, bool) or seed < 0:
+        raise UsageError(f"`seed`={seed!r}: expected a whole number, 0 or more.")
+    return protocol.clean(_records(images), protocol.parse_budget(str(label_budget)), int(seed))
 
 
 def extract_features(images: Sequence[Record], *, cache: PathLike, **settings: Any) -> Any:
@@ -102,8 +109,8 @@ def extract_features(images: Sequence[Record], *, cache: PathLike, **settings: A
     """
     from mvtec_tf.jobs.extract import extract_features as job
 
-    asked = settings_lib.of_keywords(ExtractSettings, settings | {"data_dir": (), "out": cache})
-    return job(asked, tuple(images))
+    asked = _asked(ExtractSettings, settings, {"data_dir": (), "categories": (), "out": cache})
+    return job(asked, _records(images))
 
 
 def fit(data: PathLike | Sequence[PathLike], *, run_dir: PathLike, **settings: Any) -> "Model":
@@ -119,7 +126,7 @@ def fit(data: PathLike | Sequence[PathLike], *, run_dir: PathLike, **settings: A
     """
     from mvtec_tf.jobs.fit import fit as job
 
-    return Model(job(settings_lib.of_keywords(FitSettings, settings | {"data_dir": data, "run_dir": run_dir})).path)
+    return Model(job(_asked(FitSettings, settings, {"data_dir": data, "run_dir": run_dir})).path)
 
 
 def train_classifier(data: PathLike | Sequence[PathLike], *, run_dir: PathLike, **settings: Any) -> "Model":
@@ -134,7 +141,7 @@ def train_classifier(data: PathLike | Sequence[PathLike], *, run_dir: PathLike, 
     """
     from mvtec_tf.jobs.train_classifier import train_classifier as job
 
-    asked = settings_lib.of_keywords(TrainClassifierSettings, settings | {"data_dir": data, "run_dir": run_dir})
+    asked = _asked(TrainClassifierSettings, settings, {"data_dir": data, "run_dir": run_dir})
     return Model(job(asked).path)
 
 
@@ -153,7 +160,7 @@ def pretrain(data: PathLike | Sequence[PathLike], *, run_dir: PathLike, **settin
     """
     from mvtec_tf.jobs.pretrain import pretrain as job
 
-    return job(settings_lib.of_keywords(PretrainSettings, settings | {"data_dir": data, "run_dir": run_dir})).path
+    return job(_asked(PretrainSettings, settings, {"data_dir": data, "run_dir": run_dir})).path
 
 
 def judge(predictions: PathLike, *, out: PathLike | None = None, **settings: Any) -> "Report":
@@ -195,7 +202,7 @@ def compare(runs: Mapping[str, PathLike] | Sequence[PathLike], *, out: PathLike,
     if isinstance(runs, Mapping):
         texts = [f"{name}={os.fspath(path)}" for name, path in runs.items()]
     else:
-        texts = [os.fspath(path) for path in runs]
+        texts = settings_lib.texts("runs", runs)
     job(settings_lib.of_keywords(CompareSettings, settings | {"runs": texts, "out": out}))
     return read_json(pathlib.Path(out) / "comparison.json")
 
@@ -372,7 +379,7 @@ class Model:
         from mvtec_tf.jobs.export import export_run
 
         own = {"run": self._of_run("export"), "name": name, "saved_models": saved_models}
-        return Model(export_run(settings_lib.of_keywords(ExportSettings, options | own)))
+        return Model(export_run(_asked(ExportSettings, options, own)))
 
     def _of_run(self, what: str) -> pathlib.Path:
         if not self._run:
@@ -389,6 +396,31 @@ class Model:
             named = enumerate([images] if single else images)
             files = [_file_of(image, pathlib.Path(folder) / f"{index}.png") for index, image in named]
             return scoring.run_signature(self._signatures[signature], files, 16, "judged")
+
+
+def _asked(owner: type, given: Mapping[str, Any], own: Mapping[str, Any]) -> Any:
+    """Settings of a job, some of which the function's own arguments say: given once more, they would not be heard."""
+    for name in own:
+        if name in given:
+            raise TypeError(f"`{name}` is what other arguments of this function say, see its help. Leave it out.")
+    return settings_lib.of_keywords(owner, {**given, **own})
+
+
+def _records(images: Iterable[Record]) -> tuple[Record, ...]:
+    """The records, of a generator too, which can be read only once."""
+    several = isinstance(images, Iterable) and not isinstance(images, (str, bytes))
+    records = tuple(images) if several else (images,)
+    for one in records:
+        if not isinstance(one, Record) or not several:
+            raise TypeError(f"`images`: expected records, as `mvtec_tf.scan` lists them. Received: {one!r:.100}")
+    if not records:
+        raise UserError("`images`: there are none.")
+    seen: set[str] = set()
+    for one in records:
+        if one.path in seen:
+            raise UserError(f"`images`: {one.path} stands among them twice, and would count twice. Name each once.")
+        seen.add(one.path)
+    return records
 
 
 def _file_of(image: Image, place: pathlib.Path) -> str:

@@ -136,18 +136,35 @@ def of_keywords(owner: type, given: Mapping[str, Any]) -> Any:
     return build(owner, {name: _of_kind(one, given.get(name, one.default)) for name, one in known.items()})
 
 
-def texts(items: Any) -> tuple[str, ...]:
-    """Paths, numbers and texts as texts; a single text or path as a list of one."""
-    return tuple(map(_text, [items] if isinstance(items, (str, os.PathLike)) else items))
+def texts(name: str, items: Any) -> tuple[str, ...]:
+    """Paths, numbers and texts as texts; a single text or path as a list of one.
+
+    Raises:
+      TypeError: they are something else, which has a text too (`None`, `b'line'`), but none that was meant.
+    """
+    if isinstance(items, (str, os.PathLike)):
+        return (_text(items),)
+    several = isinstance(items, Iterable) and not isinstance(items, (bytes, Mapping))
+    given = list(items) if several else [items]
+    wrong = [one for one in given if not _has_text(one)] if several else given
+    if wrong:
+        raise TypeError(f"`{name}`: expected a text or path, or several. Received: {wrong[0]!r:.100}")
+    return tuple(map(_text, given))
 
 
 def _of_kind(setting: Setting, value: Any) -> Any:
     """A value as the setting has it."""
-    if value is not None and setting.kind in (str, tuple):
-        return {str: _text, tuple: texts}[setting.kind](value)
+    if value is not None and setting.kind is tuple:
+        return texts(setting.name, value)
+    if setting.kind is str and _has_text(value):
+        return _text(value)
     # NumPy's numbers become Python's, which JSON knows; what is of another kind is refused by `check`.
     is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
     return setting.kind(value) if is_number and isinstance(value, _KINDS[setting.kind][0]) else value
+
+
+def _has_text(value: Any) -> bool:
+    return isinstance(value, (str, os.PathLike, numbers.Number)) and not isinstance(value, bool)
 
 
 def _text(value: Any) -> str:

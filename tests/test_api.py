@@ -1,5 +1,6 @@
 """The Python face: the example of its documentation runs, loads nothing before it must, and answers as files do."""
 
+import dataclasses
 import subprocess
 import sys
 
@@ -54,12 +55,19 @@ def test_features_and_heads_go_by_scikit_learns_contract(toy, tmp_path):
     assert head.predict_proba(features.of(cut.evaluate)).shape == (len(cut.evaluate), 2)
     own = cross_val_score(mt.heads.Logistic(), features.of(cut.fit), cut.fit_labels, cv=2, scoring="roc_auc")
     assert len(own) == 2
+    of_layer = mt.extract_features(images, cache=tmp_path / "layer", maps=True, feature_layers=["relu1"], **SMALL)
+    others = of_layer.of(cut.evaluate)
+    pooled = features.of(cut.evaluate).pooled
+    with pytest.raises(UserError, match="This head looks at patch maps"):
+        head.decision_function(pooled)
+    with pytest.raises(ValueError, match=r"maps of \{'relu1': .*, expected \{'relu0': .*, as those that the head was"):
+        head.decision_function(dataclasses.replace(others, pooled=pooled))
     for one in (images, cut, features, features.of(images)):
         assert len(repr(one)) < 400
     assert f"<{len(images)} images of flange: {sum(image.label for image in images)} defective ones" in repr(images)
     assert f"evaluate {len(cut.evaluate)} ({cut.evaluate_labels.sum()} defective)" in repr(cut)
     again = mt.extract_features(images, cache=tmp_path / "features", maps=True, **SMALL)
-    np.testing.assert_array_equal(again.of(cut.fit).pooled, features.of(cut.fit).pooled)
+    np.testing.assert_array_equal(again.of(one for one in cut.fit).pooled, features.of(cut.fit).pooled)
 
 
 def test_an_array_has_the_score_of_its_png_in_a_run_and_in_its_export(model, toy, tmp_path):
@@ -118,6 +126,45 @@ def test_a_finished_run_is_read_and_not_fitted_again(model, toy, capsys):
 def test_a_seed_below_0_is_refused(toy):
     with pytest.raises(UsageError, match="`seed`=-1"):
         mt.split(mt.scan(toy / "flange"), seed=-1)
+
+
+def test_images_that_can_be_read_only_once_are_cut_as_their_list_is(toy):
+    images = mt.scan(toy / "flange")
+    assert mt.split((one for one in images), 0.25) == mt.split(images, 0.25)
+
+
+def test_one_category_is_named_by_its_name_alone(toy):
+    assert mt.scan(toy, categories="flange") == mt.scan(toy / "flange")
+
+
+def test_no_images_and_one_image_twice_are_refused(toy):
+    with pytest.raises(UserError, match="found by a pattern that fits nothing"):
+        mt.scan(toy.glob("flansch*"))
+    images = mt.scan(toy / "flange")
+    for wrong, why in (((), "there are none"), (images + images, "000.png stands among them twice")):
+        with pytest.raises(UserError, match=f"`images`: .*{why}"):
+            mt.split(wrong, 0.25)
+
+
+def test_what_is_no_folder_and_no_record_is_named_and_not_taken_by_its_text(toy, tmp_path):
+    for wrong in (None, [None], b"toy", 3, {"a": toy}):
+        with pytest.raises(TypeError, match=r"`data`: expected a text or path, or several. Received"):
+            mt.scan(wrong)
+    for wrong in (toy, str(toy), [str(toy)]):
+        with pytest.raises(TypeError, match=r"`images`: expected records, as `mvtec_tf.scan` lists them. Received"):
+            mt.split(wrong)
+    for wrong in (["a"], b"run", None):
+        with pytest.raises(UsageError, match=r"`run_dir`=.*: expected a text"):
+            mt.fit(toy / "flange", run_dir=wrong, weights="none")
+
+
+def test_a_setting_that_another_argument_says_is_refused_and_not_left_unheard(toy, tmp_path):
+    for name in ("data_dir", "categories", "out"):
+        with pytest.raises(TypeError, match=f"`{name}` is what other arguments of this function say"):
+            mt.extract_features(mt.scan(toy / "flange"), cache=tmp_path / "features", **{name: "other"})
+    with pytest.raises(TypeError, match="`data_dir` is what"):
+        mt.fit(toy / "flange", run_dir=tmp_path / "run", data_dir="other")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_slip_in_a_settings_name_is_answered_with_the_nearest(toy, tmp_path):

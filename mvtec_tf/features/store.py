@@ -78,6 +78,8 @@ class FeatureStore:
         Raises:
           UserError: an image is not in the store, or is not the one whose features it holds.
         """
+        # Of a generator nothing is left after the first look.
+        records = tuple(records)
         rows = self._rows_of(records)
         tiled = ShardedRows([shard / "pooled.npy" for shard in self._shards], self._counts)[rows]
         maps = {

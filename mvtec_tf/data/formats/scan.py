@@ -33,11 +33,13 @@ def scan(
         of a plain folder are for testing.
 
     Raises:
-      UserError: a source is missing or holds no category, two sources hold the same category, a wanted
+      UserError: no source is named, one is missing or holds no category, two sources hold the same category, a wanted
         category is not there, a category has no good images for training, its `groups.csv` or
         the CSV file is wrong, or two categories, defect types or groups differ in case, spaces, hyphens,
         underscores or zeros only.
     """
+    if not data_dirs:
+        raise UserError("`data_dir`: no folder and no list is named. Was it found by a pattern that fits nothing?")
     categories = [words.composed(name) for name in categories]
     found: dict[str, Category] = {}
     said: list[str] = []
