@@ -9,7 +9,7 @@ import numbers
 import os
 import pathlib
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -110,7 +110,7 @@ def extract_features(images: Sequence[Record], *, cache: PathLike, **settings: A
     from mvtec_tf.jobs.extract import extract_features as job
 
     asked = _asked(ExtractSettings, settings, {"data_dir": (), "categories": (), "out": cache})
-    return job(asked, _records(images))
+    return _run(job, asked, _records(images))
 
 
 def fit(data: PathLike | Sequence[PathLike], *, run_dir: PathLike, **settings: Any) -> "Model":
@@ -126,7 +126,7 @@ def fit(data: PathLike | Sequence[PathLike], *, run_dir: PathLike, **settings: A
     """
     from mvtec_tf.jobs.fit import fit as job
 
-    return Model(job(_asked(FitSettings, settings, {"data_dir": data, "run_dir": run_dir})).path)
+    return Model(_run(job, _asked(FitSettings, settings, {"data_dir": data, "run_dir": run_dir})).path)
 
 
 def train_classifier(data: PathLike | Sequence[PathLike], *, run_dir: PathLike, **settings: Any) -> "Model":
@@ -142,7 +142,7 @@ def train_classifier(data: PathLike | Sequence[PathLike], *, run_dir: PathLike, 
     from mvtec_tf.jobs.train_classifier import train_classifier as job
 
     asked = _asked(TrainClassifierSettings, settings, {"data_dir": data, "run_dir": run_dir})
-    return Model(job(asked).path)
+    return Model(_run(job, asked).path)
 
 
 def pretrain(data: PathLike | Sequence[PathLike], *, run_dir: PathLike, **settings: Any) -> pathlib.Path:
@@ -160,7 +160,7 @@ def pretrain(data: PathLike | Sequence[PathLike], *, run_dir: PathLike, **settin
     """
     from mvtec_tf.jobs.pretrain import pretrain as job
 
-    return job(_asked(PretrainSettings, settings, {"data_dir": data, "run_dir": run_dir})).path
+    return _run(job, _asked(PretrainSettings, settings, {"data_dir": data, "run_dir": run_dir})).path
 
 
 def judge(predictions: PathLike, *, out: PathLike | None = None, **settings: Any) -> "Report":
@@ -379,7 +379,7 @@ class Model:
         from mvtec_tf.jobs.export import export_run
 
         own = {"run": self._of_run("export"), "name": name, "saved_models": saved_models}
-        return Model(export_run(_asked(ExportSettings, options, own)))
+        return Model(_run(export_run, _asked(ExportSettings, options, own)))
 
     def _of_run(self, what: str) -> pathlib.Path:
         if not self._run:
@@ -404,6 +404,14 @@ def _asked(owner: type, given: Mapping[str, Any], own: Mapping[str, Any]) -> Any
         if name in given:
             raise TypeError(f"`{name}` is what other arguments of this function say, see its help. Leave it out.")
     return settings_lib.of_keywords(owner, {**given, **own})
+
+
+def _run(job: Callable[..., Any], *arguments: Any) -> Any:
+    """What a job returns, which builds networks: by Keras as they need it, not as a notebook has set it meanwhile."""
+    from mvtec_tf import keras_settings
+
+    with keras_settings.kept():
+        return job(*arguments)
 
 
 def _records(images: Iterable[Record]) -> tuple[Record, ...]:

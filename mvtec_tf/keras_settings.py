@@ -4,6 +4,9 @@ That file is read when Keras is first imported and rules everything that is buil
 networks' axes, another float type or epsilon gives other scores, another backend has no TensorFlow graph to export.
 """
 
+import contextlib
+from collections.abc import Iterator
+
 import keras
 
 from mvtec_tf.errors import UserError
@@ -30,6 +33,31 @@ def apply() -> None:
         keras.config.set_dtype_policy(FLOAT)
     keras.config.set_epsilon(EPSILON)
     keras.config.set_image_data_format(DATA_FORMAT)
+
+
+@contextlib.contextmanager
+def kept() -> Iterator[None]:
+    """Keras as this package needs it while something runs, whatever a notebook has set; then as it was before.
+
+    Raises:
+      UserError: as `apply`.
+    """
+    config = keras.config
+    policy, floatx, epsilon, data_format = (
+        config.dtype_policy(),
+        config.floatx(),
+        config.epsilon(),
+        config.image_data_format(),
+    )
+    try:
+        apply()
+        config.set_dtype_policy(FLOAT)
+        yield
+    finally:
+        config.set_floatx(floatx)
+        config.set_dtype_policy(policy)
+        config.set_epsilon(epsilon)
+        config.set_image_data_format(data_format)
 
 
 apply()

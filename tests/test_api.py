@@ -4,6 +4,7 @@ import dataclasses
 import subprocess
 import sys
 
+import keras
 import numpy as np
 import pytest
 from PIL import Image
@@ -11,6 +12,7 @@ from sklearn.base import clone
 from sklearn.model_selection import cross_val_score
 
 import mvtec_tf as mt
+from mvtec_tf import keras_settings
 from mvtec_tf.errors import UsageError, UserError
 from tests.support.tiny_network import in_place_of_resnet10
 
@@ -68,6 +70,18 @@ def test_features_and_heads_go_by_scikit_learns_contract(toy, tmp_path):
     assert f"evaluate {len(cut.evaluate)} ({cut.evaluate_labels.sum()} defective)" in repr(cut)
     again = mt.extract_features(images, cache=tmp_path / "features", maps=True, **SMALL)
     np.testing.assert_array_equal(again.of(one for one in cut.fit).pooled, features.of(cut.fit).pooled)
+
+
+def test_what_a_notebook_sets_of_keras_moves_no_feature_and_stays_set(toy, tmp_path):
+    images = mt.scan(toy / "flange")[:4]
+    features = mt.extract_features(images, cache=tmp_path / "features", **SMALL).of(images)
+    with keras_settings.kept():
+        keras.config.set_dtype_policy("float64")
+        keras.config.set_image_data_format("channels_first")
+        others = mt.extract_features(images, cache=tmp_path / "others", **SMALL).of(images)
+        assert keras.config.dtype_policy().name == "float64"
+        assert keras.config.image_data_format() == "channels_first"
+    np.testing.assert_array_equal(others.pooled, features.pooled)
 
 
 def test_an_array_has_the_score_of_its_png_in_a_run_and_in_its_export(model, toy, tmp_path):
