@@ -271,8 +271,14 @@ class Explanation:
         return f"<Explanation: heat map of {height} x {width}, up to {self.heat_map.max():.4g}; save() writes a PNG>"
 
     def save(self, path: PathLike) -> pathlib.Path:
-        """Writes the overlay to a PNG file."""
+        """Writes the overlay to a PNG file.
+
+        Raises:
+          UserError: it would have the name of another kind.
+        """
         path = pathlib.Path(path)
+        if path.suffix.lower() not in ("", ".png"):
+            raise UserError(f"{path}: what is written is a PNG file. Give it the suffix .png.")
         path.write_bytes(self.overlay)
         return path
 
@@ -303,6 +309,8 @@ class Model:
         self.saved_model = path / "saved_model" if self._run else path
         self.card = saved_model.read_card(self.saved_model)
         self._signatures = saved_model.load(self.saved_model).signatures
+        if "anomaly_score" not in self._signatures["serving_default"].structured_outputs:
+            raise UserError(f"{path}: it gives no scores. Of an encoder `mvtec_tf.fit` makes a model, as `encoder`.")
 
     def __repr__(self) -> str:
         """Where it lies."""
@@ -389,6 +397,9 @@ class Model:
     def _answers(self, signature: str, images: Image | Iterable[Image]) -> dict[str, np.ndarray]:
         from mvtec_tf.graphs import scoring
 
+        if isinstance(images, np.ndarray) and images.dtype.kind in "OU":
+            # Names, as of a column of a table.
+            images = images.ravel().tolist()
         single = isinstance(images, (str, os.PathLike)) or (isinstance(images, np.ndarray) and images.ndim < 4)
         if isinstance(images, bytes) or not (single or isinstance(images, Iterable)):
             raise TypeError(f"images: expected files or arrays, found {type(images).__name__}.")

@@ -59,6 +59,8 @@ def test_features_and_heads_go_by_scikit_learns_contract(toy, tmp_path):
     assert len(own) == 2
     of_layer = mt.extract_features(images, cache=tmp_path / "layer", maps=True, feature_layers=["relu1"], **SMALL)
     others = of_layer.of(cut.evaluate)
+    with pytest.raises(UserError, match="encoder: it gives no scores"):
+        mt.load(tmp_path / "layer" / "encoder")
     pooled = features.of(cut.evaluate).pooled
     with pytest.raises(UserError, match="This head looks at patch maps"):
         head.decision_function(pooled)
@@ -91,6 +93,8 @@ def test_an_array_has_the_score_of_its_png_in_a_run_and_in_its_export(model, toy
     np.testing.assert_array_equal(model.score(arrays), scores)
     np.testing.assert_array_equal(model.score([files[0], arrays[1], str(files[2])]), scores)
     np.testing.assert_array_equal(model.score(np.stack(arrays)), scores)
+    np.testing.assert_array_equal(model.score(np.array(files, str)), scores)
+    np.testing.assert_array_equal(model.score(np.array(files, object)), scores)
     np.testing.assert_allclose(model.score(files[0]), scores[:1], rtol=1e-5)
     exported = model.export("flange", tmp_path / "saved_models")
     np.testing.assert_allclose(exported.score(arrays), scores, rtol=1e-6)
@@ -101,6 +105,8 @@ def test_an_array_has_the_score_of_its_png_in_a_run_and_in_its_export(model, toy
     found = again.explain(files[0])
     assert found.heat_map.ndim == 2
     assert found.save(tmp_path / "overlay.png").stat().st_size > 100
+    with pytest.raises(UserError, match=r"overlay\.jpg: what is written is a PNG file"):
+        found.save(tmp_path / "overlay.jpg")
 
 
 def test_what_is_no_image_and_what_only_a_run_has_are_said(model, tmp_path):
@@ -109,11 +115,17 @@ def test_what_is_no_image_and_what_only_a_run_has_are_said(model, tmp_path):
     (tmp_path / "no.png").write_bytes(b"nothing")
     with pytest.raises(UserError, match=r"no\.png"):
         model.score(tmp_path / "no.png")
+    with pytest.raises(UserError, match=r"http://x/y\.png: it cannot be read"):
+        model.score("http://x/y.png")
     exported = model.export("flange", tmp_path / "saved_models")
     with pytest.raises(UserError, match="an export has no report"):
         exported.report()
     with pytest.raises(UserError, match="not a SavedModel"):
         mt.load(tmp_path)
+    variables = next((exported.path / "variables").glob("*.data*"))
+    variables.write_bytes(variables.read_bytes()[:100])
+    with pytest.raises(UserError, match=r"flange.1: the SavedModel cannot be read \("):
+        mt.load(exported.path)
 
 
 def test_no_image_has_no_score_and_several_have_no_explanation_together(model, toy):

@@ -59,7 +59,8 @@ def load(path: files.PathLike) -> Any:
     tf = tensorflow()
     try:
         return _load(os.path.abspath(path), _state(path))
-    except (OSError, ValueError, tf.errors.OpError) as error:
+    # IndexError is what it makes of a file of variables that ends too soon.
+    except (OSError, ValueError, IndexError, tf.errors.OpError) as error:
         raise UserError(f"{path}: the SavedModel cannot be read ({error}).") from error
 
 

@@ -19,6 +19,8 @@ _OF_A_FILE = (
     tf.errors.NotFoundError,
     tf.errors.PermissionDeniedError,
     tf.errors.FailedPreconditionError,
+    # An address on the web.
+    tf.errors.UnimplementedError,
 )
 
 
