@@ -4,6 +4,7 @@ Each function takes the settings of the command of its kind as keyword arguments
 has too, and calls the same job.
 """
 
+import atexit
 import dataclasses
 import numbers
 import os
@@ -177,10 +178,14 @@ def judge(predictions: PathLike, *, out: PathLike | None = None, **settings: Any
     """
     from mvtec_tf.jobs.judge import judge_table
 
-    folder = None if out is not None else tempfile.TemporaryDirectory(prefix="mvtec_tf_judged_")
-    where = pathlib.Path(out if folder is None else folder.name)
+    if out is None:
+        folder = tempfile.TemporaryDirectory(prefix="mvtec_tf_judged_")
+        # Not before the end: of `judge(...).html` nobody holds the report.
+        atexit.register(folder.cleanup)
+        out = folder.name
+    where = pathlib.Path(out)
     asked = settings_lib.of_keywords(JudgeSettings, settings | {"predictions": predictions, "out": where})
-    return Report(where, judge_table(asked), folder)
+    return Report(where, judge_table(asked))
 
 
 def compare(runs: Mapping[str, PathLike] | Sequence[PathLike], *, out: PathLike, **settings: Any) -> dict[str, Any]:
@@ -230,8 +235,6 @@ class Report:
 
     path: pathlib.Path
     document: dict[str, Any]
-    # Holds a temporary folder for as long as somebody holds the report.
-    _folder: Any = None
 
     def __repr__(self) -> str:
         """The first sentence of the summary, and where the page lies."""

@@ -228,6 +228,9 @@ def test_anybodys_table_is_judged_and_runs_are_compared(model, tmp_path):
     assert report.summary
     assert report.summary.startswith(repr(report)[9:40])
     assert len(repr(report)) < 600
+    page = report.html
+    del report
+    assert page.is_file()
     kept = mt.judge(model.path / "predictions.csv", out=tmp_path / "judged", threshold=0.5, resamples=0)
     assert (tmp_path / "judged" / "report.html").is_file()
     assert kept.document["threshold"]["value"] == 0.5
