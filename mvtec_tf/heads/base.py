@@ -129,8 +129,13 @@ class Head(Scored, ClassifierMixin, BaseEstimator):
                 f"Received: {features.shape}."
             )
         frozen.check_numbers(features, maps=self.needs_maps)
-        if self.needs_maps and (there := _maps_of(features)) != (known := _maps_of(self._fitted_on[0])):
-            raise ValueError(f"maps of {there}, expected {known}, as those that the head was fitted on.")
+        known = self._fitted_on[0]
+        if self.needs_maps and _maps_of(features) != _maps_of(known):
+            found, expected = _maps_of(features), _maps_of(known)
+            raise ValueError(f"maps of {found}, expected {expected}, as those that the head was fitted on.")
+        # Of an array alone nobody knows the image size.
+        if None not in (sizes := {known.image_size, features.image_size}) and len(sizes) > 1:
+            raise ValueError(f"features at {features.image_size} px; the head was fitted on {known.image_size}.")
         return features
 
     def arrays(self) -> dict[str, np.ndarray]:

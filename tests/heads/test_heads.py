@@ -310,6 +310,9 @@ def test_a_head_judges_only_what_it_was_fitted_for(data, make):
     for wrong in (features[:, :1], features[:, :7], features[0]):
         with pytest.raises(ValueError, match=r"features must be \[N, 8\], as those that the head was fitted on"):
             head.decision_function(wrong)
+    large, small = (FrozenFeatures(features, image_size=(side, side)) for side in (96, 48))
+    with pytest.raises(ValueError, match=r"features at \(96, 96\) px; the head was fitted on \(48, 48\)"):
+        make().fit(small, labels).decision_function(large)
     # NaN reaches no threshold: it would be called good.
     with pytest.raises(UserError, match="NaN or infinite"):
         head.predict(np.where(np.arange(8) == 2, np.nan, features))
