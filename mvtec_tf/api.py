@@ -19,7 +19,7 @@ from mvtec_tf import settings as settings_lib
 from mvtec_tf.data import known_images, protocol
 from mvtec_tf.data.formats import scan as records_lib
 from mvtec_tf.data.protocol import Cut
-from mvtec_tf.data.record import Record
+from mvtec_tf.data.record import Record, listed
 from mvtec_tf.data.words import counted
 from mvtec_tf.errors import UsageError, UserError
 from mvtec_tf.files import PathLike, read_json
@@ -91,7 +91,7 @@ def split(images: Sequence[Record], label_budget: float | str = 0.1, seed: int =
     """
     if not isinstance(seed, numbers.Integral) or isinstance(seed, bool) or seed < 0:
         raise UsageError(f"`seed`={seed!r}: expected a whole number, 0 or more.")
-    return protocol.clean(_records(images), protocol.parse_budget(str(label_budget)), int(seed))
+    return protocol.clean(listed(images), protocol.parse_budget(str(label_budget)), int(seed))
 
 
 def extract_features(images: Sequence[Record], *, cache: PathLike, **settings: Any) -> Any:
@@ -110,8 +110,8 @@ def extract_features(images: Sequence[Record], *, cache: PathLike, **settings: A
     """
     from mvtec_tf.jobs.extract import extract_features as job
 
-    asked = _asked(ExtractSettings, settings, {"data_dir": (), "categories": (), "out": cache})
-    return _run(job, asked, _records(images))
+    asked = settings_lib.of_keywords(ExtractSettings, settings, {"data_dir": (), "categories": (), "out": cache})
+    return _run(job, asked, listed(images))
 
 
 def fit(data: PathLike | Sequence[PathLike], *, run_dir: PathLike, **settings: Any) -> "Model":
@@ -127,7 +127,8 @@ def fit(data: PathLike | Sequence[PathLike], *, run_dir: PathLike, **settings: A
     """
     from mvtec_tf.jobs.fit import fit as job
 
-    return Model(_run(job, _asked(FitSettings, settings, {"data_dir": data, "run_dir": run_dir})).path)
+    asked = settings_lib.of_keywords(FitSettings, settings, {"data_dir": data, "run_dir": run_dir})
+    return Model(_run(job, asked).path)
 
 
 def train_classifier(data: PathLike | Sequence[PathLike], *, run_dir: PathLike, **settings: Any) -> "Model":
@@ -142,7 +143,7 @@ def train_classifier(data: PathLike | Sequence[PathLike], *, run_dir: PathLike, 
     """
     from mvtec_tf.jobs.train_classifier import train_classifier as job
 
-    asked = _asked(TrainClassifierSettings, settings, {"data_dir": data, "run_dir": run_dir})
+    asked = settings_lib.of_keywords(TrainClassifierSettings, settings, {"data_dir": data, "run_dir": run_dir})
     return Model(_run(job, asked).path)
 
 
@@ -161,7 +162,7 @@ def pretrain(data: PathLike | Sequence[PathLike], *, run_dir: PathLike, **settin
     """
     from mvtec_tf.jobs.pretrain import pretrain as job
 
-    return _run(job, _asked(PretrainSettings, settings, {"data_dir": data, "run_dir": run_dir})).path
+    return _run(job, settings_lib.of_keywords(PretrainSettings, settings, {"data_dir": data, "run_dir": run_dir})).path
 
 
 def judge(predictions: PathLike, *, out: PathLike | None = None, **settings: Any) -> "Report":
@@ -184,7 +185,7 @@ def judge(predictions: PathLike, *, out: PathLike | None = None, **settings: Any
         atexit.register(folder.cleanup)
         out = folder.name
     where = pathlib.Path(out)
-    asked = settings_lib.of_keywords(JudgeSettings, settings | {"predictions": predictions, "out": where})
+    asked = settings_lib.of_keywords(JudgeSettings, settings, {"predictions": predictions, "out": where})
     return Report(where, judge_table(asked))
 
 
@@ -208,7 +209,7 @@ def compare(runs: Mapping[str, PathLike] | Sequence[PathLike], *, out: PathLike,
         texts = [f"{name}={os.fspath(path)}" for name, path in runs.items()]
     else:
         texts = settings_lib.texts("runs", runs)
-    job(settings_lib.of_keywords(CompareSettings, settings | {"runs": texts, "out": out}))
+    job(settings_lib.of_keywords(CompareSettings, settings, {"runs": texts, "out": out}))
     return read_json(pathlib.Path(out) / "comparison.json")
 
 
@@ -390,7 +391,7 @@ class Model:
         from mvtec_tf.jobs.export import export_run
 
         own = {"run": self._of_run("export"), "name": name, "saved_models": saved_models}
-        return Model(_run(export_run, _asked(ExportSettings, options, own)))
+        return Model(_run(export_run, settings_lib.of_keywords(ExportSettings, options, own)))
 
     def _of_run(self, what: str) -> pathlib.Path:
         if not self._run:
@@ -412,37 +413,12 @@ class Model:
             return scoring.run_signature(self._signatures[signature], files, 16, "judged")
 
 
-def _asked(owner: type, given: Mapping[str, Any], own: Mapping[str, Any]) -> Any:
-    """Settings of a job, some of which the function's own arguments say: given once more, they would not be heard."""
-    for name in own:
-        if name in given:
-            raise TypeError(f"`{name}` is what other arguments of this function say, see its help. Leave it out.")
-    return settings_lib.of_keywords(owner, {**given, **own})
-
-
 def _run(job: Callable[..., Any], *arguments: Any) -> Any:
     """What a job returns, which builds networks: by Keras as they need it, not as a notebook has set it meanwhile."""
     from mvtec_tf import keras_settings
 
     with keras_settings.kept():
         return job(*arguments)
-
-
-def _records(images: Iterable[Record]) -> tuple[Record, ...]:
-    """The records, of a generator too, which can be read only once."""
-    several = isinstance(images, Iterable) and not isinstance(images, (str, bytes))
-    records = tuple(images) if several else (images,)
-    for one in records:
-        if not isinstance(one, Record) or not several:
-            raise TypeError(f"`images`: expected records, as `mvtec_tf.scan` lists them. Received: {one!r:.100}")
-    if not records:
-        raise UserError("`images`: there are none.")
-    seen: set[str] = set()
-    for one in records:
-        if one.path in seen:
-            raise UserError(f"`images`: {one.path} stands among them twice, and would count twice. Name each once.")
-        seen.add(one.path)
-    return records
 
 
 def _file_of(image: Image, place: pathlib.Path) -> str:

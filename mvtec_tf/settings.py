@@ -116,11 +116,16 @@ def build(owner: type, values: Mapping[str, Any]) -> Any:
     return owner(**own, **inner)
 
 
-def of_keywords(owner: type, given: Mapping[str, Any]) -> Any:
+def of_keywords(owner: type, given: Mapping[str, Any], own: Mapping[str, Any]) -> Any:
     """An instance from the arguments of a Python call, which may have paths and numbers where texts are wanted.
 
+    Args:
+      owner: dataclass of the settings.
+      given: keyword arguments that a user wrote.
+      own: settings that arguments of the function itself say.
+
     Raises:
-      TypeError: there is no such setting, and the nearest is named; or one is missing.
+      TypeError: there is no such setting, and the nearest is named; one is missing; or one is said by both.
       UsageError: a value is out of its bounds.
     """
     known = {setting.name: setting for setting in settings_of(owner)}
@@ -130,6 +135,9 @@ def of_keywords(owner: type, given: Mapping[str, Any]) -> Any:
             # Forty names behind the nearest one would hide it.
             hint = f"Did you mean {near[0]!r}?" if near else f"There are {', '.join(sorted(known))}."
             raise TypeError(f"no setting {name!r}. {hint}")
+        if name in own:
+            raise TypeError(f"`{name}` is what other arguments of this function say, see its help. Leave it out.")
+    given = {**given, **own}
     missing = [name for name, one in known.items() if one.default is dataclasses.MISSING and name not in given]
     if missing:
         raise TypeError(f"{', '.join(missing)} must be given.")

@@ -2,7 +2,10 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from mvtec_tf.errors import UserError
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp")
 # Width x height of the largest image that is decoded unless a flag says otherwise: 300 MB of RGB.
@@ -58,3 +61,24 @@ class Category:
     name: str
     source: pathlib.Path
     read: Callable[[], tuple[list[Record], list[str]]]
+
+
+def listed(images: Any) -> tuple[Record, ...]:
+    """Records that a caller hands over, of a generator too, which can be read only once.
+
+    Raises:
+      TypeError: they are no records.
+      UserError: there are none, or one stands there twice.
+    """
+    several = isinstance(images, Iterable) and not isinstance(images, (str, bytes))
+    records = tuple(images) if several else (images,)
+    seen: set[str] = set()
+    for one in records:
+        if not isinstance(one, Record) or not several:
+            raise TypeError(f"`images`: expected records, as `mvtec_tf.scan` lists them. Received: {one!r:.100}")
+        if one.path in seen:
+            raise UserError(f"`images`: {one.path} stands among them twice, and would count twice. Name each once.")
+        seen.add(one.path)
+    if not records:
+        raise UserError("`images`: there are none.")
+    return records
