@@ -308,6 +308,8 @@ class Model:
 
         path = saved_model.newest(path)
         self.path, self._run = path, (path / "run.json").is_file()
+        # A notebook may go to another folder meanwhile.
+        self._place = path.absolute()
         if self._run:
             read_finished(path)
         self.saved_model = path / "saved_model" if self._run else path
@@ -349,7 +351,7 @@ class Model:
         answers = self._answers("serving_default", images)
         if "label" in answers:
             return answers["label"]
-        threshold = read_json(self.path / "metrics.json")["threshold"]
+        threshold = read_json(self._place / "metrics.json")["threshold"]
         if threshold.get("value") is None:
             raise UserError(f"{self.path}: the run has no single threshold. Export it; the export calls by its own.")
         return (answers["anomaly_score"] >= np.float32(threshold["value"])).astype(np.int64)
@@ -362,7 +364,10 @@ class Model:
         """
         answers = self._answers("serving_default", images)
         if "probability" not in answers:
-            raise UserError(f"{self.path}: this model gives no probability; it was made without labelled defects.")
+            raise UserError(
+                f"{self.path}: this model gives no probability: that takes two labelled defects or more, which score, "
+                "held out, above good images. `label_budget` buys more."
+            )
         return answers["probability"]
 
     def explain(self, image: Image) -> Explanation:
@@ -396,7 +401,7 @@ class Model:
     def _of_run(self, what: str) -> pathlib.Path:
         if not self._run:
             raise UserError(f"{self.path}: an export has no {what} of its own. Open the run that it was made of.")
-        return self.path
+        return self._place
 
     def _answers(self, signature: str, images: Image | Iterable[Image]) -> dict[str, np.ndarray]:
         from mvtec_tf.graphs import scoring

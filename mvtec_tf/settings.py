@@ -163,6 +163,9 @@ def texts(name: str, items: Any) -> tuple[str, ...]:
 def _of_kind(setting: Setting, value: Any) -> Any:
     """A value as the setting has it."""
     if value is not None and setting.kind is tuple:
+        if isinstance(value, str) and not setting.metadata.get("paths"):
+            # As at a command line.
+            value = next(csv.reader([value]), [])
         return texts(setting.name, value)
     if setting.kind is str and _has_text(value):
         return _text(value)

@@ -14,6 +14,8 @@ from sklearn.model_selection import cross_val_score
 import mvtec_tf as mt
 from mvtec_tf import keras_settings
 from mvtec_tf.errors import UsageError, UserError
+from mvtec_tf.jobs.settings import ExtractSettings
+from mvtec_tf.settings import of_keywords
 from tests.support.tiny_network import in_place_of_resnet10
 
 SMALL = {"weights": "none", "backbone": "resnet10", "image_size": 48}
@@ -149,6 +151,16 @@ def test_a_finished_run_is_read_and_not_fitted_again(model, toy, capsys):
     assert again.metrics == model.metrics
 
 
+def test_a_run_is_read_from_any_working_directory(model, toy, monkeypatch):
+    monkeypatch.chdir(model.path.parent)
+    near = mt.load("run")
+    monkeypatch.chdir(toy)
+    assert near.metrics == model.metrics
+    assert near.report().is_file()
+    image = next((toy / "flange/test/good").iterdir())
+    np.testing.assert_array_equal(near.predict(image), model.predict(image))
+
+
 def test_a_seed_below_0_is_refused(toy):
     with pytest.raises(UsageError, match="`seed`=-1"):
         mt.split(mt.scan(toy / "flange"), seed=-1)
@@ -212,6 +224,13 @@ def test_a_setting_of_another_kind_is_refused_and_not_taken_for_something(wrong,
     with pytest.raises(UserError, match=f"`{name}`=.*: expected"):
         mt.fit(toy / "flange", weights="none", run_dir=tmp_path / "run", **wrong)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_list_may_be_written_as_at_the_command_line():
+    own = {"data_dir": "a,b", "out": "features"}
+    for same in ("mean,gem8", ["mean", "gem8"], np.array(["mean", "gem8"])):
+        asked = of_keywords(ExtractSettings, {"pooling": same, "categories": "flange"}, own)
+        assert (asked.pooling, asked.categories, asked.data_dir) == (("mean", "gem8"), ("flange",), ("a,b",))
 
 
 def test_numbers_of_numpy_are_numbers(toy, tmp_path):

@@ -48,7 +48,8 @@ class FeatureStore:
         self.path = pathlib.Path(path)
         description = _describe(self.path)
         self.key = FeatureKey.from_json(description["key"])
-        self._shards = _shards(self.path, description)
+        # Maps are read later, perhaps from another working directory.
+        self._shards = _shards(self.path.absolute(), description)
         missing = [shard.name for shard in self._shards if not shard.is_dir()]
         if missing:
             raise UserError(
