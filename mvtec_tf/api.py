@@ -318,6 +318,10 @@ class Model:
         if "anomaly_score" not in self._signatures["serving_default"].structured_outputs:
             raise UserError(f"{path}: it gives no scores. Of an encoder `mvtec_tf.fit` makes a model, as `encoder`.")
 
+    def __reduce__(self) -> tuple[type["Model"], tuple[pathlib.Path]]:
+        """For another process, which opens it anew."""
+        return Model, (self._place,)
+
     def __repr__(self) -> str:
         """Where it lies."""
         return f"Model({os.fspath(self.path)!r})"

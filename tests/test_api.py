@@ -1,5 +1,6 @@
 """The Python face: the example of its documentation runs, loads nothing before it must, and answers as files do."""
 
+import copy
 import dataclasses
 import subprocess
 import sys
@@ -159,6 +160,8 @@ def test_a_run_is_read_from_any_working_directory(model, toy, monkeypatch):
     assert near.report().is_file()
     image = next((toy / "flange/test/good").iterdir())
     np.testing.assert_array_equal(near.predict(image), model.predict(image))
+    # As a pool of processes does it.
+    np.testing.assert_array_equal(copy.deepcopy(near).score(image), model.score(image))
 
 
 def test_a_seed_below_0_is_refused(toy):
