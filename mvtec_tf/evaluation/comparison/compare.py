@@ -6,6 +6,7 @@ runs of a method are averaged; their standard deviation is how far another seed 
 """
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -31,6 +32,11 @@ LOWER_IS_BETTER = ("fpr", "fnr", "cost", "brier", "expected_calibration_error")
 # Below this many discordant images the chi-squared approximation is poor (McNemar, Psychometrika
 # 1947, as usually taught; e.g. Fleiss, Statistical Methods for Rates and Proportions, chapter 8).
 FEW = 25
+# Of five objects that are called otherwise McNemar's exact test has a p-value of 2 / 2^5 = 0.06 even if one method is
+# right about all of them, and yet hardly a resample is without any of the five.
+_LEAST_DIFFERING = 6
+_TOO_ALIKE = f"{intervals.WITHOUT}fewer than {_LEAST_DIFFERING} objects are called differently, which shows nothing"
+_OF_CALLS = (*metrics.AT_THRESHOLD, metrics.COST)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,8 +65,8 @@ class Standing:
       scopes: of all images, one of each run.
       figures: place -> metric name -> mean over the runs, with its interval over images.
       deviations: place -> metric name -> standard deviation over the runs; None of one run.
-      differences: place -> metric name -> above the first method's, with its interval; empty of the
-        first method itself.
+      differences: place -> metric name -> above the first method's, with its interval, of calls if enough objects are
+        called differently; empty of the first method itself.
       calls: McNemar's test against the first method, one of each run; empty without calls.
       verdict: whether it beats calling every image defective, see `Scope.verdict`; "leak" of a method
         that had seen evaluated images.
@@ -257,7 +263,11 @@ def _standing(
         figures[place] = {name: _averaged(runs, place, name, smaller[name]) for name in names}
         deviations[place] = {name: _deviation(runs, place, name) for name in names}
         if method is not first:
-            differences[place] = {name: _difference(runs, first_runs, place, name, smaller[name]) for name in names}
+            few = _called_differently(method, first, place) < _LEAST_DIFFERING
+            differences[place] = {
+                name: _difference(runs, first_runs, place, name, smaller[name], few and name in _OF_CALLS)
+                for name in names
+            }
     calls: tuple[McNemar, ...] = ()
     if method is not first and len(runs) == len(first_runs):
         tested = [_discordant(*pair) for pair in zip(method.runs, first.runs, strict=True)]
@@ -273,11 +283,15 @@ def _averaged(runs: Sequence[_Run], place: Place, name: str, smaller: int) -> Me
     return intervals.with_interval(*_mean(runs, place, name), smaller=smaller)
 
 
-def _difference(runs: Sequence[_Run], first: Sequence[_Run], place: Place, name: str, smaller: int) -> Metric:
-    """The means' difference, with the interval of the differences in each resample."""
+def _difference(
+    runs: Sequence[_Run], first: Sequence[_Run], place: Place, name: str, smaller: int, alike: bool
+) -> Metric:
+    """The means' difference, with the interval of those in each resample, unless the calls are too `alike`."""
     (one, rows), (other, others) = (_mean(of, place, name) for of in (runs, first))
     if one.value is None or other.value is None:
         return Metric(None, one.reason or other.reason)
+    if alike:
+        return Metric(one.value - other.value, note=_TOO_ALIKE)
     return intervals.with_interval(Metric(one.value - other.value), rows - others, smaller=smaller)
 
 
@@ -298,6 +312,23 @@ def _mean_of_runs(rows: Sequence[np.ndarray | None]) -> np.ndarray:
 def _deviation(runs: Sequence[_Run], place: Place, name: str) -> float | None:
     values = [run.figures[place][name].value for run in runs]
     return None if len(values) < 2 or None in values else float(np.std(values, ddof=1))
+
+
+def _called_differently(method: Method, first: Method, place: Place) -> int:
+    """Objects of which an image is called otherwise by a run of the method than by that run, or any, of the first."""
+    pairs = itertools.product(method.runs, first.runs)
+    if len(method.runs) == len(first.runs):
+        pairs = zip(method.runs, first.runs, strict=True)
+    found = set()
+    for pair in pairs:
+        if any(run.calls is None for run in pair):
+            continue
+        one, other = (dict(zip(run.keys, run.calls, strict=True)) for run in pair)
+        table = pair[0].evaluate
+        for key, category, group in zip(pair[0].keys, table.category, table.group, strict=True):
+            if place in (ALL, MEANS, (CATEGORY, category)) and one[key] != other.get(key, one[key]):
+                found.add((category, known_object(group, key) or key))
+    return len(found)
 
 
 def _discordant(run: Contender, first: Contender) -> McNemar | None:

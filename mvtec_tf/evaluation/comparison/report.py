@@ -287,7 +287,7 @@ def _against(each: Standing, first: Standing, name: str) -> str:
     elif shown:
         text += f", so {each.method.name} is {shown}"
     elif difference.low is None:
-        text += f" ({difference.note})" if difference.note else ""
+        text += f" ({difference.note}), so neither is shown to be better" if difference.note else ""
     else:
         text += ", an interval that holds 0, so neither is shown to be better; that does not make them equal"
     if name != "roc_auc":

@@ -119,6 +119,26 @@ def test_a_difference_on_the_same_images_is_surer_than_two_intervals_let_one_thi
     assert difference.high - difference.low < np.hypot(*widths)
 
 
+@pytest.mark.parametrize(("differing", "shown"), [(4, False), (5, False), (6, True)])
+def test_calls_of_a_few_objects_that_differ_show_nothing(tmp_path, differing, shown):
+    """Of four defects that one of two methods finds alone, resamples without any are rare; McNemar's p is 0.12."""
+
+    def rows(missed):
+        scores = [(f"a/{i}.png", i % 2, float(i % 2 and i >= 2 * missed)) for i in range(60)]
+        made = [Row(path, "a", ("good", "crack")[label], label, "evaluate", score, "") for path, label, score in scores]
+        return [
+            *made,
+            *(Row(f"a/c{i}.png", "a", ("good", "crack")[i % 2], i % 2, "calibrate", i % 2, "") for i in range(20)),
+        ]
+
+    compared = _compared([_csv(tmp_path / f"{missed}.csv", rows(missed)) for missed in (differing, 0)], 400)
+    difference = compared.standings[1].differences[ALL]["balanced_accuracy"]
+    assert difference.value == pytest.approx(differing / 60)
+    assert (difference.low is not None and difference.low > 0) is shown
+    assert (compared.standings[1].calls[0].p_value < 0.05) is shown
+    assert ("neither is shown to be better" in comparison_report.sentences(compared)[0]) is not shown
+
+
 def test_a_method_compared_with_itself_differs_in_nothing_and_is_not_said_to_be_better(tmp_path, pair):
     again = _csv(tmp_path / "again.csv", _rows(1, 1.5))
     compared = _compared([pair[0], again])
@@ -140,7 +160,8 @@ def test_of_three_defects_no_interval_of_a_difference_says_that_one_is_better(tm
     differences = compared.standings[1].differences[ALL]
     assert all(differences[name].low is None for name in ("roc_auc", "f1", "balanced_accuracy", "recall"))
     assert differences["specificity"].low is not None
-    said = f"a difference of {differences['balanced_accuracy'].value:+.3f} ({TOO_FEW})."
+    value = differences["balanced_accuracy"].value
+    said = f"a difference of {value:+.3f} ({TOO_FEW}), so neither is shown to be better."
     assert said in comparison_report.sentences(compared)[0]
 
 
