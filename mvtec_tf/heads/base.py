@@ -130,11 +130,14 @@ class Head(Scored, ClassifierMixin, BaseEstimator):
             )
         frozen.check_numbers(features, maps=self.needs_maps)
         known = self._fitted_on[0]
-        if self.needs_maps and _maps_of(features) != _maps_of(known):
+        sizes = {known.image_size, features.image_size}
+        if self.needs_maps:
+            # They say all: the image size beside them is that of a heat map alone.
             found, expected = _maps_of(features), _maps_of(known)
-            raise ValueError(f"maps of {found}, expected {expected}, as those that the head was fitted on.")
+            if found != expected:
+                raise ValueError(f"maps of {found}, expected {expected}, as those that the head was fitted on.")
         # Of an array alone nobody knows the image size.
-        if None not in (sizes := {known.image_size, features.image_size}) and len(sizes) > 1:
+        elif None not in sizes and len(sizes) > 1:
             raise ValueError(f"features at {features.image_size} px; the head was fitted on {known.image_size}.")
         return features
 

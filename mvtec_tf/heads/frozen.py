@@ -69,13 +69,15 @@ class FrozenFeatures:
         return tuple(self.pooled.shape)
 
     def __getitem__(self, rows: Any) -> "FrozenFeatures":
-        """The images of a mask, of indices or of a slice, see `select`; also as (rows, ...). Of one index, that one."""
-        rows = rows[0] if isinstance(rows, tuple) else rows
-        return self.select(np.atleast_1d(np.arange(len(self))[rows]))
+        """The images of a mask, of indices or of a slice, see `select`; also as (rows, ...).
 
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        """`pooled`, for what takes arrays only, such as scikit-learn's own estimators."""
-        return np.array(self.pooled, dtype, copy=copy)
+        Raises:
+          TypeError: of a single index, by which arrays are made of what is none.
+        """
+        rows = np.arange(len(self))[rows[0] if isinstance(rows, tuple) else rows]
+        if rows.ndim != 1:
+            raise TypeError("Features of images are no array: take `features.pooled`, or of one image `features[:1]`.")
+        return self.select(rows)
 
     def select(self, rows: np.ndarray) -> "FrozenFeatures":
         """The images of a boolean mask [N] or of indices [M]; maps stay where they are."""

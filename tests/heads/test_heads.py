@@ -323,14 +323,12 @@ def test_the_mean_of_no_neighbour_is_refused(data):
         NearestNeighbours(0).fit(*data)
 
 
-def test_features_in_their_container_go_where_arrays_go(data):
-    features, labels = data
-    both = FrozenFeatures(features, groups=np.arange(60))
-    scaled = StandardScaler().fit_transform(features)
-    np.testing.assert_allclose(StandardScaler().fit_transform(both), scaled, rtol=1e-4, atol=1e-5)
-    head = Logistic().fit(both, labels)
-    one_by_one = [head.decision_function(one) for one in both]
-    np.testing.assert_allclose(np.concatenate(one_by_one), head.decision_function(features), rtol=1e-4, atol=1e-5)
+def test_who_takes_features_in_their_container_for_an_array_is_told_where_it_is(data):
+    both = FrozenFeatures(data[0])
+    for ask in (np.asarray, list, StandardScaler().fit, lambda features: features[0]):
+        with pytest.raises(TypeError, match=r"take `features\.pooled`"):
+            ask(both)
+    assert both[:1].shape == both[[0]].shape == (1, 8)
 
 
 def test_what_is_done_to_its_arrays_after_the_fit_moves_no_head(data):
