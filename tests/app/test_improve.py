@@ -71,7 +71,7 @@ def test_a_fit_with_the_labels_of_the_page_is_set_beside_the_model_in_use_and_pr
         assert begun.status_code == 303, begun.text
         (process,) = improving._CHILDREN
         assert browser.form("/improve", asked | {"who": "Eva"}).status_code == 422
-        assert "runs" in browser.get("/improve").text
+        assert "is being made" in browser.get("/improve").text
         assert process.wait() == 0, improving.jobs(browser.site.kept)[0].log
         (job,) = improving.jobs(browser.site.kept)
         assert (job.state, job.asked["added"], job.asked["images"]) == (improving.FINISHED, 5, 47)

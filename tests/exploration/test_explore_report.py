@@ -42,7 +42,7 @@ def _set(root, category="bolt"):
         _save(root / category / f"test/good/{i:03d}.png", _noise(100 + i))
         _save(root / category / f"test/dent/{i:03d}.png", _noise(200 + i))
         mask = np.zeros((SIDE, SIDE), np.uint8)
-        mask[: SIDE // 4, : SIDE // 2] = 255
+        mask[i : i + SIDE // 4, : SIDE // 2] = 255
         _save(root / category / f"ground_truth/dent/{i:03d}_mask.png", Image.fromarray(mask))
     return root
 

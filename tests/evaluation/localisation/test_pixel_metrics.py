@@ -194,7 +194,7 @@ def test_two_hits_of_twelve_on_hairline_cracks_are_oftener_than_chance(tmp_path)
 
 
 def test_intervals_are_those_of_the_exact_figures_in_the_same_resamples(tmp_path):
-    made = _random_set(tmp_path, levels=50, images=7)
+    made = _random_set(tmp_path, levels=50, images=14)
     bootstrap = Bootstrap(12, seed=3)
     found = made.measure(bootstrap)
     table = made.table
