@@ -25,6 +25,13 @@ from mvtec_tf.run_directory import RunDirectory
 from mvtec_tf.training.distil import Questions
 
 _FILE = "held_out.npz"
+# One is held out by nobody.
+_LEAST_DEFECTIVE = 2
+_TOO_FEW = (
+    f"Fewer than {_LEAST_DEFECTIVE} labelled objects are defective, so nothing says how much the teacher's imitation "
+    "should count beside the head, and a student may rank far worse than its teacher: label more defects for the "
+    "teacher, or look at the difference of ROC-AUC before it is used."
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +59,7 @@ class Parts:
     def note(self) -> str:
         """For the report: who saw what."""
         defects = sum(record.label for record in self.labelled)
+        few = len({record.group for record in self.labelled if record.label}) < _LEAST_DEFECTIVE
         return (
             f"The student's network was trained on the teacher's answers to {counted(len(self.fit), 'good image')} and "
             "changed copies of them. Its head was fitted on them, on "
@@ -59,6 +67,7 @@ class Parts:
             f"the teacher, {defects} of them defective. Its threshold, and that of each form, comes from held-out "
             f"scores of the last two. The {counted(len(self.evaluate), 'evaluated image')} are the teacher's, and "
             "nothing was trained or chosen on them."
+            + few * f" {_TOO_FEW}"
         )
 
 

@@ -10,6 +10,7 @@ import tensorflow as tf
 from mvtec_tf.data import leaks
 from mvtec_tf.data.decoding import pixels
 from mvtec_tf.data.formats import scan
+from mvtec_tf.data.record import Record
 from mvtec_tf.errors import UsageError, UserError
 from mvtec_tf.evaluation.comparison import distilled
 from mvtec_tf.evaluation.comparison.contenders import read_methods
@@ -17,7 +18,7 @@ from mvtec_tf.evaluation.intervals import Bootstrap
 from mvtec_tf.evaluation.table import read_predictions
 from mvtec_tf.features.student_graph import imitation_of
 from mvtec_tf.graphs import plain, saved_model
-from mvtec_tf.jobs import checks, teacher
+from mvtec_tf.jobs import checks, student_head, teacher
 from mvtec_tf.jobs.fit import fit
 from mvtec_tf.jobs.settings import DistilRunSettings, FitSettings
 from mvtec_tf.networks.backbone import build_backbone
@@ -252,3 +253,10 @@ def test_settings_that_do_not_go_together_are_refused():
     for name, (value, expected) in wrong.items():
         with pytest.raises(UsageError, match=expected):
             checks.of_distilling(DistilRunSettings(**common, **{name: value}))
+
+
+@pytest.mark.parametrize(("objects", "warned"), [((), True), (("a", "a"), True), (("a", "b"), False)])
+def test_a_student_of_one_defective_object_is_said_to_rest_on_too_little(objects, warned):
+    defects = [Record(f"{i}.png", f"{i}.png", "bolt", "dent", 1, "test", group) for i, group in enumerate(objects)]
+    note = student_head.Parts([], [], [Record("g.png", "g.png", "bolt", "good", 0, "test", "g"), *defects], []).note
+    assert ("may rank far worse than its teacher" in note) is warned
