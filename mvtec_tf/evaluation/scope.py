@@ -1,6 +1,7 @@
 """One set of images that was judged, all of them or one category: its figures and its verdict."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -236,7 +237,7 @@ class _Images:
             },
         )
 
-    @property
+    @functools.cached_property
     def _classes(self) -> tuple[int, int]:
         """Numbers of groups of good and of defective images."""
         return tuple(len(np.unique(self.units[self.table.label == label])) for label in (0, 1))

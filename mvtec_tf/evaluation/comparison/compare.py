@@ -257,13 +257,14 @@ def _standing(
 ) -> Standing:
     places = [place for place in first_runs[0].figures if all(place in run.figures for run in (*runs, *first_runs))]
     figures, deviations, differences = {}, {}, {}
+    differing = set() if method is first else _called_differently(method, first)
     for place in places:
         names = list(runs[0].figures[place])
         smaller = {name: metrics.smaller_class(name, *classes[place]) for name in names}
         figures[place] = {name: _averaged(runs, place, name, smaller[name]) for name in names}
         deviations[place] = {name: _deviation(runs, place, name) for name in names}
         if method is not first:
-            few = _called_differently(method, first, place) < _LEAST_DIFFERING
+            few = sum(place in (ALL, MEANS, (CATEGORY, name)) for name, _ in differing) < _LEAST_DIFFERING
             differences[place] = {
                 name: _difference(runs, first_runs, place, name, smaller[name], few and name in _OF_CALLS)
                 for name in names
@@ -314,8 +315,9 @@ def _deviation(runs: Sequence[_Run], place: Place, name: str) -> float | None:
     return None if len(values) < 2 or None in values else float(np.std(values, ddof=1))
 
 
-def _called_differently(method: Method, first: Method, place: Place) -> int:
-    """Objects of which an image is called otherwise by a run of the method than by that run, or any, of the first."""
+def _called_differently(method: Method, first: Method) -> set[tuple[str, str]]:
+    """(category, object) of which an image is called otherwise by a run of the method than by that run, or any, of the
+    first."""
     pairs = itertools.product(method.runs, first.runs)
     if len(method.runs) == len(first.runs):
         pairs = zip(method.runs, first.runs, strict=True)
@@ -326,9 +328,9 @@ def _called_differently(method: Method, first: Method, place: Place) -> int:
         one, other = (dict(zip(run.keys, run.calls, strict=True)) for run in pair)
         table = pair[0].evaluate
         for key, category, group in zip(pair[0].keys, table.category, table.group, strict=True):
-            if place in (ALL, MEANS, (CATEGORY, category)) and one[key] != other.get(key, one[key]):
+            if one[key] != other.get(key, one[key]):
                 found.add((category, known_object(group, key) or key))
-    return len(found)
+    return found
 
 
 def _discordant(run: Contender, first: Contender) -> McNemar | None:
