@@ -18,6 +18,11 @@ _BOUNDS: dict[str, tuple[float, float | str]] = {
 }
 
 
+# Kinds of defects that are drawn where nothing else is said, and all that there are; see `synthetic`.
+DRAWN_DEFECTS = ("cutpaste", "scar", "perlin")
+SYNTHETIC_DEFECTS = (*DRAWN_DEFECTS, "nsa")
+
+
 @dataclasses.dataclass(frozen=True)
 class Augmentation:
     """Strengths that every augmentation has. Probabilities are per image, each drawn alone.

@@ -1,23 +1,27 @@
 """Synthetic defects on good photographs, with their masks, for lines that have no defective part to show.
 
-Three kinds, drawn on the part only where it lies before a uniform background:
+Four kinds, drawn on the part only where it lies before a uniform background:
   - `cutpaste`: a rectangle of 2 to 15 % of the image from another place of it, its colours slightly changed (Li et al.,
     "CutPaste", CVPR 2021, section 2.2);
   - `scar`: the same with a thin rectangle, turned by up to 45 degrees (there "CutPaste-Scar");
   - `perlin`: blobs of Perlin noise, filled by the same photograph from elsewhere with other colours, blended in
     (Zavrtanik et al., "DRAEM", ICCV 2021, section 3.1, which fills them from a set of textures; there the noise is cut
-    at a fixed level, here where a drawn share of the part is left, so that no mask is empty).
+    at a fixed level, here where a drawn share of the part is left, so that no mask is empty);
+  - `nsa`: a rectangle of another good image, from the part there, enlarged or reduced and blended in without a seam
+    (Schlueter et al., "Natural synthetic anomalies", ECCV 2022, section 3.1: one rectangle, all of its gradients); its
+    mask is where that has changed more than a grey level.
 
 Like `augment` a pure function of the images and one seed per image.
 """
 
+import functools
 import math
 
 import tensorflow as tf
 
-from mvtec_tf.data import augment
+from mvtec_tf.data import augment, poisson
+from mvtec_tf.data.augment_settings import DRAWN_DEFECTS
 
-KINDS = ("cutpaste", "scar", "perlin")
 # Lengths in pixels are those of the papers' 256 px images.
 _REFERENCE_SIDE = 256
 _CUT_AREA, _CUT_ASPECT = (0.02, 0.15), 1 / 0.3
@@ -25,6 +29,10 @@ _SCAR_WIDTH, _SCAR_LENGTH, _SCAR_DEGREES = (2.0, 16.0), (10.0, 25.0), 45.0
 _CUT_JITTER, _BLOB_JITTER = 0.1, 0.5
 # Share of the part under blobs; cells of the noise along each side, powers of two up to this one; least opacity.
 _BLOBS, _CELLS, _OPAQUE = (0.005, 0.1), 5, 0.2
+# Half the height and width as shares of the side: an offset and a gamma-distributed share of shape 2, at most this; how
+# much it is enlarged; and a mean change of more grey levels is seen (there the tolerance of the label).
+_NSA_HALF, _NSA_GAMMA, _NSA_MOST = 0.03, 0.05, 0.2
+_NSA_SCALES, _NSA_SCALE_SPREAD, _SEEN = (0.7, 1.3), 0.5, 1.0
 # A background: the image's rim, of a 32nd of its side, varies by less than this, and the part differs by more.
 _RIM, _UNIFORM, _DIFFERENT = 32, 12.0, 20.0
 # Less of the image is no part but dirt.
@@ -32,7 +40,9 @@ _LEAST_PART = 0.02
 _STREAM = 3
 
 
-def on_some(images: tf.Tensor, labels: tf.Tensor, seeds: tf.Tensor, share: float) -> tuple[tf.Tensor, tf.Tensor]:
+def on_some(
+    images: tf.Tensor, labels: tf.Tensor, seeds: tf.Tensor, share: float, kinds: tuple[str, ...] = DRAWN_DEFECTS
+) -> tuple[tf.Tensor, tf.Tensor]:
     """Draws a defect on some of the good images, which are then labelled defective.
 
     Args:
@@ -40,23 +50,38 @@ def on_some(images: tf.Tensor, labels: tf.Tensor, seeds: tf.Tensor, share: float
       labels: int [B], 0 = good.
       seeds: int32 or int64 [B, 2], one per image.
       share: probability of a good image to get one.
+      kinds: kinds that are drawn, equally often. Of `nsa` the other image is the next good one of the batch.
 
     Returns:
       (images, labels), the same shapes and types.
     """
     drawn = augment.uniform(seeds, _STREAM, 1)[:, 0] < share
     chosen = tf.logical_and(drawn, labels == 0)
-    images = augment.change_where(chosen, lambda part, own: with_defects(part, own)[0], images, seeds)
+    others = images
+    if "nsa" in kinds:
+        good = tf.where(labels == 0)
+        others = tf.tensor_scatter_nd_update(images, good, tf.gather_nd(images, tf.roll(good, -1, axis=0)))
+
+    def draw(part: tf.Tensor, own: tf.Tensor, other: tf.Tensor) -> tf.Tensor:
+        return with_defects(part, own, kinds, other)[0]
+
+    images = augment.change_where(chosen, draw, images, seeds, others)
     return images, tf.where(chosen, tf.ones_like(labels), labels)
 
 
-def with_defects(images: tf.Tensor, seeds: tf.Tensor, kinds: tuple[str, ...] = KINDS) -> tuple[tf.Tensor, tf.Tensor]:
+def with_defects(
+    images: tf.Tensor,
+    seeds: tf.Tensor,
+    kinds: tuple[str, ...] = DRAWN_DEFECTS,
+    others: tf.Tensor | None = None,
+) -> tuple[tf.Tensor, tf.Tensor]:
     """Draws a defect of one of the kinds on every image.
 
     Args:
       images: uint8 [B, S, S, 3], S known when the graph is built.
       seeds: int32 or int64 [B, 2], one per image.
-      kinds: those of `KINDS` that are drawn, equally often.
+      kinds: kinds that are drawn, equally often.
+      others: uint8 [B, S, S, 3], of which `nsa` takes its rectangles; None: the next image of the batch.
 
     Returns:
       uint8 [B, S, S, 3], and its masks, bool [B, S, S], none of them empty.
@@ -64,15 +89,23 @@ def with_defects(images: tf.Tensor, seeds: tf.Tensor, kinds: tuple[str, ...] = K
     side = images.shape[1]
     draw = {"cutpaste": _cut, "scar": _scar, "perlin": _blobs}
 
-    def one(given: tuple[tf.Tensor, tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
-        image, seed, draws = given
+    def one(given: tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+        image, other, seed, draws = given
         part = foreground(image)
-        branches = [lambda kind=kind: draw[kind](image, part, draws[1:], seed) for kind in kinds]
+
+        def drawn(kind: str) -> tuple[tf.Tensor, tf.Tensor]:
+            if kind == "nsa":
+                return _natural(image, part, draws[1:], other)
+            return draw[kind](image, part, draws[1:], seed)
+
+        branches = [functools.partial(drawn, kind) for kind in kinds]
         number = tf.cast(draws[0] * len(kinds), tf.int32)
         return tf.switch_case(number, branches) if len(kinds) > 1 else branches[0]()
 
+    others = tf.roll(images, -1, axis=0) if others is None else others
     signature = (tf.TensorSpec((side, side, 3), tf.uint8), tf.TensorSpec((side, side), tf.bool))
-    return tf.map_fn(one, (images, seeds, augment.uniform(seeds, _STREAM + 1, 12)), fn_output_signature=signature)
+    given = (images, others, seeds, augment.uniform(seeds, _STREAM + 1, 12))
+    return tf.map_fn(one, given, fn_output_signature=signature)
 
 
 def foreground(image: tf.Tensor) -> tf.Tensor:
@@ -147,6 +180,40 @@ def _blobs(image: tf.Tensor, part: tf.Tensor, draws: tf.Tensor, seed: tf.Tensor)
     opacity = _between(draws[9], (_OPAQUE, 1.0))
     blended = opacity * tf.cast(content, tf.float32) + (1 - opacity) * tf.cast(image, tf.float32)
     return tf.where(mask[..., None], tf.cast(tf.round(blended), tf.uint8), image), mask
+
+
+def _natural(
+    image: tf.Tensor, part: tf.Tensor, draws: tf.Tensor, other: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+    side = image.shape[0]
+    # The sum of two exponential draws has a gamma distribution of shape 2.
+    gamma = -_NSA_GAMMA * tf.reduce_sum(tf.math.log(1 - draws[:4]) * [[1, 1, 0, 0], [0, 0, 1, 1]], axis=1)
+    scale = tf.clip_by_value(1 + _NSA_SCALE_SPREAD * tf.math.ndtri(tf.maximum(draws[4], 1e-6)), *_NSA_SCALES)
+    half = tf.maximum(side * tf.minimum(_NSA_HALF + gamma, _NSA_MOST) * scale, 1.0)
+    their_part = foreground(other)
+    # Two pixels from the edge, so that the other image says the gradients of that place at any scale.
+    centre, theirs = _place(part, draws[5]), tf.clip_by_value(_place(their_part, draws[6]), 2.0, side - 3.0)
+    # A box of the other image so that both places meet when it is brought to the size of the whole.
+    start = (theirs - centre / scale) / (side - 1)
+    box = tf.concat([start, start + 1 / scale], axis=0)[None]
+    content = augment.crop(other[None], box)[0]
+    region = part & (augment.crop(tf.cast(their_part, tf.uint8)[None, ..., None] * 255, box)[0, ..., 0] > 127)
+    at_centre = tf.ones_like(part)
+    for lines, here, there, reach in zip(_grid(side), *map(tf.unstack, (centre, theirs, half)), strict=True):
+        away = lines - here
+        known = (there * scale + away >= 1) & (there * scale + away <= (side - 1) * scale - 1)
+        region &= known & (tf.abs(away) <= reach)
+        at_centre &= away == 0
+    region |= at_centre
+    return _cloned(image, content, region)
+
+
+def _cloned(image: tf.Tensor, content: tf.Tensor, region: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """The image with the content blended in, and where that is seen; where nothing is, the whole region."""
+    blended = tf.ensure_shape(tf.numpy_function(poisson.clone, [image, content, region], tf.uint8), image.shape)
+    change = tf.reduce_mean(tf.abs(tf.cast(blended, tf.float32) - tf.cast(image, tf.float32)), axis=2)
+    mask = tf.where(tf.reduce_any(change > _SEEN), change > _SEEN, region)
+    return tf.where(mask[..., None], blended, image), mask
 
 
 def _elsewhere(

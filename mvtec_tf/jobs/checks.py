@@ -5,6 +5,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 
 from mvtec_tf.data import protocol
+from mvtec_tf.data.augment_settings import SYNTHETIC_DEFECTS
 from mvtec_tf.data.protocol import Budget
 from mvtec_tf.errors import UsageError
 from mvtec_tf.heads.settings import HEADS, NEED_LABELS, TYPE_HEADS, HeadSettings, check_budget
@@ -102,6 +103,12 @@ def of_training(said: TrainClassifierSettings) -> TrainClassifierSettings:
             "images: the kinds would not be balanced. Leave one of them out; without `balanced_sampling` the loss is "
             "weighted by what is drawn."
         )
+    if not said.synthetic_defects:
+        unread.refuse(said, ["synthetic_kinds"], "`synthetic_defects`=0 draws none")
+    if not said.synthetic_kinds or (wrong := sorted(set(said.synthetic_kinds) - set(SYNTHETIC_DEFECTS))):
+        what = f"no {wrong[0]!r}" if said.synthetic_kinds else "none is named"
+        known = ", ".join(SYNTHETIC_DEFECTS)
+        raise UsageError(f"`synthetic_kinds`={','.join(said.synthetic_kinds)}: {what}; there are {known}.")
     cluster.asked_for(said.strategy)
     unsaid = {name: value for name, value in _OF_TRAINING.items() if getattr(said, name) is None}
     return dataclasses.replace(said, **unsaid)

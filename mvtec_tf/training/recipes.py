@@ -6,7 +6,7 @@ No TensorFlow here, so that a command line can show and check its flags at once.
 import dataclasses
 from typing import Literal
 
-from mvtec_tf.data.augment_settings import ClassifierAugmentation, ContrastiveAugmentation
+from mvtec_tf.data.augment_settings import DRAWN_DEFECTS, ClassifierAugmentation, ContrastiveAugmentation
 
 # The method of pretraining that learns from labels, and those whose loss has a temperature.
 SUPCON = "supcon"
@@ -69,6 +69,8 @@ class SupervisedSettings(TrainingSettings):
       balanced_sampling: draw good and defective equally often, with an unweighted loss.
       synthetic_defects: probability of a good training image to get a drawn defect, each time it is shown, and to count
         as defective; with some, no real defect is needed.
+      synthetic_kinds: kinds of drawn defects, equally often: cutpaste, scar, perlin, and nsa, a rectangle of another
+        good image that is blended in without a seam.
       augmentation: strengths of the augmentations.
     """
 
@@ -78,6 +80,7 @@ class SupervisedSettings(TrainingSettings):
     learning_rate: float = dataclasses.field(default=1e-3, metadata=_ABOVE_ZERO)
     balanced_sampling: bool = False
     synthetic_defects: float = dataclasses.field(default=0.0, metadata={"least": 0, "most": 0.9})
+    synthetic_kinds: tuple[str, ...] = DRAWN_DEFECTS
     augmentation: ClassifierAugmentation = dataclasses.field(default_factory=ClassifierAugmentation)
 
 

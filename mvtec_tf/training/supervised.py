@@ -107,7 +107,8 @@ def batches(
 
     def transform(batch: tf.Tensor, batch_labels: tf.Tensor, seeds: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         if settings.synthetic_defects:
-            batch, batch_labels = synthetic.on_some(batch, batch_labels, seeds, settings.synthetic_defects)
+            share, kinds = settings.synthetic_defects, settings.synthetic_kinds
+            batch, batch_labels = synthetic.on_some(batch, batch_labels, seeds, share, kinds)
         return augment.augment_classifier(batch, seeds, settings.augmentation), batch_labels
 
     more = {"first_epoch": first_epoch, "first_step": first_step, "balanced": settings.balanced_sampling}
@@ -125,6 +126,7 @@ def _with_defects(
     if labels.any() or not settings.synthetic_defects:
         return images, labels
     seeds = np.stack([np.arange(len(images)), np.full(len(images), settings.seed)], axis=1)
-    drawn, _ = tf.function(synthetic.with_defects, autograph=False)(tf.constant(images), tf.constant(seeds))
+    draw = tf.function(synthetic.with_defects, autograph=False)
+    drawn, _ = draw(tf.constant(images), tf.constant(seeds), settings.synthetic_kinds)
     print(f"No validation image is defective: training stops by a drawn defect on each of {len(images)}.", flush=True)
     return np.concatenate([images, drawn]), np.concatenate([labels, np.ones_like(labels)])

@@ -1,10 +1,16 @@
 """Drawn defects: where they lie, what they leave alone, and that a seed says all of it."""
 
+import re
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from mvtec_tf.data import synthetic
+from mvtec_tf.data import poisson, synthetic
+from mvtec_tf.data.augment_settings import SYNTHETIC_DEFECTS
+from mvtec_tf.errors import UsageError
+from mvtec_tf.jobs import checks
+from mvtec_tf.jobs.settings import TrainClassifierSettings
 from tests.support.in_process import run_in_process
 from tests.support.tiny_network import in_place_of_resnet10
 
@@ -25,10 +31,10 @@ def seeds():
 def drawn(textures, seeds):
     """kind -> (images, masks)."""
     draw = tf.function(synthetic.with_defects)
-    return {kind: [one.numpy() for one in draw(textures, seeds, (kind,))] for kind in synthetic.KINDS}
+    return {kind: [one.numpy() for one in draw(textures, seeds, (kind,))] for kind in SYNTHETIC_DEFECTS}
 
 
-@pytest.mark.parametrize("kind", synthetic.KINDS)
+@pytest.mark.parametrize("kind", SYNTHETIC_DEFECTS)
 def test_a_defect_is_there_and_the_rest_keeps_every_bit(textures, drawn, kind):
     images, masks = drawn[kind]
     assert images.dtype == np.uint8
@@ -47,15 +53,59 @@ def test_cuts_scars_and_blobs_have_the_papers_sizes(drawn):
     assert shares["scar"].max() <= 2 * 16 * 25 / 256**2
     assert shares["perlin"].min() >= 0.005 * 0.9
     assert shares["perlin"].max() <= 0.1 * 1.1
+    # Half of a side is 3 to 20 % of the image's, by at most 1.3.
+    assert np.median(shares["nsa"]) > 0.01
+    assert shares["nsa"].max() <= (0.4 * 1.3 + 1 / SIDE) ** 2
+
+
+def test_a_blended_patch_solves_poissons_equation():
+    """Against dense equations, written down pixel by pixel: a region with a hole, two parts, and three edges."""
+    rng = np.random.default_rng(4)
+    image, source = (rng.integers(100, 140, (9, 8, 3)).astype(np.uint8) for _ in range(2))
+    region = np.zeros((9, 8), bool)
+    region[1:6, :4] = region[6:, 5:] = True
+    region[3, 2] = False
+    pixels = [tuple(place) for place in np.argwhere(region)]
+    matrix, right = np.zeros((len(pixels),) * 2), np.zeros((len(pixels), 3))
+    for row, (y, x) in enumerate(pixels):
+        for other in ((y - 1, x), (y + 1, x), (y, x - 1), (y, x + 1)):
+            if not (0 <= other[0] < 9 and 0 <= other[1] < 8):
+                continue
+            matrix[row, row] += 1
+            right[row] += source[y, x].astype(float) - source[other]
+            if region[other]:
+                matrix[row, pixels.index(other)] -= 1
+            else:
+                right[row] += image[other]
+    expected = image.copy()
+    expected[region] = np.rint(np.linalg.solve(matrix, right))
+    np.testing.assert_array_equal(poisson.clone(image, source, region), expected)
+    # What differs by a constant only leaves no trace.
+    np.testing.assert_array_equal(poisson.clone(image, image - 30, region), image)
+
+
+def test_a_blended_patch_is_one_of_the_other_image(seeds):
+    flat = np.full((COUNT, SIDE, SIDE, 3), 120, np.uint8)
+    stripes = np.where(np.arange(SIDE)[:, None, None] % 6 < 3, 90, 150) * np.ones((1, SIDE, 1, 3))
+    others = np.broadcast_to(stripes, flat.shape).astype(np.uint8)
+    images, masks = synthetic.with_defects(tf.constant(flat), tf.constant(seeds), ("nsa",), tf.constant(others))
+    for image, mask in zip(images.numpy(), masks.numpy(), strict=True):
+        assert (image[~mask] == 120).all()
+        # Stripes lie across: a line of them is even but where it fades at the patch's sides.
+        assert image[mask].astype(int).std() > 3
+    alone, masks = synthetic.with_defects(tf.constant(flat[:1]), tf.constant(seeds[:1]), ("nsa",))
+    assert masks.numpy().any()
+    np.testing.assert_array_equal(alone, flat[:1])
 
 
 def test_one_seed_gives_the_same_pixels_in_another_batch(textures, seeds):
-    whole = synthetic.with_defects(tf.constant(textures), tf.constant(seeds))
+    others = textures[::-1]
+    whole = synthetic.with_defects(tf.constant(textures), tf.constant(seeds), SYNTHETIC_DEFECTS, tf.constant(others))
     draw = tf.function(synthetic.with_defects)
-    part = draw(tf.constant(textures[3:5]), tf.constant(seeds[3:5]))
+    part = draw(textures[3:5], seeds[3:5], SYNTHETIC_DEFECTS, others[3:5])
     for one, other in zip(whole, part, strict=True):
         np.testing.assert_array_equal(one[3:5], other)
-    other = draw(tf.constant(textures[3:5]), tf.constant(seeds[4:6]))
+    other = draw(textures[3:5], seeds[4:6], SYNTHETIC_DEFECTS, others[3:5])
     assert (other[1].numpy() != part[1].numpy()).any()
 
 
@@ -65,7 +115,7 @@ def test_a_part_before_a_uniform_background_is_where_defects_lie(seeds):
     part[20:50, 15:40] = True
     images = np.where(part[..., None], rng.integers(0, 100, (COUNT, SIDE, SIDE, 3)), 230).astype(np.uint8)
     np.testing.assert_array_equal(synthetic.foreground(tf.constant(images[0])).numpy(), part)
-    for kind in synthetic.KINDS:
+    for kind in SYNTHETIC_DEFECTS:
         _, masks = synthetic.with_defects(tf.constant(images), tf.constant(seeds), (kind,))
         assert not (masks.numpy() & ~part).any()
 
@@ -108,11 +158,21 @@ def test_only_good_images_get_one_and_then_count_as_defective(textures):
     images = tf.constant(np.repeat(textures[:1], count, axis=0))
     labels = tf.constant(np.arange(count) % 2)
     seeds = tf.constant(np.stack([np.arange(count), np.zeros(count)], axis=1).astype(np.int64))
-    changed, after = tf.function(synthetic.on_some)(images, labels, seeds, 0.3)
+    changed, after = tf.function(synthetic.on_some)(images, labels, seeds, 0.3, SYNTHETIC_DEFECTS)
     touched = (changed.numpy() != images.numpy()).any(axis=(1, 2, 3))
     np.testing.assert_array_equal(touched, after.numpy() != labels.numpy())
     assert not touched[labels.numpy() == 1].any()
     assert touched[labels.numpy() == 0].mean() == pytest.approx(0.3, abs=0.15)
+
+
+@pytest.mark.parametrize(("asked", "said"), [
+    ({"synthetic_defects": 0.5, "synthetic_kinds": ("scar", "rust")}, "`synthetic_kinds`=scar,rust: no 'rust'; there"),
+    ({"synthetic_defects": 0.5, "synthetic_kinds": ()}, "none is named"),
+    ({"synthetic_kinds": ("nsa",)}, "`synthetic_defects`=0 draws none"),
+])  # fmt: skip
+def test_kinds_that_are_not_there_or_never_drawn_are_refused(asked, said):
+    with pytest.raises(UsageError, match=re.escape(said)):
+        checks.of_training(TrainClassifierSettings(data_dir=("x",), run_dir="y", **asked))
 
 
 @pytest.mark.slow
