@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from mvtec_tf.app import store
-from mvtec_tf.errors import UserError
+from mvtec_tf.app.wording import WordedError
 
 # A camera that triggers sends a picture for each part; one that only films shows a part while nothing moves.
 EACH, STILL = "each", "still"
@@ -26,8 +26,8 @@ _SIDE, _MOVED = 32, 6.0
 _LOOKS = 3
 
 
-class LostError(UserError):
-    """A source that gives nothing now and may again; the text is a key of the words."""
+class LostError(WordedError):
+    """A source that gives nothing now and may again."""
 
 
 def is_there() -> bool:

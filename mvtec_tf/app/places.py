@@ -3,17 +3,12 @@
 import os
 import urllib.parse
 from collections.abc import Sequence
-from typing import Any
 
-from mvtec_tf.errors import UserError
+from mvtec_tf.app.wording import WordedError
 
 
-class NoPlaceError(UserError):
-    """A place that the page does not read or write; the text is a key of the words."""
-
-    def __init__(self, text: str, **values: Any) -> None:
-        super().__init__(text)
-        self.values = values
+class NoPlaceError(WordedError):
+    """A place that the page does not read or write."""
 
 
 def shown(address: str) -> str:

@@ -274,7 +274,7 @@ class Watching:
             raise NoPlaceError("no_model")
         try:
             if isinstance(content, str):
-                raise RefusedError(name, content)
+                raise RefusedError(name, "unreadable", reason=content)
             file = io.BytesIO(content)
             digest, _ = judging.take(self._kept, self._models, exports, file, name, self._most_bytes)
         except RefusedError as error:
