@@ -91,8 +91,8 @@ def _opened(place: str, protocols: str) -> Any:
     """A capture of OpenCV. Raises LostError: there is nothing, or nothing that it can read."""
     # What the libraries print names the address, password and all.
     os.environ["OPENCV_FFMPEG_LOGLEVEL"] = "-8"
-    # A playlist of another host leads to no file of this machine.
-    os.environ["OPENCV_FFMPEG_CAPTURE_OPTIONS"] = f"protocol_whitelist;{protocols}"
+    # A playlist of another host leads to no file of this machine. Of UDP a lost packet would be a smear on a part.
+    os.environ["OPENCV_FFMPEG_CAPTURE_OPTIONS"] = f"protocol_whitelist;{protocols}|rtsp_flags;prefer_tcp"
     import cv2
 
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)

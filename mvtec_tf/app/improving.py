@@ -6,13 +6,15 @@ the folder for as long as it lives, also after the page has gone; what was kille
 
 import dataclasses
 import fcntl
+import functools
 import os
 import pathlib
 import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -47,8 +49,7 @@ _LIST, _RUN, _IN_USE = "images.csv", "run", "in_use.csv"
 _LINES, _MOST_BYTES = 12, 20_000
 # What is told of both models.
 FIGURES = ("recall", "specificity", "balanced_accuracy", "roc_auc")
-# So many processes of other jobs run beside one another: fits take all cores.
-_MOST_RUNNING = 1
+_CHANGE = threading.RLock()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,6 +79,18 @@ class Job:
         return self.folder / _RUN
 
 
+def _one_by_one(change: Callable[..., Any]) -> Callable[..., Any]:
+    """A button that is pressed twice does once what it says."""
+
+    @functools.wraps(change)
+    def alone(*given: Any) -> Any:
+        with _CHANGE:
+            return change(*given)
+
+    return alone
+
+
+@_one_by_one
 def begin(
     kept: Store,
     data: str,
@@ -103,13 +116,12 @@ def begin(
     Raises:
       UserError: the images cannot be used, or another fit runs.
     """
-    if sum(job.state == RUNNING for job in jobs(kept)) >= _MOST_RUNNING:
-        raise WordedError("job_runs")
+    root = kept.folder / JOBS
+    _check_none_runs(root)
     if data and not os.path.exists(data):
         raise WordedError("no_such_place", place=data)
     own = labels.records(kept) if with_labels else []
     found, added = _joined(list(scan.scan([data])) if data else [], own)
-    root = kept.folder / JOBS
     number = max((job.number for job in jobs(kept)), default=0) + 1
     with files.new_directory(root / str(number)) as folder:
         # Relative paths of a list would be of the folder's first name.
@@ -139,8 +151,16 @@ def _joined(found: list[Record], own: Sequence[Record]) -> tuple[list[Record], i
     return [*found, *(division.divide(new) if new else [])], len(new)
 
 
+def _check_none_runs(root: pathlib.Path, but: pathlib.Path | None = None) -> None:
+    """Raises WordedError: another job runs; a fit takes all cores."""
+    if root.is_dir() and any(folder != but and _is_locked(folder) for folder in root.iterdir()):
+        raise WordedError("job_runs")
+
+
+@_one_by_one
 def go_on(job: Job) -> Job:
-    """Starts the process of a job that is not running, where it stopped."""
+    """Starts the process of a job that is not running, where it stopped. Raises UserError: another one runs."""
+    _check_none_runs(job.folder.parent, job.folder)
     lock = os.open(job.folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -342,14 +362,18 @@ def _method(name: str, table: Predictions, threshold: Chosen, labels_used: int |
     return Method(name, (Contender(name, table.select(order), tuple(keys[i] for i in order), threshold, labels_used),))
 
 
+@_one_by_one
 def promote(job: Job, name: str, root: files.PathLike, who: str) -> int:
-    """Exports the run of a finished job as the next version of a model; returns its number.
+    """Exports the run of a finished job as the next version of a model, once; returns its number.
 
     Raises:
       UserError: the job is not finished, or the name is none.
     """
+    job = _read(job.folder)
     if job.state != FINISHED:
         raise WordedError("not_finished")
+    if job.asked["promoted"]:
+        return job.asked["promoted"]
     version = int(export_run(job.run, name, root).name)
     files.write_json(job.folder / _ASKED, job.asked | {"promoted": version, "promoted_as": name, "promoted_by": who})
     return version

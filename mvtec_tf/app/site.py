@@ -54,7 +54,7 @@ class Site:
         self._pages = environment("mvtec_tf.app")
         self._pages.globals |= {"t": self.text, "facts": self.facts, "nearest": self.nearest}
         self._pages.globals |= {"scale": pictures.scale, "has_region": pictures.has_region, "limits": self.limits}
-        self._pages.globals |= {"n": self.text.format_field, "between": self.between}
+        self._pages.globals |= {"n": self.text.format_field, "between": self.between, "here": store.here}
 
     def close(self) -> None:
         """Ends what runs beside the requests; the page begins with it again."""
@@ -156,7 +156,7 @@ class Site:
     def events(self, most: int) -> list[tuple[str, str]]:
         """(moment, what has happened), the newest first."""
         rows = self.kept.events(most)
-        return [(row["at"][:19].replace("T", " "), self.text(row["what"], **row["said"])) for row in rows]
+        return [(store.here(row["at"]), self.text(row["what"], **row["said"])) for row in rows]
 
     def check_number(self, uploads: Sequence[UploadFile]) -> None:
         """Raises HTTPException for more photographs than are taken at once."""

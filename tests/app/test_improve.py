@@ -1,5 +1,6 @@
 """Improve: a fit of its own process with the page's labels, judged beside the model in use, promoted by a person."""
 
+import concurrent.futures
 import dataclasses
 import io
 import pathlib
@@ -90,7 +91,9 @@ def test_a_fit_with_the_labels_of_the_page_is_set_beside_the_model_in_use_and_pr
         assert [export.version for export in browser.site.models.there()] == [1]
         assert browser.form("/improve/1/promote", {"name": "../x", "who": "Eva"}).status_code == 422
         assert browser.form("/improve/1/promote", {"name": "small", "who": ""}).status_code == 422
-        assert browser.form("/improve/1/promote", {"name": "small", "who": "Udo"}).status_code == 303
+        # A button that is pressed twice makes one version.
+        for _ in range(2):
+            assert browser.form("/improve/1/promote", {"name": "small", "who": "Udo"}).status_code == 303
         assert [export.version for export in browser.site.models.there()] == [2]
         assert "In use since Udo said so: small, version 2." in browser.get("/improve").text
         _is_shown_beside_good_parts(browser, toy, job.folder / "images.csv")
@@ -192,6 +195,15 @@ def test_a_fit_outlives_the_page_and_can_be_cancelled_and_gone_on_with(settings,
         (job,) = improving.jobs(browser.site.kept)
         assert job.state == improving.RUNNING
         improving.cancel(job)
+        improving._CHILDREN[-1].wait()
+        # However a button is pressed, one fit runs at a time.
+        with concurrent.futures.ThreadPoolExecutor(4) as hands:
+            answers = list(hands.map(lambda _: browser.form("/improve", asked).status_code, range(4)))
+        assert sorted(answers) == [303, 422, 422, 422]
+        assert [one.state for one in improving.jobs(browser.site.kept)] == [improving.RUNNING, improving.STOPPED]
+        refused = browser.form("/improve/1/go_on")
+        assert (refused.status_code, "Another model is being made" in refused.text) == (422, True)
+        improving.cancel(improving.jobs(browser.site.kept)[0])
         improving._CHILDREN[-1].wait()
         browser.site.kept.close()
 

@@ -8,7 +8,8 @@ from fastapi.responses import RedirectResponse, Response
 from mvtec_tf.app import improving, labels
 from mvtec_tf.app.improving import FINISHED, Job, Outcome
 from mvtec_tf.app.models import Export
-from mvtec_tf.app.site import Number, Site, one_line
+from mvtec_tf.app.site import Number, Site
+from mvtec_tf.app.wording import WordedError
 from mvtec_tf.errors import UserError
 from mvtec_tf.serving import configs
 
@@ -113,19 +114,19 @@ def add(app: FastAPI, site: Site) -> None:
     ) -> Response:
         site.own(request, csrf)
         job = job_of(number)
-        if what == "cancel":
-            improving.cancel(job)
-        elif what == "go_on":
-            improving.go_on(job)
-        elif what == "promote":
-            if not configs.is_name(name) or not one_line(who, 80):
-                raise HTTPException(422, site.text("incomplete", fields="name, who"))
-            try:
-                improving.promote(job, name, site.models.root, one_line(who, 80))
-            except UserError as error:
-                raise HTTPException(422, site.text.told(error)) from error
-        else:
-            raise HTTPException(404, "Not Found")
+        try:
+            if what == "cancel":
+                improving.cancel(job)
+            elif what == "go_on":
+                improving.go_on(job)
+            elif what == "promote":
+                if not configs.is_name(name):
+                    raise WordedError("no_model_name")
+                improving.promote(job, name, site.models.root, site.person(who))
+            else:
+                raise HTTPException(404, "Not Found")
+        except UserError as error:
+            raise HTTPException(422, site.text.told(error)) from error
         return RedirectResponse("/improve", 303)
 
     @app.get("/improve/{number}/report.html", include_in_schema=False)
