@@ -5,6 +5,7 @@ import io
 import os
 import sqlite3
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -177,6 +178,7 @@ class Watching:
         failures = 0
         try:
             while not self._end.is_set():
+                begun = time.monotonic()
                 try:
                     for judged in watch(asked):
                         if self._end.is_set():
@@ -193,7 +195,9 @@ class Watching:
                     failures += 1
                     if failures == 1:
                         self._say(LOST, "event_lost", error)
-                    self._end.wait(places.pause(_PAUSE, failures, _LONGEST_PAUSE))
+                    # What was waited for a picture is part of the pause.
+                    pause = places.pause(_PAUSE, failures, _LONGEST_PAUSE) - (time.monotonic() - begun)
+                    self._end.wait(max(_PAUSE, pause))
         except Exception as error:
             traceback.print_exc()
             self.state, self.reason = FAILED, f"{type(error).__name__}: {error}"
