@@ -52,6 +52,7 @@ WAYS: Mapping[str, Mapping[str, Any]] = {
     "random_densecl": {"method": "densecl"} | _SIMCLR | _FROM_NOTHING,
     # Told to tell drawn defects from good images, and judged by heads as the others are, and by what it says itself.
     "drawn_network": {},
+    "drawn_network_nsa": {"synthetic_kinds": ("nsa",)},
 }
 
 
@@ -91,7 +92,7 @@ class Trainer:
         self.way, self._asked, more = way, asked, dict(WAYS[way])
         self._drawn, self.trains = more.pop("drawn", False), more.pop("trains", True)
         self.told = more.get("method") == SUPCON
-        self.classifies = way == "drawn_network"
+        self.classifies = way.startswith("drawn_network")
         if self.classifies:
             settings = SupervisedSettings(**common | more | {"synthetic_defects": 0.5})
             self._make = functools.partial(supervised.network_of, settings)
@@ -112,7 +113,8 @@ class Trainer:
         @tf.function(autograph=False)
         def step(batch: tf.Tensor, known: tf.Tensor, seeds: tf.Tensor) -> dict[str, tf.Tensor]:
             if self.classifies:
-                batch, known = synthetic.on_some(batch, known, seeds, settings.synthetic_defects)
+                share, kinds = settings.synthetic_defects, settings.synthetic_kinds
+                batch, known = synthetic.on_some(batch, known, seeds, share, kinds)
                 return self._model.train_step((augment.augment_classifier(batch, seeds, settings.augmentation), known))
             views = augment.two_views(batch, seeds, settings.augmentation)
             return self._model.train_step((*views, known) if self.told else views)

@@ -21,6 +21,7 @@ COMMANDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "fit": ("fit_probe", ("probe",)),
     "label-efficiency": ("label_efficiency", ("labels", "grid")),
     "train-cnn": ("train_cnn", ("train", "train-classifier", "train-supervised")),
+    "generate-defects": ("generate_defects", ("diffusion",)),
     "pretrain": ("train_simclr", ("simclr",)),
     "baseline": ("fit_baseline", ("baselines",)),
     "judge": ("evaluate", ("eval",)),

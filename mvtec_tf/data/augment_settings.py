@@ -20,7 +20,7 @@ _BOUNDS: dict[str, tuple[float, float | str]] = {
 
 # Kinds of defects that are drawn where nothing else is said, and all that there are; see `synthetic`.
 DRAWN_DEFECTS = ("cutpaste", "scar", "perlin")
-SYNTHETIC_DEFECTS = (*DRAWN_DEFECTS, "nsa")
+SYNTHETIC_DEFECTS = (*DRAWN_DEFECTS, "nsa", "generated")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Synthetic defects on good photographs, with their masks, for lines that have no defective part to show.
 
-Four kinds, drawn on the part only where it lies before a uniform background:
+Five kinds, drawn on the part only where it lies before a uniform background:
   - `cutpaste`: a rectangle of 2 to 15 % of the image from another place of it, its colours slightly changed (Li et al.,
     "CutPaste", CVPR 2021, section 2.2);
   - `scar`: the same with a thin rectangle, turned by up to 45 degrees (there "CutPaste-Scar");
@@ -9,7 +9,9 @@ Four kinds, drawn on the part only where it lies before a uniform background:
     at a fixed level, here where a drawn share of the part is left, so that no mask is empty);
   - `nsa`: a rectangle of another good image, from the part there, enlarged or reduced and blended in without a seam
     (Schlueter et al., "Natural synthetic anomalies", ECCV 2022, section 3.1: one rectangle, all of its gradients); its
-    mask is where that has changed more than a grey level.
+    mask is where that has changed more than a grey level;
+  - `generated`: a patch of a bank of defects, cut from labelled images or drawn by a model that learnt from such,
+    turned, mirrored and blended in likewise.
 
 Like `augment` a pure function of the images and one seed per image.
 """
@@ -19,7 +21,7 @@ import math
 
 import tensorflow as tf
 
-from mvtec_tf.data import augment, poisson
+from mvtec_tf.data import augment, defect_patches, poisson
 from mvtec_tf.data.augment_settings import DRAWN_DEFECTS
 
 # Lengths in pixels are those of the papers' 256 px images.
@@ -33,6 +35,8 @@ _BLOBS, _CELLS, _OPAQUE = (0.005, 0.1), 5, 0.2
 # much it is enlarged; and a mean change of more grey levels is seen (there the tolerance of the label).
 _NSA_HALF, _NSA_GAMMA, _NSA_MOST = 0.03, 0.05, 0.2
 _NSA_SCALES, _NSA_SCALE_SPREAD, _SEEN = (0.7, 1.3), 0.5, 1.0
+# Pixels of a patch's side at least.
+_LEAST_PATCH = 4
 # A background: the image's rim, of a 32nd of its side, varies by less than this, and the part differs by more.
 _RIM, _UNIFORM, _DIFFERENT = 32, 12.0, 20.0
 # Less of the image is no part but dirt.
@@ -41,7 +45,12 @@ _STREAM = 3
 
 
 def on_some(
-    images: tf.Tensor, labels: tf.Tensor, seeds: tf.Tensor, share: float, kinds: tuple[str, ...] = DRAWN_DEFECTS
+    images: tf.Tensor,
+    labels: tf.Tensor,
+    seeds: tf.Tensor,
+    share: float,
+    kinds: tuple[str, ...] = DRAWN_DEFECTS,
+    bank: defect_patches.Bank | None = None,
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Draws a defect on some of the good images, which are then labelled defective.
 
@@ -51,6 +60,7 @@ def on_some(
       seeds: int32 or int64 [B, 2], one per image.
       share: probability of a good image to get one.
       kinds: kinds that are drawn, equally often. Of `nsa` the other image is the next good one of the batch.
+      bank: patches of the kind `generated`.
 
     Returns:
       (images, labels), the same shapes and types.
@@ -63,7 +73,7 @@ def on_some(
         others = tf.tensor_scatter_nd_update(images, good, tf.gather_nd(images, tf.roll(good, -1, axis=0)))
 
     def draw(part: tf.Tensor, own: tf.Tensor, other: tf.Tensor) -> tf.Tensor:
-        return with_defects(part, own, kinds, other)[0]
+        return with_defects(part, own, kinds, other, bank)[0]
 
     images = augment.change_where(chosen, draw, images, seeds, others)
     return images, tf.where(chosen, tf.ones_like(labels), labels)
@@ -74,6 +84,7 @@ def with_defects(
     seeds: tf.Tensor,
     kinds: tuple[str, ...] = DRAWN_DEFECTS,
     others: tf.Tensor | None = None,
+    bank: defect_patches.Bank | None = None,
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Draws a defect of one of the kinds on every image.
 
@@ -82,6 +93,7 @@ def with_defects(
       seeds: int32 or int64 [B, 2], one per image.
       kinds: kinds that are drawn, equally often.
       others: uint8 [B, S, S, 3], of which `nsa` takes its rectangles; None: the next image of the batch.
+      bank: patches of the kind `generated`.
 
     Returns:
       uint8 [B, S, S, 3], and its masks, bool [B, S, S], none of them empty.
@@ -96,6 +108,8 @@ def with_defects(
         def drawn(kind: str) -> tuple[tf.Tensor, tf.Tensor]:
             if kind == "nsa":
                 return _natural(image, part, draws[1:], other)
+            if kind == "generated":
+                return _of_bank(image, part, draws[1:], bank)
             return draw[kind](image, part, draws[1:], seed)
 
         branches = [functools.partial(drawn, kind) for kind in kinds]
@@ -205,12 +219,22 @@ def _natural(
         region &= known & (tf.abs(away) <= reach)
         at_centre &= away == 0
     region |= at_centre
-    return _cloned(image, content, region)
+    return _seen(image, tf.numpy_function(poisson.clone, [image, content, region], tf.uint8), region)
 
 
-def _cloned(image: tf.Tensor, content: tf.Tensor, region: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """The image with the content blended in, and where that is seen; where nothing is, the whole region."""
-    blended = tf.ensure_shape(tf.numpy_function(poisson.clone, [image, content, region], tf.uint8), image.shape)
+def _of_bank(
+    image: tf.Tensor, part: tf.Tensor, draws: tf.Tensor, bank: defect_patches.Bank
+) -> tuple[tf.Tensor, tf.Tensor]:
+    which = tf.cast(draws[0] * len(bank), tf.int32)
+    side = tf.maximum(tf.cast(tf.round(tf.constant(bank.sides)[which] * image.shape[0]), tf.int32), _LEAST_PATCH)
+    place, turn = tf.cast(_place(part, draws[1]), tf.int32), tf.cast(draws[2] * 8, tf.int32)
+    given = [image, part, tf.constant(bank.patches)[which], side, turn, place, draws[3]]
+    return _seen(image, *tf.numpy_function(defect_patches.pasted, given, [tf.uint8, tf.bool]))
+
+
+def _seen(image: tf.Tensor, blended: tf.Tensor, region: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """The image with what was blended into a region, and where that is seen; where nothing is, the whole region."""
+    blended, region = tf.ensure_shape(blended, image.shape), tf.ensure_shape(region, image.shape[:2])
     change = tf.reduce_mean(tf.abs(tf.cast(blended, tf.float32) - tf.cast(image, tf.float32)), axis=2)
     mask = tf.where(tf.reduce_any(change > _SEEN), change > _SEEN, region)
     return tf.where(mask[..., None], blended, image), mask

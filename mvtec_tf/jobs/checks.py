@@ -14,6 +14,7 @@ from mvtec_tf.jobs.fields import CLEAN
 from mvtec_tf.jobs.settings import (
     DistilRunSettings,
     FitSettings,
+    GenerateSettings,
     LabelEfficiencySettings,
     PretrainSettings,
     TrainClassifierSettings,
@@ -109,9 +110,22 @@ def of_training(said: TrainClassifierSettings) -> TrainClassifierSettings:
         what = f"no {wrong[0]!r}" if said.synthetic_kinds else "none is named"
         known = ", ".join(SYNTHETIC_DEFECTS)
         raise UsageError(f"`synthetic_kinds`={','.join(said.synthetic_kinds)}: {what}; there are {known}.")
+    if ("generated" in said.synthetic_kinds) != (said.defect_patches is not None):
+        raise UsageError(
+            "`defect_patches` and `synthetic_kinds`=generated go together: the one names the patches that the other "
+            "draws from. Give both, or neither."
+        )
     cluster.asked_for(said.strategy)
     unsaid = {name: value for name, value in _OF_TRAINING.items() if getattr(said, name) is None}
     return dataclasses.replace(said, **unsaid)
+
+
+def of_generating(settings: GenerateSettings) -> None:
+    """Raises UsageError if the settings contradict each other."""
+    if protocol.parse_budget(settings.label_budget) == 0:
+        raise UsageError("`label_budget`=0 buys no labelled defect to learn from. Give a share such as 0.1, or all.")
+    if settings.width % 8:
+        raise UsageError(f"`width`={settings.width}: expected a multiple of 8.")
 
 
 def of_pretraining(settings: PretrainSettings) -> None:

@@ -178,6 +178,7 @@ def opened_together(
     records: Sequence[Record],
     skipped: Sequence[Unreadable],
     results: Sequence[str],
+    beside: Sequence[str] = (),
 ) -> Iterator[tuple[RunDirectory, bool]]:
     """Yields the run, see `opened`, and whether there is something to train.
 
@@ -192,7 +193,7 @@ def opened_together(
         if not chief:
             folder = stack.enter_context(tempfile.TemporaryDirectory())
             settings = dataclasses.replace(settings, run_dir=str(pathlib.Path(folder) / "run"))
-        run = stack.enter_context(opened(job, settings, records, skipped, results))
+        run = stack.enter_context(opened(job, settings, records, skipped, results, beside))
         with strategy.scope():
             facts = json.dumps([run.record["settings"], run.record["data"]["fingerprint"]], sort_keys=True)
             distribution.check_alike(hashlib.sha256(facts.encode()).hexdigest())

@@ -24,7 +24,7 @@ from mvtec_tf.jobs.fields import (
     apart,
     number,
 )
-from mvtec_tf.training.recipes import ContrastiveSettings, DistilSettings, SupervisedSettings
+from mvtec_tf.training.recipes import ContrastiveSettings, DiffusionSettings, DistilSettings, SupervisedSettings
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -199,6 +199,22 @@ class TrainClassifierSettings(RunSettings, ImageSettings, ProtocolSettings, Thre
     label_budget: str | None = None
     validation_share: float | None = number(None, least=0.01, most=0.9)
     cache: str = apart("memory")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GenerateSettings(RunSettings, ImageSettings, CleanSettings, DiffusionSettings):
+    """Patches of defects: of which images they are learnt, how, and how many are drawn.
+
+    Attributes:
+      label_budget: share of all test images whose labels may be used; all: the whole pool (half); or 10d: ten defective
+        objects. The same seed and budget of train-cnn label the same images.
+      validation_share: share of the labelled images that train-cnn keeps for early stopping: they are left alone.
+      patches: patches that are drawn.
+    """
+
+    label_budget: str = "all"
+    validation_share: float = number(0.2, least=0.01, most=0.9)
+    patches: int = number(200, least=1)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

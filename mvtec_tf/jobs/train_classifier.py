@@ -6,8 +6,10 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
-from mvtec_tf.data import protocol
+from mvtec_tf.data import leaks, protocol
 from mvtec_tf.data.decoding.image_store import ImageStore
+from mvtec_tf.data.defect_patches import read as read_patches
+from mvtec_tf.data.protocol import SplitRow
 from mvtec_tf.data.record import Record
 from mvtec_tf.data.words import counted
 from mvtec_tf.evaluation.table import rows
@@ -99,7 +101,12 @@ def train_classifier(said: TrainClassifierSettings) -> RunDirectory:
     else:
         synthetic = settings.synthetic_defects > 0
         parts = clean_parts(records, budget, settings.validation_share, settings.seed, synthetic)
-    with opening.opened_together(strategy, "train_cnn", settings, records, skipped, opening.RESULTS) as (run, trains):
+    beside = [settings.defect_patches] if settings.defect_patches else []
+    if beside:
+        _check_patches(settings.defect_patches, parts)
+    with opening.opened_together(
+        strategy, "train_cnn", settings, records, skipped, opening.RESULTS, beside
+    ) as (run, trains):
         if not run.finished:
             judging.note_labels(run, parts.labelled, PLAIN_LOG_ODDS)
             print(
@@ -114,6 +121,17 @@ def train_classifier(said: TrainClassifierSettings) -> RunDirectory:
                 _judge(run, settings, parts)
                 judging.finish(run)
         return run
+
+
+def _check_patches(file: str, parts: Parts) -> None:
+    """Raises LeakError if patches come from an image that is evaluated, or stops the training."""
+    sources = [SplitRow(path, group, category, leaks.PRETRAIN) for path, group, category in read_patches(file).sources]
+    held_out = {record.path: record for record in (*parts.calibrate, *parts.evaluate)}.values()
+    judged = [SplitRow(record.path, record.group, record.category, leaks.EVALUATE) for record in held_out]
+    leaks.check_leaks(
+        [*sources, *judged],
+        f"`defect_patches`={file}, which needs the `seed`, `label_budget` and `validation_share` of this training",
+    )
 
 
 def _train(

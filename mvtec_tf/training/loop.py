@@ -16,7 +16,7 @@ from mvtec_tf.networks.backbone import Backbone, build_backbone, freeze_up_to
 from mvtec_tf.run_directory import RunDirectory
 from mvtec_tf.training import callbacks, distribution, precision
 from mvtec_tf.training.checkpoints import Checkpoints, Stateful
-from mvtec_tf.training.recipes import TrainingSettings
+from mvtec_tf.training.recipes import LoopSettings, TrainingSettings
 
 
 def make_deterministic(seed: int) -> None:
@@ -27,7 +27,7 @@ def make_deterministic(seed: int) -> None:
 
 def build(
     run: RunDirectory,
-    settings: TrainingSettings,
+    settings: LoopSettings,
     make: Callable[[], tuple[keras.Model, Backbone, dict[str, str]]],
     images: int,
 ) -> tuple[keras.Model, Backbone, bool]:
@@ -77,7 +77,7 @@ def freeze(model: keras.Model, backbone: Backbone, trainable_stages: int) -> dic
 
 
 def batches_of(
-    images: np.ndarray, labels: np.ndarray, settings: TrainingSettings, transform: Callable[..., tuple], **more: Any
+    images: np.ndarray, labels: np.ndarray, settings: LoopSettings, transform: Callable[..., tuple], **more: Any
 ) -> tf.data.Dataset:
     """This machine's part of a run's batches, see `input_pipeline.training_batches`, which `more` goes to."""
     return input_pipeline.training_batches(
@@ -112,7 +112,7 @@ def run_epochs(
     model: keras.Model,
     network: keras.Model,
     batches: Callable[[int, int], tf.data.Dataset],
-    settings: TrainingSettings,
+    settings: LoopSettings,
     steps: int,
     extra: list[keras.callbacks.Callback],
 ) -> list[dict[str, float]]:

@@ -18,21 +18,14 @@ _APART = {"outcome": False}
 
 
 @dataclasses.dataclass(frozen=True)
-class TrainingSettings:
-    """What every recipe has.
+class LoopSettings:
+    """What every training has.
 
     Attributes:
-      backbone: network: resnet50, any other network of keras.applications by name (a MobileNet also with its width,
-        mobilenetv2-0.35), or resnet10.
       image_size: side in pixels of the square that images are resized to.
-      weights: starting weights: imagenet (downloaded by Keras), none (random), or a weights file of this backbone.
-      weights_partial: load what fits of a weights file that is another network's.
       batch_size: images a step; all there are where that is more.
       epochs: epochs at most.
       weight_decay: weight decay of AdamW.
-      strategy: what trains together: one, a single device; mirrored, all GPUs of this machine; multi_worker, the
-        machines that the environment variable TF_CONFIG names; auto: multi_worker where TF_CONFIG names several,
-        mirrored where there are several GPUs, else one.
       precision: number format: auto, float32 or mixed_bfloat16; auto is bfloat16 where the processor has it.
       jit: whether the step is compiled with XLA: auto, on or off; auto is on where there is a GPU.
       seed: random seed of weights, order, augmentation and dropout.
@@ -41,20 +34,36 @@ class TrainingSettings:
       keep_checkpoints: checkpoints kept, the newest; one that is damaged is replaced by the one before.
     """
 
-    backbone: str = "resnet50"
     image_size: int = dataclasses.field(default=224, metadata=_ABOVE_ZERO)
-    weights: str = "imagenet"
-    weights_partial: bool = False
     batch_size: int = dataclasses.field(default=64, metadata=_ABOVE_ZERO)
     epochs: int = dataclasses.field(default=50, metadata=_ABOVE_ZERO)
     weight_decay: float = dataclasses.field(default=1e-4, metadata=_OR_ZERO)
-    strategy: Literal["auto", "one", "mirrored", "multi_worker"] = dataclasses.field(default="auto", metadata=_APART)
     precision: Literal["auto", "float32", "mixed_bfloat16"] = "auto"
     jit: Literal["auto", "on", "off"] = "auto"
     seed: int = dataclasses.field(default=0, metadata=_OR_ZERO)
     checkpoint_every: int = dataclasses.field(default=1, metadata=_ABOVE_ZERO)
     checkpoint_minutes: float = dataclasses.field(default=10.0, metadata=_OR_ZERO | _APART)
     keep_checkpoints: int = dataclasses.field(default=2, metadata=_ABOVE_ZERO | _APART)
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingSettings(LoopSettings):
+    """What every recipe around a backbone has.
+
+    Attributes:
+      backbone: network: resnet50, any other network of keras.applications by name (a MobileNet also with its width,
+        mobilenetv2-0.35), or resnet10.
+      weights: starting weights: imagenet (downloaded by Keras), none (random), or a weights file of this backbone.
+      weights_partial: load what fits of a weights file that is another network's.
+      strategy: what trains together: one, a single device; mirrored, all GPUs of this machine; multi_worker, the
+        machines that the environment variable TF_CONFIG names; auto: multi_worker where TF_CONFIG names several,
+        mirrored where there are several GPUs, else one.
+    """
+
+    backbone: str = "resnet50"
+    weights: str = "imagenet"
+    weights_partial: bool = False
+    strategy: Literal["auto", "one", "mirrored", "multi_worker"] = dataclasses.field(default="auto", metadata=_APART)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,8 +78,10 @@ class SupervisedSettings(TrainingSettings):
       balanced_sampling: draw good and defective equally often, with an unweighted loss.
       synthetic_defects: probability of a good training image to get a drawn defect, each time it is shown, and to count
         as defective; with some, no real defect is needed.
-      synthetic_kinds: kinds of drawn defects, equally often: cutpaste, scar, perlin, and nsa, a rectangle of another
-        good image that is blended in without a seam.
+      synthetic_kinds: kinds of drawn defects, equally often: cutpaste, scar, perlin; nsa, a rectangle of another good
+        image that is blended in without a seam; generated, patches of defect_patches likewise.
+      defect_patches: defect_patches.npz (or cut_patches.npz) of a run of generate-defects with the same seed and label
+        budget.
       augmentation: strengths of the augmentations.
     """
 
@@ -81,6 +92,7 @@ class SupervisedSettings(TrainingSettings):
     balanced_sampling: bool = False
     synthetic_defects: float = dataclasses.field(default=0.0, metadata={"least": 0, "most": 0.9})
     synthetic_kinds: tuple[str, ...] = DRAWN_DEFECTS
+    defect_patches: str | None = None
     augmentation: ClassifierAugmentation = dataclasses.field(default_factory=ClassifierAugmentation)
 
 
@@ -124,6 +136,33 @@ class ContrastiveSettings(TrainingSettings):
     warmup_share: float = dataclasses.field(default=0.1, metadata=_OR_ZERO)
     clip_norm: float = dataclasses.field(default=1.0, metadata=_ABOVE_ZERO)
     augmentation: ContrastiveAugmentation = dataclasses.field(default_factory=ContrastiveAugmentation)
+
+
+@dataclasses.dataclass(frozen=True)
+class DiffusionSettings(LoopSettings):
+    """A denoising-diffusion model of patches of defects.
+
+    Attributes:
+      width: channels of the network at its finest resolution.
+      epochs: epochs of the run.
+      steps_per_epoch: steps of an epoch, in which each patch is seen as often as the others, give or take one.
+      batch_size: patches a step.
+      learning_rate: peak of the cosine schedule, after a twentieth of the run.
+      clip_norm: bound of the global norm of the gradients.
+      average: share that the moving average of the weights, which is what is kept, keeps in a step.
+    """
+
+    # No setting: a denoiser begins with random weights.
+    weights = "none"
+
+    image_size: int = dataclasses.field(default=256, metadata=_ABOVE_ZERO)
+    width: int = dataclasses.field(default=32, metadata={"least": 8})
+    batch_size: int = dataclasses.field(default=16, metadata=_ABOVE_ZERO)
+    epochs: int = dataclasses.field(default=30, metadata=_ABOVE_ZERO)
+    steps_per_epoch: int = dataclasses.field(default=100, metadata=_ABOVE_ZERO)
+    learning_rate: float = dataclasses.field(default=1e-3, metadata=_ABOVE_ZERO)
+    clip_norm: float = dataclasses.field(default=1.0, metadata=_ABOVE_ZERO)
+    average: float = dataclasses.field(default=0.995, metadata={"least": 0, "most": 0.9999})
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,7 +7,7 @@ import pathlib
 import numpy as np
 import tensorflow as tf
 
-from mvtec_tf.data import augment, input_pipeline, synthetic
+from mvtec_tf.data import augment, defect_patches, input_pipeline, synthetic
 from mvtec_tf.keras_settings import keras
 from mvtec_tf.networks import replicas
 from mvtec_tf.networks.backbone import Backbone
@@ -104,15 +104,20 @@ def batches(
     images: np.ndarray, labels: np.ndarray, settings: SupervisedSettings, first_epoch: int = 0, first_step: int = 0
 ) -> tf.data.Dataset:
     """Augmented batches from a step of an epoch to the end of the run, see `input_pipeline.training_batches`."""
+    bank = _bank(settings)
 
     def transform(batch: tf.Tensor, batch_labels: tf.Tensor, seeds: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         if settings.synthetic_defects:
             share, kinds = settings.synthetic_defects, settings.synthetic_kinds
-            batch, batch_labels = synthetic.on_some(batch, batch_labels, seeds, share, kinds)
+            batch, batch_labels = synthetic.on_some(batch, batch_labels, seeds, share, kinds, bank)
         return augment.augment_classifier(batch, seeds, settings.augmentation), batch_labels
 
     more = {"first_epoch": first_epoch, "first_step": first_step, "balanced": settings.balanced_sampling}
     return loop.batches_of(images, labels, settings, transform, **more)
+
+
+def _bank(settings: SupervisedSettings) -> defect_patches.Bank | None:
+    return defect_patches.read(settings.defect_patches) if settings.defect_patches else None
 
 
 def _class_weights(labels: np.ndarray, settings: SupervisedSettings) -> np.ndarray:
@@ -127,6 +132,6 @@ def _with_defects(
         return images, labels
     seeds = np.stack([np.arange(len(images)), np.full(len(images), settings.seed)], axis=1)
     draw = tf.function(synthetic.with_defects, autograph=False)
-    drawn, _ = draw(tf.constant(images), tf.constant(seeds), settings.synthetic_kinds)
+    drawn, _ = draw(tf.constant(images), tf.constant(seeds), settings.synthetic_kinds, None, _bank(settings))
     print(f"No validation image is defective: training stops by a drawn defect on each of {len(images)}.", flush=True)
     return np.concatenate([images, drawn]), np.concatenate([labels, np.ones_like(labels)])

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from mvtec_tf.data import poisson, synthetic
 from mvtec_tf.data.augment_settings import SYNTHETIC_DEFECTS
+from mvtec_tf.data.defect_patches import Bank
 from mvtec_tf.errors import UsageError
 from mvtec_tf.jobs import checks
 from mvtec_tf.jobs.settings import TrainClassifierSettings
@@ -15,6 +16,10 @@ from tests.support.in_process import run_in_process
 from tests.support.tiny_network import in_place_of_resnet10
 
 SIDE, COUNT = 64, 8
+_PATCH = np.random.default_rng(2).integers(0, 256, (16, 16, 4)).astype(np.uint8)
+_PATCH[..., 3] = 0
+_PATCH[4:9, 5:12, 3] = 255
+BANK = Bank(np.stack([_PATCH, _PATCH.swapaxes(0, 1)]), np.array([0.25, 0.5], np.float32), [("elsewhere", "", "c")])
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +36,7 @@ def seeds():
 def drawn(textures, seeds):
     """kind -> (images, masks)."""
     draw = tf.function(synthetic.with_defects)
-    return {kind: [one.numpy() for one in draw(textures, seeds, (kind,))] for kind in SYNTHETIC_DEFECTS}
+    return {kind: [one.numpy() for one in draw(textures, seeds, (kind,), None, BANK)] for kind in SYNTHETIC_DEFECTS}
 
 
 @pytest.mark.parametrize("kind", SYNTHETIC_DEFECTS)
@@ -100,12 +105,13 @@ def test_a_blended_patch_is_one_of_the_other_image(seeds):
 
 def test_one_seed_gives_the_same_pixels_in_another_batch(textures, seeds):
     others = textures[::-1]
-    whole = synthetic.with_defects(tf.constant(textures), tf.constant(seeds), SYNTHETIC_DEFECTS, tf.constant(others))
+    given = [tf.constant(textures), tf.constant(seeds), SYNTHETIC_DEFECTS, tf.constant(others), BANK]
+    whole = synthetic.with_defects(*given)
     draw = tf.function(synthetic.with_defects)
-    part = draw(textures[3:5], seeds[3:5], SYNTHETIC_DEFECTS, others[3:5])
+    part = draw(textures[3:5], seeds[3:5], SYNTHETIC_DEFECTS, others[3:5], BANK)
     for one, other in zip(whole, part, strict=True):
         np.testing.assert_array_equal(one[3:5], other)
-    other = draw(textures[3:5], seeds[4:6], SYNTHETIC_DEFECTS, others[3:5])
+    other = draw(textures[3:5], seeds[4:6], SYNTHETIC_DEFECTS, others[3:5], BANK)
     assert (other[1].numpy() != part[1].numpy()).any()
 
 
@@ -116,7 +122,7 @@ def test_a_part_before_a_uniform_background_is_where_defects_lie(seeds):
     images = np.where(part[..., None], rng.integers(0, 100, (COUNT, SIDE, SIDE, 3)), 230).astype(np.uint8)
     np.testing.assert_array_equal(synthetic.foreground(tf.constant(images[0])).numpy(), part)
     for kind in SYNTHETIC_DEFECTS:
-        _, masks = synthetic.with_defects(tf.constant(images), tf.constant(seeds), (kind,))
+        _, masks = synthetic.with_defects(tf.constant(images), tf.constant(seeds), (kind,), None, BANK)
         assert not (masks.numpy() & ~part).any()
 
 
@@ -158,7 +164,7 @@ def test_only_good_images_get_one_and_then_count_as_defective(textures):
     images = tf.constant(np.repeat(textures[:1], count, axis=0))
     labels = tf.constant(np.arange(count) % 2)
     seeds = tf.constant(np.stack([np.arange(count), np.zeros(count)], axis=1).astype(np.int64))
-    changed, after = tf.function(synthetic.on_some)(images, labels, seeds, 0.3, SYNTHETIC_DEFECTS)
+    changed, after = tf.function(synthetic.on_some)(images, labels, seeds, 0.3, SYNTHETIC_DEFECTS, BANK)
     touched = (changed.numpy() != images.numpy()).any(axis=(1, 2, 3))
     np.testing.assert_array_equal(touched, after.numpy() != labels.numpy())
     assert not touched[labels.numpy() == 1].any()
@@ -190,8 +196,12 @@ def test_the_network_is_trained_without_any_real_defect(toy, tmp_path):
     )
     assert both.returncode == 2
     assert "--balanced_sampling draws by the labels on file" in both.stderr.replace("`", "")
+    BANK.write(tmp_path / "bank.npz")
     with in_place_of_resnet10():
-        done = run_in_process("train_cnn", *asked, f"--run_dir={tmp_path / 'run'}", "--synthetic_defects=0.5")
+        done = run_in_process(
+            "train_cnn", *asked, f"--run_dir={tmp_path / 'run'}", "--synthetic_defects=0.5",
+            "--synthetic_kinds=scar,nsa,generated", f"--defect_patches={tmp_path / 'bank.npz'}",
+        )  # fmt: skip
     assert "No validation image is defective" in done.stdout
     report = (tmp_path / "run" / "report.html").read_text()
     assert "Good images with drawn defects were fitted as defective ones." in report
