@@ -13,7 +13,7 @@ ROOT = pathlib.Path(mvtec_tf.__file__).parent
 # A room stands above all that it imports.
 FLOORS = (
     {"errors"},
-    {"files", "settings", "keras_settings", "conformal", "drift", "stopping"},
+    {"files", "settings", "keras_settings", "conformal", "drift", "stopping", "side_by_side"},
     {"ownership", "beam"},
     {"run_directory"},
     {"data", "networks"},

@@ -94,15 +94,19 @@ def draw(folder: pathlib.Path, size: int, parts: int, defects: int, seed: int) -
     return [bad[next(shown_bad)] if number in at else next(shown_good) for number in range(parts)], at
 
 
-def main() -> None:
-    """Plays the day and prints what it has come to; exits with 1 where it is not as it should be."""
+def main(arguments: list[str] | None = None) -> None:
+    """Plays the day and prints what it has come to; exits with 1 where it is not as it should be.
+
+    Args:
+      arguments: of the command line; None: those that it was started with.
+    """
     parser = argparse.ArgumentParser(description=__doc__)
     for name in ("models", "project"):
         parser.add_argument(f"--{name}", required=True)
     for name, value in (("parts", 2000), ("defects", 60), ("dims_at", 1200), ("kills", 10), ("seed", 7), ("size", 64)):
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--dims_by", type=float, default=0.2)
-    asked = parser.parse_args()
+    asked = parser.parse_args(arguments)
     project = pathlib.Path(asked.project).resolve()
     line = project / "line"
     line.mkdir(parents=True)

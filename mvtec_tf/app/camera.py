@@ -11,13 +11,16 @@ from typing import Any
 import numpy as np
 
 from mvtec_tf.app import store
-from mvtec_tf.errors import UserError
+from mvtec_tf.app.wording import WordedError
 
 # A camera that triggers sends a picture for each part; one that only films shows a part while nothing moves.
 EACH, STILL = "each", "still"
 SCHEMES = ("http", "https", "rtsp", "rtsps")
 _PROTOCOLS = "http,https,tcp,tls,udp,rtp,rtsp,rtsps,crypto"
-_PATIENCE_MS = 5000
+# Without a picture: a camera that films is lost, of one that triggers the line may stand.
+_PATIENCE_MS = {STILL: 5000, EACH: 30_000}
+# A read that waits for the network cannot be broken off.
+_LEAVE = 1.0
 # Pictures that wait while another one is judged; of more the oldest are left out, counted.
 _WAITING = 8
 # Sides of the grey picture by which movement is seen, and the levels of 255 by which a cell of it then changes.
@@ -26,8 +29,8 @@ _SIDE, _MOVED = 32, 6.0
 _LOOKS = 3
 
 
-class LostError(UserError):
-    """A source that gives nothing now and may again; the text is a key of the words."""
+class LostError(WordedError):
+    """A source that gives nothing now and may again."""
 
 
 def is_there() -> bool:
@@ -44,14 +47,14 @@ class Chooser:
     """
 
     def __init__(self, take: str, last: np.ndarray | None = None) -> None:
-        self._still = take == STILL
+        self.take = take
         self._before = None if last is None else _small(last)
         # Whatever is in view at the beginning is a part.
         self._moved, self._looks = last is None, 0
 
     def __call__(self, picture: np.ndarray) -> bool:
         """Whether this picture, uint8 [H, W, 3], shows a new part."""
-        if not self._still:
+        if self.take != STILL:
             return True
         small = _small(picture)
         # A lamp that flickers or dims moves nothing.
@@ -87,16 +90,19 @@ def read(file: os.PathLike) -> np.ndarray | None:
     return cv2.imread(os.fspath(file), cv2.IMREAD_COLOR)
 
 
-def _opened(place: str, protocols: str) -> Any:
-    """A capture of OpenCV. Raises LostError: there is nothing, or nothing that it can read."""
+def _opened(place: str, protocols: str, patience_ms: int) -> Any:
+    """A capture of OpenCV. Raises LostError: there is nothing, or nothing that it can read, within so long."""
     # What the libraries print names the address, password and all.
     os.environ["OPENCV_FFMPEG_LOGLEVEL"] = "-8"
-    # A playlist of another host leads to no file of this machine.
-    os.environ["OPENCV_FFMPEG_CAPTURE_OPTIONS"] = f"protocol_whitelist;{protocols}"
     import cv2
 
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-    limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, _PATIENCE_MS, cv2.CAP_PROP_READ_TIMEOUT_MSEC, _PATIENCE_MS]
+    limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, patience_ms, cv2.CAP_PROP_READ_TIMEOUT_MSEC, patience_ms]
+    # Each further one holds a picture back until the next has come.
+    limits += [cv2.CAP_PROP_N_THREADS, 1]
+    # A playlist of another host leads to no file of this machine. Of UDP a lost packet would be a smear on a part.
+    options = f"protocol_whitelist;{protocols}|rtsp_flags;prefer_tcp|fpsprobesize;0"
+    os.environ["OPENCV_FFMPEG_CAPTURE_OPTIONS"] = options
     capture = cv2.VideoCapture(place, cv2.CAP_FFMPEG, limits)
     if not capture.isOpened():
         capture.release()
@@ -110,7 +116,7 @@ def film(place: str, choose: Chooser, known: Container[str], ends: Callable[[], 
     Raises:
       LostError: it cannot be read.
     """
-    capture = _opened(place, "file")
+    capture = _opened(place, "file", _PATIENCE_MS[STILL])
     try:
         number = 0
         while not ends():
@@ -135,34 +141,39 @@ class Stream:
     Attributes:
       seen: pictures that came.
       missed: parts of these that came too fast to be judged.
-
-    Raises:
-      LostError: there is nothing at the address now.
     """
 
     def __init__(self, address: str, choose: Chooser) -> None:
         self.seen = self.missed = 0
-        self._capture, self._choose = _opened(address, _PROTOCOLS), choose
+        self._choose = choose
         self._waiting: collections.deque[tuple[str, np.ndarray]] = collections.deque()
         self._come, self._lost, self._ends = threading.Condition(), False, False
-        self._reader = threading.Thread(target=self._read, name="camera", daemon=True)
+        given = address, _PATIENCE_MS[choose.take]
+        self._reader = threading.Thread(target=self._read, args=given, name="camera", daemon=True)
         self._reader.start()
 
-    def _read(self) -> None:
-        there = True
-        while there and not self._ends:
-            there, picture = self._capture.read()
+    def _read(self, address: str, patience_ms: int) -> None:
+        try:
+            capture = _opened(address, _PROTOCOLS, patience_ms)
+            there = True
+            while there and not self._ends:
+                there, picture = capture.read()
+                with self._come:
+                    self.seen += there
+                    if there and self._choose(picture):
+                        # Two may come in one moment.
+                        self._waiting.append((f"{store.now()} {self.seen}", picture))
+                        if len(self._waiting) > _WAITING:
+                            self._waiting.popleft()
+                            self.missed += 1
+                    self._come.notify()
+            capture.release()
+        except LostError:
+            pass  # as one that gives no more
+        finally:
             with self._come:
-                self.seen += there
-                if there and self._choose(picture):
-                    # Two may come in one moment.
-                    self._waiting.append((f"{store.now()} {self.seen}", picture))
-                    if len(self._waiting) > _WAITING:
-                        self._waiting.popleft()
-                        self.missed += 1
-                self._lost = not there
+                self._lost = True
                 self._come.notify()
-        self._capture.release()
 
     @property
     def waiting(self) -> int:
@@ -187,6 +198,6 @@ class Stream:
         return None
 
     def close(self) -> None:
-        """Ends it, when a read that waits for the network has given up."""
+        """Ends it, at the latest when a read that waits for the network has given up."""
         self._ends = True
-        self._reader.join()
+        self._reader.join(_LEAVE)

@@ -6,13 +6,15 @@ the folder for as long as it lives, also after the page has gone; what was kille
 
 import dataclasses
 import fcntl
+import functools
 import os
 import pathlib
 import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,14 +23,15 @@ from mvtec_tf import files
 from mvtec_tf.app import labels, store
 from mvtec_tf.app.models import Export
 from mvtec_tf.app.store import Store
+from mvtec_tf.app.wording import WordedError
 from mvtec_tf.data import leaks
 from mvtec_tf.data.formats import corrections, division, scan
 from mvtec_tf.data.record import Record
-from mvtec_tf.errors import UserError
 from mvtec_tf.evaluation import predicted, thresholds
 from mvtec_tf.evaluation.comparison import report
-from mvtec_tf.evaluation.comparison.compare import compare
+from mvtec_tf.evaluation.comparison.compare import ALL, Standing, compare
 from mvtec_tf.evaluation.comparison.contenders import Contender, Method, recorded_threshold
+from mvtec_tf.evaluation.metrics import Confusion, Metric
 from mvtec_tf.evaluation.recorded import METRICS_FILE, TABLE_FILE
 from mvtec_tf.evaluation.table import Predictions, read_predictions
 from mvtec_tf.evaluation.thresholds import Chosen
@@ -44,8 +47,9 @@ _ERROR = "ERROR: "
 _LIST, _RUN, _IN_USE = "images.csv", "run", "in_use.csv"
 # Of a log.
 _LINES, _MOST_BYTES = 12, 20_000
-# So many processes of other jobs run beside one another: fits take all cores.
-_MOST_RUNNING = 1
+# What is told of both models.
+FIGURES = ("recall", "specificity", "balanced_accuracy", "roc_auc")
+_CHANGE = threading.RLock()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,6 +79,18 @@ class Job:
         return self.folder / _RUN
 
 
+def _one_by_one(change: Callable[..., Any]) -> Callable[..., Any]:
+    """A button that is pressed twice does once what it says."""
+
+    @functools.wraps(change)
+    def alone(*given: Any) -> Any:
+        with _CHANGE:
+            return change(*given)
+
+    return alone
+
+
+@_one_by_one
 def begin(
     kept: Store,
     data: str,
@@ -100,11 +116,12 @@ def begin(
     Raises:
       UserError: the images cannot be used, or another fit runs.
     """
-    if sum(job.state == RUNNING for job in jobs(kept)) >= _MOST_RUNNING:
-        raise UserError("job_runs")
+    root = kept.folder / JOBS
+    _check_none_runs(root)
+    if data and not os.path.exists(data):
+        raise WordedError("no_such_place", place=data)
     own = labels.records(kept) if with_labels else []
     found, added = _joined(list(scan.scan([data])) if data else [], own)
-    root = kept.folder / JOBS
     number = max((job.number for job in jobs(kept)), default=0) + 1
     with files.new_directory(root / str(number)) as folder:
         # Relative paths of a list would be of the folder's first name.
@@ -134,8 +151,16 @@ def _joined(found: list[Record], own: Sequence[Record]) -> tuple[list[Record], i
     return [*found, *(division.divide(new) if new else [])], len(new)
 
 
+def _check_none_runs(root: pathlib.Path, but: pathlib.Path | None = None) -> None:
+    """Raises WordedError: another job runs; a fit takes all cores."""
+    if root.is_dir() and any(folder != but and _is_locked(folder) for folder in root.iterdir()):
+        raise WordedError("job_runs")
+
+
+@_one_by_one
 def go_on(job: Job) -> Job:
-    """Starts the process of a job that is not running, where it stopped."""
+    """Starts the process of a job that is not running, where it stopped. Raises UserError: another one runs."""
+    _check_none_runs(job.folder.parent, job.folder)
     lock = os.open(job.folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -197,7 +222,7 @@ def job_of(kept: Store, number: int) -> Job:
     """The job of a number. Raises UserError if there is none."""
     folder = kept.folder / JOBS / str(number)
     if not folder.is_dir():
-        raise UserError("not_found")
+        raise WordedError("not_found")
     return _read(folder)
 
 
@@ -243,20 +268,43 @@ def _is_finished(folder: pathlib.Path, asked: dict[str, Any]) -> bool:
 
 
 @dataclasses.dataclass(frozen=True)
+class Side:
+    """What one of the models says of the photographs that both are set beside each other on.
+
+    Attributes:
+      calls: how many it calls what.
+      figures: metric of each of `FIGURES`.
+      labels_used: how many labels it has used; None if that is not recorded.
+    """
+
+    calls: Confusion
+    figures: Mapping[str, Metric]
+    labels_used: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
 class Outcome:
     """What a finished fit comes to.
 
     Attributes:
-      summary: how it was judged by itself.
-      compared: the new model beside the one in use, a sentence each; empty where there is none.
+      own: what the new model calls the photographs that it was judged on by itself; None if it calls nothing.
+      defective, good: how many photographs of each neither model had seen.
+      parts: how many parts these show.
+      new, old: the new model and the one in use on them; None where they cannot be set beside each other.
       shown: "better", "worse", or "" where neither is shown.
-      images: on how many images both were set beside each other.
+      differences: metric -> the new one's above the old one's.
+      alone: photographs that only the new one has called rightly, and only the old one.
     """
 
-    summary: str
-    compared: tuple[str, ...] = ()
+    own: Confusion | None
+    defective: int = 0
+    good: int = 0
+    parts: int = 0
+    new: Side | None = None
+    old: Side | None = None
     shown: str = ""
-    images: int = 0
+    differences: Mapping[str, Metric] = dataclasses.field(default_factory=dict)
+    alone: tuple[int, int] = (0, 0)
 
 
 def outcome(job: Job) -> Outcome:
@@ -266,15 +314,18 @@ def outcome(job: Job) -> Outcome:
       UserError: a table of it cannot be read.
     """
     document = files.read_json(job.run / METRICS_FILE)
+    calls = document["confusion"]["overall"]
+    own = Confusion(**calls) if calls else None
     if not job.asked["in_use"]:
-        return Outcome(document["summary"])
+        return Outcome(own)
     evaluate = read_predictions(job.run / TABLE_FILE).part(leaks.EVALUATE)
     rows = {row["path"]: row for _, row in predicted.open_table(job.folder / _IN_USE, ("path", "score", "split"))}
     unseen = ("", leaks.EVALUATE)
     both = [path in rows and bool(rows[path]["score"]) and rows[path]["split"] in unseen for path in evaluate.path]
     new = evaluate.select(np.array(both, bool))
-    if not 0 < new.label.sum() < len(new):
-        return Outcome(document["summary"], images=len(new))
+    defective = int(new.label.sum())
+    if own is None or not 0 < defective < len(new):
+        return Outcome(own, defective, len(new) - defective)
     told = [rows[path] for path in new.path]
     old = dataclasses.replace(new, score=np.array([float(row["score"]) for row in told]))
     values = {row["category"]: float(row["threshold"]) for row in told}
@@ -282,13 +333,26 @@ def outcome(job: Job) -> Outcome:
     run, about = read_run(job.run), pathlib.Path(job.asked["in_use"]) / EXTRA / "model_card.json"
     labels_used = files.read_json(about)["data"].get("labelled_test_images") if about.is_file() else None
     methods = [
-        _method("Model in use", old, thresholds.told(values, "the model in use"), labels_used),
-        _method("New model", new, threshold, run.get("labels_used")),
+        _method("old", old, thresholds.told(values, "the model in use"), labels_used),
+        _method("new", new, threshold, run.get("labels_used")),
     ]
     compared = compare(methods)
-    difference = compared.standings[1].differences["overall", ""][compared.leading]
-    shown = report.direction(difference, compared.leading)
-    return Outcome(document["summary"], tuple(report.sentences(compared)), shown, len(new))
+    differences = compared.standings[1].differences[ALL]
+    test = compared.standings[1].calls[0]
+    return Outcome(
+        own,
+        defective,
+        len(new) - defective,
+        compared.groups,
+        *(_side(standing) for standing in reversed(compared.standings)),
+        shown=report.direction(differences[compared.leading], compared.leading),
+        differences=differences,
+        alone=(test.only_first, test.only_second),
+    )
+
+
+def _side(standing: Standing) -> Side:
+    return Side(standing.scopes[0].counts, standing.figures[ALL], standing.method.labels_used)
 
 
 def _method(name: str, table: Predictions, threshold: Chosen, labels_used: int | None) -> Method:
@@ -298,14 +362,18 @@ def _method(name: str, table: Predictions, threshold: Chosen, labels_used: int |
     return Method(name, (Contender(name, table.select(order), tuple(keys[i] for i in order), threshold, labels_used),))
 
 
+@_one_by_one
 def promote(job: Job, name: str, root: files.PathLike, who: str) -> int:
-    """Exports the run of a finished job as the next version of a model; returns its number.
+    """Exports the run of a finished job as the next version of a model, once; returns its number.
 
     Raises:
       UserError: the job is not finished, or the name is none.
     """
+    job = _read(job.folder)
     if job.state != FINISHED:
-        raise UserError("not_finished")
+        raise WordedError("not_finished")
+    if job.asked["promoted"]:
+        return job.asked["promoted"]
     version = int(export_run(job.run, name, root).name)
     files.write_json(job.folder / _ASKED, job.asked | {"promoted": version, "promoted_as": name, "promoted_by": who})
     return version

@@ -11,6 +11,7 @@ from mvtec_tf import drift, files
 from mvtec_tf.app import pictures, store
 from mvtec_tf.app.models import Explained, Export, Models
 from mvtec_tf.app.store import Store
+from mvtec_tf.app.wording import WordedError
 from mvtec_tf.data.pillow_images import UnreadableImageError
 from mvtec_tf.data.record import IMAGE_SUFFIXES
 
@@ -22,17 +23,17 @@ _CHUNK = 1 << 20
 _LONGEST_NAME = 200
 
 
-class RefusedError(Exception):
-    """A file that is not taken; the text says why, as the decoder says it, or is a key of the words.
+class RefusedError(WordedError):
+    """A file that is not taken.
 
-    Attributes:
+    Args:
       name: of the file.
-      values: of the words.
+      key, values: of the words.
     """
 
-    def __init__(self, name: str, text: str, **values: Any) -> None:
-        super().__init__(text)
-        self.name, self.values = name, values
+    def __init__(self, name: str, key: str, **values: Any) -> None:
+        super().__init__(key, **values)
+        self.name = name
 
 
 def take(
@@ -73,7 +74,7 @@ def take(
             if export.called not in done:
                 row, why = models.judge(export, temporary)
                 if row["error"]:
-                    raise RefusedError(name, row["error"])
+                    raise RefusedError(name, "unreadable", reason=row["error"])
                 # The row is of the file where it will lie.
                 found.append((row | {"path": os.path.relpath(place, kept.folder)}, why))
         if found or known is None:
@@ -113,7 +114,7 @@ def _keep(
         size = pictures.write_preview(temporary, preview)
     except UnreadableImageError as error:
         preview.unlink(missing_ok=True)
-        raise RefusedError(name, str(error)) from error
+        raise RefusedError(name, "unreadable", reason=str(error)) from error
     hottest = [pictures.write_heat(why.heat_map, heat_file(kept, row), size, why.level) for row, why in found]
     for one in {near["sha256"]: near["file"] for _, why in found for near in why.nearest}.items():
         pictures.keep_small(*one, kept.folder / store.NEAREST)

@@ -13,6 +13,7 @@ from mvtec_tf import files
 from mvtec_tf.app import models, store
 from mvtec_tf.app.models import Export
 from mvtec_tf.app.store import Store
+from mvtec_tf.app.wording import WordedError
 from mvtec_tf.data import masks, words
 from mvtec_tf.data.formats import corrections
 from mvtec_tf.data.masks import MaskError
@@ -40,8 +41,8 @@ _MOST_MASK, _MOST_SIDE = 4 * 2**20, 4096
 _LONGEST = 60
 
 
-class WrongLabelError(UserError):
-    """A label that says nothing, or contradicts itself; the text is a key of the words, or says why."""
+class WrongLabelError(WordedError):
+    """A label that says nothing, or contradicts itself."""
 
 
 def add(kept: Store, sha256: str, label: str, defect: str, mask: str, who: str) -> dict[str, Any]:
@@ -152,10 +153,11 @@ def _checked(kept: Store, defect: str) -> str:
         raise WrongLabelError("wrong_type")
     if words.is_good(defect) or words.sounds_good(defect) or words.is_placeholder(defect):
         raise WrongLabelError("good_type")
-    try:
-        words.refuse_twins("types of defects", {*types(kept), *([defect] if defect else [])})
-    except UserError as error:
-        raise WrongLabelError(str(error)) from error
+    for known in types(kept) if defect else ():
+        try:
+            words.refuse_twins("types of defects", (known, defect))
+        except UserError as error:
+            raise WrongLabelError("twin_type", defect=defect, known=known) from error
     return defect
 
 
@@ -181,5 +183,5 @@ def _write_mask(kept: Store, image: Mapping[str, Any], encoded: str, name: str) 
         masks.read(place, size[::-1])
     except MaskError as error:
         place.unlink()
-        raise WrongLabelError(str(error)) from error
+        raise WrongLabelError("wrong_area") from error
     return f"{store.MASKS}/{name}"

@@ -6,11 +6,11 @@ import math
 import pathlib
 from typing import Any
 
-from mvtec_tf import files
+from mvtec_tf import conformal, files
 from mvtec_tf.app import models
 from mvtec_tf.app.models import Export
+from mvtec_tf.app.wording import WordedError
 from mvtec_tf.data import leaks
-from mvtec_tf.errors import UserError
 from mvtec_tf.evaluation import assessment, thresholds
 from mvtec_tf.evaluation.assessment import Assessment
 from mvtec_tf.evaluation.intervals import Bootstrap
@@ -18,6 +18,9 @@ from mvtec_tf.evaluation.metrics import Costs, Metric
 from mvtec_tf.evaluation.recorded import METRICS_FILE
 from mvtec_tf.evaluation.thresholds import Rule, Threshold
 from mvtec_tf.graphs.loading import EXTRA
+
+# Of a card: who has set the threshold on the page, in place of which, and why.
+_SET = "set_on_page"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,11 +61,11 @@ def counts(export: Export, value: float, zone: tuple[float, float] | None = None
       zone: scores from the first up to the second are unsure.
 
     Raises:
-      UserError: they are no numbers, or contradict each other.
+      WordedError: they are no numbers, or contradict each other.
     """
     low, high = zone or (value, value)
     if not all(map(math.isfinite, (low, value, high))) or not low <= value <= high:
-        raise UserError(f"expected numbers, the threshold within the zone. Received: {value}, {low} to {high}")
+        raise WordedError("no_number" if zone is None else "wrong_zone")
     if models.evaluation(export) is None:
         return None
     below, above = _judged(export, low), _judged(export, high)
@@ -111,4 +114,38 @@ def save(export: Export, value: float, zone: tuple[float, float] | None, reason:
     by = f" by {who}" if who else ""
     origin = f"it was set on the page{by}, in place of {export.threshold:.6g} of version {export.version}: {reason}"
     unsure = {"": zone} if zone is not None else {}
-    return export_again(export.path, Thresholds(value, origin, {}, unsure))
+    facts = {"who": who, "was": export.threshold, "version": export.version, "reason": reason}
+    return export_again(export.path, Thresholds(value, origin, {}, unsure), {_SET: facts})
+
+
+def origin(export: Export) -> tuple[str, dict[str, Any]]:
+    """Where a model's threshold comes from, (key of the words, values)."""
+    if _SET in export.card:
+        return "origin_page", export.card[_SET]
+    file, told = export.path / EXTRA / METRICS_FILE, export.card["threshold_origin"]
+    form = files.read_json(file)["threshold"] if file.is_file() else {}
+    # It is another one where it was given as the run was exported.
+    if form.get("reason") != told:
+        return "origin_other", {"reason": told}
+    return chosen(Threshold.from_json(form), export.card.get("run", {}).get("target_recall"))
+
+
+def chosen(threshold: Threshold, recall: float | None = None) -> tuple[str, dict[str, Any]]:
+    """How a threshold was chosen, (key of the words, values).
+
+    Args:
+      threshold: of a run.
+      recall: that was wanted, if one was.
+    """
+    values = {"good": threshold.images - threshold.defects, "defects": threshold.defects}
+    if threshold.promised is not None:
+        return "origin_promised", values | {"percent": 100 * threshold.promised}
+    if threshold.method == thresholds.LIMIT:
+        return "origin_expected", values | {"percent": 100 * conformal.FALSE_ALARMS}
+    if threshold.method == thresholds.TARGET_RECALL and recall:
+        return "origin_recall", values | {"percent": 100 * recall}
+    if threshold.method in (thresholds.YOUDEN, thresholds.SMOOTH_YOUDEN):
+        return "origin_apart", values
+    if threshold.method in (thresholds.BEST_F1, thresholds.LEAST_COST):
+        return f"origin_{threshold.method}", values
+    return "origin_other", {"reason": threshold.reason}

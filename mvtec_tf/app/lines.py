@@ -1,12 +1,12 @@
 """What the page has done over time: verdicts an hour, and whether the parts have drifted, model by model."""
 
 import collections
-import datetime
 import math
 import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mvtec_tf.app import store
 from mvtec_tf.app.models import Export
 from mvtec_tf.app.store import Store
 from mvtec_tf.evaluation.predicted import VERDICTS
@@ -79,7 +79,8 @@ def hours(kept: Store, exports: Sequence[Export]) -> list[dict[str, Any]]:
     for row in kept.ask(query, [one.called for one in exports]):
         found.setdefault(row["hour"], collections.Counter())[row["verdict"]] += row["count"]
     return [
-        {"hour": _here(hour)} | {one: count[one] for one in VERDICTS} for hour, count in list(found.items())[-_HOURS:]
+        {"hour": store.here(f"{hour}:00:00+00:00")} | {one: count[one] for one in VERDICTS}
+        for hour, count in list(found.items())[-_HOURS:]
     ]
 
 
@@ -113,9 +114,3 @@ def _judged(hour: Mapping[str, Any]) -> int:
 
 def _step(shown: Sequence[Mapping[str, Any]]) -> float:
     return 100 / max(len(shown), 12)
-
-
-def _here(hour: str) -> str:
-    """An hour in UTC by the clock of this place."""
-    moment = datetime.datetime.fromisoformat(f"{hour}:00:00+00:00").astimezone()
-    return moment.strftime("%Y-%m-%d %H:00")

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from mvtec_tf import files
+from mvtec_tf.app.wording import WordedError
 from mvtec_tf.data import leaks
 from mvtec_tf.errors import UserError
 from mvtec_tf.evaluation.report.judge import predictions_of
@@ -191,10 +192,10 @@ class Models:
         return [one for newest in self.there() for one in versions(newest)]
 
     def chosen(self, names: Sequence[str]) -> list[Export]:
-        """Those of these names, all if none is named. Raises UserError for a name that is none."""
+        """Those of these names, all if none is named. Raises WordedError for a name that is none."""
         known = {one.name: one for one in self.there()}
         if wrong := [name for name in names if name not in known]:
-            raise UserError(f"no model {wrong[0]!r} in {self.root}; there are {', '.join(known) or 'none'}.")
+            raise WordedError("no_such_model", name=wrong[0], known=", ".join(known) or "-")
         return [known[name] for name in dict.fromkeys(names or known)]
 
     def judge(self, export: Export, file: str) -> tuple[dict[str, Any], Explained]:

@@ -1,7 +1,5 @@
 """What all screens share: the words, the templates, what is kept, the models, who may send a form."""
 
-import functools
-import json
 import pathlib
 import time
 from collections.abc import Mapping, Sequence
@@ -20,6 +18,7 @@ from mvtec_tf.app.settings import ServeSettings
 from mvtec_tf.app.sinks import Sinks
 from mvtec_tf.app.sources import Watching
 from mvtec_tf.app.store import Store
+from mvtec_tf.app.wording import Words
 from mvtec_tf.data.record import GOOD
 from mvtec_tf.errors import UserError
 from mvtec_tf.evaluation.metrics import Metric
@@ -28,12 +27,6 @@ from mvtec_tf.evaluation.report.page import environment
 ROOM = pathlib.Path(__file__).parent
 # Of a row, as SQLite can have it.
 Number = Annotated[int, Path(ge=0, le=2**63 - 1)]
-
-
-@functools.cache
-def words(language: str) -> Mapping[str, str]:
-    """Every text of the page, by key."""
-    return json.loads((ROOM / "words" / f"{language}.json").read_text(encoding="utf-8"))
 
 
 class Site:
@@ -49,18 +42,19 @@ class Site:
         self.kept = Store(settings.project)
         self.models = Models(settings.models, self.kept.folder)
         self.seconds, self.asked, self.refused = 0.0, 0, 0
-        self._words = words(settings.language)
+        self.text = Words(settings.language)
         self.sinks = Sinks(self.kept)
         self.watching = Watching(
             self.kept,
             self.models,
             settings.most_bytes,
             lambda digest, who: labels.add(self.kept, digest, GOOD, "", "", who),
-            self.told,
+            self.text.told,
         )
         self._pages = environment("mvtec_tf.app")
         self._pages.globals |= {"t": self.text, "facts": self.facts, "nearest": self.nearest}
         self._pages.globals |= {"scale": pictures.scale, "has_region": pictures.has_region, "limits": self.limits}
+        self._pages.globals |= {"n": self.text.format_field, "between": self.between, "here": store.here}
 
     def close(self) -> None:
         """Ends what runs beside the requests; the page begins with it again."""
@@ -68,18 +62,20 @@ class Site:
         self.sinks.close()
         self.kept.close()
 
-    def text(self, key: str, **values: Any) -> str:
-        """A text of the page; values that are numbers are formatted as it says."""
-        return self._words[key].format(**values)
-
     def facts(self, judgement: Mapping[str, Any]) -> str:
         """What was measured of a judged photograph, in sentences."""
         found = judging.facts(judgement["row"], judgement["heat"], judgement["nearest"])
-        named = {
-            key: {name: self._words.get(f"place_{value}", value) for name, value in values.items()}
+        named = [
+            (
+                key,
+                {
+                    name: self.text(f"place_{value}") if f"place_{value}" in self.text else value
+                    for name, value in values.items()
+                },
+            )
             for key, values in found
-        }
-        return " ".join(self.text(key, **named[key]) for key, _ in found)
+        ]
+        return " ".join(self.text(key, **values) for key, values in named)
 
     def nearest(self, export: Export, judgement: Mapping[str, Any]) -> list[dict[str, Any]] | None:
         """The nearest good parts: `name`, and `address` of a picture where there is one; None: the model keeps none."""
@@ -99,10 +95,14 @@ class Site:
         share, low, high = (100 * (1 - one) for one in (metric.value, metric.high, metric.low))
         return self.text("interval", share=share, low=low, high=high)
 
-    def told(self, error: Exception) -> str:
-        """What an error says: the text of its key, or its own."""
-        text = str(error)
-        return self.text(text, **getattr(error, "values", {})) if text in self._words else text
+    def between(self, metric: Metric, form: str = ".3f") -> str:
+        """A figure with its interval; one of no width would claim certainty."""
+        if metric.value is None:
+            return "-"
+        if metric.low is None or metric.low == metric.high:
+            return self.text.format_field(metric.value, form)
+        ends = {name: self.text.format_field(getattr(metric, name), form) for name in ("value", "low", "high")}
+        return self.text("between", **ends)
 
     def page(self, request: Request, template: str, status: int = 200, **values: Any) -> HTMLResponse:
         """A screen, or a part of one."""
@@ -126,7 +126,7 @@ class Site:
         try:
             exports = self.models.chosen(names)
         except UserError as error:
-            raise HTTPException(404, str(error)) from error
+            raise HTTPException(404, self.text.told(error)) from error
         if not exports:
             raise HTTPException(409, self.text("no_model"))
         self.check_number(uploads)
@@ -136,7 +136,7 @@ class Site:
             try:
                 done.append(self.part(self.take(upload, exports), shown))
             except RefusedError as error:
-                refused.append({"name": error.name, "error": self.told(error)})
+                refused.append({"name": error.name, "error": self.text.told(error)})
                 self.refused += 1
             self.asked += 1
             self.seconds += time.monotonic() - start
@@ -156,7 +156,7 @@ class Site:
     def events(self, most: int) -> list[tuple[str, str]]:
         """(moment, what has happened), the newest first."""
         rows = self.kept.events(most)
-        return [(row["at"][:19].replace("T", " "), self.text(row["what"], **row["said"])) for row in rows]
+        return [(store.here(row["at"]), self.text(row["what"], **row["said"])) for row in rows]
 
     def check_number(self, uploads: Sequence[UploadFile]) -> None:
         """Raises HTTPException for more photographs than are taken at once."""

@@ -5,6 +5,7 @@ import io
 import os
 import sqlite3
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -70,6 +71,8 @@ def checked(asked: Asked, folders: Sequence[str]) -> Asked:
     """
     if asked.kind not in KINDS or asked.take not in (camera.EACH, camera.STILL) or not asked.place.isprintable():
         raise NoPlaceError("incomplete", fields="kind, take, place")
+    if places.is_any_address(asked.place):
+        asked = dataclasses.replace(asked, kind=CAMERA)
     if asked.kind in (CAMERA, FILM) and not camera.is_there():
         raise NoPlaceError("no_opencv")
     if asked.kind == CAMERA:
@@ -112,13 +115,19 @@ class Watching:
         self.state, self.reason = STOPPED, ""
         self.judged = self.refused = self.missed = 0
         self.newest, self.collects = "", False
+        self._folders: Sequence[str] = ()
         self._kept, self._models, self._most_bytes, self._collect, self._told = kept, models, most_bytes, collect, told
         self._end = threading.Event()
         self._thread: threading.Thread | None = None
         self._change = threading.Lock()
 
     def go_on(self, folders: Sequence[str]) -> None:
-        """Watches what was watched when the page ended, if it still may: see `checked`."""
+        """Watches what was watched when the page ended, if it still may: see `checked`.
+
+        Args:
+          folders: below which files may be read, from now on.
+        """
+        self._folders = folders
         before = self._kept.setting(_SETTING)
         if not before:
             return
@@ -169,6 +178,7 @@ class Watching:
         failures = 0
         try:
             while not self._end.is_set():
+                begun = time.monotonic()
                 try:
                     for judged in watch(asked):
                         if self._end.is_set():
@@ -185,7 +195,9 @@ class Watching:
                     failures += 1
                     if failures == 1:
                         self._say(LOST, "event_lost", error)
-                    self._end.wait(places.pause(_PAUSE, failures, _LONGEST_PAUSE))
+                    # What was waited for a picture is part of the pause.
+                    pause = places.pause(_PAUSE, failures, _LONGEST_PAUSE) - (time.monotonic() - begun)
+                    self._end.wait(max(_PAUSE, pause))
         except Exception as error:
             traceback.print_exc()
             self.state, self.reason = FAILED, f"{type(error).__name__}: {error}"
@@ -211,7 +223,7 @@ class Watching:
             if not os.path.isdir(asked.place):
                 raise LostError("no_folder")
             for file in box.look(known):
-                content, name = read_image_file(file), os.path.relpath(file, asked.place)
+                content, name = self._read(file), os.path.relpath(file, asked.place)
                 # A file that is still written is looked at again.
                 if not box.settled(file, isinstance(content, bytes)):
                     continue
@@ -226,6 +238,13 @@ class Watching:
             yield True if self.state == LOST and not box.waits else None
             if self._end.wait(_PAUSE):
                 return
+
+    def _read(self, file: str) -> bytes | str | NoPlaceError:
+        """A file's content, or why it is not read: a link may lead out of what may be read."""
+        try:
+            return read_image_file(places.allowed(file, self._folders))
+        except NoPlaceError as error:
+            return error
 
     def _film(self, asked: Asked) -> Iterator[bool | None]:
         source = asked.name
@@ -262,7 +281,12 @@ class Watching:
         return camera.read(self._kept.folder / last[0]["file"]) if last and asked.take == camera.STILL else None
 
     def _judge(
-        self, asked: Asked, source: str, name: str, content: bytes | str, is_final: Callable[[], bool] = lambda: True
+        self,
+        asked: Asked,
+        source: str,
+        name: str,
+        content: bytes | str | NoPlaceError,
+        is_final: Callable[[], bool] = lambda: True,
     ) -> bool:
         """Judges and logs a part; returns whether it is logged: a refusal may not be the last word on a file."""
         exports = self._models.there()
@@ -273,8 +297,10 @@ class Watching:
         if not (exports or self.collects):
             raise NoPlaceError("no_model")
         try:
+            if isinstance(content, NoPlaceError):
+                raise RefusedError(name, str(content), **content.values)
             if isinstance(content, str):
-                raise RefusedError(name, content)
+                raise RefusedError(name, "unreadable", reason=content)
             file = io.BytesIO(content)
             digest, _ = judging.take(self._kept, self._models, exports, file, name, self._most_bytes)
         except RefusedError as error:

@@ -211,3 +211,8 @@ class Store:
 def now() -> str:
     """The time, as it is remembered: ISO 8601 in UTC."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
+
+
+def here(moment: str) -> str:
+    """A moment, as it is remembered, by the clock of this place, which a person goes by."""
+    return datetime.datetime.fromisoformat(moment).astimezone().strftime("%Y-%m-%d %H:%M")

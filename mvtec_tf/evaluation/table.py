@@ -1,6 +1,6 @@
 """The table of predictions: the one thing that a model of any make hands over to be judged.
 
-CSV columns `path,category,defect,label,split,score` and optionally `group,probability`; other
+CSV columns `path,label,score` and, if they are known, `category,defect,split,group,probability`; other
 columns are ignored and named in `Predictions.ignored_columns`. Label 1 means defective, and a
 higher score means more defective.
 """
@@ -22,6 +22,13 @@ from mvtec_tf.evaluation import predicted
 
 REQUIRED = ("path", "category", "defect", "label", "split", "score")
 OPTIONAL = ("group", "probability")
+# Of these a table by hand may have none; what its rows are taken for is then said.
+_CATEGORY = "parts"
+_UNSAID = {
+    "category": f"all images are of one category, {_CATEGORY!r}",
+    "defect": "types of defects are not told apart",
+    "split": f"every row is judged ({leaks.EVALUATE}), also where a model was fitted on it",
+}
 # Exported graphs compute in float32: a larger score could not be theirs, and overflows in plots.
 _LARGEST_SCORE = float(np.finfo(np.float32).max)
 
@@ -55,6 +62,7 @@ class Predictions:
       probability: float64 [N], NaN where none is given.
       ignored_columns: columns of the file that are not used.
       labels_read: how labels of the file were read that are no 0 or 1, in words.
+      columns_unsaid: what is taken for granted where the file lacks a column, in words.
       left_out: (path, reason) of rows that cannot be judged; only of tables that `predict` wrote.
       thresholds: category -> the threshold that its images were called by; only of tables that `predict` wrote.
       verdicts: path -> how an evaluated image was called; only of tables that `predict` wrote with unsure ones in them.
@@ -72,6 +80,7 @@ class Predictions:
     probability: np.ndarray
     ignored_columns: tuple[str, ...] = ()
     labels_read: str = ""
+    columns_unsaid: str = ""
     left_out: tuple[tuple[str, str], ...] = ()
     thresholds: Mapping[str, float] = dataclasses.field(default_factory=dict)
     verdicts: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -170,7 +179,7 @@ def read_predictions(path: files.PathLike, allow_leak: bool = False) -> Predicti
     source = os.fspath(path)
     # A folder's name may begin with a space: nothing is stripped.
     file = pathlib.Path(path)
-    table = predicted.open_table(file, REQUIRED, OPTIONAL)
+    table = predicted.open_table(file, [name for name in REQUIRED if name not in _UNSAID], (*_UNSAID, *OPTIONAL))
     by_predict = set(table.columns) >= predicted.MARKS
     left_out: list[tuple[str, str]] = []
     thresholds: dict[str, collections.Counter] = collections.defaultdict(collections.Counter)
@@ -202,6 +211,10 @@ def read_predictions(path: files.PathLike, allow_leak: bool = False) -> Predicti
             f"{source}: none of the {len(left_out)} images in it can be judged: {predicted.in_words(left_out)}. Labels "
             "come from `data_dir` of predict, or from the layout of the folders; splits from an export, not a server."
         )
+    unsaid = [name for name in _UNSAID if name not in columns]
+    of_all = {"category": _CATEGORY, "split": leaks.EVALUATE}
+    for name in unsaid:
+        columns[name] = [of_all.get(name) or (DEFECTIVE if label else GOOD) for label in columns["label"]]
     predictions = Predictions.from_columns(**columns)
     if len(models) > 1:
         raise UserError(
@@ -212,6 +225,7 @@ def read_predictions(path: files.PathLike, allow_leak: bool = False) -> Predicti
         predictions,
         ignored_columns=() if by_predict else tuple(table.unused(REQUIRED + OPTIONAL)),
         labels_read=words.taken_as(labels),
+        columns_unsaid="; ".join(f"no column {name}, so {_UNSAID[name]}" for name in unsaid),
         left_out=tuple(left_out),
         # Of most of a category's images: a model may take one for another category's.
         thresholds={category: counted.most_common(1)[0][0] for category, counted in thresholds.items()},

@@ -24,7 +24,7 @@ from mvtec_tf.networks.backbone import EMBEDDING
 PER_SHARD = 128
 _MAP = "map_"
 # Tiles that go through the encoder together.
-_BATCH = 32
+_BATCH = 16
 
 
 def extract(

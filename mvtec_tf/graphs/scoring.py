@@ -12,7 +12,10 @@ from mvtec_tf.errors import UserError
 from mvtec_tf.files import PathLike, speaker
 from mvtec_tf.graphs import loading, saved_model
 from mvtec_tf.graphs.signatures import EXPLAIN, HEAT_MAP
+from mvtec_tf.side_by_side import in_order
 
+# Batches. More would take memory and no less time.
+_AT_ONCE = 2
 # Not an image; or gone, or forbidden, since the files were listed.
 _OF_A_FILE = (
     tf.errors.InvalidArgumentError,
@@ -89,14 +92,17 @@ def stream_signature(signature: Callable, files: Sequence[str], batch_size: int)
     """
     # As the file system has them: a name need not be valid UTF-8.
     names = [os.fsencode(file) for file in files]
-    dataset = tf.data.Dataset.from_tensor_slices(names).map(tf.io.read_file, num_parallel_calls=os.cpu_count())
-    batches = iter(dataset.batch(batch_size).prefetch(2))
-    for done in range(0, len(names), batch_size):
+    batches = (names[start : start + batch_size] for start in range(0, len(names), batch_size))
+
+    def answered(batch: Sequence[bytes]) -> dict[str, np.ndarray]:
         try:
-            outputs = loading.ask(signature, next(batches))
+            outputs = loading.ask(signature, tf.stack([tf.io.read_file(name) for name in batch]))
         except _OF_A_FILE as error:
-            raise UserError(_name_the_bad_file(signature, names[done : done + batch_size], error)) from error
-        yield {name: value.numpy() for name, value in outputs.items()}
+            raise UserError(_name_the_bad_file(signature, batch, error)) from error
+        return {name: value.numpy() for name, value in outputs.items()}
+
+    # Decoding hardly fills a core: one batch is decoded while another goes through the network.
+    return in_order(answered, batches, at_once=_AT_ONCE)
 
 
 def _name_the_bad_file(signature: Callable, files: Sequence[bytes], error: Exception) -> str:

@@ -251,7 +251,7 @@ def by_ops(compute: Callable[[Any, Arrays], tf.Tensor], features: Any, arrays: d
     features = frozen.frozen(features)
     state = {name: tf.constant(value) for name, value in arrays.items()}
     size = None if features.maps else _ROWS
-    parts = [compute(as_tensors(batch), state).numpy() for batch in features.batches(size)]
+    parts = list(features.each(lambda batch: compute(as_tensors(batch), state).numpy(), size))
     return np.concatenate(parts) if parts else np.empty(0, np.float32)
 
 

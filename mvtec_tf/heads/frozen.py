@@ -4,14 +4,16 @@ The same container carries NumPy arrays (or rows read from disk) when a head is 
 in the exported graph.
 """
 
-import concurrent.futures
 import dataclasses
-from collections.abc import Iterator, Mapping
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
 from mvtec_tf.errors import UserError
+from mvtec_tf.side_by_side import in_order
+
+T = TypeVar("T")
 
 # Of maps in memory at a time: memory stays flat, matrix products large. Arrays beyond 32 MiB are returned to the system
 # at once by glibc, and each page is cleared again for the next one.
@@ -93,21 +95,23 @@ class FrozenFeatures:
 
     def batches(self, size: int | None = None) -> Iterator["FrozenFeatures"]:
         """The same images in order, `size` at a time, with their maps in memory; None: as many as are no burden."""
+        # The next ones are read while these are looked at.
+        return self.each(lambda part: part, size, at_once=1)
+
+    def each(
+        self, compute: Callable[["FrozenFeatures"], T], size: int | None = None, at_once: int | None = None
+    ) -> Iterator[T]:
+        """What a function says of each of the `batches`, in their order; some are computed side by side."""
         if size is None:
             image = 4 * sum(int(np.prod(source.shape[1:])) for source in self.maps.values())
             size = int(np.clip(_BATCH_BYTES // max(image, 1), 1, _LARGEST_BATCH))
 
-        def read(start: int) -> FrozenFeatures:
+        def computed(start: int) -> T:
             part = self.select(np.arange(start, min(start + size, len(self))))
             whole = {name: source[np.arange(len(part))] for name, source in part.maps.items()}
-            return dataclasses.replace(part, maps=whole)
+            return compute(dataclasses.replace(part, maps=whole))
 
-        # The next ones are read while these are looked at.
-        with concurrent.futures.ThreadPoolExecutor(1) as pool:
-            ahead = pool.submit(read, 0)
-            for start in range(0, len(self), size):
-                part, ahead = ahead.result(), pool.submit(read, start + size)
-                yield part
+        return in_order(computed, range(0, len(self), size), at_once)
 
 
 def frozen(features: Any) -> FrozenFeatures:

@@ -104,22 +104,19 @@ def subspaces(features: FrozenFeatures, folds: np.ndarray, seed: int = 0) -> lis
       The state for `log_deviations`: first of all images, then without fold 0, without fold 1, ...; without a fold that
       has no image, that is of all.
     """
-    shifts: dict[str, np.ndarray] = {}
+    # Sums of squares far from zero would cost the covariance its digits.
+    shifts = {name: _some_patches(values).mean(axis=0) for name, values in next(features.batches(1)).maps.items()}
     parts: dict[str, dict[int, Moments]] = {name: {} for name in features.maps}
     banks = {name: _Bank(value.shape[1:], folds, seed) for name, value in features.maps.items()}
     for fold in np.unique(folds):
         inside = np.flatnonzero(folds == fold)
         start = 0
-        for batch in features.select(inside).batches():
-            rows, start = inside[start : start + len(batch)], start + len(batch)
-            for name, values in batch.maps.items():
-                patches = _some_patches(values)
-                # Sums of squares far from zero would cost the covariance its digits.
-                shift = shifts.setdefault(name, patches.mean(axis=0))
-                patches -= shift
-                total, products = patches.sum(axis=0, dtype=np.float64), (patches.T @ patches).astype(np.float64)
-                found, own = Moments(len(patches), total, products), parts[name]
-                own[fold] = own[fold].plus(found) if fold in own else found
+        for maps, sums in features.select(inside).each(lambda batch: (batch.maps, _sums(batch.maps, shifts))):
+            rows = inside[start : start + len(next(iter(maps.values())))]
+            start += len(rows)
+            for name, values in maps.items():
+                own = parts[name]
+                own[fold] = own[fold].plus(sums[name]) if fold in own else sums[name]
                 banks[name].read(rows, values)
     states: list[dict[str, np.ndarray]] = [{} for _ in range(folds.max() + 2)]
     for number, (name, own) in enumerate(parts.items()):
@@ -135,6 +132,17 @@ def subspaces(features: FrozenFeatures, folds: np.ndarray, seed: int = 0) -> lis
         for fold, state in enumerate(states, _ALL):
             state.update(found.get(fold, found[_ALL]))
     return states
+
+
+def _sums(maps: Mapping[str, np.ndarray], shifts: Mapping[str, np.ndarray]) -> dict[str, Moments]:
+    """Of each layer's map [B, h, w, D], less a shift [D]."""
+    found = {}
+    for name, values in maps.items():
+        patches = _some_patches(values)
+        patches -= shifts[name]
+        products = (patches.T @ patches).astype(np.float64)
+        found[name] = Moments(len(patches), patches.sum(axis=0, dtype=np.float64), products)
+    return found
 
 
 class _Bank:

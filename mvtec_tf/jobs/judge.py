@@ -45,6 +45,9 @@ def judge_table(settings: JudgeSettings) -> dict[str, Any]:
         ignored = f"Columns that were not used: {', '.join(predictions.ignored_columns)}."
         notes.append(("Ignored", ignored))
         print(ignored)
+    if predictions.columns_unsaid:
+        notes.append(("Columns", f"The table has {predictions.columns_unsaid}."))
+        print(notes[-1][1])
     if predictions.labels_read:
         notes.append(("Labels read", f"Labels that were read: {predictions.labels_read}."))
         print(notes[-1][1])

@@ -1,5 +1,6 @@
 """Judging a run: its table of predictions, its report with photographs and heat maps, its end."""
 
+import concurrent.futures
 import dataclasses
 import pathlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -79,27 +80,25 @@ def judge_run(
     table.write_predictions(directory / "predictions.csv", table.Predictions.from_rows(rows), allow_leak)
     predictions = table.read_predictions(directory / "predictions.csv", allow_leak)
     print("Judging, and drawing the report ...", flush=True)
-    document = judge(
-        predictions,
-        directory,
-        threshold,
-        title,
-        notes,
-        run.record | ({"part": part, "score_unit": PLAIN_LOG_ODDS} if part else {}),
-        allow_leak=allow_leak,
-        extras=dataclasses.replace(_photographs(run, evaluated, part, heat_maps), more=tuple(more)),
-        heading=_heading(run, title, part),
-        tensorboard=run.tensorboard,
-        basis=basis,
-        **settings.rule_and_costs(),
-    )
-    if calibrate:
-        held_out = thresholds.held_out_rows(predictions, settings.rule_and_costs()["rule"]).rows
-        good, places = held_out.select(held_out.label == 0), {one.path: row for row, one in enumerate(calibrate)}
-        rows_of = np.array([places[path] for path in good.path.tolist()], int)
-        known = embedded and tuple(one[rows_of] for one in embedded)
-        with run.timed("reference"):
-            reference.keep(run.path, [calibrate[row].file for row in rows_of], good.score, good.objects, known)
+    # Images are decoded while diagrams are drawn: neither fills the cores.
+    with concurrent.futures.ThreadPoolExecutor(1) as beside:
+        kept = beside.submit(_keep_reference, run, settings, predictions, calibrate, embedded) if calibrate else None
+        document = judge(
+            predictions,
+            directory,
+            threshold,
+            title,
+            notes,
+            run.record | ({"part": part, "score_unit": PLAIN_LOG_ODDS} if part else {}),
+            allow_leak=allow_leak,
+            extras=dataclasses.replace(_photographs(run, evaluated, part, heat_maps), more=tuple(more)),
+            heading=_heading(run, title, part),
+            tensorboard=run.tensorboard,
+            basis=basis,
+            **settings.rule_and_costs(),
+        )
+        if kept is not None:
+            kept.result()
     print(f"{title}: {document['summary']}", flush=True)
     for name, pixels in document.get("pixels", {}).items():
         print(pixels["summary"], flush=True)
@@ -108,6 +107,21 @@ def judge_run(
         told = ", ".join(f"{words} {value:.4f}" for words, value in values.items() if value is not None)
         print(f"{name}: {told}.", flush=True)
     return document
+
+
+def _keep_reference(
+    run: RunDirectory,
+    settings: ThresholdSettings,
+    predictions: table.Predictions,
+    calibrate: Sequence[Record],
+    embedded: tuple[np.ndarray, np.ndarray] | None,
+) -> None:
+    """Keeps what the good images that the threshold rests on say is usual, see `reference.keep`."""
+    held_out = thresholds.held_out_rows(predictions, settings.rule_and_costs()["rule"]).rows
+    good, places = held_out.select(held_out.label == 0), {one.path: row for row, one in enumerate(calibrate)}
+    rows_of = np.array([places[path] for path in good.path.tolist()], int)
+    known = embedded and tuple(one[rows_of] for one in embedded)
+    reference.keep(run.path, [calibrate[row].file for row in rows_of], good.score, good.objects, known)
 
 
 def write_heat_maps(model: files.PathLike, records: Sequence[Record], folder: pathlib.Path) -> None:

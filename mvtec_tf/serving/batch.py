@@ -12,7 +12,6 @@ import shutil
 import stat
 import time
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -28,6 +27,7 @@ from mvtec_tf.serving import journal as journal_lib
 from mvtec_tf.serving.client import BadImageError, Model, UnavailableError
 from mvtec_tf.serving.journal import Journal
 from mvtec_tf.serving.truth import Truth
+from mvtec_tf.side_by_side import in_order
 
 # How usual an image is among the training's; empty where a model does not say.
 _USUAL = (drift.P_VALUE, drift.UNLIKE, *drift.COLUMNS)
@@ -251,12 +251,12 @@ def judge_files(
         print(f"{len(once) - len(left)} of {counted(len(once), 'image')} are in the table already.", flush=True)
     batches = [left[i : i + batch_size] for i in range(0, len(left), batch_size)]
     tally, speak, start = Tally(), speaker(), time.monotonic()
-    with ThreadPoolExecutor(concurrency) as workers:
-        for rows in _in_order(workers, judge, batches, ahead=concurrency):
-            journal.append(rows)
-            tally.add(rows)
-            done, seconds = tally.verdicts.total(), max(time.monotonic() - start, 1e-9)
-            speak(f"judged {done} of {len(left)} images, {done / seconds:.1f} images/s")
+    # A million images must not pile up in memory.
+    for rows in in_order(judge, batches, concurrency):
+        journal.append(rows)
+        tally.add(rows)
+        done, seconds = tally.verdicts.total(), max(time.monotonic() - start, 1e-9)
+        speak(f"judged {done} of {len(left)} images, {done / seconds:.1f} images/s")
     return tally
 
 
@@ -361,18 +361,3 @@ def finished_as(
             )
         yield table
     os.replace(partial, out)
-
-
-def _in_order(workers: Executor, function: Callable[[Any], Any], items: Iterable[Any], ahead: int) -> Iterator[Any]:
-    """`map`, with at most `ahead` + 1 results waiting: a million images must not pile up in memory."""
-    waiting: collections.deque = collections.deque()
-    try:
-        for item in items:
-            waiting.append(workers.submit(function, item))
-            if len(waiting) > ahead:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        for future in waiting:
-            future.cancel()

@@ -74,7 +74,9 @@ def export_run(
     return _next_version(pathlib.Path(root), name, options, fill)
 
 
-def export_again(export: files.PathLike, thresholds: Thresholds) -> pathlib.Path:
+def export_again(
+    export: files.PathLike, thresholds: Thresholds, facts: Mapping[str, Any] | None = None
+) -> pathlib.Path:
     """Writes an export once more with other thresholds, as the next version of its name; older ones stay untouched.
 
     The graph is the same to the last weight. As with `export_run`, the version is whole or not there, and read back.
@@ -82,6 +84,7 @@ def export_again(export: files.PathLike, thresholds: Thresholds) -> pathlib.Path
     Args:
       export: saved_models/NAME/VERSION.
       thresholds: one for all categories, whatever the export has; with a zone if and only if the export has one.
+      facts: that the card says of it.
 
     Returns:
       The new directory.
@@ -91,7 +94,7 @@ def export_again(export: files.PathLike, thresholds: Thresholds) -> pathlib.Path
     """
     export = pathlib.Path(export)
     folder = export.absolute().parent
-    card = saved_model.read_card(export)
+    card = saved_model.read_card(export) | dict(facts or {})
     # Files for other runtimes have the threshold in them: the new version has none.
     card.pop("formats", None)
     before = card.get("thresholds")

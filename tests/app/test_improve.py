@@ -1,5 +1,6 @@
 """Improve: a fit of its own process with the page's labels, judged beside the model in use, promoted by a person."""
 
+import concurrent.futures
 import dataclasses
 import io
 import pathlib
@@ -14,6 +15,7 @@ from mvtec_tf.app import improving
 from mvtec_tf.app.models import held_out
 from mvtec_tf.data.formats import scan
 from mvtec_tf.errors import UserError
+from mvtec_tf.evaluation.metrics import Confusion, Metric
 from mvtec_tf.evaluation.table import read_predictions
 from mvtec_tf.files import read_json
 from tests.app.conftest import Page
@@ -80,8 +82,8 @@ def test_a_fit_with_the_labels_of_the_page_is_set_beside_the_model_in_use_and_pr
         assert sorted(record.label for record in added) == [0, 0, 0, 1, 1]
         found = improving.outcome(job)
         evaluated = read_predictions(job.folder / "run" / "predictions.csv").part("evaluate")
-        assert 0 < found.images <= len(evaluated)
-        assert any("New model" in sentence for sentence in found.compared)
+        assert found.new.calls.defective == found.old.calls.defective == found.defective
+        assert 0 < found.defective + found.good <= len(evaluated)
         screen = browser.get("/improve").text
         assert "that neither had seen" in screen
         assert "<h1>" in browser.get("/improve/1/report.html").text
@@ -89,13 +91,89 @@ def test_a_fit_with_the_labels_of_the_page_is_set_beside_the_model_in_use_and_pr
         assert [export.version for export in browser.site.models.there()] == [1]
         assert browser.form("/improve/1/promote", {"name": "../x", "who": "Eva"}).status_code == 422
         assert browser.form("/improve/1/promote", {"name": "small", "who": ""}).status_code == 422
-        assert browser.form("/improve/1/promote", {"name": "small", "who": "Udo"}).status_code == 303
+        # A button that is pressed twice makes one version.
+        for _ in range(2):
+            assert browser.form("/improve/1/promote", {"name": "small", "who": "Udo"}).status_code == 303
         assert [export.version for export in browser.site.models.there()] == [2]
         assert "In use since Udo said so: small, version 2." in browser.get("/improve").text
         _is_shown_beside_good_parts(browser, toy, job.folder / "images.csv")
         browser.site.kept.close()
     card = read_json(root / "small" / "2" / "assets.extra" / "mvtec_tf.json")
     assert card["kind"] == "probe"
+    with Page(dataclasses.replace(settings, language="de")) as browser:
+        screen = browser.get("/improve").text
+        calls = found.new.calls
+        assert f"Das neue Modell findet {calls.tp} von {calls.defective} fehlerhaften, " in screen
+        assert "The " not in screen
+        screen = browser.get("/threshold").text
+        assert card["threshold_origin"] not in screen
+        assert "neuer guter Teile" in screen
+        browser.site.kept.close()
+
+
+def _side(tn, fp, fn, tp):
+    return improving.Side(Confusion(tn, fp, fn, tp), dict.fromkeys(improving.FIGURES, Metric(0.75, low=0.5, high=1.0)))
+
+
+def test_what_a_new_model_comes_to_is_said_in_plain_words_of_both_languages(settings, tmp_path, monkeypatch):
+    new, old = _side(38, 2, 1, 9), _side(35, 5, 3, 7)
+    both = dict(defective=10, good=40, parts=50, differences=new.figures, alone=(5, 0))
+    outcomes = {
+        1: improving.Outcome(new.calls, new=new, old=old, shown="better", **both),
+        2: improving.Outcome(old.calls, new=old, old=new, shown="worse", **both),
+        3: improving.Outcome(new.calls, new=new, old=new, **both),
+        4: improving.Outcome(new.calls, defective=0, good=4),
+        5: improving.Outcome(Confusion(14, 1, 0, 0)),
+        6: improving.Outcome(None),
+    }
+    asked = {"who": "Eva", "at": "2026-11-28T12:43", "images": 50, "added": 6, "label_budget": "all", "promoted": 0}
+    made = [
+        improving.Job(number, tmp_path, asked | {"in_use": "small" * (number < 5)}, improving.FINISHED, "")
+        for number in outcomes
+    ]
+    monkeypatch.setattr(improving, "jobs", lambda kept: made)
+    monkeypatch.setattr(improving, "outcome", lambda job: outcomes[job.number])
+    expected = {
+        "en": [
+            ("shown to be better, on 50 parts that neither", "9 of 10 defective ones, 2 more than the model in use"),
+            ("shown to be worse", "5 of 40 good ones by mistake, 3 more than", "keep the model in use."),
+            (
+                "not shown that",
+                "2 of 40 good ones by mistake, as many as",
+                "label more parts in Review",
+                "0.750 [0.500 to",
+            ),
+            ("cannot be set beside each other", "0 show defective parts and 4 good", "finds 9 of 10 defective ones."),
+            ("tried on 15 photographs", "How many defects it finds is not known", "stops 1 of 15 good"),
+            ("calls nothing good or defective",),
+        ],
+        "de": [
+            (
+                "nachweislich besser, an 50 Teilen, die keines",
+                "9 von 10 fehlerhaften, 2 mehr als das Modell in Gebrauch",
+            ),
+            (
+                "nachweislich schlechter",
+                "5 von 40 guten irrtümlich auf, 3 mehr als",
+                "beim Modell in Gebrauch bleiben.",
+            ),
+            (
+                "ist nicht gezeigt",
+                "2 von 40 guten irrtümlich auf, ebenso viele wie",
+                "vor allem fehlerhafte",
+                "0,750 [0,500 bis",
+            ),
+            ("lassen sich nicht vergleichen", "zeigen 0 fehlerhafte und 4 gute", "findet 9 von 10 fehlerhaften."),
+            ("an 15 Fotos erprobt", "Wie viele Fehler es findet, ist nicht bekannt", "hält 1 von 15 guten"),
+            ("nennt nichts gut oder fehlerhaft",),
+        ],
+    }
+    for language, sentences in expected.items():
+        with Page(dataclasses.replace(settings, language=language)) as browser:
+            sections = browser.get("/improve").text.split("<section")[1:]
+            for section, told in zip(sections, sentences, strict=True):
+                assert [one for one in told if one not in section] == []
+            browser.site.kept.close()
 
 
 def test_a_fit_outlives_the_page_and_can_be_cancelled_and_gone_on_with(settings, toy, monkeypatch):
@@ -117,6 +195,15 @@ def test_a_fit_outlives_the_page_and_can_be_cancelled_and_gone_on_with(settings,
         (job,) = improving.jobs(browser.site.kept)
         assert job.state == improving.RUNNING
         improving.cancel(job)
+        improving._CHILDREN[-1].wait()
+        # However a button is pressed, one fit runs at a time.
+        with concurrent.futures.ThreadPoolExecutor(4) as hands:
+            answers = list(hands.map(lambda _: browser.form("/improve", asked).status_code, range(4)))
+        assert sorted(answers) == [303, 422, 422, 422]
+        assert [one.state for one in improving.jobs(browser.site.kept)] == [improving.RUNNING, improving.STOPPED]
+        refused = browser.form("/improve/1/go_on")
+        assert (refused.status_code, "Another model is being made" in refused.text) == (422, True)
+        improving.cancel(improving.jobs(browser.site.kept)[0])
         improving._CHILDREN[-1].wait()
         browser.site.kept.close()
 

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mvtec_tf.app import judging, labels, pictures, site, sources, store
+from mvtec_tf.app import judging, labels, pictures, site, sources, store, wording
 from mvtec_tf.app.models import exports, held_out
 from mvtec_tf.app.settings import ServeSettings
 from mvtec_tf.app.store import Store
@@ -241,7 +241,7 @@ def test_an_image_of_the_models_own_is_said_and_an_unsure_verdict_goes_to_a_pers
 
 
 def test_all_languages_say_the_same_with_the_same_values():
-    english = site.words("en")
+    english = wording.texts("en")
     used = {
         key
         for file in ROOM.rglob("*.*")
@@ -264,6 +264,14 @@ def test_the_page_speaks_german_and_escapes_what_it_is_told(settings, photograph
         assert "<h1>Zeigen Sie mir ein Teil</h1>" in shown.text
         assert "&lt;script&gt;" in shown.text or "script&gt;.png" in shown.text
         assert "<script>alert" not in shown.text
+        # A number is read as this language writes it: 1.497 would be more than a thousand.
+        (row,) = browser.site.kept.latest(1)
+        assert f"Wert {row['score']:.4g}, Schwelle".replace(".", ",") in shown.text
+        assert browser.site.text("drift_too_few", fewest=1200, parts=2).count("1.200") == 1
+        # What a lower room says in English is said to be English.
+        told = browser.show(("notes.png", b"no image")).text
+        assert "das Bild ist nicht lesbar (englisch: " in told
+        assert "Unter dieser Adresse gibt es nichts" in browser.get("/judge").text
         browser.site.kept.close()
 
 

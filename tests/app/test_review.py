@@ -107,8 +107,8 @@ def test_the_most_doubtful_part_comes_first(shown):
         ({"defect": "x" * 61}, "up to 60"),
         ({"mask": "data:image/png;base64,AAAA"}, "cannot be read"),
         ({"mask": "<script>"}, "cannot be read"),
-        ({"mask": _png(np.zeros((8, 8, 4)))}, "no pixel of it is set"),
-        ({"mask": _png(np.full((8, 8, 4), 255))}, "every pixel"),
+        ({"mask": _png(np.zeros((8, 8, 4)))}, "marks nothing"),
+        ({"mask": _png(np.full((8, 8, 4), 255))}, "the whole photograph"),
     ],
 )
 def test_a_label_that_says_nothing_is_refused_and_leaves_nothing(page, photographs, wrong, told):

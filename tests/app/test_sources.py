@@ -5,8 +5,10 @@ import dataclasses
 import http.server
 import io
 import shutil
+import socket
 import threading
 import time
+import types
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from mvtec_tf.app import camera, places, sources
 from mvtec_tf.app.places import NoPlaceError
 from mvtec_tf.app.sources import Asked
 from tests.app.conftest import Page, until
+from tests.support.rtsp_camera import RtspCamera
 
 PARTS = 6
 BOUNDARY = b"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n"
@@ -65,13 +68,17 @@ def test_each_file_of_a_folder_is_judged_and_logged_once_also_by_the_next_page(w
         for file in parts[:3]:
             shutil.copy(file, folder / f"{file.parent.name} {file.name}")
         (folder / "broken.png").write_bytes(parts[0].read_bytes()[:200])
-        until(lambda: len(logged(browser)) == 4)
-        assert [row["name"] for row in logged(browser) if row["error"]] == ["broken.png"]
+        # A link leads to no file that the page may not read.
+        (folder / "linked.png").symlink_to(parts[5])
+        until(lambda: len(logged(browser)) == 5)
+        refused = {row["name"]: row["error"] for row in logged(browser) if row["error"]}
+        assert sorted(refused) == ["broken.png", "linked.png"]
+        assert "below none of the folders" in refused["linked.png"]
         told = browser.get("/api/source").json()
-        assert (told["state"], told["judged"], told["refused"]) == ("runs", 3, 1)
+        assert (told["state"], told["judged"], told["refused"]) == ("runs", 3, 2)
         newest = browser.get("/source").text
         assert f'data-sha256="{told["newest"]}"' in newest
-        assert "the page was started: 3; not judged: 1." in newest
+        assert "the page was started: 3; not judged: 2." in newest
         shutil.move(folder, folder.with_name("away"))
         until(lambda: browser.site.watching.state == "lost")
         assert "the folder is not there" in browser.get("/").text
@@ -80,7 +87,7 @@ def test_each_file_of_a_folder_is_judged_and_logged_once_also_by_the_next_page(w
     # The page was ended, not the watching; what comes meanwhile waits.
     shutil.copy(parts[4], folder / "meanwhile.png")
     with opened(settings) as browser:
-        until(lambda: len(logged(browser)) == 5)
+        until(lambda: len(logged(browser)) == 6)
         assert len(browser.site.kept.latest(99)) == 4
         assert browser.form("/source/stop", {"who": "Udo"}).status_code == 303
         whats = [event["what"] for event in browser.site.kept.events(9)]
@@ -114,11 +121,17 @@ def test_what_a_person_may_not_have_watched_is_refused(watched, tmp_path):
     with pytest.raises(NoPlaceError, match="no_places"):
         sources.checked(Asked(kind="folder", place=str(folder)), [])
     paths = ["file:///etc/passwd", "/etc/passwd", str(folder), "concat:a|b", "data:image/png,"]
-    for wrong in [*paths, "http://", "http://a b/", "http://h:x/", "ftp://h/x", "h:1"]:
+    # A password with a / ? or # of its own is cut in two, and its first half read as a port.
+    cut = [f"rtsp://eva:1{mark}word@camera/line" for mark in "/?#"]
+    for wrong in [*paths, *cut, "http://", "http://a b/", "http://h:x/", "ftp://h/x", "h:1"]:
         assert not places.is_address(wrong, camera.SCHEMES), wrong
     assert places.is_address("rtsp://eva:word@camera:554/line?key=1", camera.SCHEMES)
     assert places.pause(0.5, 9000, 30.0) == 30.0
     assert places.shown("rtsp://eva:word@camera:554/line?key=1") == "rtsp://camera:554/line"
+    assert places.shown("rtsp://camera:554/user=eva_password=word_channel=1") == "rtsp://camera:554/..."
+    # Whatever was chosen above it, an address is one; what is wrong with it is told without it.
+    taken = sources.checked(Asked(kind="folder", place="rtsp://eva:word@camera/line"), allowed)
+    assert (taken.kind, taken.shown) == ("camera", "rtsp://camera/line")
     with opened(settings) as browser:
         told = {"kind": "folder", "place": str(folder), "take": "each", "who": "Eva"}
         program = {"x-mvtec-tf": "1"}
@@ -127,6 +140,10 @@ def test_what_a_person_may_not_have_watched_is_refused(watched, tmp_path):
         assert browser.form("/source", told | {"who": " "}).status_code == 422
         refused = browser.form("/source", told | {"place": "<b>/etc"})
         assert (refused.status_code, "below none of the folders" in refused.text, "<b>/etc" in refused.text) == (
+            *(422, True, False),
+        )
+        refused = browser.form("/source", told | {"place": "rtsp://eva:word@camera:x/line"})
+        assert (refused.status_code, "A camera has an address" in refused.text, "word@" in refused.text) == (
             *(422, True, False),
         )
         assert browser.get("/api/source").json()["place"] == ""
@@ -157,7 +174,6 @@ class Stream:
         self.server = http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler)
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
         self.port = self.server.server_address[1]
-        self.address = f"http://eva:word@127.0.0.1:{self.port}/line?key=1"
 
     def close(self):
         self.runs = False
@@ -171,26 +187,60 @@ def jpeg(file):
     return buffer.getvalue()
 
 
-def test_a_camera_is_judged_part_by_part_and_is_back_when_it_was_lost(settings, parts):
+@pytest.mark.parametrize(("scheme", "Camera"), [("http", Stream), ("rtsp", RtspCamera)])
+def test_a_camera_is_judged_part_by_part_and_is_back_when_it_was_lost(scheme, Camera, settings, parts, capfd):
     pytest.importorskip("cv2")
     pictures = [jpeg(file) for file in parts]
-    stream = Stream(pictures[:4])
+    stream = Camera(pictures[:4])
+    where = f"127.0.0.1:{stream.port}/line"
     with opened(settings) as browser:
-        begin(browser, "camera", stream.address)
-        until(lambda: len(logged(browser)) == 4)
+        if scheme == "rtsp":
+            begin(browser, "camera", f"rtsp://eva:sword@{where}")
+            until(lambda: browser.site.watching.state == "lost")
+        begin(browser, "camera", f"{scheme}://eva:word@{where}?key=1")
+        # A picture by RTSP is known to be whole when the next one begins, or the camera breaks off.
+        until(lambda: len(logged(browser)) >= 3)
         stream.close()
-        until(lambda: browser.site.watching.state == "lost")
+        until(lambda: len(logged(browser)) == 4 and browser.site.watching.state == "lost")
         assert "no picture came" in browser.get("/").text
-        again = Stream(pictures[4:], port=stream.port)
+        again = Camera(pictures[4:], port=stream.port)
+        until(lambda: len(logged(browser)) >= 5 and browser.site.watching.state == "runs")
+        again.close()
         until(lambda: len(logged(browser)) == 6)
-        assert browser.site.watching.state == "runs"
         assert len({row["sha256"] for row in logged(browser)}) == len(browser.site.kept.latest(99)) == 6
         # What is secret in the address is nowhere to be seen.
         for address in ("/", "/source", "/api/source", "/judgements.csv", "/api/judgements"):
             assert "word" not in browser.get(address).text, address
-        assert {row["source"] for row in logged(browser)} == {f"http://127.0.0.1:{stream.port}/line"}
-        again.close()
+        assert {row["source"] for row in logged(browser)} == {f"{scheme}://{where}"}
         browser.form("/source/stop")
+    assert "word@" not in "".join(capfd.readouterr())
+
+
+@pytest.mark.parametrize("scheme", ["rtsp", "http"])
+def test_a_host_that_takes_a_call_and_says_nothing_is_given_up(scheme, monkeypatch):
+    pytest.importorskip("cv2")
+    monkeypatch.setattr(camera, "_PATIENCE_MS", {camera.EACH: 200})
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"{scheme}://eva:word@127.0.0.1:{silent.getsockname()[1]}/line"
+        stream = camera.Stream(address, camera.Chooser(camera.EACH))
+        with pytest.raises(camera.LostError, match="no_pictures"):
+            stream.next(60)
+        stream.close()
+
+
+def test_of_parts_that_come_too_fast_eight_wait_and_the_others_are_counted(parts, monkeypatch):
+    cv2 = pytest.importorskip("cv2")
+    shown = [np.full((4, 4, 3), number, np.uint8) for number in range(20)]
+    pictures = iter([(True, one) for one in shown])
+    film = types.SimpleNamespace(read=lambda: next(pictures, (False, None)), release=lambda: None)
+    monkeypatch.setattr(camera, "_opened", lambda *_: film)
+    stream = camera.Stream("rtsp://camera/line", camera.Chooser(camera.EACH))
+    stream._reader.join()
+    assert (stream.seen, stream.missed, stream.waiting) == (20, 12, 8)
+    kept = [cv2.imdecode(np.frombuffer(stream.next(1)[1], np.uint8), cv2.IMREAD_COLOR)[0, 0, 0] for _ in range(8)]
+    assert kept == list(range(12, 20))
+    with pytest.raises(camera.LostError, match="no_pictures"):
+        stream.next(1)
 
 
 def test_a_part_that_stands_still_is_taken_once_whatever_the_lamp_does(parts):

@@ -11,11 +11,13 @@ import tensorflow as tf
 
 from mvtec_tf.app import limits
 from mvtec_tf.app.models import exports
+from mvtec_tf.app.wording import Words
 from mvtec_tf.data import leaks
 from mvtec_tf.errors import UserError
+from mvtec_tf.evaluation.intervals import Bootstrap
 from mvtec_tf.evaluation.metrics import Costs
 from mvtec_tf.evaluation.table import read_predictions
-from mvtec_tf.evaluation.thresholds import Rule, choose
+from mvtec_tf.evaluation.thresholds import Rule, choose, given
 from mvtec_tf.files import read_json
 from mvtec_tf.graphs import saved_model
 from mvtec_tf.graphs.thresholded import ThresholdedModel, Thresholds
@@ -69,7 +71,7 @@ def test_a_wanted_recall_is_found_on_the_rows_that_were_set_aside_for_it(page, t
     screen = page.get("/threshold", params={"rule": "target_recall", "target": 80}).text
     assert f"Found: {expected.value:.4g}" in screen
     assert f'name="value" value="{expected.value:.9g}"' in screen
-    assert "expected a target" in page.get("/threshold", params={"rule": "target_recall", "target": 900}).text
+    assert "above 0 and up to 100" in page.get("/threshold", params={"rule": "target_recall", "target": 900}).text
 
 
 def test_a_model_of_good_parts_alone_says_that_nothing_is_known_of_defects(settings, root, table):
@@ -87,6 +89,23 @@ def test_a_model_of_good_parts_alone_says_that_nothing_is_known_of_defects(setti
         browser.site.kept.close()
 
 
+def test_every_way_to_choose_a_threshold_is_said_in_words_of_the_page(table):
+    predictions = read_predictions(table)
+    good = predictions.select(predictions.label == 0)
+    rules = [(predictions, Rule(method)) for method in ("youden", "smooth_youden", "best_f1", "least_cost")]
+    rules += [(predictions, Rule("target_recall", target=0.8)), (predictions, Rule("target_specificity", target=0.8))]
+    said = {"en": set(), "de": set()}
+    for rows, rule in [*rules, (good, Rule())]:
+        found = choose(rows, rows.categories(), rule, Costs(), Bootstrap(20)).whole
+        key, values = limits.chosen(found, rule.target)
+        assert key != "origin_other", rule
+        for language, sentences in said.items():
+            sentences.add(Words(language)(key, **values))
+            assert found.reason not in sentences
+    assert [len(sentences) for sentences in said.values()] == [6, 6]
+    assert limits.chosen(given(0.5)) == ("origin_other", {"reason": "it was given"})
+
+
 @pytest.mark.slow
 def test_a_saved_threshold_is_a_new_version_of_the_same_graph_and_the_old_one_stays(settings, root, photographs):
     before = {path: path.read_bytes() for path in (root / "small" / "1").rglob("*") if path.is_file()}
@@ -99,7 +118,7 @@ def test_a_saved_threshold_is_a_new_version_of_the_same_graph_and_the_old_one_st
         assert (saved.status_code, saved.headers["location"]) == (303, "/threshold?model=small&saved=2")
         screen = browser.get(saved.headers["location"]).text
         assert "Saved as version 2" in screen
-        assert "set on the page by Eva, in place of" in screen
+        assert "Eva set it on this page, in place of" in screen
         assert "<b>too many" not in screen
         # What the version before has said stays said, until the new one is asked.
         (part,) = browser.site.kept.latest(9)

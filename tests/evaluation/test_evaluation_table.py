@@ -74,6 +74,17 @@ def test_labels_are_read_by_the_words_that_folders_are_called_by(tmp_path, good,
     assert found.labels_read == ("" if good == "0.0" else f"{good!r} as good (1), {bad!r} as defective (1)")
 
 
+def test_of_a_table_of_labels_and_scores_alone_every_row_is_judged_and_it_is_said(tmp_path):
+    found = read_predictions(_file(tmp_path, "path,label,score", "a.png,good,0.25", "b.png,1,0.75"))
+    assert [tuple(getattr(found, name)) for name in ("category", "defect", "split")] == [
+        ("parts", "parts"),
+        ("good", "defective"),
+        ("evaluate", "evaluate"),
+    ]
+    assert found.columns_unsaid.count("no column") == 3
+    assert "every row is judged" in found.columns_unsaid
+
+
 def test_spreadsheet_files_with_byte_order_mark_and_crlf_are_read(tmp_path):
     path = _file(tmp_path, HEADER + "\r", GOOD_ROW + "\r", BAD_ROW + "\r", "\r", encoding="utf-8-sig")
     assert len(read_predictions(path)) == 2
@@ -84,7 +95,8 @@ def test_spreadsheet_files_with_byte_order_mark_and_crlf_are_read(tmp_path):
     [
         ([], "the file is empty"),
         ([HEADER], "no predictions in it"),
-        (["path,category,label,split,score", "a,b,0,fit,1"], "line 1: no column defect; found path,category,label"),
+        (["path,category,label,split", "a,b,0,fit"], "line 1: no column score; found path,category,label"),
+        (["path,label,score,subset", "a,0,1,fit"], "a column 'subset'. Did you mean 'split'"),
         ([HEADER + ",score", GOOD_ROW + ",1"], "the column 'score' stands there twice"),
         ([HEADER, GOOD_ROW, "bottle,1.png,bottle,crack,1,evaluate,0.7"], "line 3: 7 cells, but the header has 6"),
         ([HEADER, GOOD_ROW, BAD_ROW.replace(",1,", ",2,")], "line 3: label '2'"),

@@ -11,6 +11,13 @@ from mvtec_tf.app import guard as guard_lib
 from mvtec_tf.app.site import Site
 from mvtec_tf.errors import UserError
 
+# What libraries say -> key of what the page says.
+_OF_LIBRARIES = {
+    "Not Found": "not_found",
+    "Method Not Allowed": "not_found",
+    "There was an error parsing the body": "cut_off",
+}
+
 
 def add(app: FastAPI, site: Site) -> None:
     """Errors, and the way in."""
@@ -18,14 +25,15 @@ def add(app: FastAPI, site: Site) -> None:
     # Of the libraries too: a form that is cut off, a method that an address does not take.
     @app.exception_handler(AnyHTTPException)
     def failed(request: Request, error: AnyHTTPException) -> Response:
-        if request.url.path.startswith("/api/"):
-            return JSONResponse({"error": error.detail}, error.status_code, error.headers)
-        return site.page(request, "error.html", error.status_code, message=error.detail)
+        told, of_programs = error.detail, request.url.path.startswith("/api/")
+        if told in _OF_LIBRARIES and not (of_programs and error.status_code != 404):
+            told = site.text(_OF_LIBRARIES[told])
+        if of_programs:
+            return JSONResponse({"error": told}, error.status_code, error.headers)
+        return site.page(request, "error.html", error.status_code, message=told)
 
-    @app.exception_handler(404)
-    def missing(request: Request, error: AnyHTTPException) -> Response:
-        told = error.detail if error.detail != "Not Found" else site.text("not_found")
-        return failed(request, HTTPException(404, told))
+    # Without this one an address that there is not is answered by the library itself.
+    app.exception_handler(404)(failed)
 
     @app.exception_handler(RequestValidationError)
     def incomplete(request: Request, error: RequestValidationError) -> Response:
@@ -34,7 +42,7 @@ def add(app: FastAPI, site: Site) -> None:
 
     @app.exception_handler(UserError)
     def unusable(request: Request, error: UserError) -> Response:
-        return failed(request, HTTPException(500, str(error)))
+        return failed(request, HTTPException(500, site.text.told(error)))
 
     @app.get("/login", include_in_schema=False)
     def login(request: Request) -> Response:

@@ -1,14 +1,15 @@
 """Improve: a model is fitted with the new labels, set beside the one in use, and promoted by a person."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import FastAPI, Form, HTTPException, Request
 from fastapi.responses import RedirectResponse, Response
 
 from mvtec_tf.app import improving, labels
-from mvtec_tf.app.improving import FINISHED, Job
+from mvtec_tf.app.improving import FINISHED, Job, Outcome
 from mvtec_tf.app.models import Export
-from mvtec_tf.app.site import Number, Site, one_line
+from mvtec_tf.app.site import Number, Site
+from mvtec_tf.app.wording import WordedError
 from mvtec_tf.errors import UserError
 from mvtec_tf.serving import configs
 
@@ -16,20 +17,47 @@ from mvtec_tf.serving import configs
 def add(app: FastAPI, site: Site) -> None:
     """Adds the screen Improve."""
     kept = site.kept
-    outcomes: dict[int, Any] = {}
+    outcomes: dict[int, Outcome] = {}
 
     def job_of(number: int) -> Job:
         try:
             return improving.job_of(kept, number)
         except UserError as error:
-            raise HTTPException(404, site.told(error)) from error
+            raise HTTPException(404, site.text.told(error)) from error
 
-    def outcome(job: Job) -> Any:
+    def outcome(job: Job) -> Outcome | None:
         if job.state != FINISHED:
             return None
         if job.number not in outcomes:
             outcomes[job.number] = improving.outcome(job)
         return outcomes[job.number]
+
+    def told(job: Job, found: Outcome) -> list[str]:
+        """What is said of a new model: whether it is shown to be better, what it finds and stops, what to do now."""
+        if found.own is None:
+            return [site.text("outcome_unknown")]
+        if found.new and found.old:
+            new, old = found.new.calls, found.old.calls
+            return [
+                site.text(f"shown_{found.shown or 'nothing'}", parts=found.parts),
+                site.text("found_beside", found=new.tp, defective=new.defective, than=than(new.tp - old.tp)),
+                site.text("stopped_beside", stopped=new.fp, good=new.good, than=than(new.fp - old.fp)),
+                site.text(f"todo_{found.shown or 'nothing'}"),
+            ]
+        beside = ["shown_none"] if job.asked["in_use"] else []
+        own = found.own
+        said = [site.text(key, defective=found.defective, good=found.good) for key in beside]
+        said.append(site.text("tried", images=own.defective + own.good))
+        said.append(
+            site.text("tried_found", found=own.tp, defective=own.defective)
+            if own.defective
+            else site.text("tried_none")
+        )
+        said += [site.text("tried_stopped", stopped=own.fp, good=own.good)] if own.good else []
+        return [*said, site.text("todo_none" if beside else "todo_first")]
+
+    def than(more: int) -> str:
+        return site.text("than_more" if more > 0 else "than_fewer" if more else "than_same", count=abs(more))
 
     def default(exports: list[Export]) -> dict[str, str]:
         asked = improving.asked_before(kept, exports[0]) if exports else {}
@@ -45,6 +73,8 @@ def add(app: FastAPI, site: Site) -> None:
             request,
             template,
             jobs=[(job, outcome(job)) for job in improving.jobs(kept)],
+            told=told,
+            figures=improving.FIGURES,
             exports=exports,
             default=default(exports),
             labelled=len(labels.records(kept)),
@@ -70,7 +100,7 @@ def add(app: FastAPI, site: Site) -> None:
             asked = (data.strip(), weights.strip(), label_budget, with_labels, who, export)
             improving.begin(kept, *asked, site.settings.fit_flagfile)
         except UserError as error:
-            raise HTTPException(422, site.told(error)) from error
+            raise HTTPException(422, site.text.told(error)) from error
         return RedirectResponse("/improve", 303)
 
     @app.post("/improve/{number}/{what}", include_in_schema=False)
@@ -84,19 +114,19 @@ def add(app: FastAPI, site: Site) -> None:
     ) -> Response:
         site.own(request, csrf)
         job = job_of(number)
-        if what == "cancel":
-            improving.cancel(job)
-        elif what == "go_on":
-            improving.go_on(job)
-        elif what == "promote":
-            if not configs.is_name(name) or not one_line(who, 80):
-                raise HTTPException(422, site.text("incomplete", fields="name, who"))
-            try:
-                improving.promote(job, name, site.models.root, one_line(who, 80))
-            except UserError as error:
-                raise HTTPException(422, site.told(error)) from error
-        else:
-            raise HTTPException(404, "Not Found")
+        try:
+            if what == "cancel":
+                improving.cancel(job)
+            elif what == "go_on":
+                improving.go_on(job)
+            elif what == "promote":
+                if not configs.is_name(name):
+                    raise WordedError("no_model_name")
+                improving.promote(job, name, site.models.root, site.person(who))
+            else:
+                raise HTTPException(404, "Not Found")
+        except UserError as error:
+            raise HTTPException(422, site.text.told(error)) from error
         return RedirectResponse("/improve", 303)
 
     @app.get("/improve/{number}/report.html", include_in_schema=False)

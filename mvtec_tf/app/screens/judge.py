@@ -63,7 +63,7 @@ def add(app: FastAPI, site: Site) -> None:
         try:
             watching.begin(sources.checked(asked, site.settings.folders))
         except UserError as error:
-            raise HTTPException(422, site.told(error)) from error
+            raise HTTPException(422, site.text.told(error)) from error
         return RedirectResponse("/", 303)
 
     @app.post("/source/stop", include_in_schema=False)
@@ -132,9 +132,7 @@ def add(app: FastAPI, site: Site) -> None:
         site.own(request, "")
         parts, refused = site.judged(photographs, models or ())
         rows = [
-            judging.told(verdict | {"name": part["image"]["name"]})
-            for part in parts
-            for _, verdict in part["verdicts"]
+            judging.told(verdict | {"name": part["image"]["name"]}) for part in parts for _, verdict in part["verdicts"]
         ]
         return {"judgements": rows, "refused": refused}
 

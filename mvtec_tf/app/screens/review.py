@@ -32,7 +32,7 @@ def add(app: FastAPI, site: Site) -> None:
         try:
             return labels.add(kept, sha256, label, one_line(defect, 100), mask, one_line(who, 80))
         except WrongLabelError as error:
-            raise HTTPException(422, site.told(error)) from error
+            raise HTTPException(422, site.text.told(error)) from error
 
     @app.get("/review", include_in_schema=False)
     def screen(request: Request, order: Literal["newest", "doubtful"] = "doubtful", done: bool = False) -> Response:

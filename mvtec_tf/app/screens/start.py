@@ -64,7 +64,7 @@ def add(app: FastAPI, site: Site) -> None:
                     labels.add(site.kept, digest, GOOD, "", "", who)
                 parts.append(image)
             except RefusedError as error:
-                refused.append({"name": error.name, "error": site.told(error)})
+                refused.append({"name": error.name, "error": site.text.told(error)})
         if "x-fragment" in request.headers:
             return site.page(request, "collected.html", parts=parts, refused=refused)
         return RedirectResponse("/", 303)
@@ -81,5 +81,5 @@ def add(app: FastAPI, site: Site) -> None:
         try:
             labels.add(site.kept, sha256, UNCLEAR, "", "", who)
         except labels.WrongLabelError as error:
-            raise HTTPException(422, site.told(error)) from error
+            raise HTTPException(422, site.text.told(error)) from error
         return RedirectResponse("/", 303)

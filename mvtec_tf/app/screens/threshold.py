@@ -33,7 +33,7 @@ def add(app: FastAPI, site: Site) -> None:
         try:
             return site.models.chosen([name] if name else [])[0]
         except (UserError, IndexError) as error:
-            raise HTTPException(404, str(error) if name else site.text("no_model")) from error
+            raise HTTPException(404, site.text.told(error) if name else site.text("no_model")) from error
 
     def zone_of(export: Export, low: float | None, high: float | None) -> tuple[float, float] | None:
         if not export.has_zone:
@@ -50,7 +50,7 @@ def add(app: FastAPI, site: Site) -> None:
         try:
             path = limits.save(export, value, zone_of(export, low, high), one_line(why, 300), one_line(who, 80))
         except UserError as error:
-            raise HTTPException(422, str(error)) from error
+            raise HTTPException(422, site.text.told(error)) from error
         return int(path.name)
 
     @app.get("/threshold", include_in_schema=False)
@@ -70,10 +70,10 @@ def add(app: FastAPI, site: Site) -> None:
             try:
                 asked = Rule(rule, target=None if least_cost else target / 100)
                 found = limits.wanted(export, asked, Costs(miss=target) if least_cost else Costs())
-            except ValueError as error:
-                wrong = str(error)
+            except ValueError:
+                wrong = site.text("wrong_cost" if least_cost else "wrong_target")
             if found is not None and found.value is None:
-                found, wrong = None, found.reason
+                found, wrong = None, site.text("nothing_to_choose_on")
             elif found is not None and not found.defects and rule != thresholds.TARGET_SPECIFICITY:
                 found, wrong = None, site.text("no_defect_to_find", images=found.images)
             elif found is not None:
@@ -96,6 +96,8 @@ def add(app: FastAPI, site: Site) -> None:
             rule=rule,
             target=target,
             found=found,
+            reason=limits.chosen(found, target / 100) if found else None,
+            origin=limits.origin,
             wrong=wrong,
             saved=site.text("saved", number=saved) if saved else "",
             versions=versions(export),
@@ -105,7 +107,7 @@ def add(app: FastAPI, site: Site) -> None:
         try:
             return limits.counts(export, value, zone), ""
         except UserError as error:
-            return None, str(error)
+            return None, site.text.told(error)
 
     @app.post("/threshold", include_in_schema=False)
     def save(

@@ -62,7 +62,7 @@ def add(app: FastAPI, site: Site) -> None:
         try:
             place = sinks.checked(kind, place.strip(), which, per_minute, site.settings.folders)
         except UserError as error:
-            raise HTTPException(422, site.told(error)) from error
+            raise HTTPException(422, site.text.told(error)) from error
         site.sinks.add(kind, place, which, per_minute, who)
         return RedirectResponse("/watch", 303)
 
@@ -84,7 +84,7 @@ def add(app: FastAPI, site: Site) -> None:
                 site.sinks.remove(number, one_line(who, 80))
                 return RedirectResponse("/watch", 303)
         except UserError as error:
-            raise HTTPException(404, site.told(error)) from error
+            raise HTTPException(404, site.text.told(error)) from error
         raise HTTPException(404, site.text("not_found"))
 
     @app.get("/api/sinks", tags=["watch"])

@@ -171,6 +171,13 @@ document.addEventListener("change", (event) => {
   for (const input of document.querySelectorAll("[data-who]")) input.value = event.target.value;
 });
 
+/* A button that is pressed twice asks once; what takes its time is seen to be on its way. */
+document.addEventListener("submit", (event) => {
+  if (event.defaultPrevented) return;
+  setTimeout(() => { for (const button of event.target.querySelectorAll("button")) button.disabled = true; });
+});
+addEventListener("pageshow", () => { for (const button of document.querySelectorAll("button")) button.disabled = false; });
+
 /* Review: a stroke marks the region, a button labels, the part goes. */
 for (const part of document.querySelectorAll(".review .part")) {
   const box = part.querySelector(".draw"), form = part.querySelector("form.label"), clear = part.querySelector(".clear");
@@ -282,7 +289,9 @@ if (jobs) {
     try {
       const answer = await fetch(jobs.dataset.refresh, {headers: {"X-Fragment": "1"}});
       const page = new DOMParser().parseFromString(await answer.text(), "text/html");
-      if (answer.ok) { jobs.replaceChildren(...page.body.childNodes); named(); }
+      if (!answer.ok) return;
+      for (const old of jobs.querySelectorAll("[data-state=running]")) old.replaceWith(page.getElementById(old.id));
+      named();
     } catch (error) {
       if (!(error instanceof TypeError)) throw error; /* the page is away; it is asked again */
     }
