@@ -74,14 +74,23 @@ def take(
             if export.called not in done:
                 row, why = models.judge(export, temporary)
                 if row["error"]:
-                    raise RefusedError(name, "unreadable", reason=row["error"])
+                    raise _refused(name, beginning, row["error"])
                 # The row is of the file where it will lie.
                 found.append((row | {"path": os.path.relpath(place, kept.folder)}, why))
         if found or known is None:
-            _keep(kept, digest, name, pathlib.Path(temporary), place, found)
+            try:
+                _keep(kept, digest, name, pathlib.Path(temporary), place, found)
+            except UnreadableImageError as error:
+                raise _refused(name, beginning, str(error)) from error
         return digest, kept.judgements(digest, [one.called for one in exports])
     finally:
         pathlib.Path(temporary).unlink(missing_ok=True)
+
+
+def _refused(name: str, beginning: bytes, reason: str) -> RefusedError:
+    """What a telephone sends by itself is told plainly; of a damaged image the decoder knows more."""
+    is_known = beginning.startswith(tuple(_SUFFIXES))
+    return RefusedError(name, "unreadable", reason=reason) if is_known else RefusedError(name, "no_image")
 
 
 def _copied(file: BinaryIO, target: BinaryIO, name: str, most_bytes: int) -> tuple[str, bytes]:
@@ -112,9 +121,9 @@ def _keep(
     preview = kept.folder / store.PREVIEWS / f"{digest}.jpg"
     try:
         size = pictures.write_preview(temporary, preview)
-    except UnreadableImageError as error:
+    except UnreadableImageError:
         preview.unlink(missing_ok=True)
-        raise RefusedError(name, "unreadable", reason=str(error)) from error
+        raise
     hottest = [pictures.write_heat(why.heat_map, heat_file(kept, row), size, why.level) for row, why in found]
     for one in {near["sha256"]: near["file"] for _, why in found for near in why.nearest}.items():
         pictures.keep_small(*one, kept.folder / store.NEAREST)

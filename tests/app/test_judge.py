@@ -67,7 +67,7 @@ def test_the_screen_shows_verdict_heat_map_and_scale_and_a_file_that_is_no_image
     for verdict in verdicts:
         assert f'class="called {verdict}"' in shown.text
     assert shown.text.count('class="heat"') == 2
-    assert "expected a PNG, JPEG or BMP image, found something else" in shown.text
+    assert "it is no PNG, JPEG or BMP image" in shown.text
     assert "broken.png" in shown.text
     assert len(list((page.site.kept.folder / store.IMAGES).iterdir())) == 2
     for address in re.findall(r'src="(/(?:heat|photographs)/[^"]+)"', shown.text):
@@ -269,9 +269,13 @@ def test_the_page_speaks_german_and_escapes_what_it_is_told(settings, photograph
         assert f"Wert {row['score']:.4g}, Schwelle".replace(".", ",") in shown.text
         assert browser.site.text("drift_too_few", fewest=1200, parts=2).count("1.200") == 1
         # What a lower room says in English is said to be English.
-        told = browser.show(("notes.png", b"no image")).text
-        assert "das Bild ist nicht lesbar (englisch: " in told
+        assert "das Bild ist nicht lesbar (englisch: " in browser.show(("cut.png", b"\x89PNG\r\n")).text
+        assert "es ist kein Bild der Art PNG, JPEG oder BMP" in browser.show(("IMG.HEIC", b"\0\0\0\x18ftypheic")).text
         assert "Unter dieser Adresse gibt es nichts" in browser.get("/judge").text
+        for screen in ("/", "/threshold", "/threshold?rule=target_recall&target=80", "/review", "/improve", "/watch"):
+            # The path of the list of labels may hold any word.
+            text = re.sub(r"<[^>]*>|/\S+", " ", browser.get(screen).text)
+            assert re.findall(r"\b(?:the|of|is|are|and|which|with)\b", text) == [], screen
         browser.site.kept.close()
 
 

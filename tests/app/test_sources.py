@@ -125,12 +125,12 @@ def test_what_a_person_may_not_have_watched_is_refused(watched, tmp_path):
     cut = [f"rtsp://eva:1{mark}word@camera/line" for mark in "/?#"]
     for wrong in [*paths, *cut, "http://", "http://a b/", "http://h:x/", "ftp://h/x", "h:1"]:
         assert not places.is_address(wrong, camera.SCHEMES), wrong
-    assert places.is_address("rtsp://eva:word@camera:554/line?key=1", camera.SCHEMES)
+    assert places.is_address("rtsp://eva:s3cret@camera:554/line?key=1", camera.SCHEMES)
     assert places.pause(0.5, 9000, 30.0) == 30.0
-    assert places.shown("rtsp://eva:word@camera:554/line?key=1") == "rtsp://camera:554/line"
-    assert places.shown("rtsp://camera:554/user=eva_password=word_channel=1") == "rtsp://camera:554/..."
+    assert places.shown("rtsp://eva:s3cret@camera:554/line?key=1") == "rtsp://camera:554/line"
+    assert places.shown("rtsp://camera:554/user=eva_password=s3cret_channel=1") == "rtsp://camera:554/..."
     # Whatever was chosen above it, an address is one; what is wrong with it is told without it.
-    taken = sources.checked(Asked(kind="folder", place="rtsp://eva:word@camera/line"), allowed)
+    taken = sources.checked(Asked(kind="folder", place="rtsp://eva:s3cret@camera/line"), allowed)
     assert (taken.kind, taken.shown) == ("camera", "rtsp://camera/line")
     with opened(settings) as browser:
         told = {"kind": "folder", "place": str(folder), "take": "each", "who": "Eva"}
@@ -142,8 +142,8 @@ def test_what_a_person_may_not_have_watched_is_refused(watched, tmp_path):
         assert (refused.status_code, "below none of the folders" in refused.text, "<b>/etc" in refused.text) == (
             *(422, True, False),
         )
-        refused = browser.form("/source", told | {"place": "rtsp://eva:word@camera:x/line"})
-        assert (refused.status_code, "A camera has an address" in refused.text, "word@" in refused.text) == (
+        refused = browser.form("/source", told | {"place": "rtsp://eva:s3cret@camera:x/line"})
+        assert (refused.status_code, "A camera has an address" in refused.text, "s3cret" in refused.text) == (
             *(422, True, False),
         )
         assert browser.get("/api/source").json()["place"] == ""
@@ -195,9 +195,9 @@ def test_a_camera_is_judged_part_by_part_and_is_back_when_it_was_lost(scheme, Ca
     where = f"127.0.0.1:{stream.port}/line"
     with opened(settings) as browser:
         if scheme == "rtsp":
-            begin(browser, "camera", f"rtsp://eva:sword@{where}")
+            begin(browser, "camera", f"rtsp://eva:wrong@{where}")
             until(lambda: browser.site.watching.state == "lost")
-        begin(browser, "camera", f"{scheme}://eva:word@{where}?key=1")
+        begin(browser, "camera", f"{scheme}://eva:s3cret@{where}?key=1")
         # A picture by RTSP is known to be whole when the next one begins, or the camera breaks off.
         until(lambda: len(logged(browser)) >= 3)
         stream.close()
@@ -210,10 +210,10 @@ def test_a_camera_is_judged_part_by_part_and_is_back_when_it_was_lost(scheme, Ca
         assert len({row["sha256"] for row in logged(browser)}) == len(browser.site.kept.latest(99)) == 6
         # What is secret in the address is nowhere to be seen.
         for address in ("/", "/source", "/api/source", "/judgements.csv", "/api/judgements"):
-            assert "word" not in browser.get(address).text, address
+            assert "s3cret" not in browser.get(address).text, address
         assert {row["source"] for row in logged(browser)} == {f"{scheme}://{where}"}
         browser.form("/source/stop")
-    assert "word@" not in "".join(capfd.readouterr())
+    assert "s3cret" not in "".join(capfd.readouterr())
 
 
 @pytest.mark.parametrize("scheme", ["rtsp", "http"])
@@ -221,7 +221,7 @@ def test_a_host_that_takes_a_call_and_says_nothing_is_given_up(scheme, monkeypat
     pytest.importorskip("cv2")
     monkeypatch.setattr(camera, "_PATIENCE_MS", {camera.EACH: 200})
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        address = f"{scheme}://eva:word@127.0.0.1:{silent.getsockname()[1]}/line"
+        address = f"{scheme}://eva:s3cret@127.0.0.1:{silent.getsockname()[1]}/line"
         stream = camera.Stream(address, camera.Chooser(camera.EACH))
         with pytest.raises(camera.LostError, match="no_pictures"):
             stream.next(60)

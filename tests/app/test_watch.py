@@ -49,6 +49,7 @@ def test_a_lamp_that_dims_is_told_as_predict_tells_it_and_nothing_before(page):
     assert "brightness" in screen
     assert 'class="warning"' in screen
     assert "The parts have changed since the model was fitted (120 looked at" in screen
+    assert "What to do: see whether lamp, lens, fixture or parts have changed" in screen
     assert "standard deviations of the training images" not in screen
     assert f'mvtec_tf_drift_alarms{{model="{export.called}"}} 1\n' in page.get("/metrics").text
 

@@ -34,7 +34,7 @@ def _packet(jpeg, number):
 
 
 class RtspCamera:
-    """Shows its pictures to eva, whose password is word, and then nothing until it is closed.
+    """Shows its pictures to eva, whose password is s3cret, and then nothing until it is closed.
 
     Args:
       pictures: JPEG files of `SIZE`, 4:2:0.
@@ -43,7 +43,7 @@ class RtspCamera:
 
     def __init__(self, pictures, port=0):
         self.runs = True
-        camera, allowed = self, b"Basic " + base64.b64encode(b"eva:word")
+        camera, allowed = self, b"Basic " + base64.b64encode(b"eva:s3cret")
 
         class Handler(socketserver.StreamRequestHandler):
             def handle(self):
