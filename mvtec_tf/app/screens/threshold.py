@@ -75,7 +75,8 @@ def add(app: FastAPI, site: Site) -> None:
             if found is not None and found.value is None:
                 found, wrong = None, site.text("nothing_to_choose_on")
             elif found is not None and not found.defects and rule != thresholds.TARGET_SPECIFICITY:
-                found, wrong = None, site.text("no_defect_to_find", images=found.images)
+                wrong = site.text("no_defect_to_find", images=found.images)
+                found = None
             elif found is not None:
                 value = found.value
         value, zone = export.threshold if value is None else value, zone_of(export, low, high)
