@@ -23,6 +23,7 @@ COMMANDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "train-cnn": ("train_cnn", ("train", "train-classifier", "train-supervised")),
     "generate-defects": ("generate_defects", ("diffusion",)),
     "pretrain": ("train_simclr", ("simclr",)),
+    "finetune": ("finetune", ("fine-tune", "tune")),
     "baseline": ("fit_baseline", ("baselines",)),
     "judge": ("evaluate", ("eval",)),
     "compare": ("compare", ()),

@@ -33,10 +33,10 @@ def training_batches(
 
     Args:
       images: uint8 [N, S, S, 3].
-      labels: int [N].
+      labels: int [N], or [N, M], of which the first column is the class.
       batch_size: at most N.
       seed: of order and augmentation.
-      transform: (images uint8 [B, S, S, 3], labels int64 [B], seeds int64 [B, 2]) -> what `fit` takes.
+      transform: (images uint8 [B, S, S, 3], labels int64 [B] or [B, M], seeds int64 [B, 2]) -> what `fit` takes.
       first_epoch: where a resumed run goes on.
       first_step: the same within that epoch.
       epochs: number of epochs of the whole run.
@@ -50,7 +50,8 @@ def training_batches(
     """
     steps = steps_per_epoch(len(images), batch_size, passes_per_epoch)
     passes = range(first_epoch * passes_per_epoch, epochs * passes_per_epoch)
-    order = _balanced_order(labels, passes, seed) if balanced else _shuffled_order(len(images), passes, seed, stream=0)
+    classes = labels.reshape(len(labels), -1)[:, 0]
+    order = _balanced_order(classes, passes, seed) if balanced else _shuffled_order(len(images), passes, seed, stream=0)
     order = order.reshape(epochs - first_epoch, len(images) * passes_per_epoch)[:, : steps * batch_size]
     # The number of each draw since the start of the run, which seeds its augmentation.
     first_draw = first_epoch * steps * batch_size

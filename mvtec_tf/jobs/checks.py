@@ -13,6 +13,7 @@ from mvtec_tf.jobs import recipes, unread
 from mvtec_tf.jobs.fields import CLEAN
 from mvtec_tf.jobs.settings import (
     DistilRunSettings,
+    FinetuneRunSettings,
     FitSettings,
     GenerateSettings,
     LabelEfficiencySettings,
@@ -149,6 +150,23 @@ def of_pretraining(settings: PretrainSettings) -> None:
         unread.refuse(settings, ["label_budget"], "`protocol`=study knows no labels in pretraining")
     elif not settings.epochs:
         unread.refuse(settings, ["label_budget"], "`epochs`=0 trains nothing that could be watched")
+
+
+def of_finetuning(settings: FinetuneRunSettings) -> None:
+    """Raises UsageError if the settings contradict each other."""
+    unread.of_weights(settings)
+    unread.of_trained_networks(settings)
+    unread.refuse(settings, ["strategy"], "fine-tuning is watched, on one device")
+    if settings.encoder is not None:
+        unread.refuse(settings, ["weights", "weights_partial", "backbone", "image_size"], "an `encoder` has its own")
+    budget = protocol.parse_budget(settings.label_budget)
+    if budget == 0:
+        raise UsageError(
+            "`label_budget`=0: fine-tuning learns from labelled defects, drawn ones are shown beside them. Give a "
+            "budget that buys some, such as 0.1."
+        )
+    if settings.pseudo_labels is not None and budget is None:
+        unread.refuse(settings, ["pseudo_labels"], "`label_budget`=all leaves no image without a label")
 
 
 def of_distilling(settings: DistilRunSettings) -> None:

@@ -22,6 +22,7 @@ from mvtec_tf.networks import foundation
 from mvtec_tf.networks.backbone import EMBEDDING, build_backbone
 from mvtec_tf.run_directory import read_finished, read_run
 from mvtec_tf.training import loop, precision
+from mvtec_tf.training.recipes import SUPCON
 
 # What an encoder that is made of weights depends on.
 _OF_AN_ENCODER = (
@@ -204,6 +205,12 @@ def check_pretraining(encoder: pathlib.Path, evaluated: Sequence[Record]) -> Non
     images = saved_model.read_card(encoder)["pretrain_images"]
     seen = [SplitRow(image["path"], image["group"], image["category"], "pretrain") for image in images]
     leaks.check_leaks(seen + protocol.split_rows(evaluated, "evaluate"), source=str(encoder))
+
+
+def was_told_labels(encoder: pathlib.Path) -> bool:
+    """Whether an encoder was trained with the labels of test images, of which no score is held out then."""
+    card = saved_model.read_card(encoder)
+    return card["run"].get("method") == SUPCON or card.get("told_labels", False)
 
 
 def pretrained_paths(encoder: pathlib.Path) -> frozenset[str]:

@@ -36,7 +36,6 @@ from mvtec_tf.jobs.settings import FitSettings
 from mvtec_tf.networks.backbone import EMBEDDING
 from mvtec_tf.run_directory import RunDirectory
 from mvtec_tf.study import protocol as study
-from mvtec_tf.training.recipes import SUPCON
 
 # Of fewer cells a defect shares every one of them with what is around it.
 _FINE_ENOUGH = 2.0
@@ -159,7 +158,7 @@ def _fit_and_judge(
     if of_types:
         title += " that names the defect"
         notes.append(("Names of defects", _NAMES))
-    if cut.labelled and was_told_labels(features.encoder):
+    if cut.labelled and encoders.was_told_labels(features.encoder):
         notes.append(("Labels of the encoder", _TAUGHT))
         print(f"Note: {_TAUGHT}", flush=True)
     notes += judging.note_line(run, line)
@@ -185,11 +184,6 @@ def _fit_and_judge(
     )
     if of_types:
         _judge_names(run, cut, head, served[TYPE_SCORES], title)
-
-
-def was_told_labels(encoder: pathlib.Path) -> bool:
-    """Whether an encoder was trained with the labels of test images, of which no score is held out then."""
-    return saved_model.read_card(encoder)["run"].get("method") == SUPCON
 
 
 def _judge_names(run: RunDirectory, cut: Cut, head: PerCategoryTypeHead, scores: np.ndarray, title: str) -> None:

@@ -24,7 +24,13 @@ from mvtec_tf.jobs.fields import (
     apart,
     number,
 )
-from mvtec_tf.training.recipes import ContrastiveSettings, DiffusionSettings, DistilSettings, SupervisedSettings
+from mvtec_tf.training.recipes import (
+    ContrastiveSettings,
+    DiffusionSettings,
+    DistilSettings,
+    FinetuneSettings,
+    SupervisedSettings,
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -236,6 +242,24 @@ class PretrainSettings(RunSettings, ImageSettings, ContrastiveSettings):
     protocol: Literal["clean", "study"] = CLEAN
     label_budget: str = "0"
     keep: Literal["last", "best_online", "start"] = "last"
+    cache: str = apart("memory")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FinetuneRunSettings(RunSettings, ImageSettings, CleanSettings, FinetuneSettings):
+    """Fine-tuning: from which encoder, and on which images.
+
+    Attributes:
+      encoder: run directory of pretrain, or a SavedModel of an encoder, to start from. Unset: the backbone of weights.
+      label_budget: as of fit; the same seed and budget label the same images.
+      pseudo_labels: least calibrated probability, such as 0.95, by which the recipe's head on the start labels test
+        images that are neither labelled nor evaluated, which are then learned from too. Unset: none are.
+      cache: where decoded images are kept: memory, or a folder for large sets.
+    """
+
+    encoder: str | None = None
+    label_budget: str = "0.1"
+    pseudo_labels: float | None = number(None, above=0.5, most=1)
     cache: str = apart("memory")
 
 

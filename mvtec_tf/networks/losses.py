@@ -87,3 +87,31 @@ def balanced_class_weights(labels: Sequence[int] | np.ndarray, turned: float = 0
             "Give a larger label budget or another seed, or check the data folder."
         )
     return labels.size / (_CLASSES * shown)
+
+
+@keras.saving.register_keras_serializable(package="mvtec_tf")
+class MixedCrossEntropy(keras.losses.Loss):
+    """Cross-entropy of several logits of each image mixed with its neighbour in the batch.
+
+    Logits that are linear in features mix as the features do, so that this is mixup of features (Verma et al.,
+    "Manifold mixup", ICML 2019): image i counts 1 - share[i], image i + 1 the rest, and so do their labels.
+
+    Call arguments:
+      y_true: float [B, K + 1]: targets 0 or 1, or below 0 where the copy must not see the image, and the share.
+      y_pred: logits [B, K].
+    """
+
+    def __init__(self) -> None:
+        super().__init__("mixed_cross_entropy", dtype="float32")
+
+    def __call__(self, y_true: object, y_pred: object, sample_weight: object = None) -> object:
+        """float32 scalar: the sum over copies of the mean over pairs that the copy may see."""
+        y_true, logits = ops.cast(y_true, "float32"), ops.cast(y_pred, "float32")
+        targets, share = y_true[:, :-1], y_true[:, -1:]
+        near = ops.roll(targets, -1, axis=0)
+        seen = ops.cast((targets >= 0) & ((near >= 0) | (share == 0)), "float32")
+        wanted = (1 - share) * targets + share * near
+        mixed = (1 - share) * logits + share * ops.roll(logits, -1, axis=0)
+        # log(1 + exp(x)) - y x, the two-class cross-entropy.
+        losses = seen * (ops.softplus(mixed) - wanted * mixed)
+        return ops.sum(ops.sum(losses, axis=0) / ops.maximum(ops.sum(seen, axis=0), 1))

@@ -18,7 +18,7 @@ HEAT_MAP_SIGMA = 4.0
 MEAN = "mean"
 GENERALISED_MEAN = "gem8"
 # Radenović, Tolias and Chum learn powers of about 3 for retrieval; for defects 8 was measured to be better than 3.
-_POWER = 8.0
+_POWER, _LEAST_POWER = 8.0, 1e-9
 
 
 def grid(maps: Mapping[str, np.ndarray]) -> tuple[int, int]:
@@ -121,7 +121,8 @@ def _generalised_mean(values: tf.Tensor) -> tf.Tensor:
     largest = tf.reduce_max(positive, axis=[1, 2], keepdims=True)
     shares = tf.math.divide_no_nan(positive, largest)
     power = tf.reduce_mean(tf.square(tf.square(tf.square(shares))), axis=[1, 2])
-    return largest[:, 0, 0] * tf.pow(power, 1 / _POWER)
+    # A map of zeros has a power of 0, of which the root has no gradient; any other is 1 over its positions or more.
+    return largest[:, 0, 0] * tf.pow(tf.maximum(power, _LEAST_POWER), 1 / _POWER)
 
 
 POOLINGS: Mapping[str, Callable[[tf.Tensor], tf.Tensor]] = {MEAN: _mean, GENERALISED_MEAN: _generalised_mean}

@@ -3,7 +3,7 @@
 import math
 import pathlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from mvtec_tf import files
 from mvtec_tf.errors import UserError
 from mvtec_tf.keras_settings import keras
 from mvtec_tf.networks.weights import save_weights
+from mvtec_tf.run_directory import RunDirectory
 from mvtec_tf.training import distribution
 
 
@@ -191,14 +192,22 @@ class KeepBestOnline(keras.callbacks.Callback):
       watch: gives name -> value, the higher the better, of the network as it is now.
       by: name of the value that decides.
       trained: whether weights of an epoch may be kept; otherwise the starting ones are.
+      patience: epochs without a better one before the run stops.
 
     Attributes:
       start: what `watch` gave before the first epoch.
       best_epoch: whose weights are in the file, counted from 1; 0: the starting ones.
+      stopped: whether patience ended the run.
     """
 
     def __init__(
-        self, file: pathlib.Path, network: keras.Model, watch: Callable[[], dict[str, float]], by: str, trained: bool
+        self,
+        file: pathlib.Path,
+        network: keras.Model,
+        watch: Callable[[], dict[str, float]],
+        by: str,
+        trained: bool,
+        patience: float = math.inf,
     ) -> None:
         super().__init__()
         self.file = file
@@ -209,6 +218,8 @@ class KeepBestOnline(keras.callbacks.Callback):
         self.start: dict[str, float] = {}
         self.best = -math.inf
         self.best_epoch = 0
+        self.stopped = False
+        self._patience = patience
 
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
         """Keras' hook. A resumed training knows what it started from."""
@@ -225,14 +236,33 @@ class KeepBestOnline(keras.callbacks.Callback):
         if self._trained and values[self._by] > self.best:
             self.best, self.best_epoch = values[self._by], epoch + 1
             _keep(self._network, self.file)
+        elif epoch + 1 - self.best_epoch >= self._patience:
+            self.stopped = self.model.stop_training = True
 
     def state(self) -> dict[str, Any]:
         """For the checkpoint."""
-        return {"start": self.start, "best": self.best, "best_epoch": self.best_epoch}
+        return {"start": self.start, "best": self.best, "best_epoch": self.best_epoch, "stopped": self.stopped}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """From the checkpoint."""
+        """From the checkpoint, also of a version that stopped none."""
         self.start, self.best, self.best_epoch = state["start"], state["best"], state["best_epoch"]
+        self.stopped = state.get("stopped", False)
+
+    def note(self, run: RunDirectory, history: Sequence[dict[str, float]], epoch: int, in_vain: str) -> None:
+        """Says and notes which encoder is kept.
+
+        Args:
+          run: where it is noted.
+          history: the logs of every epoch.
+          epoch: whose weights are kept; 0: the starting ones.
+          in_vain: what is added where these are kept.
+        """
+        words = f"the encoder after epoch {epoch} of {len(history)}" if epoch else "the encoder that it started from"
+        reached = history[epoch - 1][self._by] if epoch else self.start[self._by]
+        words = f"Kept: {words} ({self._by} {reached:.4f}, at the start {self.start[self._by]:.4f})."
+        words += "" if epoch else in_vain
+        print(words, flush=True)
+        run.note(online={"start": self.start, "kept_epoch": epoch, "words": words})
 
 
 class FreshDropout(keras.callbacks.Callback):

@@ -97,13 +97,8 @@ def _train(
         epoch = len(history) if watch.keep == LAST else online.best_epoch
         if watch.keep != LAST:
             network.load_weights(online.file)
-        words = f"the encoder after epoch {epoch} of {len(history)}" if epoch else "the encoder that it started from"
-        reached = history[epoch - 1][watch.by] if epoch else online.start[watch.by]
-        words = f"Kept: {words} ({watch.by} {reached:.4f}, at the start {online.start[watch.by]:.4f})."
-        if not epoch and watch.keep == BEST_ONLINE:
-            words += " No epoch was better: pretraining is not shown to help here."
-        print(words, flush=True)
-        run.note(online={"start": online.start, "kept_epoch": epoch, "words": words})
+        asked = watch.keep == BEST_ONLINE
+        online.note(run, history, epoch, " No epoch was better: pretraining is not shown to help here." * asked)
     return backbone
 
 

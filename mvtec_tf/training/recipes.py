@@ -15,6 +15,10 @@ TEMPERED = ("simclr", "densecl", SUPCON)
 _OR_ZERO, _ABOVE_ZERO = {"least": 0}, {"above": 0}
 # What does not decide the outcome: a run may be resumed with another one.
 _APART = {"outcome": False}
+# Changes that leave an image what it is.
+_SLIGHT = ClassifierAugmentation(
+    brightness=0.1, contrast=0.1, saturation=0.1, hue=0.02, rotation_degrees=5.0, blur_probability=0.0
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -190,8 +194,29 @@ class DistilSettings(TrainingSettings):
     learning_rate: float = dataclasses.field(default=2e-3, metadata=_ABOVE_ZERO)
     heat_map_weight: float = dataclasses.field(default=4.0, metadata=_OR_ZERO)
     matching_weight: float = dataclasses.field(default=0.5, metadata=_OR_ZERO)
-    augmentation: ClassifierAugmentation = dataclasses.field(
-        default_factory=lambda: ClassifierAugmentation(
-            brightness=0.1, contrast=0.1, saturation=0.1, hue=0.02, rotation_degrees=5.0, blur_probability=0.0
-        )
-    )
+    augmentation: ClassifierAugmentation = _SLIGHT
+
+
+@dataclasses.dataclass(frozen=True)
+class FinetuneSettings(TrainingSettings):
+    """Fine-tuning the last stage that features are made of, on labelled images and drawn defects.
+
+    Attributes:
+      batch_size: images a step, good and defective ones by turns.
+      epochs: epochs at most, each of 20 steps, or one pass where that is more.
+      learning_rate: peak of the cosine schedule.
+      synthetic_defects: share of the good images that get a drawn defect, each time they are shown, and then count as
+        defective.
+      mixup: largest share of its neighbour, which is of the other class, that is mixed into an image's features; what
+        is mixed is drawn up to it.
+      patience: epochs without a better out-of-fold score before the run stops.
+      augmentation: strengths of the changes.
+    """
+
+    batch_size: int = dataclasses.field(default=32, metadata={"least": 2})
+    epochs: int = dataclasses.field(default=2, metadata=_ABOVE_ZERO)
+    learning_rate: float = dataclasses.field(default=1e-4, metadata=_ABOVE_ZERO)
+    synthetic_defects: float = dataclasses.field(default=0.3, metadata={"least": 0, "most": 0.9})
+    mixup: float = dataclasses.field(default=0.5, metadata={"least": 0, "most": 0.5})
+    patience: int = dataclasses.field(default=2, metadata=_ABOVE_ZERO)
+    augmentation: ClassifierAugmentation = _SLIGHT

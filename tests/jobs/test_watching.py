@@ -13,7 +13,6 @@ from mvtec_tf.features.feature_graph import FeatureGraph, InMemory
 from mvtec_tf.features.recipe import FEW_LABELS, RECIPES
 from mvtec_tf.graphs import saved_model
 from mvtec_tf.jobs import encoders, pretrain
-from mvtec_tf.jobs.fit import was_told_labels
 from mvtec_tf.keras_settings import keras
 from mvtec_tf.networks.backbone import build_backbone
 from mvtec_tf.training.callbacks import KeepBestOnline
@@ -109,7 +108,7 @@ def test_an_encoder_that_was_told_labels_is_known_by_it_and_saw_the_labelled_ima
     with in_place_of_resnet10():
         run_in_process("train_simclr", *asked, *small, "--method=supcon", "--label_budget=0.3")
     encoder = tmp_path / "run" / "saved_model"
-    assert was_told_labels(encoder)
+    assert encoders.was_told_labels(encoder)
     labelled = {record.path for record in protocol.clean(scan.scan([toy / "flange"]), 0.3, seed=0).labelled}
     assert labelled < encoders.pretrained_paths(encoder)
 
