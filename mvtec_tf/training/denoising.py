@@ -116,7 +116,8 @@ def drawn(network: keras.Model, learnt: Bank, count: int, seed: int) -> Bank:
     """
     rng, speak, found, at_once = np.random.default_rng([seed, _STREAM]), speaker(), [], min(count, _AT_ONCE)
 
-    shares = diffusion.alpha_bars()
+    # What is left of the noise has a colour, which on grey photographs would tell a drawn defect.
+    shares, grey = diffusion.alpha_bars(), not np.ptp(learnt.patches[..., :3], axis=-1).any()
 
     @tf.function(autograph=False, reduce_retracing=True)
     def predict(patches: tf.Tensor, steps: tf.Tensor) -> tf.Tensor:
@@ -129,6 +130,8 @@ def drawn(network: keras.Model, learnt: Bank, count: int, seed: int) -> Bank:
     for tried in range(at_once, _MOST_DRAWS * count + at_once, at_once):
         noise = rng.standard_normal((at_once, *learnt.patches.shape[1:]))
         patches = np.rint((diffusion.ddim(noise_in, noise, _SAMPLING_STEPS) + 1) * 127.5).astype(np.uint8)
+        if grey:
+            patches[..., :3] = np.rint(patches[..., :3].mean(axis=-1, keepdims=True))
         patches[..., 3] = np.where(patches[..., 3] > 127, 255, 0)
         found += list(patches[patches[..., 3].any(axis=(1, 2))])
         speak(f"drew {counted(tried, 'patch', 'patches')}, {len(found)} with a defect on the mask")

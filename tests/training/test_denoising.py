@@ -79,6 +79,8 @@ def test_drawn_patches_are_those_of_their_seed_and_empty_masks_are_no_patches(pa
     assert first.patches.shape == (5, SIDE, SIDE, 4)
     assert first.sources == learnt.sources
     assert (first.patches[..., 3] == 255).any(axis=(1, 2)).all()
+    # What it has learnt from is grey.
+    assert not np.ptp(first.patches[..., :3], axis=-1).any()
     shares = tf.constant(diffusion.alpha_bars(), tf.float32)
 
     def black(given, training):
