@@ -152,7 +152,9 @@ def _train(
         run.note(pseudo_labels=words)
     with run.timed("train"):
         lessons = training.Lessons(shown, classes, targets)
-        encoder, best = training.finetune(run, settings, lessons, make, RECIPE.pooling, asked.watch, FUSED)
+        # So that what is said of the weights is where they are from.
+        recipe = dataclasses.replace(settings, weights=settings.encoder or settings.weights)
+        encoder, best = training.finetune(run, recipe, lessons, make, RECIPE.pooling, asked.watch, FUSED)
     seen = [{"path": record.path, "group": record.group, "category": record.category} for record in (*fit, *others)]
     seen += saved_model.read_card(start)["pretrain_images"] if start else []
     told = best > 0
