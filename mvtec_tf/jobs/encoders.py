@@ -10,7 +10,7 @@ from mvtec_tf.data import leaks, part_shape, protocol
 from mvtec_tf.data.decoding import pixels
 from mvtec_tf.data.decoding.pixels import Size
 from mvtec_tf.data.protocol import SplitRow
-from mvtec_tf.data.record import Record
+from mvtec_tf.data.record import TEST, Record
 from mvtec_tf.errors import UserError
 from mvtec_tf.features.feature_graph import encoder_digest
 from mvtec_tf.features.recipe import PARTS
@@ -204,6 +204,7 @@ def check_pretraining(encoder: pathlib.Path, evaluated: Sequence[Record]) -> Non
     """Raises LeakError if the encoder was trained on an image that is to be evaluated."""
     images = saved_model.read_card(encoder)["pretrain_images"]
     seen = [SplitRow(image["path"], image["group"], image["category"], "pretrain") for image in images]
+    seen += protocol.split_rows(_again(images, evaluated), "pretrain")
     leaks.check_leaks(seen + protocol.split_rows(evaluated, "evaluate"), source=str(encoder))
 
 
@@ -213,6 +214,33 @@ def was_told_labels(encoder: pathlib.Path) -> bool:
     return card["run"].get("method") == SUPCON or card.get("told_labels", False)
 
 
-def pretrained_paths(encoder: pathlib.Path) -> frozenset[str]:
-    """Paths of the images that an encoder was trained on here."""
-    return frozenset(image["path"] for image in saved_model.read_card(encoder)["pretrain_images"])
+def seen_images(records: Iterable[Record], told: bool = True) -> list[dict[str, str | int]]:
+    """What an encoder's card says of images that it was trained on, or chosen by: of test images the label if it was
+    `told`, since that was bought."""
+    return [
+        {name: getattr(record, name) for name in ("path", "group", "category")}
+        | {"sha256": files.sha256(record.file)}
+        | ({"label": record.label} if told and record.split == TEST else {})
+        for record in records
+    ]
+
+
+def labels_besides(encoder: pathlib.Path, labelled: Sequence[Record]) -> dict[str, int]:
+    """path -> label of test images whose labels an encoder has used, and which are not among `labelled`."""
+    images = [image for image in saved_model.read_card(encoder)["pretrain_images"] if "label" in image]
+    if not images:
+        return {}
+    known = {name for record in labelled for name in (record.path, files.sha256(record.file))}
+    return {image["path"]: image["label"] for image in images if not known & {image["path"], image["sha256"]}}
+
+
+def pretrained_paths(encoder: pathlib.Path, records: Iterable[Record]) -> frozenset[str]:
+    """Paths of the records that an encoder was trained on."""
+    return frozenset(record.path for record in _again(saved_model.read_card(encoder)["pretrain_images"], records))
+
+
+def _again(images: Sequence[Mapping[str, Any]], records: Iterable[Record]) -> list[Record]:
+    """The records among images of a card: by path, or in a folder of another name by their bytes."""
+    paths = {image["path"] for image in images}
+    digests = {image["sha256"] for image in images if "sha256" in image}
+    return [record for record in records if record.path in paths or (digests and files.sha256(record.file) in digests)]

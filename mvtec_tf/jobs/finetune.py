@@ -155,7 +155,7 @@ def _train(
         # So that what is said of the weights is where they are from.
         recipe = dataclasses.replace(settings, weights=settings.encoder or settings.weights)
         encoder, best = training.finetune(run, recipe, lessons, make, RECIPE.pooling, asked.watch, FUSED)
-    seen = [{"path": record.path, "group": record.group, "category": record.category} for record in (*fit, *others)]
+    seen = [*encoders.seen_images(fit), *encoders.seen_images(others, told=False)]
     seen += saved_model.read_card(start)["pretrain_images"] if start else []
     told = best > 0
     card = {"run": run.record["settings"], "pretrain_images": seen, "told_labels": told}

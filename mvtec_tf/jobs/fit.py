@@ -49,8 +49,8 @@ _ONE_CLASS = (
     "and the figures of heat maps need none and can be compared, at the same images, backbone and size."
 )
 _TAUGHT = (
-    "The encoder was trained with the labels of the labelled images, so that no score of them is held out: threshold "
-    "and probability rest on images that look easier to tell than new ones are."
+    "The encoder was trained with labels, those of good training images too, so that no score of what it was shown is "
+    "held out: threshold and probability rest on images that look easier to tell than new ones are."
 )
 _NAMES = (
     f"{defect_types.REPORT_FILE} in this folder says how often the defect was named rightly. An image is named "
@@ -148,17 +148,20 @@ def _fit_and_judge(
         again = scoring.run_signature(signature, [cut.fit[i].file for i in checked], 32, "checked")["anomaly_score"]
     moved, basis = unlabelled.moved(run, newest, [cut.fit[i] for i in fitted.calibrate], fitted)
     judging.check_roads(again, head.decision_function(features.frozen.select(checked)), features.precision)
-    known = () if of_types else encoders.pretrained_paths(features.encoder)
+    known = () if of_types else encoders.pretrained_paths(features.encoder, cut.fit)
     table = judging.table_of(moved, cut, features.frozen, served["anomaly_score"], served.get("probability"), known)
-    judging.note_labels(run, cut.labelled, SCORE_UNITS[kind.name])
-    notes = [("Labels", " ".join([judging.labels_note(cut), *fitted.warnings]))]
+    besides = encoders.labels_besides(features.encoder, cut.labelled)
+    judging.note_labels(run, cut.labelled, SCORE_UNITS[kind.name], besides)
+    notes = [("Labels", " ".join([judging.labels_note(cut, besides), *fitted.warnings]))]
+    if besides:
+        print(f"Note:{judging.of_encoder(besides)}", flush=True)
     title = f"Frozen encoder with a {kind.name} head"
     if settings.is_one_class:
         notes.insert(0, ("Protocol one_class", _ONE_CLASS))
     if of_types:
         title += " that names the defect"
         notes.append(("Names of defects", _NAMES))
-    if cut.labelled and encoders.was_told_labels(features.encoder):
+    if encoders.was_told_labels(features.encoder):
         notes.append(("Labels of the encoder", _TAUGHT))
         print(f"Note: {_TAUGHT}", flush=True)
     notes += judging.note_line(run, line)
@@ -234,7 +237,8 @@ def _fit_and_judge_study_head(run: RunDirectory, settings: FitSettings, features
     """Fits the study's head on the labelled images alone and reports it, in a folder of the run."""
     head = _study_head(features, settings.seed)
     scores = head.decision_function(features.embedding[len(features.cut.train_good) :])
-    notes = [("Head", _study_head_note(head, features)), ("Labels", judging.labels_note(features.cut))]
+    besides = encoders.labels_besides(features.encoder, features.cut.labelled)
+    notes = [("Head", _study_head_note(head, features)), ("Labels", judging.labels_note(features.cut, besides))]
     title = "The original study's head"
     judging.judge_run(
         run,

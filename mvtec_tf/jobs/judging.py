@@ -164,9 +164,10 @@ def _photographs(
     return Extras(shown, measured, explain=None if part or not evaluated else explain)
 
 
-def note_labels(run: RunDirectory, labelled: Sequence[Record], unit: str) -> None:
-    """Adds to the run's record what the score is measured in, and which labels were bought."""
-    run.note(score_unit=unit, labels_used=len(labelled), labelled_defects=sum(record.label for record in labelled))
+def note_labels(run: RunDirectory, labelled: Sequence[Record], unit: str, besides: Mapping[str, int] = {}) -> None:
+    """Adds to the run's record what the score is measured in, and what labels were bought, `besides` by its encoder."""
+    labels = [*(record.label for record in labelled), *besides.values()]
+    run.note(score_unit=unit, labels_used=len(labels), labelled_defects=sum(labels))
 
 
 def finish(run: RunDirectory) -> None:
@@ -234,8 +235,8 @@ def table_of(
     return found + table.rows(cut.evaluate, "evaluate", served, probability)
 
 
-def labels_note(cut: Cut) -> str:
-    """For the report: which labels the figures rest on."""
+def labels_note(cut: Cut, besides: Mapping[str, int] = {}) -> str:
+    """For the report: which labels the figures rest on, `besides` by the encoder."""
     defects = sum(record.label for record in cut.labelled)
     labelled = f"{len(cut.labelled)} test images were labelled, {defects} of them defective." if cut.labelled else ""
     these = "these and of " if cut.labelled else ""
@@ -243,4 +244,15 @@ def labels_note(cut: Cut) -> str:
         f"{labelled or 'No test image was labelled.'} The threshold was chosen on out-of-fold scores of {these}the "
         f"{counted(len(cut.train_good), 'good training image')}. "
         f"{counted(len(cut.evaluate), 'other test image was', 'other test images were')} evaluated."
+        f"{of_encoder(besides)}"
+    )
+
+
+def of_encoder(besides: Mapping[str, int]) -> str:
+    """What must be known of labels that were bought for the encoder alone; "" if there are none."""
+    if not besides:
+        return ""
+    return (
+        f" The encoder has used the labels of {counted(len(besides), 'more test image')}, {sum(besides.values())} of "
+        "them defective, which this `label_budget` does not buy: the figures rest on them too, and they are counted."
     )

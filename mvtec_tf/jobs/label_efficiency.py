@@ -1,5 +1,6 @@
 """Which recipe works on one's parts with the labels there are: encoders x heads x label budgets x draws."""
 
+import collections
 import dataclasses
 import functools
 import pathlib
@@ -7,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mvtec_tf.data.record import Record
+from mvtec_tf.data.words import counted
+from mvtec_tf.errors import UserError
 from mvtec_tf.features import extract
 from mvtec_tf.features.recipe import RECIPES
 from mvtec_tf.graphs import saved_model
@@ -47,6 +50,7 @@ def label_efficiency(said: LabelEfficiencySettings) -> RunDirectory:
     grid = grid_lib.make_grid(records, pairs, budgets, seeds, kinds, goods)
     for path in there:
         encoders_lib.check_pretraining(path, grid.evaluated())
+        _check_labels(path, grid)
     # The grid itself finds what is missing of a finished run.
     with opening.opened("label_efficiency", settings, records, skipped, results=None) as run:
         methods = _methods(run, settings, encoders, heads, records)
@@ -58,6 +62,20 @@ def label_efficiency(said: LabelEfficiencySettings) -> RunDirectory:
         print(summary, flush=True)
         judging.finish(run)
         return run
+
+
+def _check_labels(encoder: pathlib.Path, grid: grid_lib.Grid) -> None:
+    """Raises UserError if an encoder has used labels that a cell would not count."""
+    bought: dict[tuple, list[Record]] = collections.defaultdict(list)
+    for (_, *cell), cut in grid.cuts.items():
+        bought[tuple(cell)] += cut.labelled
+    for (budget, seed, _), labelled in bought.items():
+        if besides := encoders_lib.labels_besides(encoder, labelled):
+            raise UserError(
+                f"`encoders`={encoder}: has used the labels of {counted(len(besides), 'test image')} that `budgets`="
+                f"{budget} does not buy (seed {seed}), so the table would count too few. Fit heads on it with mvtec-tf "
+                "fit, which counts them, and set the runs side by side with mvtec-tf compare."
+            )
 
 
 def _kind(name: str, recipe: str) -> str:
@@ -102,7 +120,8 @@ def _methods(
                     stores[path, wanted] = extract.extract(path, records, wanted, run.path / "features" / called)
                 print(f"Features of {encoder}: {stores[path, wanted].describe()}", flush=True)
             make = functools.partial(_make_head, settings, _kind(name, recipe), wanted.tiles != (1, 1))
-            found[encoder, name] = Method(stores[path, wanted], make, rule, encoders_lib.pretrained_paths(path))
+            seen = encoders_lib.pretrained_paths(path, records)
+            found[encoder, name] = Method(stores[path, wanted], make, rule, seen)
     return found
 
 

@@ -17,7 +17,7 @@ from mvtec_tf.graphs import saved_model
 from mvtec_tf.heads.fitting import fit_probe
 from mvtec_tf.heads.make import make_head
 from mvtec_tf.heads.settings import HeadSettings
-from mvtec_tf.jobs import checks, opening
+from mvtec_tf.jobs import checks, encoders, opening
 from mvtec_tf.jobs.fields import STUDY
 from mvtec_tf.jobs.settings import PretrainSettings
 from mvtec_tf.networks.backbone import Backbone
@@ -75,8 +75,7 @@ def pretrain(settings: PretrainSettings) -> RunDirectory:
         if not distribution.is_chief(strategy):
             return run
         if trains:
-            seen = [{"path": record.path, "group": record.group, "category": record.category} for record in used]
-            card = {"run": run.record["settings"], "pretrain_images": seen}
+            card = {"run": run.record["settings"], "pretrain_images": encoders.seen_images(used)}
             saved_model.write_encoder(run.saved_model, encoder, card, max_pixels=settings.max_pixels)
         run.finish()
         print(f"Encoder: {run.saved_model}")

@@ -12,6 +12,7 @@ from mvtec_tf.data.defect_patches import read as read_patches
 from mvtec_tf.data.protocol import SplitRow
 from mvtec_tf.data.record import Record
 from mvtec_tf.data.words import counted
+from mvtec_tf.errors import UserError
 from mvtec_tf.evaluation.table import rows
 from mvtec_tf.graphs import saved_model, scoring
 from mvtec_tf.heads.settings import PLAIN_LOG_ODDS
@@ -124,14 +125,23 @@ def train_classifier(said: TrainClassifierSettings) -> RunDirectory:
 
 
 def _check_patches(file: str, parts: Parts) -> None:
-    """Raises LeakError if patches come from an image that is evaluated, or stops the training."""
+    """Refuses patches that come from an image that is evaluated or stops the training, or from labels not bought here.
+
+    Raises:
+      LeakError: the former.
+      UserError: the latter.
+    """
+    needs = f"`defect_patches`={file}, which needs the `seed`, `label_budget` and `validation_share` of this training"
     sources = [SplitRow(path, group, category, leaks.PRETRAIN) for path, group, category in read_patches(file).sources]
     held_out = {record.path: record for record in (*parts.calibrate, *parts.evaluate)}.values()
     judged = [SplitRow(record.path, record.group, record.category, leaks.EVALUATE) for record in held_out]
-    leaks.check_leaks(
-        [*sources, *judged],
-        f"`defect_patches`={file}, which needs the `seed`, `label_budget` and `validation_share` of this training",
-    )
+    leaks.check_leaks([*sources, *judged], needs)
+    fitted = {record.path for record in parts.fit if record.label}
+    if others := [source.path for source in sources if source.path not in fitted]:
+        raise UserError(
+            f"{needs}: {len(others)} of {counted(len(sources), 'labelled image')} that the patches come from are none "
+            f"that it fits, such as {others[0]}, so their labels would not be counted. Draw patches anew with these."
+        )
 
 
 def _train(

@@ -33,15 +33,22 @@ def test_the_run_holds_what_it_has_drawn_and_what_that_was_learnt_from(generated
     assert "nothing to do" in again.stdout
 
 
-def test_a_training_refuses_patches_of_images_that_it_judges(generated, toy, tmp_path):
+@pytest.mark.parametrize(
+    ("other", "why"),
+    [("--seed=1", "evaluated image(s) were seen before"), ("--label_budget=0", "labels would not be counted")],
+)
+def test_a_training_refuses_patches_of_images_that_it_judges_or_whose_labels_it_does_not_buy(
+    generated, toy, tmp_path, other, why
+):
     done = run_in_process(
-        "train_cnn", f"--data_dir={toy}", "--categories=flange", "--backbone=resnet10", "--weights=none", "--seed=1",
+        "train_cnn", f"--data_dir={toy}", "--categories=flange", "--backbone=resnet10", "--weights=none", other,
         "--image_size=32", "--synthetic_defects=0.5", "--synthetic_kinds=generated", f"--run_dir={tmp_path / 'run'}",
         f"--defect_patches={generated / 'defect_patches.npz'}", check=False,
     )  # fmt: skip
     assert done.returncode == 1
     said = done.stderr.replace("`", "")
     assert "which needs the --seed, --label_budget and --validation_share of this training" in said
+    assert why in said
     assert not (tmp_path / "run").exists()
 
 

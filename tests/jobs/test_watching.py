@@ -1,6 +1,7 @@
 """A pretraining is watched by heads on the labelled budget; the encoder that is kept is the best by held-out scores."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -109,8 +110,23 @@ def test_an_encoder_that_was_told_labels_is_known_by_it_and_saw_the_labelled_ima
         run_in_process("train_simclr", *asked, *small, "--method=supcon", "--label_budget=0.3")
     encoder = tmp_path / "run" / "saved_model"
     assert encoders.was_told_labels(encoder)
-    labelled = {record.path for record in protocol.clean(scan.scan([toy / "flange"]), 0.3, seed=0).labelled}
-    assert labelled < encoders.pretrained_paths(encoder)
+    cut = protocol.clean(scan.scan([toy / "flange"]), 0.3, seed=0)
+    seen = {record.path for record in cut.fit}
+    assert encoders.pretrained_paths(encoder, cut.fit) == seen
+    assert not encoders.labels_besides(encoder, cut.labelled)
+    assert encoders.labels_besides(encoder, ()) == {record.path: record.label for record in cut.labelled}
+    shutil.copytree(toy / "flange", tmp_path / "renamed")
+    renamed = scan.scan([tmp_path / "renamed"])
+    with pytest.raises(LeakError):
+        encoders.check_pretraining(encoder, protocol.clean(renamed, 0.3, seed=0).evaluate)
+    assert encoders.pretrained_paths(encoder, renamed) == {path.replace("flange/", "renamed/", 1) for path in seen}
+    grid = ("--heads=logistic", "--recipe=none", "--seeds=1", "--budgets=0,0.3", f"--run_dir={tmp_path / 'grid'}")
+    done = run_in_process("label_efficiency", asked[0], f"--encoders={encoder}", *grid, check=False)
+    assert f"has used the labels of {len(cut.labelled)} test images that --budgets=0 does not buy" in done.stderr
+    done = run_in_process("fit_probe", asked[0], f"--encoder={encoder}", f"--run_dir={tmp_path / 'fit'}")
+    record = json.loads((tmp_path / "fit" / "run.json").read_text())
+    assert (record["labels_used"], record["labelled_defects"]) == (len(cut.labelled), int(cut.fit_labels.sum()))
+    assert "which this `label_budget` does not buy" in done.stdout
 
 
 @pytest.mark.parametrize(
