@@ -92,8 +92,12 @@ def read_card(path: files.PathLike) -> dict[str, Any]:
     Raises:
       UserError: it was not written by this program.
     """
-    missing = f"{path}: not a SavedModel written by this program ({EXTRA}/{CARD} is missing)."
-    return files.read_json(pathlib.Path(path) / EXTRA / CARD, missing=missing)
+    path = pathlib.Path(path)
+    if path.is_dir():
+        missing = f"{path}: not a SavedModel written by this program ({EXTRA}/{CARD} is missing)."
+    else:
+        missing = f"{path}: there is no model. Runs of fit, train-cnn, baseline, distill, pretrain, finetune have one."
+    return files.read_json(path / EXTRA / CARD, missing=missing)
 
 
 def _state(path: files.PathLike) -> tuple[tuple[str | int, ...], ...]:

@@ -1,6 +1,7 @@
 """Fine-tuning an encoder on labelled images, kept only where it tells left-out objects better than before."""
 
 import dataclasses
+import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ from sklearn.metrics import roc_auc_score
 from mvtec_tf.data import protocol
 from mvtec_tf.data.decoding.image_store import ImageStore
 from mvtec_tf.data.protocol import Cut
-from mvtec_tf.data.record import Record
+from mvtec_tf.data.record import TEST, Record
 from mvtec_tf.data.words import counted
 from mvtec_tf.errors import UsageError
 from mvtec_tf.features.feature_graph import InMemory
@@ -52,19 +53,23 @@ def finetune(said: FinetuneRunSettings) -> RunDirectory:
     checks.of_finetuning(said)
     settings, start = _started(said)
     store = ImageStore(settings.image_size, settings.cache, settings.max_pixels)
-    found, copies = opening.scan(settings)
+    # What `fit` leaves out, it leaves out before it cuts.
+    found, left_out = opening.usable_by_file(settings, opening.scan(settings), settings.max_pixels)
     cut = protocol.clean(found, protocol.parse_budget(settings.label_budget), settings.seed)
     if start is not None:
         encoders.check_pretraining(start, cut.evaluate)
     others = _left_over(found, cut) if settings.pseudo_labels is not None else ()
-    used, skipped = opening.usable(settings, ((*cut.fit, *others), copies), store.readable)
+    used, _ = opening.usable(settings, ((*cut.fit, *others), ()), store.readable)
     known = {record.path for record in cut.fit}
     fit, others = ([record for record in used if (record.path in known) is one] for one in (True, False))
     folds = folds_of(fit, settings.seed)
-    with opening.opened("finetune", settings, used, skipped, ("saved_model",)) as run:
+    with opening.opened("finetune", settings, used, left_out, ("saved_model",)) as run:
         if run.finished:
             return run
         defects = sum(record.label for record in fit)
+        labels = [record.label for record in fit if record.split == TEST]
+        labels += encoders.labels_besides(pathlib.Path(start), fit).values() if start else []
+        run.note(labels_used=len(labels), labelled_defects=sum(labels))
         print(f"{counted(len(fit) - defects, 'good image')}, {defects} labelled defective, {len(others)} unlabelled.")
         if not run.saved_model.exists():
             _train(run, settings, start, store, fit, folds, others)

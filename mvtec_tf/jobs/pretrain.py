@@ -47,10 +47,14 @@ def pretrain(settings: PretrainSettings) -> RunDirectory:
     strategy = distribution.opened(settings.strategy, settings.batch_size, settings.jit)
     budget = protocol.parse_budget(settings.label_budget)
     store = ImageStore(settings.image_size, settings.cache, settings.max_pixels)
-    found, copies = opening.scan(settings)
-    labelled = protocol.clean(found, budget, settings.seed).labelled if budget != 0 else ()
+    (found, copies), before, labelled = opening.scan(settings), (), ()
+    if budget != 0:
+        # What `fit` leaves out, it leaves out before it cuts.
+        found, before = opening.usable_by_file(settings, (found, copies), settings.max_pixels)
+        copies, labelled = (), protocol.clean(found, budget, settings.seed).labelled
     used = (*(record for record in found if record.split == "train"), *labelled)
     used, skipped = opening.usable(settings, (used, copies), store.readable)
+    skipped = (*before, *skipped)
     good = tuple(record for record in used if record.split == "train")
     labelled = used[len(good) :]
     if settings.protocol == STUDY:
@@ -61,6 +65,7 @@ def pretrain(settings: PretrainSettings) -> RunDirectory:
         told = f"of test images {len(labelled)} are looked at, with their labels"
         told = told if labelled else "test images are not looked at"
         print(f"{counted(len(good), 'good training image')}; {told}.", flush=True)
+        run.note(labels_used=len(labelled), labelled_defects=sum(record.label for record in labelled))
         images = store.load(good)
         watch = labels = None
         if settings.method == SUPCON:

@@ -193,11 +193,13 @@ def student_tables(tmp_path):
 @pytest.mark.slow
 def test_what_is_no_teacher_is_refused(exported, small_encoder, small_run, toy_records, tmp_path):
     (tmp_path / "empty").mkdir()
+    shutil.copytree(small_run[0], tmp_path / "modelless", ignore=shutil.ignore_patterns("saved_model"))
     tf.saved_model.save(tf.Module(), str(tmp_path / "stranger"))
     wrong = {
         tmp_path / "empty": "not a SavedModel written by this program",
         tmp_path / "nothing": "no run directory and no SavedModel there",
         tmp_path / "stranger": "not a SavedModel written by this program",
+        tmp_path / "modelless": "there is no model. Runs of fit",
         small_encoder: "gives no verdicts",
         exported / "assets.extra" / "litert" / "model.tflite": "a file for another runtime",
     }

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from mvtec_tf.data import protocol, synthetic
-from mvtec_tf.data.decoding import pixels
+from mvtec_tf.data.decoding import image_store, pixels
 from mvtec_tf.data.formats import scan
 from mvtec_tf.data.record import Record
 from mvtec_tf.errors import LeakError, UsageError
@@ -198,6 +198,8 @@ def test_where_no_epoch_is_better_the_start_is_kept_and_said_and_no_evaluated_im
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     assert (record["online"]["kept_epoch"], len(record["history"])) == (0, 1)
     assert record["online"]["words"] in said
+    labels = [one.label for one in protocol.clean(records, 0.3, seed=0).labelled]
+    assert (record["labels_used"], record["labelled_defects"]) == (len(labels), sum(labels))
     assert "No epoch was better: fine-tuning is not shown to help here." in said
     encoder = tmp_path / "run" / "saved_model"
     assert not encoders.was_told_labels(encoder)
@@ -222,9 +224,19 @@ def test_an_encoder_that_was_told_labels_is_no_start(tmp_path):
         job.finetune(asked)
 
 
-def test_an_encoder_that_is_no_longer_the_start_is_known_to_have_been_told_labels(toy, tmp_path):
+def test_an_encoder_that_is_no_longer_the_start_is_known_to_have_been_told_labels_of_whole_images_as_fit_cuts_them(
+    toy, tmp_path
+):
     with in_place_of_resnet10():
         trained = build_backbone("resnet10", 32)
+    data = shutil.copytree(toy / "flange", tmp_path / "flange")
+    for bad in (next((data / "test" / "good").iterdir()), next((data / "train" / "good").iterdir())):
+        bad.write_bytes(bad.read_bytes()[:200])
+    asked = FinetuneRunSettings(data_dir=(str(data),), run_dir=str(tmp_path / "run"), on_bad_image="skip", **SMALL)
     with mock.patch.object(job.training, "finetune", return_value=(trained, 1)):
-        run = job.finetune(FinetuneRunSettings(data_dir=(str(toy / "flange"),), run_dir=str(tmp_path / "run"), **SMALL))
+        run = job.finetune(asked)
     assert encoders.was_told_labels(run.saved_model)
+    whole, _ = image_store.check(scan.scan([data]), asked.max_pixels)
+    cut = protocol.clean(whole, 0.3, seed=0)
+    assert encoders.pretrained_paths(run.saved_model, whole) == {record.path for record in cut.fit}
+    assert len(run.record["skipped_images"]) == 2

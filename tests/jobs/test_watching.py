@@ -104,18 +104,27 @@ def test_a_watched_pretraining_keeps_the_best_encoder_and_its_labelled_images_ar
 
 @pytest.mark.slow
 def test_an_encoder_that_was_told_labels_is_known_by_it_and_saw_the_labelled_images(toy, tmp_path):
-    asked = (f"--data_dir={toy / 'flange'}", f"--run_dir={tmp_path / 'run'}", "--weights=none", "--backbone=resnet10")
+    data = shutil.copytree(toy / "flange", tmp_path / "flange")
+    bad = next((data / "test" / "good").iterdir())
+    bad.write_bytes(bad.read_bytes()[:200])
+    asked = (f"--data_dir={data}", f"--run_dir={tmp_path / 'run'}", "--weights=none", "--backbone=resnet10")
     small = ("--image_size=32", "--epochs=1", "--projection_hidden=8", "--projection_dimensions=4", "--batch_size=8")
     with in_place_of_resnet10():
-        run_in_process("train_simclr", *asked, *small, "--method=supcon", "--label_budget=0.3")
+        done = run_in_process(
+            "train_simclr", *asked, *small, "--method=supcon", "--label_budget=0.3", "--on_bad_image=skip"
+        )
+    assert done.stdout.count(bad.name) == 1
+    # As `fit` leaves it out, before it cuts.
+    bad.unlink()
     encoder = tmp_path / "run" / "saved_model"
     assert encoders.was_told_labels(encoder)
-    cut = protocol.clean(scan.scan([toy / "flange"]), 0.3, seed=0)
+    cut = protocol.clean(scan.scan([data]), 0.3, seed=0)
     seen = {record.path for record in cut.fit}
     assert encoders.pretrained_paths(encoder, cut.fit) == seen
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["labels_used"] == len(cut.labelled)
     assert not encoders.labels_besides(encoder, cut.labelled)
     assert encoders.labels_besides(encoder, ()) == {record.path: record.label for record in cut.labelled}
-    shutil.copytree(toy / "flange", tmp_path / "renamed")
+    shutil.copytree(data, tmp_path / "renamed")
     renamed = scan.scan([tmp_path / "renamed"])
     with pytest.raises(LeakError):
         encoders.check_pretraining(encoder, protocol.clean(renamed, 0.3, seed=0).evaluate)
