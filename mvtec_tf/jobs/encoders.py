@@ -202,10 +202,14 @@ def encoder_of_run(
 
 def check_pretraining(encoder: pathlib.Path, evaluated: Sequence[Record]) -> None:
     """Raises LeakError if the encoder was trained on an image that is to be evaluated."""
-    images = saved_model.read_card(encoder)["pretrain_images"]
+    card = saved_model.read_card(encoder)
+    images, needs = card["pretrain_images"], ""
+    if any("label" in image for image in images):
+        seed = card["run"]["seed"]
+        needs = f", which has learned from labels and so needs the names of folders and the `seed`={seed} of its run"
     seen = [SplitRow(image["path"], image["group"], image["category"], "pretrain") for image in images]
     seen += protocol.split_rows(_again(images, evaluated), "pretrain")
-    leaks.check_leaks(seen + protocol.split_rows(evaluated, "evaluate"), source=str(encoder))
+    leaks.check_leaks(seen + protocol.split_rows(evaluated, "evaluate"), source=f"{encoder}{needs}")
 
 
 def was_told_labels(encoder: pathlib.Path) -> bool:

@@ -126,7 +126,7 @@ def test_an_encoder_that_was_told_labels_is_known_by_it_and_saw_the_labelled_ima
     assert encoders.labels_besides(encoder, ()) == {record.path: record.label for record in cut.labelled}
     shutil.copytree(data, tmp_path / "renamed")
     renamed = scan.scan([tmp_path / "renamed"])
-    with pytest.raises(LeakError):
+    with pytest.raises(LeakError, match="needs the names of folders and the `seed`=0 of its run: leak"):
         encoders.check_pretraining(encoder, protocol.clean(renamed, 0.3, seed=0).evaluate)
     assert encoders.pretrained_paths(encoder, renamed) == {path.replace("flange/", "renamed/", 1) for path in seen}
     grid = ("--heads=logistic", "--recipe=none", "--seeds=1", "--budgets=0,0.3", f"--run_dir={tmp_path / 'grid'}")
