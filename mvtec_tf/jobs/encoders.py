@@ -229,13 +229,16 @@ def seen_images(records: Iterable[Record], told: bool = True) -> list[dict[str, 
     ]
 
 
+def images_besides(encoder: pathlib.Path, records: Sequence[Record]) -> list[dict[str, Any]]:
+    """What an encoder's card says of images that it was trained on, and that are not among `records`."""
+    images = saved_model.read_card(encoder)["pretrain_images"]
+    known = {name for record in records for name in (record.path, files.sha256(record.file))} if images else set()
+    return [image for image in images if not known & {image["path"], image.get("sha256")}]
+
+
 def labels_besides(encoder: pathlib.Path, labelled: Sequence[Record]) -> dict[str, int]:
     """path -> label of test images whose labels an encoder has used, and which are not among `labelled`."""
-    images = [image for image in saved_model.read_card(encoder)["pretrain_images"] if "label" in image]
-    if not images:
-        return {}
-    known = {name for record in labelled for name in (record.path, files.sha256(record.file))}
-    return {image["path"]: image["label"] for image in images if not known & {image["path"], image["sha256"]}}
+    return {image["path"]: image["label"] for image in images_besides(encoder, labelled) if "label" in image}
 
 
 def pretrained_paths(encoder: pathlib.Path, records: Iterable[Record]) -> frozenset[str]:

@@ -138,7 +138,9 @@ def _fit_and_judge(
     if not run.saved_model.exists():
         print("Writing the graph ...", flush=True)
         graph = Probe(features.encoder, features.key, head)
-        write_probe(run.saved_model, graph, {"run": run.record["settings"], "head": kind.name})
+        card = {"run": run.record["settings"], "head": kind.name}
+        card["pretrain_images"] = encoders.images_besides(features.encoder, cut.fit)
+        write_probe(run.saved_model, graph, card)
     print(f"Scoring {counted(len(cut.evaluate) + len(recent), 'image')} by the graph ...", flush=True)
     with run.timed("score"):
         signature = saved_model.load(run.saved_model).signatures["serving_default"]

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from mvtec_tf import files
 from mvtec_tf.data import known_images, leaks
 from mvtec_tf.data.record import Record
+from mvtec_tf.graphs import loading
 
 # What says most of an image that was used in several ways.
 _BY_WEIGHT = (leaks.FIT, leaks.PRETRAIN, leaks.CALIBRATE, leaks.EVALUATE)
@@ -45,10 +46,17 @@ class Truth:
         extra = pathlib.Path(export) / "assets.extra" if export is not None else None
         self._images = {}
         self._uses: dict[str, str] | None = None
+        self._of_encoder: set[str] = set()
         if extra is not None and (extra / known_images.FILE).is_file():
             self._images = known_images.read(extra / known_images.FILE)
         if extra is not None and (extra / "predictions.csv").is_file():
             self._uses = _read_uses(extra / "predictions.csv")
+        if self._uses is not None and (extra / loading.CARD).is_file():
+            # Images of the encoder that are none of the run's own.
+            for image in loading.read_card(export).get("pretrain_images", ()):
+                for name in (image["path"], image["group"]):
+                    self._uses.setdefault(name, leaks.PRETRAIN)
+                self._of_encoder.add(image.get("sha256", image["path"]))
 
     def about(self, records: Iterable[Record]) -> "Truth":
         """The same of the model, with other records."""
@@ -73,9 +81,9 @@ class Truth:
         found = record or next(iter(same), None) or known_images.of_place(file)
         if found is None:
             return Facts()
-        return Facts(found.category, found.defect, found.label, found.group, self._split(found, same))
+        return Facts(found.category, found.defect, found.label, found.group, self._split(found, same, digest))
 
-    def _split(self, found: Record, same: list[Record]) -> str:
+    def _split(self, found: Record, same: list[Record], digest: str) -> str:
         if self._uses is None:
             return ""
         names = {name for record in same for name in (record.path, record.group)}
@@ -85,6 +93,8 @@ class Truth:
         if not self.knows_contents:
             names.add(found.path)
         uses = {self._uses[name] for name in names if name in self._uses}
+        if digest in self._of_encoder:
+            uses.add(leaks.PRETRAIN)
         return next((use for use in _BY_WEIGHT if use in uses), leaks.EVALUATE)
 
 

@@ -12,10 +12,12 @@ from mvtec_tf.data.record import Record
 from mvtec_tf.errors import LeakError, UsageError
 from mvtec_tf.features.feature_graph import FeatureGraph, InMemory
 from mvtec_tf.features.recipe import FEW_LABELS, RECIPES
+from mvtec_tf.files import sha256
 from mvtec_tf.graphs import saved_model
 from mvtec_tf.jobs import encoders, pretrain
 from mvtec_tf.keras_settings import keras
 from mvtec_tf.networks.backbone import build_backbone
+from mvtec_tf.serving.truth import Truth
 from mvtec_tf.training.callbacks import KeepBestOnline
 from tests.support.in_process import run_in_process
 from tests.support.tiny_network import in_place_of_resnet10
@@ -136,6 +138,16 @@ def test_an_encoder_that_was_told_labels_is_known_by_it_and_saw_the_labelled_ima
     record = json.loads((tmp_path / "fit" / "run.json").read_text())
     assert (record["labels_used"], record["labelled_defects"]) == (len(cut.labelled), int(cut.fit_labels.sum()))
     assert "which this `label_budget` does not buy" in done.stdout
+    # And who is asked about such images by an export says that they are no new ones.
+    extra = tmp_path / "export" / saved_model.EXTRA
+    shutil.copytree(tmp_path / "fit" / "saved_model" / saved_model.EXTRA, extra)
+    for name in ("predictions.csv", "images.csv"):
+        shutil.copy(tmp_path / "fit" / name, extra)
+    truth = Truth(export=extra.parent)
+    for record in (*cut.labelled, *cut.evaluate):
+        file = tmp_path / "renamed" / record.path.removeprefix("flange/")
+        for place in (record.file, str(file)):
+            assert (truth.of(place, sha256(place)).split == "evaluate") is (record in cut.evaluate)
 
 
 @pytest.mark.parametrize(
