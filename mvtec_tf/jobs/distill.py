@@ -25,7 +25,7 @@ from mvtec_tf.graphs import plain, saved_model, scoring
 from mvtec_tf.graphs.signatures import HEAT_MAP, IMAGE_STATISTICS
 from mvtec_tf.graphs.thresholded import SCORE
 from mvtec_tf.heads.settings import FUSED, SCORE_UNITS
-from mvtec_tf.jobs import checks, judging, opening, student_head, teacher, unlabelled
+from mvtec_tf.jobs import checks, encoders, judging, opening, student_head, teacher, unlabelled
 from mvtec_tf.jobs.settings import DistilRunSettings
 from mvtec_tf.jobs.student_head import HeldOut, Parts
 from mvtec_tf.jobs.teacher import Teacher
@@ -69,8 +69,9 @@ def distill(settings: DistilRunSettings) -> RunDirectory:
     used = [*good, *labelled, *evaluate]
     with opening.opened("distill", settings, used, (*skipped, *left_out), results, beside) as run:
         if not run.finished:
-            judging.note_labels(run, labelled, SCORE_UNITS[FUSED])
-            print(parts.note, flush=True)
+            besides = encoders.labels_besides(known.model, labelled)
+            judging.note_labels(run, labelled, SCORE_UNITS[FUSED], besides)
+            print(parts.note + judging.of_encoder(besides), flush=True)
             others = [Record(path, path, fit[0].category, "", 0, "", path) for path in recent]
             asked = teacher.asked(run, settings, known, student.grid_of(backbone), fit, others)
             if not run.saved_model.exists():
@@ -79,6 +80,7 @@ def distill(settings: DistilRunSettings) -> RunDirectory:
                 with run.timed("fit"):
                     judge = student_head.fit(run, settings, network, backbone.middle_stages, asked, parts)
                 card = {"run": run.record["settings"]}
+                card["pretrain_images"] = encoders.images_besides(known.model, [*good, *labelled])
                 write_student(run.saved_model, network, judge, card, settings.max_pixels)
             _judge(run, settings, known, parts, asked)
             print(f"Beside its teacher: {run.path / distilled.PAGE}")

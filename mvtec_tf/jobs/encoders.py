@@ -230,8 +230,9 @@ def seen_images(records: Iterable[Record], told: bool = True) -> list[dict[str, 
 
 
 def images_besides(encoder: pathlib.Path, records: Sequence[Record]) -> list[dict[str, Any]]:
-    """What an encoder's card says of images that it was trained on, and that are not among `records`."""
-    images = saved_model.read_card(encoder)["pretrain_images"]
+    """What the card of an encoder, or of a model with one, says of images that the encoder was trained on, and that are
+    not among `records`."""
+    images = saved_model.read_card(encoder).get("pretrain_images", [])
     known = {name for record in records for name in (record.path, files.sha256(record.file))} if images else set()
     return [image for image in images if not known & {image["path"], image.get("sha256")}]
 

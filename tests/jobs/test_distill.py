@@ -17,13 +17,14 @@ from mvtec_tf.evaluation.comparison.contenders import read_methods
 from mvtec_tf.evaluation.intervals import Bootstrap
 from mvtec_tf.evaluation.table import read_predictions
 from mvtec_tf.features.student_graph import imitation_of
-from mvtec_tf.graphs import plain, saved_model
+from mvtec_tf.graphs import loading, plain, saved_model
 from mvtec_tf.jobs import checks, student_head, teacher
 from mvtec_tf.jobs.fit import fit
 from mvtec_tf.jobs.settings import DistilRunSettings, FitSettings
 from mvtec_tf.networks.backbone import build_backbone
 from mvtec_tf.networks.classifier import build_classifier
 from mvtec_tf.networks.student import build_student
+from mvtec_tf.run_directory import read_run
 from mvtec_tf.serving import smaller, speed
 from mvtec_tf.serving.exchange import ExchangeModel
 from tests.conftest import run_binary
@@ -32,6 +33,8 @@ from tests.support.tiny_network import in_place_of_resnet10
 SMALL = ("--backbone=resnet10", "--weights=none", "--image_size=32", "--precision=float32")
 SMALL += ("--epochs=2", "--passes=2", "--batch_size=8", "--speed_images=0", "--forms=int8")
 FORMS = ("", "int8")
+# A test image whose label only the encoder of the teacher has used.
+TAUGHT = {"path": "flange/test/chip/999.png", "group": "999", "category": "flange", "label": 1, "sha256": "0" * 64}
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +43,8 @@ def teaching(toy, small_encoder, tmp_path_factory):
     run = tmp_path_factory.mktemp("teacher") / "run"
     images = {"data_dir": (str(toy / "flange"),), "label_budget": "0.2"}
     fit(FitSettings(**images, encoder=str(small_encoder), head="patchcore", run_dir=str(run)))
+    card = run / "saved_model" / loading.EXTRA / loading.CARD
+    card.write_text(json.dumps(json.loads(card.read_text()) | {"pretrain_images": [TAUGHT]}))
     return run
 
 
@@ -188,6 +193,12 @@ def student_tables(tmp_path):
         paths.append(tmp_path / f"{name}.csv")
         paths[-1].write_text("\n".join(lines))
     return [str(path) for path in paths]
+
+
+@pytest.mark.slow
+def test_labels_of_the_teachers_encoder_are_counted_and_its_images_known(student, teaching):
+    assert read_run(student)["labels_used"] == read_run(teaching)["labels_used"] + 1
+    assert loading.read_card(student / "saved_model")["pretrain_images"] == [TAUGHT]
 
 
 @pytest.mark.slow
