@@ -10,7 +10,6 @@ A cell is a line of cells.jsonl; what stands there is not computed again.
 
 import dataclasses
 import functools
-import pathlib
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -22,7 +21,6 @@ from sklearn.metrics import roc_auc_score
 from mvtec_tf import files
 from mvtec_tf.bin import entry
 from mvtec_tf.data import protocol
-from mvtec_tf.errors import UsageError
 from mvtec_tf.features.feature_graph import InMemory
 from mvtec_tf.heads.fused import Fused
 from mvtec_tf.heads.linear import Logistic
@@ -179,13 +177,8 @@ def cells_of(one: Set, way: str, asked: StudySettings) -> dict[str, dict[str, An
 
 def main(asked: StudySettings) -> None:
     """Computes what is missing, and writes the tables."""
-    if unknown := [way for way in asked.ways if way not in WAYS]:
-        raise UsageError(f"`ways`={','.join(unknown)}: unknown. Known are {', '.join(WAYS)}.")
-    file = pathlib.Path(asked.out) / "cells.jsonl"
-    alike = {name: value for name, value in vars(asked).items() if name not in _MAY_DIFFER}
-    paired_cells.check_same(file.with_name("settings.json"), alike)
-    budgets = asked.label_budget * (len(asked.data_dir) if len(asked.label_budget) == 1 else 1)
-    sets = [read_set(*pair, asked) for pair in zip(asked.data_dir, budgets, strict=True)]
+    file = paired_cells.opened(asked, WAYS, _MAY_DIFFER)
+    sets = [read_set(*pair, asked) for pair in paired_cells.budgets(asked)]
     for way in asked.ways:
         for one in sets:
             done = paired_cells.read_cells(file)

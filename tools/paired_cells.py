@@ -3,7 +3,7 @@
 import json
 import os
 import pathlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -46,6 +46,31 @@ def check_same(file: pathlib.Path, asked: Mapping[str, Any]) -> None:
         other = ", ".join(f"{name} {then.get(name)} (now {now[name]})" for name in now if then.get(name) != now[name])
         raise UsageError(f"`out`: the cells in {file.parent} are of another {other}. Choose a new folder.")
     files.write_json(file, now)
+
+
+def opened(asked: Any, known: Collection[str], may_differ: Collection[str]) -> pathlib.Path:
+    """The file of a study's cells, which need not be there.
+
+    Args:
+      asked: settings of the study, `out` and `ways` among them.
+      known: names of ways that there are.
+      may_differ: names of settings that may be others when cells are added.
+
+    Raises:
+      UsageError: a way is unknown, or the cells that are there are of other settings.
+    """
+    if unknown := [way for way in asked.ways if way not in known]:
+        raise UsageError(f"`ways`={','.join(unknown)}: unknown. Known are {', '.join(known)}.")
+    file = pathlib.Path(asked.out) / "cells.jsonl"
+    alike = {name: value for name, value in vars(asked).items() if name not in may_differ}
+    check_same(file.with_name("settings.json"), alike)
+    return file
+
+
+def budgets(asked: Any) -> list[tuple[str, str]]:
+    """Each set of a study with its label budget; one budget is that of all sets."""
+    count = len(asked.data_dir) if len(asked.label_budget) == 1 else 1
+    return list(zip(asked.data_dir, asked.label_budget * count, strict=True))
 
 
 def table(

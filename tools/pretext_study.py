@@ -10,7 +10,6 @@ is a line of cells.jsonl; what stands there is not computed again.
 
 import dataclasses
 import functools
-import pathlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -24,7 +23,6 @@ from mvtec_tf.data import protocol
 from mvtec_tf.data.decoding.image_store import ImageStore
 from mvtec_tf.data.formats import scan
 from mvtec_tf.data.record import Record
-from mvtec_tf.errors import UsageError
 from mvtec_tf.features.feature_graph import InMemory
 from mvtec_tf.heads.distance import Mahalanobis
 from mvtec_tf.heads.frozen import FrozenFeatures, inner_folds
@@ -209,13 +207,8 @@ def missing(
 
 def main(asked: StudySettings) -> None:
     """Computes what is missing, and writes the tables."""
-    if unknown := [way for way in asked.ways if way not in WAYS]:
-        raise UsageError(f"`ways`={','.join(unknown)}: unknown. Known are {', '.join(WAYS)}.")
-    file = pathlib.Path(asked.out) / "cells.jsonl"
-    alike = {name: value for name, value in vars(asked).items() if name not in _MAY_DIFFER}
-    paired_cells.check_same(file.with_name("settings.json"), alike)
-    budgets = asked.label_budget * (len(asked.data_dir) if len(asked.label_budget) == 1 else 1)
-    sets = [read_set(*pair, asked) for pair in zip(asked.data_dir, budgets, strict=True)]
+    file = paired_cells.opened(asked, WAYS, _MAY_DIFFER)
+    sets = [read_set(*pair, asked) for pair in paired_cells.budgets(asked)]
     trainers = functools.cache(lambda way: Trainer(way, asked))
     for one, way, seed in missing(sets, asked, paired_cells.read_cells(file)):
         cell = {"set": one.name, "way": way, "seed": seed} | figures_of(one, trainers(way), seed, asked.draws)

@@ -164,11 +164,8 @@ class Set:
 
 def main(asked: StudySettings) -> None:
     """Computes what is missing, and writes the tables."""
-    file = pathlib.Path(asked.out) / "cells.jsonl"
-    alike = {name: value for name, value in vars(asked).items() if name not in _MAY_DIFFER}
-    paired_cells.check_same(file.with_name("settings.json"), alike)
-    budgets = asked.label_budget * (len(asked.data_dir) if len(asked.label_budget) == 1 else 1)
-    sets = [Set(*pair, asked) for pair in zip(asked.data_dir, budgets, strict=True)]
+    file = paired_cells.opened(asked, WAYS, _MAY_DIFFER)
+    sets = [Set(*pair, asked) for pair in paired_cells.budgets(asked)]
     start = supervised.network_of(
         SupervisedSettings(backbone=asked.backbone, image_size=asked.image_size, weights=asked.weights)
     )[1]

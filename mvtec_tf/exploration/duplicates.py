@@ -6,7 +6,6 @@ alike, and neither do two photographs of one part: those belong in groups.csv an
 """
 
 import collections
-import concurrent.futures
 import dataclasses
 import functools
 import os
@@ -22,6 +21,7 @@ from mvtec_tf.exploration import copy_candidates, copy_registration
 from mvtec_tf.exploration.copy_candidates import Candidate
 from mvtec_tf.exploration.copy_registration import Photograph
 from mvtec_tf.exploration.images import Look
+from mvtec_tf.side_by_side import in_order
 
 SAME_FILE = "same file"
 SAME_PIXELS = "same pixels"
@@ -131,9 +131,8 @@ def _verified(looks: Sequence[Look], likely: Sequence[Candidate]) -> Iterator[Pa
         ways[min(one.copy, one.original), max(one.copy, one.original)].append(one)
     # Pairs of one photograph stand together, so that it is decoded once.
     read = functools.lru_cache(_KEPT)(_photograph)
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        for found in pool.map(lambda item: _copied(looks, read, *item), sorted(ways.items())):
-            yield from found
+    for found in in_order(lambda item: _copied(looks, read, *item), sorted(ways.items()), os.cpu_count()):
+        yield from found
 
 
 def _copied(

@@ -4,7 +4,6 @@ Nothing here is fatal: an image that cannot be read, a mask that does not fit an
 train and test are listed by name, and the rest is still looked at.
 """
 
-import concurrent.futures
 import dataclasses
 import pathlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,6 +18,7 @@ from mvtec_tf.evaluation.report.suspects import Suspect
 from mvtec_tf.exploration import duplicates as explore_duplicates
 from mvtec_tf.exploration.duplicates import Pair
 from mvtec_tf.exploration.images import Look, MaskLook, look, look_at_masks
+from mvtec_tf.side_by_side import in_order
 
 # So many images are decoded at a time: each may have 100 million pixels.
 _READERS = 2
@@ -70,14 +70,13 @@ def explore(records: Sequence[Record], progress: Callable[[int], None] = lambda 
     looks: list[Look] = []
     small: list[np.ndarray] = []
     unreadable: list[Unreadable] = []
-    with concurrent.futures.ThreadPoolExecutor(_READERS) as pool:
-        for done, found in enumerate(pool.map(_look, records), 1):
-            if isinstance(found, Unreadable):
-                unreadable.append(found)
-            else:
-                looks.append(found[0])
-                small.append(found[1])
-            progress(done)
+    for done, found in enumerate(in_order(_look, records, _READERS), 1):
+        if isinstance(found, Unreadable):
+            unreadable.append(found)
+        else:
+            looks.append(found[0])
+            small.append(found[1])
+        progress(done)
     strays = list(_strays(records))
     ignored = tuple(file for file in strays if _is_of_images(file))
     return Exploration(

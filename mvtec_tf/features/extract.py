@@ -23,7 +23,7 @@ from mvtec_tf.networks.backbone import EMBEDDING
 
 PER_SHARD = 128
 _MAP = "map_"
-# Tiles that go through the encoder together.
+# Tiles that go through the encoder together; two batches are on their way at a time.
 _BATCH = 16
 
 

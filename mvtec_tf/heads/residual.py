@@ -8,7 +8,6 @@ no labels: the worst hundredth of residuals of conv3 has a ROC-AUC of 0.63 as it
 place; reflecting the photograph beyond its border instead reached 0.87.)
 """
 
-import concurrent.futures
 import dataclasses
 import functools
 import math
@@ -21,6 +20,7 @@ from scipy.ndimage import gaussian_filter
 
 from mvtec_tf.heads.frozen import FrozenFeatures
 from mvtec_tf.heads.memory import greedy_coreset, nearest_ops
+from mvtec_tf.side_by_side import in_order
 
 # Of the patches' variance; 0.9 to 0.99 were measured to be alike.
 VARIANCE = 0.95
@@ -82,9 +82,7 @@ def _bases(covariances: Sequence[np.ndarray]) -> list[np.ndarray]:
     One a core, in half of TensorFlow's time where LAPACK has one thread, see `Fused`.
     """
     bases = []
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        decomposed = list(pool.map(np.linalg.eigh, covariances))
-    for variances, axes in decomposed:
+    for variances, axes in in_order(np.linalg.eigh, covariances, os.cpu_count()):
         variances, axes = np.maximum(variances[::-1], 0.0), axes[:, ::-1]
         kept = int(np.searchsorted(np.cumsum(variances), VARIANCE * variances.sum())) + 1 if variances.any() else 0
         # At least one direction is left over, however few there are.
