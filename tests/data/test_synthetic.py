@@ -196,11 +196,10 @@ def test_the_network_is_trained_without_any_real_defect(toy, tmp_path):
     )
     assert both.returncode == 2
     assert "--balanced_sampling draws by the labels on file" in both.stderr.replace("`", "")
-    BANK.write(tmp_path / "bank.npz")
     with in_place_of_resnet10():
         done = run_in_process(
             "train_cnn", *asked, f"--run_dir={tmp_path / 'run'}", "--synthetic_defects=0.5",
-            "--synthetic_kinds=scar,nsa,generated", f"--defect_patches={tmp_path / 'bank.npz'}",
+            "--synthetic_kinds=scar,nsa",
         )  # fmt: skip
     assert "No validation image is defective" in done.stdout
     report = (tmp_path / "run" / "report.html").read_text()

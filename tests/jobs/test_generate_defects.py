@@ -8,7 +8,7 @@ from mvtec_tf.errors import UsageError
 from mvtec_tf.jobs import checks
 from mvtec_tf.jobs.settings import GenerateSettings, TrainClassifierSettings
 from tests.support.in_process import run_in_process
-from tests.support.tiny_network import in_place_of_the_denoiser
+from tests.support.tiny_network import in_place_of_resnet10, in_place_of_the_denoiser
 
 pytestmark = pytest.mark.slow
 SMALL = ("--image_size=64", "--width=8", "--epochs=1", "--steps_per_epoch=2", "--batch_size=4", "--patches=3")
@@ -50,6 +50,18 @@ def test_a_training_refuses_patches_of_images_that_it_judges_or_whose_labels_it_
     assert "which needs the --seed, --label_budget and --validation_share of this training" in said
     assert why in said
     assert not (tmp_path / "run").exists()
+
+
+def test_a_training_with_the_same_seed_and_budget_blends_them_in(generated, toy, tmp_path):
+    with in_place_of_resnet10():
+        run_in_process(
+            "train_cnn", f"--data_dir={toy}", "--categories=flange", "--backbone=resnet10", "--weights=none",
+            "--image_size=32", "--epochs=1", "--batch_size=8", "--synthetic_defects=0.5",
+            "--synthetic_kinds=scar,generated", f"--run_dir={tmp_path / 'run'}",
+            f"--defect_patches={generated / 'defect_patches.npz'}",
+        )  # fmt: skip
+    report = (tmp_path / "run" / "report.html").read_text()
+    assert "Good images with drawn defects were fitted as defective ones." in report
 
 
 def test_defects_without_masks_and_budgets_without_defects_are_refused(toy, tmp_path):
