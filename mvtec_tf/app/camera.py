@@ -1,10 +1,14 @@
 """Pictures of a camera by its address, or of a film: read by OpenCV, and which of them show a new part."""
 
 import collections
+import contextlib
 import importlib.util
 import os
+import socket
+import stat
 import threading
 import time
+import urllib.parse
 from collections.abc import Callable, Container, Iterator
 from typing import Any
 
@@ -19,8 +23,9 @@ SCHEMES = ("http", "https", "rtsp", "rtsps")
 _PROTOCOLS = "http,https,tcp,tls,udp,rtp,rtsp,rtsps,crypto"
 # Without a picture: a camera that films is lost, of one that triggers the line may stand.
 _PATIENCE_MS = {STILL: 5000, EACH: 30_000}
-# A read that waits for the network cannot be broken off.
+# A connection may lead elsewhere than to the address; then a read that waits for it cannot be broken off.
 _LEAVE = 1.0
+_PORTS = {"http": 80, "https": 443, "rtsp": 554, "rtsps": 322}
 # Pictures that wait while another one is judged; of more the oldest are left out, counted.
 _WAITING = 8
 # Sides of the grey picture by which movement is seen, and the levels of 255 by which a cell of it then changes.
@@ -131,6 +136,28 @@ def film(place: str, choose: Chooser, known: Container[str], ends: Callable[[], 
         capture.release()
 
 
+def _addresses(place: str) -> set[tuple[str, int]]:
+    """Where a camera's connections lead to, (IP address, port) each."""
+    given = urllib.parse.urlsplit(place)
+    try:
+        found = socket.getaddrinfo(given.hostname, given.port or _PORTS[given.scheme], type=socket.SOCK_STREAM)
+    except OSError:
+        return set()
+    return {address[:2] for *_, address in found}
+
+
+def _hang_up(addresses: Container[tuple[str, int]]) -> None:
+    """Ends this process' connections to these addresses: FFmpeg has no call that ends a read which waits for one."""
+    for number in map(int, os.listdir("/dev/fd")):
+        # Some are closed by now, as that of the listing is, and some not connected.
+        with contextlib.suppress(OSError):
+            if not stat.S_ISSOCK(os.fstat(number).st_mode):
+                continue
+            with socket.socket(fileno=os.dup(number)) as one:
+                if one.getpeername()[:2] in addresses:
+                    one.shutdown(socket.SHUT_RDWR)
+
+
 class Stream:
     """A camera that is read without a pause, so that the newest picture is never an old one.
 
@@ -148,12 +175,14 @@ class Stream:
         self._choose = choose
         self._waiting: collections.deque[tuple[str, np.ndarray]] = collections.deque()
         self._come, self._lost, self._ends = threading.Condition(), False, False
+        self._addresses: set[tuple[str, int]] = set()
         given = address, _PATIENCE_MS[choose.take]
         self._reader = threading.Thread(target=self._read, args=given, name="camera", daemon=True)
         self._reader.start()
 
     def _read(self, address: str, patience_ms: int) -> None:
         try:
+            self._addresses = _addresses(address)
             capture = _opened(address, _PROTOCOLS, patience_ms)
             there = True
             while there and not self._ends:
@@ -198,6 +227,7 @@ class Stream:
         return None
 
     def close(self) -> None:
-        """Ends it, at the latest when a read that waits for the network has given up."""
+        """Ends it and its connection, whatever it waits for."""
         self._ends = True
+        _hang_up(self._addresses)
         self._reader.join(_LEAVE)

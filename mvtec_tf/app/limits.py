@@ -130,6 +130,12 @@ def origin(export: Export) -> tuple[str, dict[str, Any]]:
     return chosen(Threshold.from_json(form), export.card.get("run", {}).get("target_recall"))
 
 
+def is_above_expected(export: Export, found: Threshold, passed: float) -> bool:
+    """Whether a promise to pass this share of good parts lies above the threshold expected to pass as many or more."""
+    is_expected = origin(export)[0] == "origin_expected" and passed <= 1 - conformal.FALSE_ALARMS
+    return is_expected and found.promised is not None and found.value > export.threshold
+
+
 def chosen(threshold: Threshold, recall: float | None = None) -> tuple[str, dict[str, Any]]:
     """How a threshold was chosen, (key of the words, values).
 

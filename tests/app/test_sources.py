@@ -228,6 +228,21 @@ def test_a_host_that_takes_a_call_and_says_nothing_is_given_up(scheme, monkeypat
         stream.close()
 
 
+@pytest.mark.parametrize("scheme", ["rtsp", "http"])
+def test_a_silent_camera_is_hung_up_on_when_it_is_watched_no_more(scheme):
+    pytest.importorskip("cv2")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        stream = camera.Stream(f"{scheme}://127.0.0.1:{silent.getsockname()[1]}/line", camera.Chooser(camera.EACH))
+        with silent.accept()[0] as connection:
+            assert connection.recv(9999)
+            stream.close()
+            # It would have waited for half a minute.
+            connection.settimeout(5)
+            assert not connection.recv(9999)
+    stream._reader.join(5)
+    assert not stream._reader.is_alive()
+
+
 def test_of_parts_that_come_too_fast_eight_wait_and_the_others_are_counted(parts, monkeypatch):
     cv2 = pytest.importorskip("cv2")
     shown = [np.full((4, 4, 3), number, np.uint8) for number in range(20)]

@@ -1,6 +1,7 @@
 """Threshold: the counts are those of `judge`, and a new version is the old one with another threshold."""
 
 import dataclasses
+import html
 import json
 import re
 import shutil
@@ -87,6 +88,25 @@ def test_a_model_of_good_parts_alone_says_that_nothing_is_known_of_defects(setti
             assert ("This cannot be found" in screen) == ("Found:" not in screen) == (rule != "target_specificity")
             assert "cannot be had" not in screen
         browser.site.kept.close()
+
+
+def test_a_promise_above_the_expected_threshold_is_explained_where_it_is_found(settings, root, table):
+    predictions = read_predictions(table)
+    good = predictions.select(predictions.label == 0)
+    expected = choose(good, good.categories(), Rule(), Costs(), Bootstrap(20)).whole
+    promised = choose(good, good.categories(), Rule("target_specificity", target=0.9), Costs(), Bootstrap(20)).whole
+    assert (expected.method, promised.promised is None) == ("prediction_limit", False)
+    extra = root / "small" / "1" / "assets.extra"
+    card, metrics = read_json(extra / "mvtec_tf.json"), read_json(extra / "metrics.json")
+    (extra / "metrics.json").write_text(json.dumps(metrics | {"threshold": expected.as_json()}))
+    for moved, target, language in ((-0.1, 90, "en"), (-0.1, 90, "de"), (0.1, 90, "en"), (-0.1, 99, "en")):
+        changed = {"threshold": promised.value + moved, "threshold_origin": expected.reason}
+        (extra / "mvtec_tf.json").write_text(json.dumps(card | changed))
+        with Page(dataclasses.replace(settings, models=str(root), language=language)) as browser:
+            screen = browser.get("/threshold", params={"rule": "target_specificity", "target": target}).text
+            said = html.unescape(screen)
+            assert (Words(language)("above_expected") in said) == (moved < 0 and target == 90), (moved, target)
+            browser.site.kept.close()
 
 
 def test_every_way_to_choose_a_threshold_is_said_in_words_of_the_page(table):

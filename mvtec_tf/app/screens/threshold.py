@@ -98,6 +98,7 @@ def add(app: FastAPI, site: Site) -> None:
             target=target,
             found=found,
             reason=limits.chosen(found, target / 100) if found else None,
+            is_above_expected=found is not None and limits.is_above_expected(export, found, target / 100),
             origin=limits.origin,
             wrong=wrong,
             saved=site.text("saved", number=saved) if saved else "",
