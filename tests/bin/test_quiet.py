@@ -11,6 +11,8 @@ import pytest
 from mvtec_tf.bin import closed_pipe, quiet
 from tests.conftest import run_process
 
+SMALL_TOY = ["mvtec_tf", "toy", "--out=toy", "--image_size=32", "--train_good=2", "--test_good=2", "--per_defect=2"]
+
 
 @pytest.mark.slow
 def test_stderr_is_empty_unless_it_is_asked_for(toy, tmp_path):
@@ -19,7 +21,7 @@ def test_stderr_is_empty_unless_it_is_asked_for(toy, tmp_path):
     done = run_process("fit_baseline", *flags, f"--run_dir={tmp_path / 'quiet'}", env=environment)
     assert done.stderr == ""
     assert done.stdout.splitlines()[-1] == str(tmp_path / "quiet")
-    loud = run_process("fit_baseline", *flags, f"--run_dir={tmp_path / 'loud'}", "--verbosity=1", env=environment)
+    loud = run_process("fit_baseline", *flags, f"--run_dir={tmp_path / 'quiet'}", "--verbosity=1", env=environment)
     assert "oneDNN" in loud.stderr
 
 
@@ -49,15 +51,7 @@ def test_python_warnings_of_libraries_are_kept_back_unless_they_are_asked_for(mo
 
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
-@pytest.mark.parametrize(
-    "program",
-    [
-        ["mvtec_tf", "--help"],
-        ["mvtec_tf", "--version"],
-        ["mvtec_tf", "toy", "--out=toy", "--image_size=32", "--train_good=2", "--test_good=2", "--per_defect=2"],
-    ],
-    ids=str,
-)
+@pytest.mark.parametrize("program", [["mvtec_tf", "--help"], ["mvtec_tf", "--version"], SMALL_TOY], ids=str)
 def test_a_reader_who_goes_ends_the_program_without_a_traceback(program, unbuffered, tmp_path):
     read, write = os.pipe()
     os.close(read)
@@ -68,10 +62,10 @@ def test_a_reader_who_goes_ends_the_program_without_a_traceback(program, unbuffe
     assert (done.returncode, done.stderr) == (closed_pipe.STATUS, b"")
 
 
-@pytest.mark.parametrize("program", ["mvtec_tf --version", "mvtec_tf fit --help", "mvtec_tf toy --out=toy"])
+@pytest.mark.parametrize("program", [["mvtec_tf", "--version"], ["mvtec_tf", "fit", "--help"], SMALL_TOY], ids=str)
 def test_a_program_whose_output_finds_no_room_says_so_and_fails(program, tmp_path):
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, "-m", *program.split()]
+    command = [sys.executable, "-m", *program]
     with open("/dev/full", "wb") as full:
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, env=environment, cwd=tmp_path, text=True)
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)

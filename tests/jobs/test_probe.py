@@ -18,6 +18,7 @@ from mvtec_tf.heads.make import make_head
 from mvtec_tf.heads.settings import HEADS, NEED_LABELS, NEED_MAPS, HeadSettings
 from mvtec_tf.jobs.judging import on_line
 from tests.support.in_process import run_in_process
+from tests.support.tiny_network import in_place_of_resnet10
 
 
 def _records(train_good, good, defective, category="cap"):
@@ -168,7 +169,8 @@ def test_what_is_usual_needs_no_second_look_by_the_network(tmp_path):
     asked = ("--image_size=48", "--train_good=12", "--test_good=6", "--per_defect=2", "--products=denim,flange")
     run_in_process("make_toy", f"--out={toy}", *asked)
     own = ("--weights=none", "--backbone=resnet10", "--image_size=48", "--head=mahalanobis", "--label_budget=0")
-    run_in_process("fit_probe", f"--data_dir={toy}", *own, f"--run_dir={tmp_path / 'run'}")
+    with in_place_of_resnet10():
+        run_in_process("fit_probe", f"--data_dir={toy}", *own, f"--run_dir={tmp_path / 'run'}")
     found = reference.Reference.load(tmp_path / "run" / reference.FILE)
     table = read_predictions(tmp_path / "run" / "predictions.csv").part("calibrate")
     files = [str(toy / path) for path in table.path.tolist()]

@@ -56,7 +56,7 @@ def test_preprocessing_is_the_networks_own():
     np.testing.assert_allclose(padded[:, 3:-3, 3:-3], expected, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["mobilenetv2", "efficientnetb0", "MobileNetV3Small", "densenet121"])
+@pytest.mark.parametrize("name", ["mobilenetv2", "densenet121"])
 def test_any_network_of_keras_applications_is_built_by_name(name):
     built = build_backbone(name, 64)
     channels = [built.model.get_layer(stage).output.shape[1] for stage in built.stages]
