@@ -35,6 +35,7 @@ from mvtec_tf.networks.copies import BFLOAT16, in_bfloat16
 from mvtec_tf.networks.fold import fold_batch_norm
 from mvtec_tf.serving import batch
 from mvtec_tf.serving.client import LocalModel
+from mvtec_tf.serving.predict import requests_at_once
 from mvtec_tf.serving.settings import PredictSettings
 from mvtec_tf.training import contrastive, loop, precision, supervised
 from mvtec_tf.training.recipes import ContrastiveSettings, SupervisedSettings
@@ -135,14 +136,14 @@ def _infer(work: Work, stack: contextlib.ExitStack) -> Callable[[], Measured]:
     judge = batch.Judge(LocalModel(folder / "export"))
     files = [record.file for record in work.records]
     asked = PredictSettings(out="table.csv", paths=("any",), model="any")
-    judge(files[: asked.batch_size])
+    judge(files[: asked.images_asked])
 
     def once() -> Measured:
         start = time.perf_counter()
         with tempfile.TemporaryDirectory() as name, batch.Journal(
             pathlib.Path(name) / "table.csv", batch.COLUMNS, "csv"
         ) as table:
-            batch.judge_files(judge, files, table, asked.batch_size, asked.concurrency)
+            batch.judge_files(judge, files, table, asked.images_asked, requests_at_once(asked))
         return _rate(len(files), time.perf_counter() - start, operations)
 
     return once

@@ -23,6 +23,7 @@ from mvtec_tf.serving.journal import Journal
 from mvtec_tf.serving.settings import PredictSettings
 from mvtec_tf.serving.truth import Truth
 from mvtec_tf.serving.watch import DropBox, watch
+from mvtec_tf.side_by_side import cores
 
 
 def predict(settings: PredictSettings) -> None:
@@ -68,11 +69,17 @@ def judge_given(settings: PredictSettings) -> Journal:
     asked = set(map(judge.name, files))
     with batch.finished_as(out, _partial(settings, judge.called), judge.called, form, asked) as table:
         start = time.monotonic()
-        tally = batch.judge_files(judge, files, table, settings.batch_size, settings.concurrency)
+        tally = batch.judge_files(judge, files, table, settings.images_asked, requests_at_once(settings))
         seconds = time.monotonic() - start
-    summary = batch.summary(tally, seconds, judge.seconds, settings.batch_size)
+    summary = batch.summary(tally, seconds, judge.seconds, settings.images_asked)
     print(summary if tally.verdicts.total() else "Nothing was left to judge.")
     return table
+
+
+def requests_at_once(settings: PredictSettings) -> int:
+    """How many requests are under way: of a SavedModel here, while one image is decoded, others are in its network."""
+    alone = settings.server or exchange.is_file(settings.model)
+    return settings.concurrency or (1 if alone else cores())
 
 
 def what_failed(failed: int, unjudged: int, images: int, out: pathlib.Path) -> str:
@@ -152,7 +159,7 @@ def _watch(settings: PredictSettings, judge: batch.Judge, table: Journal, line: 
         flush=True,
     )
     box = DropBox(settings.watch, judge.name, settings.patience)
-    watch(box, judge, table, settings.batch_size, lambda: not stop.wait(settings.poll_seconds), note)
+    watch(box, judge, table, settings.images_asked, lambda: not stop.wait(settings.poll_seconds), note)
 
 
 def called(model: pathlib.Path) -> str:

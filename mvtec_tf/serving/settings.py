@@ -107,8 +107,9 @@ class PredictSettings(RunnerSettings):
         what the export's own list or the folders around an image say beyond doubt.
       overlays: folder for a picture of each image under its heat map.
       relative_to: folder that the paths in the table are relative to. Unset: as they were given.
-      batch_size: images in one request.
-      concurrency: requests at a time; for servers.
+      batch_size: images in one request. Unset: 8 for a server, 16 for a model in this process.
+      concurrency: requests at a time. Unset: 1 for a server or a file for another runtime, else one for each core, 4 at
+        most.
       timeout: seconds that a server may take for one request.
       poll_seconds: seconds between two looks into the watched folder.
       patience: looks without change after which a file in the watched folder that cannot be read is called bad.
@@ -125,13 +126,18 @@ class PredictSettings(RunnerSettings):
     data_dir: tuple[str, ...] = dataclasses.field(default=(), metadata={"paths": True})
     overlays: str | None = None
     relative_to: str = ""
-    batch_size: int = dataclasses.field(default=8, metadata={"least": 1})
-    concurrency: int = dataclasses.field(default=1, metadata={"least": 1})
+    batch_size: int | None = dataclasses.field(default=None, metadata={"least": 1})
+    concurrency: int | None = dataclasses.field(default=None, metadata={"least": 1})
     timeout: float = dataclasses.field(default=60.0, metadata={"least": 0.001})
     poll_seconds: float = dataclasses.field(default=1.0, metadata={"least": 0.001})
     patience: int = dataclasses.field(default=10, metadata={"least": 2})
     drift_alarm: float = dataclasses.field(default=drift.ALARM, metadata={"above": 0, "most": 1})
     images_per_shard: int = dataclasses.field(default=512, metadata={"least": 1})
+
+    @property
+    def images_asked(self) -> int:
+        """How many images one request has."""
+        return self.batch_size or (8 if self.server else 16)
 
     def check(self) -> None:
         """Raises UsageError for settings that do not go together, UserError if there is nothing to watch."""

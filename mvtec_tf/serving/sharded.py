@@ -87,7 +87,7 @@ def judge_given(
     if not missing:
         print("Nothing was left to judge.")
         return numbers
-    print(batch.summary(tally, seconds, (), settings.batch_size))
+    print(batch.summary(tally, seconds, (), settings.images_asked))
     worked, judged = counts.get(pipeline.MILLISECONDS, 0) / 1000, counts.get("files", 0)
     # Of a worker that was killed the runner has heard nothing.
     lost = " What killed workers did is not among them." if judged < tally.verdicts.total() else ""
@@ -121,7 +121,7 @@ def _parts(
 ) -> Iterator[tuple[str, list[list[Any]]]]:
     """Name of each shard, and [file, size, time of modification, its record or None] of each of its images."""
     # Whole batches, so that each is the one that a single process would ask for.
-    size = max(settings.images_per_shard // settings.batch_size, 1) * settings.batch_size
+    size = max(settings.images_per_shard // settings.images_asked, 1) * settings.images_asked
     known = {os.path.realpath(record.file): record for record in records}
     asked = [called, settings.relative_to, settings.overlays or ""]
     for start in range(0, len(images), size):
@@ -152,8 +152,8 @@ def _maker(settings: PredictSettings) -> pipeline.Work:
         judge = predict.judge_of(settings, model, truth.about(records), called)
         images = [file for file, *_ in part]
         text, bad = journal.header_of(batch.COLUMNS, path.suffix), 0
-        for start in range(0, len(images), settings.batch_size):
-            rows = judge(images[start : start + settings.batch_size])
+        for start in range(0, len(images), settings.images_asked):
+            rows = judge(images[start : start + settings.images_asked])
             text += journal.text_of(rows, batch.COLUMNS, path.suffix)
             bad += sum(not row["verdict"] for row in rows)
         files.write_text(path, text)
