@@ -51,15 +51,9 @@ def test_a_run_and_its_export_see_strips_as_strips(strips, tmp_path):
     assert saved_model.read_card(tmp_path / "logistic" / "saved_model")["image_size"] == [32, 96]
 
 
-def test_a_shape_that_an_encoder_does_not_have_is_refused(strips, toy, tmp_path):
-    small = ("--weights=none", "--backbone=resnet10", "--image_size=64")
-    run_binary("extract_features", f"--data_dir={toy / 'flange'}", *small, f"--out={tmp_path / 'square'}")
-    done = run_binary(
-        "fit_probe",
-        *(f"--data_dir={strips}", f"--encoder={tmp_path / 'square' / 'encoder'}", "--image_shape=parts"),
-        f"--run_dir={tmp_path / 'run'}",
-        check=False,
-    )
+def test_a_shape_that_an_encoder_does_not_have_is_refused(strips, small_encoder, tmp_path):
+    asked = (f"--encoder={small_encoder}", "--image_shape=parts", f"--run_dir={tmp_path / 'run'}")
+    done = run_binary("fit_probe", f"--data_dir={strips}", *asked, check=False)
     assert done.returncode == 2
     assert "--image_shape=parts (it has square)" in done.stderr
     assert not (tmp_path / "run").exists()
