@@ -233,11 +233,19 @@ def read_finished(path: files.PathLike, named: str = "") -> dict[str, Any]:
       named: what a message calls it, such as "`run`=PATH"; "": the path.
 
     Raises:
-      UserError: there is no run, or it is not finished.
+      UserError: there is no run, it is not finished, or what it came to is missing or damaged.
     """
-    record = read_run(path)
+    record, path = read_run(path), pathlib.Path(path)
     if record["status"] != "finished":
         raise UserError(f"{named or path}: that run is not finished. Repeat its command to finish it.")
+    judged = [path / name for name in ("predictions.csv", "metrics.json")]
+    # Encoders have neither.
+    gone = [file.name for file in judged if any(map(pathlib.Path.exists, judged)) and _is_empty(file)]
+    if gone := [*gone, *(["saved_model"] if _is_damaged_model(path / "saved_model") else [])]:
+        raise UserError(
+            f"{named or path}: that run is damaged: {' and '.join(gone)} missing, empty or in part gone. Its command, "
+            f"repeated, makes that anew; its flags are in {path / 'flags.txt'}."
+        )
     return record
 
 

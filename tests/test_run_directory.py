@@ -7,7 +7,7 @@ import pytest
 
 from mvtec_tf import files
 from mvtec_tf.errors import UserError
-from mvtec_tf.run_directory import RunDirectory, read_run
+from mvtec_tf.run_directory import RunDirectory, read_finished, read_run
 
 DATA = {"fingerprint": "abc", "images": 3}
 
@@ -145,13 +145,16 @@ def test_features_that_were_made_otherwise_or_used_already_are_not_gone_on_with(
 
 
 @pytest.mark.parametrize("damage", ["deleted", "emptied", "graph deleted", "index emptied", "numbers deleted"])
-def test_what_is_damaged_of_a_finished_run_is_named(tmp_path, damage):
+def test_what_is_damaged_of_a_finished_run_is_named_by_it_and_by_what_is_made_of_it(tmp_path, damage):
     run = _open(tmp_path / "run")
     (run.saved_model / "variables").mkdir(parents=True)
     for name in ("saved_model.pb", "variables/variables.index", "variables/variables.data-00000-of-00001"):
         (run.saved_model / name).write_text("x")
     run.predictions.write_text("path,label\n")
+    files.write_json(run.path / "metrics.json", {})
     assert run.damaged(["saved_model", "predictions.csv"]) == []
+    run.note(status="finished")
+    assert read_finished(run.path)["status"] == "finished"
     if damage == "deleted":
         run.predictions.unlink()
     elif damage == "emptied":
@@ -163,7 +166,10 @@ def test_what_is_damaged_of_a_finished_run_is_named(tmp_path, damage):
     else:
         (run.saved_model / "variables" / "variables.data-00000-of-00001").unlink()
     of_the_table = damage in ("deleted", "emptied")
-    assert run.damaged(["saved_model", "predictions.csv"]) == ["predictions.csv" if of_the_table else "saved_model"]
+    named = "predictions.csv" if of_the_table else "saved_model"
+    with pytest.raises(UserError, match=rf"damaged: {named} missing, empty or in part gone. Its command, repeated"):
+        read_finished(run.path)
+    assert run.damaged(["saved_model", "predictions.csv"]) == [named]
     # A model that is there in part would be taken for a whole one.
     assert run.saved_model.exists() == of_the_table
 

@@ -77,6 +77,20 @@ def exports(root: files.PathLike) -> list[Export]:
     return found
 
 
+def missing(root: files.PathLike) -> str:
+    """What the folder of all models lacks, and what to do, "" if it has a model that gives verdicts."""
+    root = pathlib.Path(root)
+    if exports(root):
+        return ""
+    said = f"In {root} lies no model that gives verdicts yet"
+    if (root / "run.json").is_file():
+        return f"{said}: it is a run. mvtec-tf export makes a model of it, in another folder, which is the one to name."
+    for inner in (root, root.parent):
+        if _numbers(inner):
+            return f"{said}: it is a model itself. Name the folder of all models, {inner.absolute().parent}."
+    return f"{said}. The page says how a first one is made, and finds it as soon as it is there."
+
+
 def versions(export: Export) -> list[Export]:
     """Every version of the same model that gives verdicts, the newest first."""
     folder = export.path.parent

@@ -20,11 +20,14 @@ def serve(settings: ServeSettings) -> None:
     try:
         import uvicorn
 
+        from mvtec_tf.app import models
         from mvtec_tf.app.application import create
     except ImportError as error:
         raise UserError(f"The page needs {error.name}: python -m pip install 'mvtec_tf[app]'.") from error
     with Owned(settings.project, "`project`"), _listening(settings) as listening:
         app = create(settings, os.environ.get(PASSWORD, ""))
+        if missing := models.missing(settings.models):
+            print(missing, flush=True)
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
         print(f"The page is at http://{host}:{listening.getsockname()[1]}/ (Ctrl-C ends it).", flush=True)
         # The server ends by itself on these, and then raises them once more.

@@ -105,7 +105,6 @@ def fit(said: FitSettings) -> RunDirectory:
         end = settings.is_study or settings.study_head
         features = probe_features.of_cut(run, encoder, store, cut, wanted, end)
         if settings.is_study:
-            run.note(labels_used=labels_used)
             _fit_and_judge_by_the_study(run, settings, features, labels_used)
         else:
             _fit_and_judge(run, settings, features, head, recent)
@@ -258,7 +257,7 @@ def _fit_and_judge_by_the_study(
     run: RunDirectory, settings: FitSettings, features: Features, labels_used: int
 ) -> None:
     """Fits the study's head, exports it and judges the export on all test images, labelled ones included."""
-    cut = features.cut
+    cut, besides = features.cut, encoders.labels_besides(features.encoder, features.cut.labelled)
     head = _study_head(features, settings.seed)
     if not run.saved_model.exists():
         seen = dataclasses.replace(features.key, layers=(EMBEDDING,), maps=False)
@@ -274,9 +273,11 @@ def _fit_and_judge_by_the_study(
     note = (
         f"The protocol of the original study: {labels_used} test images were labelled, {len(cut.labelled)} of them "
         f"fitted, and all {len(cut.evaluate)} test images evaluated, the labelled ones among them."
+        f"{judging.of_encoder(besides)}"
     )
+    print(note, flush=True)
     notes = [("Head", _study_head_note(head, features)), ("Labels", note)]
-    run.note(score_unit=PLAIN_LOG_ODDS)
+    run.note(score_unit=PLAIN_LOG_ODDS, labels_used=labels_used + len(besides))
     judging.judge_run(
         run,
         settings,

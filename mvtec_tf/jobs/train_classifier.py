@@ -139,8 +139,8 @@ def _check_patches(file: str, parts: Parts) -> None:
     fitted = {record.path for record in parts.fit if record.label}
     if others := [source.path for source in sources if source.path not in fitted]:
         raise UserError(
-            f"{needs}: {len(others)} of {counted(len(sources), 'labelled image')} that the patches come from are none "
-            f"that it fits, such as {others[0]}, so their labels would not be counted. Draw patches anew with these."
+            f"{needs}: the patches come from {counted(len(others), 'labelled image')} that this training does not fit, "
+            f"such as {others[0]}, so labels would be used that are not counted. Draw patches anew with these settings."
         )
 
 

@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 
 from mvtec_tf.app import judging, labels, pictures, site, sources, store, wording
-from mvtec_tf.app.models import exports, held_out
+from mvtec_tf.app.models import exports, held_out, missing
 from mvtec_tf.app.settings import ServeSettings
 from mvtec_tf.app.store import Store
 from mvtec_tf.errors import UserError
@@ -200,6 +200,18 @@ def test_without_a_model_the_page_keeps_good_parts_and_says_how_to_make_one(tmp_
         assert "15 good parts were kept." in page
         assert "Make the first model" in page
         browser.site.close()
+
+
+def test_the_command_says_that_a_run_one_model_or_an_empty_folder_is_not_the_folder_of_all_models(tmp_path):
+    one = tmp_path / "models" / "cap"
+    (one / "1" / "assets.extra").mkdir(parents=True)
+    (one / "1" / "assets.extra" / "mvtec_tf.json").write_text('{"threshold": 0.5}')
+    assert missing(tmp_path / "models") == ""
+    for inner in (one, one / "1"):
+        assert missing(inner).endswith(f"it is a model itself. Name the folder of all models, {tmp_path / 'models'}.")
+    (tmp_path / "run.json").touch()
+    assert "it is a run. mvtec-tf export makes a model of it" in missing(tmp_path)
+    assert "The page says how a first one is made" in missing(tmp_path / "none")
 
 
 def test_what_is_watched_is_judged_from_the_first_model_on(settings, photographs, tmp_path, exported, monkeypatch):

@@ -107,6 +107,11 @@ def _train_all(root, toy):
     run_binary(
         "train_simclr", "--flagfile=flags/simclr_study.flags", data, f"--run_dir={root / 'simclr'}", *SMALL, *simclr
     )
+    # As if labels of other parts had been bought for the encoder.
+    card = next((root / "simclr" / "saved_model").rglob("mvtec_tf.json"))
+    said = json.loads(card.read_text())
+    said["pretrain_images"].append({"path": "other/1.png", "group": "", "category": "other", "label": 1})
+    card.write_text(json.dumps(said))
     probe = (f"--encoder={root / 'simclr'}", "--label_budget=0.25")
     run_binary("fit_probe", "--flagfile=flags/probe_study.flags", data, f"--run_dir={root / 'probe'}", *probe)
     cnn = ("--epochs=1", "--trainable_stages=5")
@@ -142,7 +147,13 @@ def test_the_studys_head_is_exported_and_scores_all_test_images(runs, toy_record
     table = read_predictions(runs / "probe" / "predictions.csv", allow_leak=True).part("evaluate")
     assert len(table) == sum(record.split == "test" for record in toy_records)
     assert (runs / "probe" / "saved_model" / "saved_model.pb").is_file()
-    assert read_run(runs / "probe")["labels_used"] == 12  # a quarter of 26, twice, rounded to even
+
+
+def test_labels_that_the_encoder_has_used_are_counted_by_the_study_too(runs):
+    assert read_run(runs / "probe")["labels_used"] == 12 + 1  # a quarter of 26, twice, rounded to even; the encoder's
+    assert "The encoder has used the labels of 1 more test image, 1 of them defective" in (
+        runs / "probe" / "report.html"
+    ).read_text()
 
 
 def test_evaluate_lets_a_leak_pass_only_in_a_run_of_the_study(runs, tmp_path):

@@ -45,7 +45,7 @@ _TOO_MANY = ("More good evaluated images are stopped", " than the held-out good 
 _NEEDED = (
     "So there are no figures of detection. For them, photograph defective parts and judge again: what share of "
     f"them is found is known to 18 percentage points with {thresholds.FEW} defective objects, and from two objects "
-    "on their labels can be learned from. The interval above narrows with more good test images."
+    "on their labels can be learned from."
 )
 # So many categories are named in a sentence; beyond that, their number.
 _NAMED = 5
@@ -134,6 +134,8 @@ def text_table(document: Mapping[str, Any]) -> str:
         lines.append(f"{name:26}" + "".join(f"  {cell:>28}" for cell in cells))
     # What calls everything defective has no figures for reasons of its own.
     missing = why_missing(each[name].reason for name in names_with_values(found[0]) for each in found[::2])
+    if missing and document["threshold"]["method"] == thresholds.NONE:
+        missing[0] += _way_to_a_threshold(document["threshold"]["images"])
     return "\n".join([*lines, *missing])
 
 
@@ -233,9 +235,13 @@ def _no_threshold(judged: Assessment) -> str:
         f"{counted(overall.defective, 'defective image')} would be missed and how many of the {overall.good} good "
         "ones falsely stopped."
     )
-    if judged.threshold.whole.images:
-        return f"{missing} Add good images to the {leaks.CALIBRATE!r} rows, or name a threshold."
-    return f"{missing} Add rows with the split {leaks.CALIBRATE!r}, or name a threshold."
+    return missing + _way_to_a_threshold(judged.threshold.whole.images)
+
+
+def _way_to_a_threshold(images: int) -> str:
+    """What to do where the calibrate rows, so many, speak for none."""
+    rows = f"good images to the {leaks.CALIBRATE!r} rows" if images else f"rows with the split {leaks.CALIBRATE!r}"
+    return f" Add {rows}, or name a threshold."
 
 
 def _no_better(judged: Scope) -> str:
@@ -329,7 +335,8 @@ def _listed(names: Sequence[str]) -> str:
 def _ranking(judged: Assessment) -> str:
     found = judged.overall.metrics["roc_auc"]
     if not judged.overall.defective:
-        return _NEEDED
+        interval = " The interval above narrows with more good test images." if judged.overall.counts else ""
+        return _NEEDED + interval
     if found.value is None:
         return f"ROC-AUC does not exist, because {found.reason}."
     mean = judged.mean["roc_auc"]

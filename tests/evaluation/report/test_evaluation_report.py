@@ -437,13 +437,14 @@ def test_extreme_scores_and_thresholds_can_be_drawn(scores, threshold):
     assert len(list(figures.pictures(judged))) == 5
 
 
-def test_a_text_table_says_why_a_dash_stands_in_it(tmp_path):
+def test_a_text_table_says_why_a_dash_stands_in_it_and_what_to_do(tmp_path):
     table = _table([0.1, 0.2, 0.3], [0.4, 0.9, 0.8])
     document = judge(table, tmp_path, None, "without calibrate rows", bootstrap=Bootstrap(0))
     lines = summary.text_table(document).splitlines()
     assert re.fullmatch(r"f1 +- +0\.6667", lines[4])
     why = "no threshold: there are no calibrate rows to choose a threshold on"
-    assert lines[-1] == f"-: there is no such figure: {why}."
+    way = "Add rows with the split 'calibrate', or name a threshold."
+    assert lines[-1] == f"-: there is no such figure: {why}. {way}"
 
 
 def test_the_text_table_has_every_metric_beside_always_defective(three):
