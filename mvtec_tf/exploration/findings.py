@@ -100,8 +100,9 @@ def _of_duplicates(pairs: Sequence[Pair]) -> Iterator[Finding]:
     yield Finding(
         "duplicates_train_and_test",
         f"{counted(tests, 'test image is', 'test images are')} in train too",
-        "The same photograph lies in train and in test, so a model would be judged on what it has seen. Look at the "
-        "pair; if it is one photograph, keep it on one side.",
+        "The same photograph lies in train and in test. Of exact copies a training leaves the one in test out; by a "
+        "changed copy a model would be judged on what it has seen. Look at the pair; if it is one photograph, take one "
+        "of the two files away.",
         _named(leaking),
     )
     yield Finding(
@@ -275,10 +276,13 @@ def _small_classes(found: Exploration) -> Finding:
         for split, label, words in wanted
         if sizes[category, split, label] < FEWEST_PER_CLASS
     ]
+    good_alone = any(not sizes[category, "test", 1] for category, _, _ in sizes)
     return Finding(
         "small_classes",
         f"{counted(len(small), 'class', 'classes')} with fewer than {FEWEST_PER_CLASS} readable images",
-        "No rate can be stated of so few, and no model learned from them.",
+        "No rate can be stated of so few, and no model learned from them."
+        + good_alone
+        * " Good images alone make a model without labels (label budget 0), which says how unlike them a part is.",
         tuple(small),
     )
 

@@ -33,9 +33,11 @@ def draw_drift(settings: DriftSettings) -> Line:
 
     Raises:
       UsageError: settings contradict each other.
-      UserError: the table or the model cannot be used, or a part's place in the order is not known.
+      UserError: the table, the folder or the model cannot be used, or a part's place in the order is not known.
     """
     settings.check()
+    if settings.folder and not os.path.isdir(settings.folder):
+        raise UserError(f"`folder`={settings.folder}: expected a folder of photographs, found none there.")
     with report_folder(settings.out):
         reference = drifting.read_reference(newest(settings.model)) if settings.model else None
         table = settings.table or _judged(settings)

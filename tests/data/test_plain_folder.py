@@ -30,6 +30,23 @@ def cap(tmp_path):
     return _fill(tmp_path / "data" / "cap")
 
 
+def test_loose_photographs_are_told_where_they_belong_and_days_that_they_are_taken_for_kinds_of_parts(tmp_path):
+    _image(tmp_path / "loose" / "IMG_1.JPG")
+    with pytest.raises(UserError, match=r"good parts into .*loose/good/ and defective ones into .*loose/defective/"):
+        records.scan([tmp_path / "loose"])
+    for names, are_days in (
+        (("2026-03-01", "2026-03-02"), True),
+        (("01.03.26", "02.03.2026"), True),
+        (("20260301", "cap"), False),
+        (("4711-01", "4711-02"), False),
+    ):
+        root, said = tmp_path / "-".join(names), []
+        for name in names:
+            _fill(root / name, good=2)
+        assert len({record.category for record in records.scan([root], say=said.append)}) == 2
+        assert (f"good/{names[0]}/, defective/{names[0]}/" in "".join(said)) == are_days, names
+
+
 def test_a_list_that_keeps_every_good_image_for_training_is_told_that_some_are_tested_with(tmp_path):
     lines = ["path,label,split", *(f"{number}.png,0,train" for number in range(30)), "30.png,1,test"]
     for number in range(31):

@@ -282,8 +282,11 @@ def test_a_category_without_masks_lacks_none(tmp_path):
 
 def test_small_classes_are_named(tmp_path):
     found = _found(_bolt(tmp_path, good=1, defective=0))
-    items = _finding(found, "small_classes").items
-    assert items == ("bolt: 1 good test image", "bolt: 0 defective images")
+    finding = _finding(found, "small_classes")
+    assert finding.items == ("bolt: 1 good test image", "bolt: 0 defective images")
+    assert "label budget 0" in finding.text
+    some = _finding(_found(_bolt(tmp_path / "some", good=1, defective=1)), "small_classes")
+    assert "label budget" not in some.text
 
 
 def test_light_that_gives_the_label_away_is_said(tmp_path):

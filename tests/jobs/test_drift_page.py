@@ -238,3 +238,9 @@ def test_one_part_and_parts_all_alike_are_drawn(tmp_path):
 def test_settings_that_do_not_go_together_are_refused(settings, words):
     with pytest.raises(UsageError, match=words):
         DriftSettings(out="out", **settings).check()
+
+
+def test_a_folder_that_is_not_there_is_no_photograph(tmp_path):
+    with pytest.raises(UserError, match="expected a folder of photographs"):
+        draw_drift(DriftSettings(folder=str(tmp_path / "new"), model="any", out=str(tmp_path / "out")))
+    assert not (tmp_path / "out").exists()

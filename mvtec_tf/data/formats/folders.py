@@ -4,6 +4,7 @@ import collections
 import functools
 import os
 import pathlib
+import re
 from collections.abc import Iterable
 
 from mvtec_tf.data import masks, walk, words
@@ -21,6 +22,7 @@ _MVTEC_HINT = (
 _PLAIN_HINT = (
     f"the plain layout (CATEGORY/{GOOD}/*.png, CATEGORY/{DEFECTIVE}/*.png or CATEGORY/{DEFECTIVE}/DEFECT/*.png)"
 )
+_DATE = re.compile(r"(19|20)\d\d[-_. ]?\d\d[-_. ]?\d\d|\d\d[-_. ]\d\d[-_. ](\d\d){1,2}")
 _HINT = f"Expected {_MVTEC_HINT}, {_PLAIN_HINT}, or a .csv file with the columns path,label."
 
 
@@ -39,12 +41,19 @@ def categories(data_dir: pathlib.Path) -> tuple[list[Category], list[str]]:
     found = [name for name in children if layout.kinds(data_dir / name)]
     if not found:
         _refuse_part(data_dir)
-        raise UserError(f"`data_dir`={data_dir}: no category folder in it; {_contents(data_dir)}. {_HINT}")
+        loose = f"Put good parts into {data_dir / GOOD}/ and defective ones into {data_dir / DEFECTIVE}/. "
+        hint = loose * bool(walk.walk(data_dir, deep=False).images) + _HINT
+        raise UserError(f"`data_dir`={data_dir}: no category folder in it; {_contents(data_dir)}. {hint}")
     groups_file.refuse_among_categories(data_dir)
     here = walk.walk(data_dir, deep=False)
     others = [f"{name}/ ({_contents(data_dir / name)})" for name in children if name not in found]
     unread = [*others, *(os.path.basename(image) for image in here.images)]
     sentences = [f"{data_dir}: not read, since they are no categories: {walk.listing(unread)}."] if unread else []
+    if len(found) > 1 and all(map(_DATE.fullmatch, found)):
+        sentences += [
+            f"{data_dir}: {walk.listing(found)} are taken for {len(found)} kinds of parts. If they are days "
+            f"of one, put them below {GOOD}/ and {DEFECTIVE}/: {GOOD}/{found[0]}/, {DEFECTIVE}/{found[0]}/."
+        ]
     return [_category(data_dir / name) for name in found], [*here.notes(), *sentences]
 
 
