@@ -100,8 +100,18 @@ def outline_layer(file: pathlib.Path) -> bytes:
     return _png(np.dstack([lines, np.where(lines.any(-1), 255, 0).astype(np.uint8)]))
 
 
-def scale(export: Export, score: float | None) -> dict[str, Any]:
+def scale(
+    export: Export,
+    score: float | None,
+    threshold: float | None = None,
+    zone: tuple[float, float] | None = None,
+) -> dict[str, Any]:
     """Where a score lies among those of held-out parts, in per cent of the width of a drawing.
+
+    Args:
+      export: whose parts they are.
+      score: of a part; None: there is none.
+      threshold, zone: that are drawn in place of the export's own.
 
     Returns:
       `good`, `defective`: (x, width, height) of each bar, heights in per cent of the highest; `threshold`, `zone` and
@@ -109,7 +119,9 @@ def scale(export: Export, score: float | None) -> dict[str, Any]:
       score is drawn at an end that it lies beyond.
     """
     good, defective = held_out(export)
-    cuts = [export.threshold, *(export.zone or ())]
+    threshold = export.threshold if threshold is None else threshold
+    zone = export.zone if zone is None else zone
+    cuts = [threshold, *(zone or ())]
     there = np.concatenate([good, defective, cuts, [] if len(good) or score is None else [score]])
     low, high = np.quantile(there, _ENDS) if len(there) > 1 else (there[0], there[0])
     low, high = min(low, *cuts), max(high, *cuts)
@@ -119,8 +131,8 @@ def scale(export: Export, score: float | None) -> dict[str, Any]:
     def x(value: float) -> float:
         return float(np.clip(100 * (value - low) / (high - low), 0, 100))
 
-    found: dict[str, Any] = {"low": low, "high": high, "images": len(good), "threshold": x(export.threshold)}
-    found["zone"] = None if export.zone is None else [x(end) for end in export.zone]
+    found: dict[str, Any] = {"low": low, "high": high, "images": len(good), "threshold": x(threshold)}
+    found["zone"] = None if zone is None else [x(end) for end in zone]
     found |= {"good": _bars(good, low, high), "defective": _bars(defective, low, high), "beyond": False}
     if score is not None:
         found |= {"score": x(score), "beyond": not low <= score <= high}

@@ -150,7 +150,7 @@ def test_the_first_parts_wait_for_a_name_and_what_is_refused_or_double_is_not_co
     _wait(browser, lambda _: "the 17 files that you chose are waiting" in said.text)
     assert not _all(browser, "#parts > *")
     browser.find_element(By.CSS_SELECTOR, "#judge [name=who]").send_keys("Eva\n")
-    _wait(browser, lambda _: said.text == "15 photographs were kept as good parts. There already: 1. Refused: 1.")
+    _wait(browser, lambda _: said.text == "Photographs kept as good parts: 15. There already: 1. Refused: 1.")
     _wait(browser, lambda _: "15 good parts were kept." in browser.find_element(By.ID, "so_far").text)
     assert "Thumbs.db" in _all(browser, ".refused h2")[0].text
     assert browser.find_element(By.CSS_SELECTOR, "#first_model [name=who]").get_property("value") == "Eva"

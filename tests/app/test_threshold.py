@@ -72,6 +72,11 @@ def test_a_wanted_recall_is_found_on_the_rows_that_were_set_aside_for_it(page, t
     screen = page.get("/threshold", params={"rule": "target_recall", "target": 80}).text
     assert f"Found: {expected.value:.4g}" in screen
     assert f'name="value" value="{expected.value:.9g}"' in screen
+    # It is drawn where the slider stands.
+    low, high, drawn = (
+        float(re.search(f'{name}="(.+?)"', screen)[1]) for name in ("data-low", "data-high", 'class="threshold" x1')
+    )
+    assert drawn == pytest.approx(100 * (expected.value - low) / (high - low))
     assert "above 0 and up to 100" in page.get("/threshold", params={"rule": "target_recall", "target": 900}).text
 
 
@@ -84,6 +89,7 @@ def test_a_model_of_good_parts_alone_says_that_nothing_is_known_of_defects(setti
         for rule in ("target_recall", "least_cost", "target_specificity"):
             screen = browser.get("/threshold", params={"rule": rule, "target": 50}).text
             assert "unknown: no labelled defect" in screen
+            assert '<i class="defective">' not in screen
             assert "of 0" not in screen
             assert ("This cannot be found" in screen) == ("Found:" not in screen) == (rule != "target_specificity")
             assert "cannot be had" not in screen
