@@ -5,7 +5,6 @@ import re
 import hypothesis
 import pytest
 
-schemathesis = pytest.importorskip("schemathesis")
 EXAMPLES = 15
 HEADERS = {"x-mvtec-tf": "1"}
 # A name or a photograph that is none is refused though it is of the kind that is described.
@@ -16,6 +15,8 @@ UNASKED = ["positive_data_acceptance"]
 def described(page, photographs):
     """What the page says of its API, with a judged photograph behind it."""
     page.show(photographs[0])
+    # Loaded here, where one test asks for it: it takes seconds.
+    schemathesis = pytest.importorskip("schemathesis")
     return schemathesis.openapi.from_dict(page.get("/api/openapi.json").json())
 
 
@@ -36,6 +37,8 @@ def _answer(page, case, sha256):
 
 def _statuses(page, operation, sha256):
     """Asks a call in many ways; returns the statuses that it was answered with."""
+    import schemathesis
+
     found, modes = set(), list(schemathesis.GenerationMode)
     if operation.label == "POST /api/judge":
         # In a form everything is a text, and a file whatever bytes it has: nothing of it is of another kind.

@@ -27,7 +27,11 @@ def _chunk(kind, content):
 def _png_of_size(width, height, rows=1):
     """A header that promises width x height, with little behind it: a small file that wants a large memory."""
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    content = zlib.compress((b"\0" + bytes(3 * width)) * rows)
+    deflate = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    # Of zeros, a row once compressed is every row, and Adler's sum is known: all of them would take ten seconds.
+    row = deflate.compress(bytes(1 + 3 * width)) + deflate.flush(zlib.Z_FULL_FLUSH) if rows else b""
+    adler = rows * (1 + 3 * width) % 65521 << 16 | 1
+    content = b"\x78\x9c" + row * rows + b"\x03\0" + struct.pack(">I", adler)
     return b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header) + _chunk(b"IDAT", content) + _chunk(b"IEND", b"")
 
 
