@@ -375,7 +375,7 @@ class Model:
         return answers["probability"]
 
     def explain(self, image: Image) -> Explanation:
-        """Where the score of one image comes from.
+        """Where an image's score comes from; of an export it is coloured as far as that is on the way to the threshold.
 
         Raises:
           UserError: it cannot be read, or there are several.
