@@ -30,10 +30,13 @@ def cap(tmp_path):
     return _fill(tmp_path / "data" / "cap")
 
 
-def test_loose_photographs_are_told_where_they_belong_and_days_that_they_are_taken_for_kinds_of_parts(tmp_path):
+def test_loose_photographs_a_spreadsheet_and_days_taken_for_kinds_of_parts_are_told_what_to_do(tmp_path):
     _image(tmp_path / "loose" / "IMG_1.JPG")
     with pytest.raises(UserError, match=r"good parts into .*loose/good/ and defective ones into .*loose/defective/"):
         records.scan([tmp_path / "loose"])
+    (tmp_path / "line.xlsx").touch()
+    with pytest.raises(UserError, match="CSV UTF-8"):
+        records.scan([tmp_path / "line.xlsx"])
     for names, are_days in (
         (("2026-03-01", "2026-03-02"), True),
         (("01.03.26", "02.03.2026"), True),

@@ -22,6 +22,7 @@ _MVTEC_HINT = (
 _PLAIN_HINT = (
     f"the plain layout (CATEGORY/{GOOD}/*.png, CATEGORY/{DEFECTIVE}/*.png or CATEGORY/{DEFECTIVE}/DEFECT/*.png)"
 )
+_SPREADSHEETS = (".xlsx", ".xls", ".ods")
 _DATE = re.compile(r"(19|20)\d\d[-_. ]?\d\d[-_. ]?\d\d|\d\d[-_. ]\d\d[-_. ](\d\d){1,2}")
 _HINT = f"Expected {_MVTEC_HINT}, {_PLAIN_HINT}, or a .csv file with the columns path,label."
 
@@ -34,7 +35,8 @@ def categories(data_dir: pathlib.Path) -> tuple[list[Category], list[str]]:
     """
     if not data_dir.is_dir():
         found = "a file" if data_dir.exists() else "nothing"
-        raise UserError(f"`data_dir`={data_dir}: expected a folder or a .csv file, found {found}. {_HINT}")
+        hint = 'Save the table as "CSV UTF-8". ' * (data_dir.suffix.lower() in _SPREADSHEETS) + _HINT
+        raise UserError(f"`data_dir`={data_dir}: expected a folder or a .csv file, found {found}. {hint}")
     if layout.kinds(data_dir):
         return [_category(data_dir)], []
     children = layout.folder_names(data_dir)
