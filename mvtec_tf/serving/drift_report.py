@@ -76,11 +76,13 @@ def _picture(number: int, line: Line, values: np.ndarray, places: Sequence[str])
     axes.axhline(2, color="#bdbdbd", linewidth=0.8)
     for alarm in alarms:
         axes.axvspan(alarm.since, alarm.over or len(values), color=canvas.DEFECTIVE_COLOUR, alpha=0.2, linewidth=0)
-    axes.plot(parts, values, ".", color=canvas.TRIVIAL_COLOUR, markersize=1.5, alpha=0.6)
     width = math.ceil(len(values) / _WINDOWS)
     windows = np.array_split(np.arange(len(values)), math.ceil(len(values) / width))
     middle, median = ([float(np.median(of[window])) for window in windows] for of in (parts, values))
-    axes.plot(middle, median, "-", color=canvas.GOOD_COLOUR, linewidth=1.2)
+    # Dots of few parts lie on the line, which would hide them.
+    dots = {"markersize": 5} if width == 1 else {"markersize": 1.5, "alpha": 0.6, "zorder": 1}
+    axes.plot(parts, values, ".", color=canvas.TRIVIAL_COLOUR, **dots)
+    axes.plot(middle, median, "-", color=canvas.GOOD_COLOUR, linewidth=1.2, zorder=2)
     low, high = np.quantile(values, [_BEYOND, 1 - _BEYOND])
     room = 0.08 * (max(high, 2) - min(low, -2))
     axes.set_ylim(min(low, -2) - room, max(high, 2) + room)

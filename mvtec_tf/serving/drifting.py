@@ -10,8 +10,11 @@ import numpy as np
 
 from mvtec_tf import drift, files
 from mvtec_tf.errors import UserError
+from mvtec_tf.evaluation import predicted
 from mvtec_tf.graphs.loading import require_model
 
+# From this share of defects on, parts score higher, and lie farther from good ones, whatever the line is like.
+_MANY = 0.1
 # Ending of the table of alarms beside a watch's table, whose stem it has: two cameras may share a folder.
 ENDING = ".drift.csv"
 _FILE_COLUMNS = ("statistic", "since_part", "since_path", "raised_at_part", "standard_deviations", "over_at_part")
@@ -31,6 +34,7 @@ class Line:
 
     Attributes:
       names: of the parts that have all statistics.
+      defective: how many of these were called so.
       without: how many verdicts came without.
     """
 
@@ -38,7 +42,7 @@ class Line:
         self, reference: np.ndarray | None = None, alarm: float = drift.ALARM, order: str = "their order in the table"
     ) -> None:
         self.names: list[str] = []
-        self.without = 0
+        self.defective = self.without = 0
         self._alarm, self._order = alarm, order
         self._reference = reference
         self._against = "the ones before them" if reference is None else "the training images"
@@ -64,6 +68,7 @@ class Line:
                 self.without += bool(row["verdict"])
                 continue
             self.names.append(row["path"])
+            self.defective += row.get("verdict") == predicted.DEFECTIVE
             risen += self._detector.add(values)
         return risen
 
@@ -97,6 +102,8 @@ class Line:
         # What is over is listed where nothing else is, and in the table of alarms.
         told = "; ".join(map(self.told, there or self.alarms))
         told += f"; {over:,} more that are over" if there and over else ""
+        if self.defective > _MANY * len(self.names) and {"distance", "score"} & {one.statistic for one in self.alarms}:
+            more = f" {self.defective:,} of them were called defective, which alone moves distance and score.{more}"
         return f"Drift, in standard deviations of the training images: {told} ({order}).{more}"
 
     def write(self, file: files.PathLike) -> None:

@@ -209,8 +209,19 @@ def test_of_fewer_parts_than_any_alarm_needs_nothing_is_said(reference):
     assert quiet.summary().startswith("No drift: ")
 
 
-def _rows(parts):
-    return [{"path": "a.png", "verdict": "good", **dict(zip(drift.COLUMNS, part, strict=True))} for part in parts]
+@pytest.mark.parametrize(
+    ("moves", "verdict", "is_said"), [(4, "defective", True), (4, "good", False), (0, "defective", False)]
+)
+def test_defects_are_named_as_what_moves_score_and_distance_by_themselves(moved, moves, verdict, is_said):
+    moved[200:, 3:] += moves
+    line = Line(np.random.default_rng(1).normal(size=(100, 5)))
+    line.add([*_rows(moved[:200]), *_rows(moved[200:], verdict)])
+    assert ("100 of them were called defective, which alone moves distance and score" in line.summary()) == is_said
+    assert "brightness -" in line.summary()
+
+
+def _rows(parts, verdict="good"):
+    return [{"path": "a.png", "verdict": verdict, **dict(zip(drift.COLUMNS, part, strict=True))} for part in parts]
 
 
 def test_one_part_and_parts_all_alike_are_drawn(tmp_path):
