@@ -32,7 +32,7 @@ SCORE_UNITS = {
     "nearest_neighbours": "distance from the nearest good images, in standard deviations of each feature",
     "padim": "largest Mahalanobis distance of a patch from those of good images at its place",
     "patchcore": "largest distance of a patch from the nearest good one, in standard deviations of each layer",
-    "fused": "standard deviations of held-out good images",
+    "fused": "summed standard deviations of held-out good images",
     "hybrid": LOG_ODDS,
 }
 NEED_LABELS = frozenset({"logistic", "linear_svm", "rbf_svm", "lda", "hybrid"})

@@ -113,9 +113,10 @@ def data_pipeline(record: Record, splits: Splits, threshold: Chosen) -> list[Box
     settings = record["settings"]
     size = record.get("encoder", {}).get("image_size") or settings["image_size"]
     height, width = (size, size) if isinstance(size, int) else size
+    resized = f"RGB, bilinear with antialiasing to {height} x {width} (height x width), rounded to uint8"
     boxes = [
         Box(DATA, "Image file", ("PNG, JPEG or BMP, of any size",)),
-        Box(STEP, "Decode and resize", (f"RGB, bilinear with antialiasing to {width} x {height}, rounded to uint8",)),
+        Box(STEP, "Decode and resize", (resized,)),
     ]
     if record["binary"] == SUPERVISED:
         boxes.append(Box(STEP, "Keep every decoded image", ("in memory or in a file; each is decoded once",)))
