@@ -53,7 +53,10 @@ _FEW = 5
 _MOST_AREA = 0.5
 _MOST_BORDER = 0.5
 # What a mask is called that lies beside its image, or a folder of masks beside that of their images.
-_WORD = "(?:masks?|gt|ground_?truth|labels?|seg|segmentation|overlays?)"
+_WORD = (
+    "(?:mask(?:s|en?)?|masques?|m[aá]scaras?|maschera?|maschere|gt|ground_?truth|labels?|annotations?|seg|segmentation|"
+    "overlays?)"
+)
 _OF_IMAGE = re.compile(rf"(.+?)[ _.-]?{_WORD}\Z|{_WORD}[ _.-](.+)", re.IGNORECASE)
 # So many are named in a sentence.
 _NAMED = 3
@@ -140,15 +143,33 @@ def shared_sentences(records: Iterable[Record]) -> list[str]:
 def beside_images(files: Iterable[PathLike], images: Iterable[PathLike] = ()) -> list[tuple[str, str]]:
     """(file, image) of the files that are called as the mask of another one, or whose folder is, sorted.
 
+    So is `x.png` beside `x.jpg`, if it holds a mask and the other does not.
+
     Args:
       files: that may be masks.
       images: beside which they may lie, besides themselves.
     """
-    stems = {_stem(file): os.fspath(file) for file in files}
-    called = {stem: of for stem in stems if (of := _images_of(stem))}
-    beside = (stems | {_stem(file): os.fspath(file) for file in images}) if called else {}
-    found = {stem: next((beside[image] for image in of if image in beside), "") for stem, of in called.items()}
-    return sorted((stems[stem], image) for stem, image in found.items() if image)
+    asked, beside = {os.fspath(file) for file in files}, collections.defaultdict(list)
+    for file in sorted(asked.union(map(os.fspath, images))):
+        beside[_stem(file)].append(file)
+    found = []
+    for stem, ones in beside.items():
+        mine = [file for file in ones if file in asked]
+        of = next((beside[image][0] for image in _images_of(stem) if image in beside), "")
+        if of or not mine or len(ones) == 1:
+            found += [(file, of) for file in mine if of]
+        elif photographs := [file for file in ones if not _holds_mask(file)]:
+            found += [(file, photographs[0]) for file in mine if file not in photographs]
+    return sorted(found)
+
+
+def _holds_mask(file: str) -> bool:
+    try:
+        read(file)
+    except MaskError as error:
+        # Of a good part the mask may be empty.
+        return error.state in (EMPTY, INVERTED)
+    return True
 
 
 def _stem(file: PathLike) -> str:

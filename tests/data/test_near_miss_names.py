@@ -3,7 +3,9 @@
 import re
 from collections import Counter
 
+import numpy as np
 import pytest
+from PIL import Image
 
 import mvtec_tf as mt
 from mvtec_tf.data import protocol
@@ -342,6 +344,7 @@ def test_a_word_for_no_value_is_no_name(tmp_path, column, word):
 
 @pytest.mark.parametrize(
     "mask", ["0_mask.png", "0_GT.png", "0_label.bmp", "0mask.png", "0.masks.png", "mask_0.png", "0_overlay.png"]
+    + ["0_Maske.png", "masque_0.png", "0-máscara.bmp"],
 )
 @pytest.mark.parametrize("parts", [("good", "defective"), ("train/good", "test/chip")])
 def test_masks_that_lie_among_their_images_are_no_photographs(tmp_path, parts, mask):
@@ -353,6 +356,21 @@ def test_masks_that_lie_among_their_images_are_no_photographs(tmp_path, parts, m
     (tmp_path / "list.csv").write_text("\n".join(["path,label", *lines]))
     with pytest.raises(UserError, match="called as a mask"):
         records.scan([tmp_path / "list.csv"])
+
+
+def test_a_mask_that_has_the_name_of_its_photograph_is_no_photograph_and_another_photograph_is_one(tmp_path):
+    folder = _fill(tmp_path / "cap", "good", "defective")
+    twin = folder / "defective" / "0.bmp"
+    noise = np.random.default_rng(0).integers(0, 255, (8, 8, 3), np.uint8)
+    Image.fromarray(noise).save(folder / "defective" / "0.png")
+    Image.fromarray(255 - noise).save(twin)
+    count = len(records.scan([folder]))
+    for marked in (3, 0):
+        Image.fromarray(np.where(np.arange(64).reshape(8, 8) < marked, 255, 0).astype(np.uint8)).save(twin)
+        with pytest.raises(UserError, match=r"0\.bmp: called as a mask of .*0\.png beside it \(1 such files\)"):
+            records.scan([folder])
+    twin.unlink()
+    assert len(records.scan([folder])) == count - 1
 
 
 @pytest.mark.parametrize("word", ["1.23457E+11", "1,23457E+11", "unknown", "Unbekannt", "#REF!"])
