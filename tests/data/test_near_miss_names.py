@@ -343,8 +343,11 @@ def test_a_word_for_no_value_is_no_name(tmp_path, column, word):
 
 
 @pytest.mark.parametrize(
-    "mask", ["0_mask.png", "0_GT.png", "0_label.bmp", "0mask.png", "0.masks.png", "mask_0.png", "0_overlay.png"]
-    + ["0_Maske.png", "masque_0.png", "0-máscara.bmp"],
+    "mask",
+    [
+        *("0_mask.png", "0_GT.png", "0_label.bmp", "0mask.png", "0.masks.png", "mask_0.png", "0_overlay.png"),
+        *("0_Maske.png", "masque_0.png", "0-máscara.bmp"),
+    ],
 )
 @pytest.mark.parametrize("parts", [("good", "defective"), ("train/good", "test/chip")])
 def test_masks_that_lie_among_their_images_are_no_photographs(tmp_path, parts, mask):
