@@ -425,7 +425,7 @@ def _warning(good: int, defective: int) -> str:
         return ""
     return (
         f"it was chosen on only {' and '.join(short)} calibrate images (images of one object count once); a share "
-        f"of fewer than {FEW} is not even known to 18 percentage points"
+        f"of fewer than {FEW} may be off by 18 percentage points and more"
     )
 
 

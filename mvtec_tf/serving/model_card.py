@@ -10,6 +10,7 @@ from typing import Any
 
 from mvtec_tf import files
 from mvtec_tf.data.words import counted
+from mvtec_tf.evaluation.metrics import Metric, with_limits
 from mvtec_tf.run_directory import read_run
 from mvtec_tf.serving.settings import NOT_STATED, ExportOptions
 
@@ -180,7 +181,8 @@ def _limits(
         )
     if size:
         height, width = (size, size) if isinstance(size, int) else size
-        limits.append(f"Every image is resized to {width} x {height} pixels: what cannot be seen there is not found.")
+        size = f"{height} x {width} pixels (height x width)"
+        limits.append(f"Every image is resized to {size}: what cannot be seen there is not found.")
     if card["kind"] == "encoder":
         return [*limits, "It gives features, not verdicts: a head has to be fitted on them."]
     if not card.get("gives_probability", True):
@@ -236,11 +238,7 @@ def _metrics_text(metrics: Mapping[str, Any] | None) -> str:
 
 
 def _figure(found: Mapping[str, Any] | None) -> str:
-    if found is None:
-        return "-"
-    if found["low"] is None or found["high"] is None:
-        return f"{found['value']:.3f}"
-    return f"{found['value']:.3f} [{found['low']:.3f}, {found['high']:.3f}]"
+    return "-" if found is None else with_limits(Metric(**found))
 
 
 def _threshold_text(threshold: Mapping[str, Any] | None) -> str:

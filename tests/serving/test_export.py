@@ -175,7 +175,7 @@ def test_the_papers_are_inside(small_run, exported):
     f1 = metrics["overall"]["f1"]
     for part in (
         metrics["summary"],
-        f"{f1['value']:.3f} [{f1['low']:.3f}, {f1['high']:.3f}]",
+        f"{f1['value']:.3f} [{f1['low']:.3f} to {f1['high']:.3f}]",
         metrics["threshold"]["reason"],
         "random start",
         "Known limits",

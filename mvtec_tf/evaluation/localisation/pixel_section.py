@@ -1,6 +1,7 @@
 """The part of a report about heat maps: how well they find the defect, and what they look like."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -55,9 +56,13 @@ def section(
       about: what must be known to read them, a sentence each.
       levels: see `photographs.levels`.
     """
-    blocks = [*map(sentence_of, figures), _overall_table(figures)]
-    blocks += [_category_table(one) for one in figures if len(one.categories) > 1]
-    blocks += [_how(figures[0]), " ".join(about)]
+    blocks: list[Any] = list(map(sentence_of, figures))
+    # Without any mask the first sentence says all.
+    if any(one.overall.masks for one in figures):
+        blocks.append(_overall_table(figures))
+        blocks += [_category_table(one) for one in figures if len(one.categories) > 1]
+        blocks.append(_how(figures[0]))
+    blocks.append(" ".join(about))
     groups = list(_groups(judged, evaluate, files, maps, levels)) if any(one.image for one in files.values()) else []
     notes = [] if groups else ["There are no photographs under heat maps, because the images are not known."]
     for one in figures:

@@ -44,7 +44,7 @@ _TOO_MANY = ("More good evaluated images are stopped", " than the held-out good 
 # What is missing for figures of detection, where no defective image was evaluated.
 _NEEDED = (
     "So there are no figures of detection. For them, photograph defective parts and judge again: what share of "
-    f"them is found is known to 18 percentage points with {thresholds.FEW} defective objects, and from two objects "
+    f"them is found is known to within 18 percentage points with {thresholds.FEW} of them, and from two objects "
     "on their labels can be learned from."
 )
 # So many categories are named in a sentence; beyond that, their number.

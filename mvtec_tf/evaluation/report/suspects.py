@@ -80,7 +80,8 @@ def section(found: Sequence[Suspect]) -> Section:
     which = f"the first {MOST} are" if len(found) > MOST else "all are"
     text = (
         f"The other images speak against {len(found):,} of the labels; {which} shown, worst first, and beside each the "
-        "nearest image of the other label, or the nearest good one. Figures are standard deviations of good images. "
+        "nearest image of the other label, or the nearest good one. Figures are standard deviations of good "
+        "images beyond the cut between good and defective, or beyond 3 where no defect says where that is. "
         f"{_WHAT_TO_DO}"
     )
     shown = [_picture(one, number) for number, one in enumerate(found[:MOST], 1)]
