@@ -18,7 +18,7 @@ from tools import draw_rooms
 
 # What makes a documented command small enough for a test; flags behind those of the documentation override them.
 SMALL = {
-    "toy": ["--image_size=64", "--train_good=20", "--test_good=8", "--per_defect=8"],
+    "toy": ["--image_size=64", "--train_good=16", "--test_good=6", "--per_defect=5"],
     "fit": ["--backbone=resnet10"],
     "pretrain": ["--epochs=1", "--image_size=64", "--projection_hidden=32", "--projection_dimensions=16"],
 }
@@ -168,7 +168,7 @@ def test_every_command_of_first_steps_runs_as_printed(root, newcomer):
     for line in _lines(root / "docs" / "first-steps.md"):
         newcomer.type(line)
     lines = (newcomer.folder / "results" / "new.csv").read_text("utf-8").splitlines()
-    assert len(lines) == 1 + 8
+    assert len(lines) == 1 + 5
 
 
 def test_every_command_of_the_readme_is_one_of_first_steps_which_are_run(root):
