@@ -1,4 +1,4 @@
-"""Batch norm folded into the layers beside it: the same numbers with fewer ops, for a network that is only served.
+"""Batch norm folded into the layers beside it: the same numbers with fewer ops, of what is not trained.
 
 In inference batch norm is y = scale * x + shift with constants, scale = gamma / sqrt(variance + epsilon) and
 shift = beta - scale * mean. A linear layer before it takes both into its weights (Jacob et al., CVPR 2018,
@@ -8,6 +8,7 @@ section 3.2), and so does a dense layer after it.
 import dataclasses
 
 import numpy as np
+import tensorflow as tf
 from keras import layers
 
 from mvtec_tf.keras_settings import keras
@@ -78,6 +79,58 @@ def fold_batch_norm(model: keras.Model) -> Folded:
             weights = _take_from_output(layer, weights, before[layer.name])
         clone.get_layer(layer.name).set_weights(weights)
     return Folded(clone, tuple(layer.name for layer in model.layers if layer.name in gone), tuple(kept))
+
+
+def with_frozen_folded(network: keras.Model) -> keras.Model:
+    """The network with every frozen convolution and the frozen batch norm behind it as one, to train the rest of it.
+
+    Args:
+      network: flat, functional.
+
+    Returns:
+      A model that shares all layers with `network`: it takes what is loaded into that later, and trains it.
+    """
+    graph = _Graph(network)
+    norms = {}
+    for layer in network.layers:
+        if isinstance(layer, layers.BatchNormalization) and not layer.trainable:
+            linear = graph.linear_before(layer)
+            if type(linear) is layers.Conv2D and not linear.trainable:
+                norms[linear.name] = layer
+    gone = {norm.name for norm in norms.values()}
+
+    def shared(layer: layers.Layer) -> layers.Layer:
+        if layer.name in gone:
+            return layers.Identity(name=layer.name, dtype=layer.dtype_policy)
+        return _Frozen(layer, norms[layer.name]) if layer.name in norms else layer
+
+    def call(operation: keras.Operation, *args: object, **kwargs: object) -> object:
+        return operation(args[0]) if operation.name in gone else operation(*args, **kwargs)
+
+    return keras.models.clone_model(network, clone_function=shared, call_function=call) if norms else network
+
+
+class _Frozen(keras.layers.Layer):
+    """A convolution and the batch norm behind it, by the weights of both as they are when it is called."""
+
+    def __init__(self, linear: layers.Conv2D, norm: layers.BatchNormalization) -> None:
+        # Weights are multiplied in float32, and the product rounded, once.
+        super().__init__(name=linear.name, dtype=linear.dtype_policy, autocast=False, trainable=False)
+        self._linear, self._norm = linear, norm
+
+    def compute_output_spec(self, maps: keras.KerasTensor) -> keras.KerasTensor:
+        """[B, h, w, C] -> what the convolution makes of it."""
+        return keras.KerasTensor(self._linear.compute_output_shape(maps.shape), self.compute_dtype)
+
+    def call(self, maps: tf.Tensor) -> tf.Tensor:
+        """[B, h, w, C] -> [B, h', w', D]."""
+        norm, linear = self._norm, self._linear
+        scale = tf.math.rsqrt(norm.moving_variance + norm.epsilon)
+        scale = scale * norm.gamma if norm.scale else scale
+        shift = (linear.bias if linear.use_bias else 0.0) - norm.moving_mean
+        shift = shift * scale + (norm.beta if norm.center else 0.0)
+        kernel = tf.cast(tf.convert_to_tensor(linear.kernel) * scale, maps.dtype)
+        return tf.nn.bias_add(linear.convolution_op(maps, kernel), tf.cast(shift, maps.dtype))
 
 
 class _Graph:

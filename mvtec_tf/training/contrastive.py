@@ -13,6 +13,7 @@ from mvtec_tf.keras_settings import keras
 from mvtec_tf.networks import replicas
 from mvtec_tf.networks.backbone import Backbone
 from mvtec_tf.networks.copies import in_float32
+from mvtec_tf.networks.fold import with_frozen_folded
 from mvtec_tf.networks.pretext import Pretext, build_network
 from mvtec_tf.run_directory import RunDirectory
 from mvtec_tf.training import distribution, loop
@@ -112,7 +113,7 @@ def compiled(network: keras.Model, settings: ContrastiveSettings, images: int, j
       jit: whether steps are compiled with XLA.
     """
     steps = _steps(settings, images)
-    model = Pretext(network, settings.method, settings.temperature, steps * max(settings.epochs, 1))
+    model = Pretext(with_frozen_folded(network), settings.method, settings.temperature, steps * max(settings.epochs, 1))
     model.compile(
         AdamW(
             _schedule(settings, steps),

@@ -13,6 +13,7 @@ from mvtec_tf.networks import replicas
 from mvtec_tf.networks.backbone import Backbone
 from mvtec_tf.networks.classifier import build_classifier
 from mvtec_tf.networks.copies import in_float32
+from mvtec_tf.networks.fold import with_frozen_folded
 from mvtec_tf.networks.losses import WeightedCrossEntropy, balanced_class_weights
 from mvtec_tf.run_directory import RunDirectory
 from mvtec_tf.training import distribution, loop
@@ -84,7 +85,8 @@ def compiled(network: keras.Model, settings: SupervisedSettings, labels: np.ndar
       jit: whether steps are compiled with XLA.
     """
     steps = input_pipeline.steps_per_epoch(len(labels), settings.batch_size) * settings.epochs
-    model = keras.Model(network.inputs, network.outputs, name="training")
+    trained = with_frozen_folded(network)
+    model = keras.Model(trained.inputs, trained.outputs, name="training")
     model.compile(
         OneCycleAdamW(settings.learning_rate, steps, weight_decay=settings.weight_decay),
         WeightedCrossEntropy(_class_weights(labels, settings)),

@@ -3,11 +3,12 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import layers
 
-from mvtec_tf.networks.backbone import build_backbone
+from mvtec_tf.networks.backbone import build_backbone, freeze_up_to
 from mvtec_tf.networks.classifier import build_classifier
-from mvtec_tf.networks.fold import fold_batch_norm
+from mvtec_tf.networks.fold import fold_batch_norm, with_frozen_folded
 from tests.support.small_run import set_weights_at_random
 
 
@@ -82,3 +83,28 @@ def test_the_original_keeps_its_weights():
     fold_batch_norm(network)
     for old, new in zip(before, network.get_weights(), strict=True):
         np.testing.assert_array_equal(old, new)
+
+
+def test_what_is_frozen_is_folded_for_training_and_the_rest_learns_the_same():
+    backbone = build_backbone("resnet10", 32)
+    network = build_classifier(backbone)
+    freeze_up_to(network, backbone, 1)
+    trained = with_frozen_folded(network)
+    set_weights_at_random(network)  # after: as a resumed run loads them
+    assert sum(type(layer).__name__ == "_Frozen" for layer in trained.layers) > 3
+    assert list(map(id, trained.trainable_variables)) == list(map(id, network.trainable_variables))
+    steps = []
+    for model in (network, trained):
+        keras.utils.set_random_seed(0)
+        with tf.GradientTape() as tape:
+            logits = model(_images(32))
+            loss = tf.reduce_sum(tf.square(logits))
+        steps.append([logits, *tape.gradient(loss, model.trainable_variables)])
+    for expected, got in zip(*steps, strict=True):
+        assert np.ptp(expected) > 0
+        np.testing.assert_allclose(got, expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
+
+
+def test_a_network_of_which_nothing_is_frozen_is_trained_as_it_is():
+    network = build_classifier(build_backbone("resnet10", 32))
+    assert with_frozen_folded(network) is network
