@@ -72,11 +72,12 @@ def test_a_wanted_recall_is_found_on_the_rows_that_were_set_aside_for_it(page, t
     screen = page.get("/threshold", params={"rule": "target_recall", "target": 80}).text
     assert f"Found: {expected.value:.4g}" in screen
     assert f'name="value" value="{expected.value:.9g}"' in screen
-    # It is drawn where the slider stands.
+    # It is drawn where the slider stands, which reaches the old one too.
     low, high, drawn = (
         float(re.search(f'{name}="(.+?)"', screen)[1]) for name in ("data-low", "data-high", 'class="threshold" x1')
     )
     assert drawn == pytest.approx(100 * (expected.value - low) / (high - low))
+    assert low < export.threshold < high
     assert "above 0 and up to 100" in page.get("/threshold", params={"rule": "target_recall", "target": 900}).text
 
 

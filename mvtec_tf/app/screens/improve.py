@@ -60,7 +60,8 @@ def add(app: FastAPI, site: Site) -> None:
         return site.text("than_more" if more > 0 else "than_fewer" if more else "than_same", count=abs(more))
 
     def default(exports: list[Export]) -> dict[str, str]:
-        asked = improving.asked_before(kept, exports[0]) if exports else {}
+        last = next((job.asked for job in improving.jobs(kept)), {})
+        asked = improving.asked_before(kept, exports[0]) if exports else last
         defects = any(record.label for record in labels.records(kept))
         budget = "all" if defects or asked.get("label_budget", "0") != "0" else "0"
         return {"data": asked.get("data", ""), "weights": asked.get("weights", "imagenet"), "budget": budget}
