@@ -270,7 +270,8 @@ def _ask(
         if directions is None and (len(rows["matched"]) >= _FIRST or start + _BATCH >= len(records)):
             directions = _directions(rows["matched"], reduce, settings.seed)
             rows["matched"] = [one @ directions for one in rows["matched"]]
-        speak(f"asked the teacher {start + len(part):,} of {counted(len(records), 'question')}")
+        what = f"changed copies, {number} of {settings.passes - 1}: " if number else ""
+        speak(f"{what}asked the teacher {start + len(part):,} of {counted(len(records), 'question')}")
     columns = {"images": np.uint8, "score": np.float32, "heat_map": np.float32, "matched": np.float16}
     with files.replacing(file) as temporary, temporary.open("wb") as handle:
         np.savez(handle, **{name: np.array(rows[name], kind) for name, kind in columns.items()})
