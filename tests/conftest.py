@@ -6,6 +6,7 @@ import os
 import pathlib
 import subprocess
 import sys
+from unittest import mock
 
 import pytest
 
@@ -27,8 +28,7 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.slow)
         if {"real_data", "real_weights"} & set(item.fixturenames):
             item.add_marker(pytest.mark.real)
-        # Fixtures of a module that train several models, fill a grid, or kill a dozen exports.
-        if {"runs", "done", "killed"} & set(item.fixturenames):
+        if _MADE_ONCE & set(item.fixturenames):
             item.add_marker(pytest.mark.slow)
     # The files that take longest first, so that none is left for one process when all others have ended.
     slow_in = collections.Counter(item.path for item in items if item.get_closest_marker("slow"))
@@ -72,6 +72,8 @@ def _function(name):
 # Which tests `make test-fast` leaves out is measured, not guessed.
 _SLOW_TESTS = pathlib.Path(__file__).parent / "slow_tests.txt"
 _SLOW_SECONDS = 0.7
+# What a module trains, fits or exports once, for seconds: its trained runs, its filled grid and so on.
+_MADE_ONCE = {"run", "runs", "cnn", "probe", "done", "finished", "killed", "teaching", "everywhere"}
 # Of few tests, or of a fixture that takes most of the time: nearly a minute each, or more.
 _LONGEST = {
     *("test_documentation.py", "test_notebooks.py", "test_line.py", "test_families.py", "test_distill.py"),
@@ -92,6 +94,23 @@ def run_process(name, *flags, check=True, **kwargs):
     if check and done.returncode:
         raise AssertionError(f"{name} ended with {done.returncode}\n{done.stdout}\n{done.stderr}")
     return done
+
+
+@pytest.fixture(scope="session", autouse=True)
+def coarse_pictures():
+    """Pictures of reports have a fourth of their dots: to draw them all is a tenth of the tests' time."""
+    from mvtec_tf.evaluation.report import canvas
+
+    with mock.patch.object(canvas, "DPI", canvas.DPI // 4):
+        yield
+
+
+@pytest.fixture
+def fine_pictures(monkeypatch):
+    """They have all, for who looks at them."""
+    from mvtec_tf.evaluation.report import canvas
+
+    monkeypatch.setattr(canvas, "DPI", 4 * canvas.DPI)
 
 
 @pytest.fixture(scope="session")

@@ -29,7 +29,7 @@ def tiny():
 
 
 @pytest.fixture(scope="module")
-def model(toy, tmp_path_factory):
+def run(toy, tmp_path_factory):
     run_dir = tmp_path_factory.mktemp("api") / "run"
     return mt.fit(toy / "flange", run_dir=run_dir, head="mahalanobis", label_budget=0.25, **SMALL)
 
@@ -89,22 +89,22 @@ def test_what_a_notebook_sets_of_keras_moves_no_feature_and_stays_set(toy, tmp_p
     np.testing.assert_array_equal(others.pooled, features.pooled)
 
 
-def test_an_array_has_the_score_of_its_png_in_a_run_and_in_its_export(model, toy, tmp_path):
+def test_an_array_has_the_score_of_its_png_in_a_run_and_in_its_export(run, toy, tmp_path):
     files = sorted((toy / "flange" / "test" / "chip").glob("*.png"))[:3]
     arrays = [np.asarray(Image.open(file).convert("RGB")) for file in files]
-    scores = model.score(files)
-    np.testing.assert_array_equal(model.score(arrays), scores)
-    np.testing.assert_array_equal(model.score([files[0], arrays[1], str(files[2])]), scores)
-    np.testing.assert_array_equal(model.score(np.stack(arrays)), scores)
-    np.testing.assert_array_equal(model.score(np.array(files, str)), scores)
-    np.testing.assert_array_equal(model.score(np.array(files, object)), scores)
-    np.testing.assert_allclose(model.score(files[0]), scores[:1], rtol=1e-5)
-    exported = model.export("flange", tmp_path / "saved_models")
+    scores = run.score(files)
+    np.testing.assert_array_equal(run.score(arrays), scores)
+    np.testing.assert_array_equal(run.score([files[0], arrays[1], str(files[2])]), scores)
+    np.testing.assert_array_equal(run.score(np.stack(arrays)), scores)
+    np.testing.assert_array_equal(run.score(np.array(files, str)), scores)
+    np.testing.assert_array_equal(run.score(np.array(files, object)), scores)
+    np.testing.assert_allclose(run.score(files[0]), scores[:1], rtol=1e-5)
+    exported = run.export("flange", tmp_path / "saved_models")
     np.testing.assert_allclose(exported.score(arrays), scores, rtol=1e-6)
     again = mt.load(tmp_path / "saved_models" / "flange")
-    np.testing.assert_array_equal(again.predict(files), model.predict(files))
-    assert model.report().is_file()
-    assert 0 <= model.metrics["roc_auc"] <= 1
+    np.testing.assert_array_equal(again.predict(files), run.predict(files))
+    assert run.report().is_file()
+    assert 0 <= run.metrics["roc_auc"] <= 1
     found = again.explain(files[0])
     assert found.heat_map.ndim == 2
     assert found.save(tmp_path / "overlay.png").stat().st_size > 100
@@ -112,15 +112,15 @@ def test_an_array_has_the_score_of_its_png_in_a_run_and_in_its_export(model, toy
         found.save(tmp_path / "overlay.jpg")
 
 
-def test_what_is_no_image_and_what_only_a_run_has_are_said(model, tmp_path):
+def test_what_is_no_image_and_what_only_a_run_has_are_said(run, tmp_path):
     with pytest.raises(UserError, match="float64"):
-        model.score(np.zeros((4, 4, 3)))
+        run.score(np.zeros((4, 4, 3)))
     (tmp_path / "no.png").write_bytes(b"nothing")
     with pytest.raises(UserError, match=r"no\.png"):
-        model.score(tmp_path / "no.png")
+        run.score(tmp_path / "no.png")
     with pytest.raises(UserError, match=r"http://x/y\.png: it cannot be read"):
-        model.score("http://x/y.png")
-    exported = model.export("flange", tmp_path / "saved_models")
+        run.score("http://x/y.png")
+    exported = run.export("flange", tmp_path / "saved_models")
     with pytest.raises(UserError, match="an export has no report"):
         exported.report()
     with pytest.raises(UserError, match="not a SavedModel"):
@@ -131,37 +131,37 @@ def test_what_is_no_image_and_what_only_a_run_has_are_said(model, tmp_path):
         mt.load(exported.path)
 
 
-def test_no_image_has_no_score_and_several_have_no_explanation_together(model, toy):
-    assert model.score([]).shape == model.predict([]).shape == (0,)
+def test_no_image_has_no_score_and_several_have_no_explanation_together(run, toy):
+    assert run.score([]).shape == run.predict([]).shape == (0,)
     image = next((toy / "flange/test/good").iterdir())
     for several in ([image, image], []):
         with pytest.raises(UserError, match="expected one"):
-            model.explain(several)
+            run.explain(several)
     for nothing in (None, 3, b"bytes", Image.new("RGB", (8, 8)), [None], [[image]]):
         with pytest.raises(TypeError, match="images: expected files or arrays, found"):
-            model.score(nothing)
+            run.score(nothing)
     with pytest.raises(UserError, match=r"An array of uint8 \[0, 0, 3\]: expected"):
-        model.score(np.zeros((0, 0, 3), np.uint8))
+        run.score(np.zeros((0, 0, 3), np.uint8))
     with pytest.raises(UserError, match=r"expected uint8 .* 16 bits are read as numpy\.rint\(image / 257\)"):
-        model.score(np.zeros((8, 8), np.uint16))
+        run.score(np.zeros((8, 8), np.uint16))
 
 
-def test_a_finished_run_is_read_and_not_fitted_again(model, toy, capsys):
-    again = mt.fit(toy / "flange", run_dir=model.path, head="mahalanobis", label_budget=0.25, **SMALL)
+def test_a_finished_run_is_read_and_not_fitted_again(run, toy, capsys):
+    again = mt.fit(toy / "flange", run_dir=run.path, head="mahalanobis", label_budget=0.25, **SMALL)
     assert "nothing to do" in capsys.readouterr().out
-    assert again.metrics == model.metrics
+    assert again.metrics == run.metrics
 
 
-def test_a_run_is_read_from_any_working_directory(model, toy, monkeypatch):
-    monkeypatch.chdir(model.path.parent)
+def test_a_run_is_read_from_any_working_directory(run, toy, monkeypatch):
+    monkeypatch.chdir(run.path.parent)
     near = mt.load("run")
     monkeypatch.chdir(toy)
-    assert near.metrics == model.metrics
+    assert near.metrics == run.metrics
     assert near.report().is_file()
     image = next((toy / "flange/test/good").iterdir())
-    np.testing.assert_array_equal(near.predict(image), model.predict(image))
+    np.testing.assert_array_equal(near.predict(image), run.predict(image))
     # As a pool of processes does it.
-    np.testing.assert_array_equal(copy.deepcopy(near).score(image), model.score(image))
+    np.testing.assert_array_equal(copy.deepcopy(near).score(image), run.score(image))
 
 
 def test_a_seed_below_0_is_refused(toy):
@@ -243,9 +243,9 @@ def test_numbers_of_numpy_are_numbers(toy, tmp_path):
         mt.fit(toy / "flange", run_dir=tmp_path / "run", **asked)
 
 
-def test_anybodys_table_is_judged_and_runs_are_compared(model, tmp_path):
-    report = mt.judge(model.path / "predictions.csv", resamples=20)
-    assert report.metrics["roc_auc"] == model.metrics["roc_auc"]
+def test_anybodys_table_is_judged_and_runs_are_compared(run, tmp_path):
+    report = mt.judge(run.path / "predictions.csv", resamples=20)
+    assert report.metrics["roc_auc"] == run.metrics["roc_auc"]
     assert report.html.is_file()
     assert report.summary
     assert report.summary.startswith(repr(report)[9:40])
@@ -253,10 +253,10 @@ def test_anybodys_table_is_judged_and_runs_are_compared(model, tmp_path):
     page = report.html
     del report
     assert page.is_file()
-    kept = mt.judge(model.path / "predictions.csv", out=tmp_path / "judged", threshold=0.5, resamples=0)
+    kept = mt.judge(run.path / "predictions.csv", out=tmp_path / "judged", threshold=0.5, resamples=0)
     assert (tmp_path / "judged" / "report.html").is_file()
     assert kept.document["threshold"]["value"] == 0.5
-    runs = {"one": model.path, "other": model.path / "predictions.csv"}
+    runs = {"one": run.path, "other": run.path / "predictions.csv"}
     compared = mt.compare(runs, out=tmp_path / "compared", resamples=20)
     assert (tmp_path / "compared" / "report.html").is_file()
     assert compared

@@ -57,7 +57,6 @@ def student(teaching, toy, tmp_path_factory):
     return run
 
 
-@pytest.mark.slow
 def test_every_form_is_judged_on_the_teachers_images_and_its_threshold_rests_on_held_out_scores(student, teaching):
     expected = set(read_predictions(teaching / "predictions.csv").part(leaks.EVALUATE).path)
     bought = read_predictions(teaching / "predictions.csv")
@@ -79,7 +78,6 @@ def test_every_form_is_judged_on_the_teachers_images_and_its_threshold_rests_on_
     assert np.mean([held[path] for path in defects]) < np.mean([fit[path] for path in defects])
 
 
-@pytest.mark.slow
 def test_predict_takes_each_form_like_every_other_model(student, toy, tmp_path):
     for form in FORMS[1:]:
         table = read_predictions(student / form / "predictions.csv").part(leaks.EVALUATE)
@@ -95,7 +93,6 @@ def test_predict_takes_each_form_like_every_other_model(student, toy, tmp_path):
     assert speed.measured(str(file), [str(image) for image in images[:2]], 1)["rate"] > 0
 
 
-@pytest.mark.slow
 def test_the_page_sets_every_form_beside_the_teacher(student):
     found = json.loads((student / distilled.JSON_FILE).read_text())
     assert set(found["agreement"]) == {"teacher", "student", "int8"}
@@ -107,7 +104,6 @@ def test_the_page_sets_every_form_beside_the_teacher(student):
     assert (student / distilled.FOLDER / "report.html").is_file()
 
 
-@pytest.mark.slow
 def test_a_students_run_is_explained_by_its_own_maps_like_every_other_run(student, toy):
     explained = f"--run={student}", f"--data_dir={toy / 'flange'}", "--tsne=false"
     run_binary("explain", *explained)
@@ -118,7 +114,6 @@ def test_a_students_run_is_explained_by_its_own_maps_like_every_other_run(studen
     assert "--method=exported" in refused.stderr
 
 
-@pytest.mark.slow
 def test_the_teacher_is_asked_what_its_run_was_judged_with(teaching, toy):
     one = teacher.opened(str(teaching))
     table = one.predictions.part(leaks.EVALUATE)
@@ -195,7 +190,6 @@ def student_tables(tmp_path):
     return [str(path) for path in paths]
 
 
-@pytest.mark.slow
 def test_labels_of_the_teachers_encoder_are_counted_and_its_images_known(student, teaching):
     assert read_run(student)["labels_used"] == read_run(teaching)["labels_used"] + 1
     assert loading.read_card(student / "saved_model")["pretrain_images"] == [TAUGHT]
@@ -222,7 +216,6 @@ def test_what_is_no_teacher_is_refused(exported, small_encoder, small_run, toy_r
             teacher.opened(str(path)).parts(toy_records)
 
 
-@pytest.mark.slow
 def test_other_images_than_the_teachers_are_refused(teaching, toy, tmp_path):
     shutil.copytree(toy / "flange", tmp_path / "flange")
     records = scan.scan([tmp_path / "flange"])

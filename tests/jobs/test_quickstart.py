@@ -15,25 +15,25 @@ from mvtec_tf.stopping import Stopped
 _KINDS = ("good", "subtle", "gross")
 
 
-@pytest.fixture
-def run_dir(tmp_path):
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory):
     """What the commands leave behind: subtle defects are scored by chance, gross ones are all found."""
-    rng = np.random.default_rng(0)
+    rng, root = np.random.default_rng(0), tmp_path_factory.mktemp("quickstart")
     severities = np.repeat(_KINDS, 40)
     paths = [f"cap/test/{severity}/{i}.png" for i, severity in enumerate(severities)]
-    (tmp_path / "data" / "cap").mkdir(parents=True)
+    (root / "data" / "cap").mkdir(parents=True)
     lines = [f"{path.removeprefix('cap/')},{severity}" for path, severity in zip(paths, severities, strict=True)]
-    (tmp_path / "data" / "cap" / "severity.csv").write_text("\n".join(["path,severity", *lines]) + "\n")
+    (root / "data" / "cap" / "severity.csv").write_text("\n".join(["path,severity", *lines]) + "\n")
     scores = rng.random(120) + 2 * (severities == "gross")
     label = (severities != "good").astype(int)
     predictions = Predictions.from_columns(
         path=paths, category=["cap"] * 120, defect=severities, label=label, split=["evaluate"] * 120, score=scores
     )
     for name in ("mean_brightness", "grey_pixels", "cnn", "probe", "probe/study_head"):
-        judge(predictions, tmp_path / name, 1.5)
-        write_predictions(tmp_path / name / "predictions.csv", predictions)
-        (tmp_path / name / "run.json").write_text(json.dumps({"labels_used": 17}))
-    return tmp_path
+        judge(predictions, root / name, 1.5)
+        write_predictions(root / name / "predictions.csv", predictions)
+        (root / name / "run.json").write_text(json.dumps({"labels_used": 17}))
+    return root
 
 
 def test_the_table_has_the_trivial_classifier_the_baselines_and_every_method(run_dir):

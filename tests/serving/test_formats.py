@@ -56,7 +56,6 @@ def _photographs(toy):
     return [file.read_bytes(), wide.getvalue()]
 
 
-@pytest.mark.slow
 @EVERY
 def test_each_form_answers_what_the_saved_model_answers(form, everywhere, toy):
     model, other = LocalModel(everywhere), ExchangeModel(_file(everywhere, form), threads=1)
@@ -73,7 +72,6 @@ def test_each_form_answers_what_the_saved_model_answers(form, everywhere, toy):
     assert pictures[0].size == pictures[1].size
 
 
-@pytest.mark.slow
 def test_the_cards_name_every_form_and_what_its_trial_found(everywhere):
     extra = everywhere / "assets.extra"
     assert set(saved_model.read_card(everywhere)["formats"]) == set(OTHER_FORMATS)
@@ -87,7 +85,6 @@ def test_the_cards_name_every_form_and_what_its_trial_found(everywhere):
         assert f"- {form}: images: {found['images']}; largest difference: " in text.replace("_", " ")
 
 
-@pytest.mark.slow
 def test_another_threshold_is_another_version_without_the_files_that_have_the_old_one(everywhere, tmp_path):
     version = pathlib.Path(shutil.copytree(everywhere, tmp_path / "small" / "1"))
     other = export_again(version, Thresholds(0.5, "moved by hand"))
@@ -96,7 +93,6 @@ def test_another_threshold_is_another_version_without_the_files_that_have_the_ol
     assert not (other / "assets.extra" / "litert").exists()
 
 
-@pytest.mark.slow
 @EVERY
 def test_predict_writes_the_same_rows_with_a_file_of_another_runtime(form, everywhere, toy, tmp_path):
     photographs = sorted((toy / "flange" / "test" / "good").glob("*.png"))[:3]
@@ -117,7 +113,6 @@ def test_predict_writes_the_same_rows_with_a_file_of_another_runtime(form, every
     assert form in tables[1][0]["model"]
 
 
-@pytest.mark.slow
 def test_a_form_needs_neither_tensorflow_nor_this_package_s_other_half(everywhere, toy):
     photograph = next((toy / "flange" / "test").rglob("*.png"))
     code = (

@@ -50,21 +50,21 @@ def _train_encoder(run, **settings):
 
 
 @pytest.fixture(scope="module", params=[_train_classifier, _train_encoder])
-def trained(request, tmp_path_factory):
+def runs(request, tmp_path_factory):
     """(a training, a run of its that has finished one epoch, with a batch that is larger than its images)."""
     path = tmp_path_factory.mktemp("trained") / "run"
     request.param(_run(path), epochs=1, batch_size=48)
     return request.param, path
 
 
-def test_both_trainings_take_a_batch_that_fits_few_images_and_note_it(trained):
-    record = json.loads((trained[1] / "run.json").read_text())
+def test_both_trainings_take_a_batch_that_fits_few_images_and_note_it(runs):
+    record = json.loads((runs[1] / "run.json").read_text())
     assert record["network"]["batch"] == "batch: 6 of 6 images."
     assert len(record["history"]) == 1
 
 
-def test_a_diverged_training_names_the_step_the_last_finite_values_and_what_is_kept(trained):
-    train, path = trained
+def test_a_diverged_training_names_the_step_the_last_finite_values_and_what_is_kept(runs):
+    train, path = runs
     with pytest.raises(UserError) as caught:
         train(_run(path), epochs=4, batch_size=2, learning_rate=1e38, weight_decay=1e5)
     message = str(caught.value)

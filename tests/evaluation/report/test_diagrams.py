@@ -11,6 +11,7 @@ from mvtec_tf.evaluation.report.judge import judge
 from mvtec_tf.evaluation.table import Predictions, Row
 from mvtec_tf.evaluation.thresholds import Chosen, Threshold, given
 
+pytestmark = pytest.mark.usefixtures("fine_pictures")
 DATA = {"images": 1230, "categories": ["bottle", "screw"], "fingerprint": "0123456789abcdef"}
 SPLITS = {"pretrain": (529, 0), "fit": (553, 17), "calibrate": (553, 17), "evaluate": (121, 91)}
 CHOSEN = Chosen(Threshold(-0.4891, "youden", "it has the best balanced accuracy", images=553, defects=17))

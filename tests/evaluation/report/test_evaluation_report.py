@@ -378,7 +378,7 @@ def test_pictures_of_an_earlier_judgement_do_not_stay_and_other_files_do(tmp_pat
     assert names == {"roc.png", "precision_recall.png", "score_histogram.png", "roc_of_mine.png"}
 
 
-def test_pictures_are_not_blank_and_large_enough_to_read():
+def test_pictures_are_not_blank_and_large_enough_to_read(fine_pictures):
     rows = [
         dataclasses.replace(row, probability=min(row.score / 3, 1))
         for category in ("bottle", "screw")

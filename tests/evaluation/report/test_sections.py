@@ -60,7 +60,9 @@ def test_words_are_never_left_out_and_a_later_section_gets_no_room_that_an_earli
     assert "Another title" in text
 
 
-def test_a_report_with_far_too_many_photographs_stays_below_8_megabytes(tmp_path, toy_records, monkeypatch):
+def test_a_report_with_far_too_many_photographs_stays_below_8_megabytes(
+    tmp_path, toy_records, monkeypatch, fine_pictures
+):
     noise = np.random.default_rng(0).integers(0, 255, (800, 900, 3), np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(noise).save(buffer, "JPEG", quality=95)
