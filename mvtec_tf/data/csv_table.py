@@ -26,6 +26,8 @@ _NO_TEXT = {b"PK\x03\x04": "an Excel or OpenDocument workbook", b"\xd0\xcf\x11\x
 _OTHER_WORDS = {
     **dict.fromkeys(("set", "subset", "partition"), "split"),
     **dict.fromkeys(("object", "serial", "specimen"), "group"),
+    **dict.fromkeys(("image", "file", "filename", "filepath", "bild", "datei"), "path"),
+    **dict.fromkeys(("class", "verdict", "target"), "label"),
 }
 # At most so many bytes show whether every second one is 0.
 _LOOKED_AT = 1000
@@ -76,16 +78,16 @@ class CsvTable:
         missing = [name for name in required if name not in self.columns]
         if missing:
             found = f"no column {', '.join(missing)}; found {','.join(header)}" if header else "the file is empty"
-            raise UserError(f"{path}, line {self._line}: {found}; expected the columns {','.join(required)}.")
+            meant = {name: _meant(name) & set(missing) for name in header}
+            advice = "".join(f" Rename {name} to {min(near)}?" for name, near in meant.items() if near)
+            raise UserError(f"{path}, line {self._line}: {found}; expected the columns {','.join(required)}.{advice}")
         doubled = [name for name in known.values() if self.columns.count(name) > 1]
         if doubled:
             raise UserError(f"{path}, line {self._line}: the column {doubled[0]!r} stands there twice. Remove one.")
         for name in self.unused(known.values()):
             absent = set(known.values()) - set(self.columns)
-            # `group_id` and `mask_path` hold the word itself, `serial_number` another one for it.
-            parts = re.split(r"[\W_]+", name.casefold())
-            within = sorted(absent & {*parts, *(_OTHER_WORDS[part] for part in parts if part in _OTHER_WORDS)})
-            if near := within or difflib.get_close_matches(name.casefold(), absent, n=1, cutoff=0.8):
+            alike = difflib.get_close_matches(name.casefold(), absent, n=1, cutoff=0.8)
+            if near := sorted(absent & _meant(name)) or alike:
                 raise UserError(f"{path}: a column {name!r}. Did you mean {near[0]!r}? Rename it in either case.")
 
     def unused(self, known: Collection[str]) -> list[str]:
@@ -179,6 +181,12 @@ def split_separator(text: str) -> tuple[str, str]:
     """(separator, the rest) of a text whose first line is Excel's `sep=;`; "" and all of it of any other."""
     found = _SEPARATOR_LINE.match(text)
     return (found[1], text[found.end() :]) if found else ("", text)
+
+
+def _meant(name: str) -> set[str]:
+    """Words for what a column is called: `group_id` and `mask_path` hold one, `serial_number` another word for it."""
+    parts = re.split(r"[\W_]+", name.casefold())
+    return {*parts, *(_OTHER_WORDS[part] for part in parts if part in _OTHER_WORDS)}
 
 
 def header_names(line: str, separator: str = "") -> set[str]:
