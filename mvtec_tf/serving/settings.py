@@ -1,6 +1,7 @@
 """What exporting and predicting are asked for, as plain data; nothing heavy is imported."""
 
 import dataclasses
+import os
 import pathlib
 from typing import Literal
 
@@ -167,3 +168,19 @@ class PredictSettings(RunnerSettings):
             raise UsageError(
                 "Nothing to judge: give files, folders or patterns, `list`=FILE or `watch`=FOLDER."
             )
+        if self.overlays:
+            self._refuse_overlays_among_photographs()
+
+    def _refuse_overlays_among_photographs(self) -> None:
+        """A folder that is watched would have overlays of overlays without end, another one at the next call."""
+        given = [*self.paths, *([self.watch] if self.watch else [])]
+        for folder in dict.fromkeys(path if os.path.isdir(path) else os.path.dirname(path) or "." for path in given):
+            name = os.path.relpath(folder, self.relative_to) if self.relative_to else os.path.normpath(folder)
+            photographs, whole = os.path.realpath(folder), folder in given
+            for place in (os.path.join(self.overlays, name.lstrip("/")), *([self.overlays] if whole else [])):
+                real = os.path.realpath(place)
+                if real == photographs or (whole and os.path.commonpath([real, photographs]) == photographs):
+                    raise UsageError(
+                        f"`overlays`={self.overlays}: the pictures would lie among the photographs in {folder}, and be "
+                        "judged as such later. Name a folder outside of it."
+                    )

@@ -1,5 +1,6 @@
 """Batch prediction: the evaluation's scores by every road, one row for each file, bad files listed, nothing lost."""
 
+import contextlib
 import csv
 import dataclasses
 import json
@@ -493,6 +494,32 @@ def test_the_binary_judges_with_a_model_here_and_says_what_is_wrong_with_another
     done = run_binary("predict", f"--model={unexported}", f"--out={tmp_path / 'u.csv'}", image, check=False)
     assert done.returncode == 1
     assert "threshold" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("overlays", "given", "refused"),
+    [
+        ("new", {"paths": ("new",)}, True),
+        ("new/maps", {"paths": ("new/",)}, True),
+        (".", {"paths": ("new",)}, True),
+        ("..", {"paths": ("new",), "relative_to": ".."}, True),
+        ("new", {"paths": ("new/a.png",), "relative_to": "new"}, True),
+        (".", {"paths": ("new/*.png",)}, True),
+        ("link/maps", {"watch": "new"}, True),
+        ("maps", {"paths": ("new",)}, False),
+        ("new", {"paths": ("new/a.png",)}, False),
+        ("newer", {"watch": "new"}, False),
+    ],
+)
+def test_overlays_among_the_photographs_which_would_be_judged_themselves_are_refused(
+    tmp_path, monkeypatch, overlays, given, refused
+):
+    (tmp_path / "at" / "new").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "at")
+    os.symlink("new", "link")
+    settings = PredictSettings(model="m", out="t.csv", overlays=overlays, **given)
+    with pytest.raises(UsageError, match="among the photographs in") if refused else contextlib.nullcontext():
+        settings.check()
 
 
 def test_an_image_without_its_overlay_was_judged_all_the_same_and_is_not_counted_as_one_that_was_not(
