@@ -64,7 +64,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"ERROR: {_unknown(argv[1])}", file=sys.stderr)
         return 2
     sys.argv = argv[1:]
-    runpy.run_module(f"mvtec_tf.bin.{binary}", run_name="__main__", alter_sys=True)
+    try:
+        runpy.run_module(f"mvtec_tf.bin.{binary}", run_name="__main__", alter_sys=True)
+    except KeyboardInterrupt:  # while the flags are loaded: `entry` tells of every later one
+        print("ERROR: Interrupted by SIGINT, before anything was begun.", file=sys.stderr)
+        return 130
     return 0
 
 

@@ -38,7 +38,7 @@ def draw_drift(settings: DriftSettings) -> Line:
     settings.check()
     if settings.folder and not os.path.isdir(settings.folder):
         raise UserError(f"`folder`={settings.folder}: expected a folder of photographs, found none there.")
-    with report_folder(settings.out):
+    with report_folder(settings.out, judged=settings.folder):
         reference = drifting.read_reference(newest(settings.model)) if settings.model else None
         table = settings.table or _judged(settings)
         rows = [row for _, row in predicted.open_table(table, _NEEDED)]

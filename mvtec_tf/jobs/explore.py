@@ -42,7 +42,7 @@ def explore_data(settings: ExploreSettings) -> None:
         records, said = corrections.corrected(records, settings.corrections)
         print(said)
     names = ", ".join(pathlib.Path(folder).resolve().name for folder in settings.data_dir)
-    with report_folder(settings.out):
+    with report_folder(settings.out, sources=settings.data_dir):
         print(f"Looking at {counted(len(records), 'image')}.", flush=True)
         speak = speaker()
         found = explore(records, lambda done: speak(f"{done:,} of {len(records):,}"))

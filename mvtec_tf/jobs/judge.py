@@ -67,7 +67,7 @@ def judge_table(settings: JudgeSettings) -> dict[str, Any]:
     by_whom = _in_words(settings, own, how)
     notes.append(("Threshold", by_whom))
     print(by_whom)
-    with report_folder(settings.out, path.parent):
+    with report_folder(settings.out, path.parent, settings.data_dir):
         return judge.judge(
             predictions,
             settings.out,

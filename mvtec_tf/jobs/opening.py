@@ -21,6 +21,7 @@ from mvtec_tf.data.record import Record
 from mvtec_tf.data.words import counted
 from mvtec_tf.errors import UserError
 from mvtec_tf.jobs.fields import ERROR, ImageSettings, RunSettings
+from mvtec_tf.jobs.report_folder import refuse_among_photographs
 from mvtec_tf.run_directory import RunDirectory, read_run
 from mvtec_tf.training import distribution
 
@@ -117,6 +118,7 @@ def opened(
       results: what a finished run must have, or it is completed; None: the job looks for itself.
       beside: files of photographs that are no images of the run and yet decide what comes out.
     """
+    refuse_among_photographs(settings.run_dir, "`run_dir`", settings.data_dir)
     fingerprint = records_lib.fingerprint(records)
     if beside:
         contents = "".join([fingerprint, *sorted(map(files.sha256, beside))])

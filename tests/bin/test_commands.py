@@ -112,3 +112,12 @@ def test_a_message_names_commands_as_a_user_types_them_not_their_modules():
         prose = [node for node in texts if " " in node.value and id(node) not in documentation]
         found += [f"{file.name}:{node.lineno}" for node in prose if module.search(node.value)]
     assert not found
+
+
+def test_ctrl_c_while_the_flags_are_loaded_is_told_in_a_sentence(monkeypatch, capsys):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(commands.runpy, "run_module", interrupted)
+    assert commands.main(["mvtec-tf", "fit"]) == 130
+    assert capsys.readouterr().err == "ERROR: Interrupted by SIGINT, before anything was begun.\n"
