@@ -21,7 +21,6 @@ from starlette.responses import JSONResponse, PlainTextResponse, RedirectRespons
 from mvtec_tf.app.settings import ServeSettings
 
 COOKIE = "mvtec_tf_session"
-TOKEN = "csrf"
 TOKEN_HEADER = "x-csrf-token"
 # Programs say it instead where there is no password: a page of another site cannot send a header of its own.
 PROGRAM_HEADER = "x-mvtec-tf"

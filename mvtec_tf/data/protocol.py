@@ -19,8 +19,6 @@ from mvtec_tf.data.record import Record
 from mvtec_tf.errors import UsageError, UserError
 
 ALL = "all"
-CLEAN = "clean"
-STUDY = "study"
 # Behind a number of defective objects: 10d.
 _DEFECTS = "d"
 

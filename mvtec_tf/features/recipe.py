@@ -21,14 +21,14 @@ class Recipe:
 
     Attributes:
       head: a key of `heads.settings.HEADS`.
-      pooling: how maps become global features, names of `pooling.POOLINGS`.
+      pooling: how maps become global features, names of `patch_maps.POOLINGS`.
       centre_brightness: whether images are shifted to one mean brightness first.
       neighbourhood: side over which patches are averaged, 1 for none; patch maps are kept where the head looks at them.
       tiles: (rows, columns) into which images are cut.
       image_size: side in pixels of encoders that are made of weights; an encoder of a run has its own.
       image_shape: SQUARE, or PARTS for a height and a width of the same area, as the parts are shaped.
       threshold: how it is chosen where defects are labelled and nothing else is asked for, of `thresholds.METHODS`;
-        without a labelled defect it is the conformal one, see `thresholds.choose`.
+        without a labelled defect see `thresholds.choose_threshold`.
       words: what it is, for a command line.
     """
 

@@ -1,7 +1,8 @@
 """What happens to pixels between a file and a network, once and for every road.
 
-Training, evaluation, serving and the page all call `decode_and_resize`; the exported graph holds
-these very ops. What a network wants beyond it (colour order, scaling) is part of its own graph.
+Training decodes image by image (`decode_and_resize`), and graphs, by which all else is scored, decode batches
+(`decode_batch`): both are `decode` and `resize`. What a network wants beyond it (colour order, scaling) is part of its
+own graph.
 """
 
 import functools
