@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import resource
 import signal
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from mvtec_tf.networks.classifier import build_classifier, log_odds
 from mvtec_tf.run_directory import read_run
 from mvtec_tf.study import report as study_report
 from mvtec_tf.study.answers import SELF_SUPERVISED, SUPERVISED, role
+from mvtec_tf.training import callbacks
 from tests.conftest import run_binary
 
 pytestmark = pytest.mark.slow
@@ -91,9 +93,9 @@ def strangers(runs, toy, four_roads, evaluated, tmp_path_factory):
     return {(model, len(part)): answer for (model, part), answer in zip(jobs, answers, strict=True)}
 
 
-def _kill_in_the_third_epoch(name, *flags):
+def _kill_in_the_third_epoch(*flags):
     """Starts a training that saves every step and kills it as soon as its second epoch is done."""
-    command = [sys.executable, "-m", f"mvtec_tf.bin.{name}", *map(str, flags), "--checkpoint_minutes=1e-9"]
+    command = [sys.executable, "-m", "mvtec_tf.bin.train_cnn", *flags, "--checkpoint_minutes=1e-9"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         for line in process.stdout:
             if line.startswith("epoch 2/") and "done" in line:
@@ -101,6 +103,31 @@ def _kill_in_the_third_epoch(name, *flags):
                 break
         process.stdout.read()
     assert process.returncode == -signal.SIGKILL
+
+
+def _terminated(monkeypatch, *flags):
+    """What a pretraining says that gets SIGTERM in the middle of its third epoch."""
+    count = callbacks.Position.on_train_batch_end
+
+    def step(position, batch, logs=None):
+        count(position, batch, logs)
+        if (position.epoch, position.step) == (2, 1):
+            signal.raise_signal(signal.SIGTERM)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(callbacks.Position, "on_train_batch_end", step)
+        patched.setattr(sys, "orig_argv", ["python", "-m", "mvtec_tf.bin.train_simclr", *flags])
+        return run_binary("train_simclr", *flags, check=False)
+
+
+def _on_a_full_disk(*flags):
+    """What a pretraining says on a disk where event files and records find room, but no weights of 20 MB."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, before[1]))
+    try:
+        return run_binary("train_simclr", *flags, check=False)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_a_run_directory_has_its_form(runs):
@@ -147,7 +174,7 @@ def test_tensorboard_gets_scalars_and_images(runs):
 
 def test_a_killed_cnn_resumes_to_the_very_predictions_of_a_whole_run(runs, toy, tmp_path):
     flags = (f"--data_dir={toy}", f"--run_dir={tmp_path / 'cnn'}", *CNN)
-    _kill_in_the_third_epoch("train_cnn", *flags)
+    _kill_in_the_third_epoch(*flags)
     resumed = run_binary("train_cnn", *flags).stdout
     assert "Resumed from the checkpoint after" in resumed
     assert "epoch 1/3" not in resumed
@@ -156,10 +183,29 @@ def test_a_killed_cnn_resumes_to_the_very_predictions_of_a_whole_run(runs, toy, 
     assert read_run(tmp_path / "cnn")["history"] == read_run(runs / "cnn")["history"]
 
 
-def test_a_killed_simclr_resumes_to_the_very_encoder_of_a_whole_run(runs, toy, tmp_path):
-    flags = (f"--data_dir={toy}", f"--run_dir={tmp_path / 'simclr'}", *SIMCLR)
-    _kill_in_the_third_epoch("train_simclr", *flags)
-    assert "Resumed from the checkpoint after" in run_binary("train_simclr", *flags).stdout
+def test_a_simclr_survives_sigterm_and_then_a_full_disk_and_resumes_to_the_very_encoder_of_a_whole_run(
+    runs, toy, tmp_path, monkeypatch
+):
+    (tmp_path / "Größe M").symlink_to(toy)
+    run_dir = tmp_path / "simclr"
+    flags = (f"--data_dir={tmp_path / 'Größe M'}", f"--run_dir={run_dir}", *SIMCLR)
+    terminated = _terminated(monkeypatch, *flags)
+    assert terminated.returncode == 128 + signal.SIGTERM
+    last = terminated.stderr.splitlines()[-1]
+    assert last.startswith(f"ERROR: Stopped by SIGTERM after step 1/2 of epoch 3/3, which is saved in {run_dir}")
+    assert f"To go on: python -m mvtec_tf.bin.train_simclr '{flags[0]}' " in last
+    kept = sorted((run_dir / "checkpoints").rglob("*"))
+
+    full = _on_a_full_disk(*flags)
+    assert full.returncode == 1
+    assert full.stderr.splitlines()[-1].startswith(f"ERROR: --run_dir={run_dir}: a file in {run_dir}")
+    assert "is larger than the system allows" in full.stderr
+    assert "Traceback" not in terminated.stderr + full.stderr
+    assert sorted((run_dir / "checkpoints").rglob("*")) == kept
+    assert [path for path in tmp_path.rglob("*") if "partial" in path.name or "temp" in path.name] == []
+    assert read_run(run_dir)["status"] == "running"
+
+    assert "Resumed from the checkpoint after step 1/2" in run_binary("train_simclr", *flags).stdout
     image = tf.constant([next(pathlib.Path(toy).rglob("*.png")).read_bytes()])
     outputs = [
         saved_model.load(root / "simclr" / "saved_model").signatures["embed"](image_bytes=image)

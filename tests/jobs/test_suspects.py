@@ -13,9 +13,16 @@ from mvtec_tf.jobs.explain import explain
 from mvtec_tf.jobs.explore import explore_data
 from mvtec_tf.jobs.fit import fit
 from mvtec_tf.jobs.settings import ExplainSettings, ExploreSettings, FitSettings
+from tests.support.tiny_network import in_place_of_resnet10
 
 WEIGHTS = {"weights": "none", "backbone": "resnet10", "image_size": 64}
 HIDDEN = "denim/train/good/hidden.png"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def tiny():
+    with in_place_of_resnet10():
+        yield
 
 
 @pytest.fixture(scope="module")

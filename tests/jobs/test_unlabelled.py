@@ -20,10 +20,12 @@ from mvtec_tf.evaluation.intervals import Bootstrap
 from mvtec_tf.evaluation.metrics import Costs
 from mvtec_tf.evaluation.table import Predictions, read_predictions, rows
 from mvtec_tf.evaluation.thresholds import choose_threshold
+from mvtec_tf.features.recipe import FEW_LABELS, RECIPES
 from mvtec_tf.heads.fitting import FittedProbe
 from mvtec_tf.jobs import checks, unlabelled
 from mvtec_tf.jobs.fit import fit
 from mvtec_tf.jobs.settings import FitSettings
+from tests.support.tiny_network import in_place_of_resnet10
 
 PIXELS = 10**6
 
@@ -198,7 +200,7 @@ def test_the_test_counts_out_the_highest_fifth_and_the_size_is_that_of_all():
 
 @pytest.mark.slow
 def test_a_run_on_images_of_several_sizes_rests_on_new_photographs_and_its_table_comes_to_the_same_threshold(
-    toy, tmp_path
+    toy, tmp_path, monkeypatch
 ):
     """Every second photograph is of another size and shape; those of today have stripes."""
     for number, file in enumerate(sorted((toy / "flange").rglob("*.png"))):
@@ -212,6 +214,7 @@ def test_a_run_on_images_of_several_sizes_rests_on_new_photographs_and_its_table
         pixels = np.array(Image.open(file).convert("RGB"))
         pixels[::4] //= 2
         Image.fromarray(pixels).save(tmp_path / "new" / file.name)
+    monkeypatch.setitem(RECIPES, FEW_LABELS, dataclasses.replace(RECIPES[FEW_LABELS], image_size=64))
     said = FitSettings(
         data_dir=(str(tmp_path / "flange"),),
         run_dir=str(tmp_path / "run"),
@@ -222,7 +225,8 @@ def test_a_run_on_images_of_several_sizes_rests_on_new_photographs_and_its_table
         unlabelled=str(tmp_path / "new"),
         on_bad_image="skip",
     )
-    run = fit(said)
+    with in_place_of_resnet10():
+        run = fit(said)
     document = json.loads((run.path / "metrics.json").read_text())
     assert "The threshold rests on 16 photographs without labels" in document["summary"]
     record = json.loads((run.path / "run.json").read_text())

@@ -1,14 +1,18 @@
 """Both trainings of toy parts by a tiny network; as one of several workers where TF_CONFIG says so.
 
-  python -m tests.support.worker DATA FOLDER NAME [STEP]
+  python -m tests.support.worker DATA FOLDER TRAININGS
 
-The runs come into FOLDER, and the weights at the end into FOLDER/NAME_JOB.npz. After so many steps of the supervised
-training, which is the first, the process kills itself.
+TRAININGS says in JSON of each training one after the other, and of each of its workers, its environment and after how
+many steps of the supervised training, which is the first, it kills itself, or 0. One process loads TensorFlow, and all
+workers are its children. It prints how each ended; what worker 1 of training 0 said is in FOLDER/0_1.said.
 """
 
+import json
 import os
 import signal
 import sys
+import tempfile
+import traceback
 from unittest import mock
 
 import numpy as np
@@ -23,7 +27,7 @@ from mvtec_tf.keras_settings import keras
 from mvtec_tf.training import loop
 from tests.support.tiny_network import in_place_of_resnet10
 
-_STEPS = 20
+_STEPS = 8
 _run_epochs = loop.run_epochs
 
 
@@ -37,7 +41,8 @@ def _two_views(batch, seeds, config):
 
 
 def train(data, folder, name, killed_at=0):
-    """Supervised training and pretraining, 20 steps each, one an epoch."""
+    """Supervised training and pretraining, 8 steps each, one an epoch; the runs come into the folder, and the weights
+    at the end into NAME_JOB.npz there."""
 
     def run_epochs(run, model, network, batches, settings, steps, extra):
         job, step = run.record["binary"], keras.callbacks.LambdaCallback(
@@ -61,8 +66,32 @@ def train(data, folder, name, killed_at=0):
         pretrain(PretrainSettings(**common, **shape, learning_rate=1e-4, run_dir=os.path.join(folder, "simclr")))
 
 
-if __name__ == "__main__":
+def _begin(data, folder, name, environment, killed_at):
+    """Forks a worker, which begins with what a new process has, and returns its number."""
+    if number := os.fork():
+        return number
+    os.environ.update(environment)
+    tempfile.tempdir = None
+    with open(os.path.join(folder, f"{name}.said"), "wb") as said:
+        os.dup2(said.fileno(), 1)
+        os.dup2(said.fileno(), 2)
+    status = 1
     try:
-        train(*sys.argv[1:4], int(sys.argv[4]) if sys.argv[4:] else 0)
+        train(data, folder, name.split("_")[1], killed_at)
+        status = 0
     except UserError as error:
-        sys.exit(f"ERROR: {error}")
+        print(f"ERROR: {error}")
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        # Never on with what its parent does.
+        sys.stdout.flush()
+        os._exit(status)
+
+
+if __name__ == "__main__":
+    ends = []
+    for count, workers in enumerate(json.loads(sys.argv[3])):
+        begun = [_begin(*sys.argv[1:3], f"{count}_{index}", *worker) for index, worker in enumerate(workers)]
+        ends.append([os.waitstatus_to_exitcode(os.waitpid(number, 0)[1]) for number in begun])
+    print(json.dumps(ends))
