@@ -5,6 +5,7 @@ import signal
 import socket
 
 from mvtec_tf.app.settings import PASSWORD, ServeSettings
+from mvtec_tf.data.formats import layout
 from mvtec_tf.errors import UsageError, UserError
 from mvtec_tf.ownership import Owned
 
@@ -14,7 +15,8 @@ def serve(settings: ServeSettings) -> None:
 
     Raises:
       UsageError: others could reach it without a password.
-      UserError: the port is taken, the project is another page's, or the packages of the extra `app` are missing.
+      UserError: the port is taken, the project is another page's or a category's of photographs, or the packages of the
+        extra `app` are missing.
     """
     settings.check()
     try:
@@ -24,6 +26,8 @@ def serve(settings: ServeSettings) -> None:
         from mvtec_tf.app.application import create
     except ImportError as error:
         raise UserError(f"The page needs {error.name}: python -m pip install 'mvtec_tf[app]'.") from error
+    if layout.kinds(settings.project) or layout.category_of(os.path.realpath(settings.project)):
+        raise UserError(f"`project`={settings.project}: photographs of a category lie there. Choose another folder.")
     with Owned(settings.project, "`project`"), _listening(settings) as listening:
         app = create(settings, os.environ.get(PASSWORD, ""))
         if missing := models.missing(settings.models):

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mvtec_tf.app import judging, labels, pictures, site, sources, store, wording
+from mvtec_tf.app import judging, labels, pictures, serve, site, sources, store, wording
 from mvtec_tf.app.models import exports, held_out, missing
 from mvtec_tf.app.settings import ServeSettings
 from mvtec_tf.app.store import Store
@@ -200,6 +200,15 @@ def test_without_a_model_the_page_keeps_good_parts_and_says_how_to_make_one(tmp_
         assert "15 good parts were kept." in page
         assert "Make the first model" in page
         browser.site.close()
+
+
+def test_a_page_does_not_keep_its_own_among_the_photographs_of_a_category(tmp_path):
+    for part in ("train/good", "test/good", "test/chip"):
+        (tmp_path / part).mkdir(parents=True)
+    for project in (tmp_path, tmp_path / "train" / "page"):
+        with pytest.raises(UserError, match="photographs of a category lie there"):
+            serve.serve(ServeSettings(models=str(tmp_path), project=str(project), port=0))
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["test", "train"]
 
 
 def test_the_command_says_that_a_run_one_model_or_an_empty_folder_is_not_the_folder_of_all_models(tmp_path):
