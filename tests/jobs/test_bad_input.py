@@ -1,10 +1,14 @@
 """Whatever is wrong with what a training is given or runs into, it says so and leaves nothing half-written behind."""
 
+import contextlib
+
 import keras
 import numpy as np
 import pytest
 from PIL import Image
 
+from mvtec_tf.errors import UserError
+from mvtec_tf.jobs.report_folder import refuse_among_photographs
 from tests.conftest import run_binary
 
 SIMCLR = ("--backbone=resnet10", "--weights=none", "--image_size=32", "--batch_size=8", "--precision=float32")
@@ -91,3 +95,27 @@ def test_a_report_takes_no_place_of_another_run_an_export_or_photographs(small_r
             assert done.returncode == 1
             assert f"--out={out}: holds {what}" in done.stderr.replace("`", "")
         assert {path: path.read_bytes() for path in out.rglob("*.*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    ("folder", "sources", "judged", "refused"),
+    [
+        ("line/cap/run", ["line"], None, True),
+        ("line/cap/run/new", ["line/cap"], None, True),
+        ("line/cap/defective/run", ["line"], None, True),
+        ("line/lid/test/run", ["line/lid"], None, True),
+        ("line/lid/train/good/run", ["line"], None, True),
+        ("new/drift", (), "new", True),
+        ("line/lid/run", ["line"], None, False),
+        ("line/run", ["line"], None, False),
+        ("line/cap/run", ["line/lid"], "new", False),
+    ],
+)
+def test_no_pictures_are_written_where_the_next_look_at_the_photographs_finds_them(
+    tmp_path, monkeypatch, folder, sources, judged, refused
+):
+    monkeypatch.chdir(tmp_path)
+    for name in ("cap/good", "cap/defective/chip", "lid/train/good", "lid/test/chip"):
+        (tmp_path / "line" / name).mkdir(parents=True)
+    with pytest.raises(UserError, match="among the photographs") if refused else contextlib.nullcontext():
+        refuse_among_photographs(folder, "`out`", sources, judged)
