@@ -6,6 +6,7 @@ that a command line is shown and refused at once. The metadata of a field may sa
   least, most: bounds of a number; `above` a bound that it must exceed.
   outcome: False where the value does not decide what comes out (a cache), so that another one resumes the same run.
   paths: True for a list of paths, in which a comma may be part of a name.
+  arguments: True for what stands behind the flags of a command line.
 """
 
 import csv
@@ -33,6 +34,16 @@ _KINDS: Mapping[type, tuple[Any, str]] = {
     str: ((str, os.PathLike), "a text"),
     tuple: ((tuple, list), "a list of texts"),
 }
+
+
+def field(default: Any = dataclasses.MISSING, **metadata: Any) -> Any:
+    """A field with metadata, see the module."""
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def apart(default: Any = dataclasses.MISSING, **metadata: Any) -> Any:
+    """A field that does not decide what comes out."""
+    return field(default, outcome=False, **metadata)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -27,7 +27,7 @@ from mvtec_tf.heads.linear import Logistic
 from mvtec_tf.jobs import finetune as job
 from mvtec_tf.networks.tuned import build_tuned
 from mvtec_tf.training import finetune, loop
-from mvtec_tf.training.recipes import FinetuneSettings
+from mvtec_tf.training.settings import FinetuneSettings
 from tools import paired_cells
 from tools.pretext_study import Set, read_set
 from tools.pretext_ways import TrainingSettings

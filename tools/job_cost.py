@@ -38,7 +38,7 @@ from mvtec_tf.serving.client import LocalModel
 from mvtec_tf.serving.predict import requests_at_once
 from mvtec_tf.serving.settings import PredictSettings
 from mvtec_tf.training import contrastive, loop, precision, supervised
-from mvtec_tf.training.recipes import ContrastiveSettings, SupervisedSettings
+from mvtec_tf.training.settings import ContrastiveSettings, SupervisedSettings
 
 # Steps that are timed after those in which graphs are made and caches filled.
 _WARM, _STEPS = 2, 4

@@ -16,7 +16,7 @@ from mvtec_tf.features.recipe import FEW_LABELS, RECIPES
 from mvtec_tf.keras_settings import keras
 from mvtec_tf.networks.backbone import NONE
 from mvtec_tf.training import contrastive, supervised
-from mvtec_tf.training.recipes import SUPCON, ContrastiveSettings, SupervisedSettings
+from mvtec_tf.training.settings import SUPCON, ContrastiveSettings, SupervisedSettings
 
 _FLAGS = pathlib.Path(__file__).parent.parent / "flags"
 _SIMCLR = {"temperature": 0.2}

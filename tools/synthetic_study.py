@@ -30,7 +30,7 @@ from mvtec_tf.heads.fused import Fused
 from mvtec_tf.heads.linear import Logistic
 from mvtec_tf.jobs.train_classifier import Parts, clean_parts
 from mvtec_tf.training import loop, supervised
-from mvtec_tf.training.recipes import SupervisedSettings
+from mvtec_tf.training.settings import SupervisedSettings
 from tools import paired_cells
 
 _CUT, _DRAWN = "cut_patches", "defect_patches"

@@ -6,6 +6,7 @@ import os
 from typing import Literal
 
 from mvtec_tf.errors import UsageError
+from mvtec_tf.settings import field
 
 PASSWORD = "MVTEC_TF_APP_PASSWORD"
 # A password that is guessed at ten tries in five minutes: a year is a million tries.
@@ -32,12 +33,12 @@ class ServeSettings:
     models: str = "saved_models"
     project: str = "results/page"
     host: str = "127.0.0.1"
-    port: int = dataclasses.field(default=8600, metadata={"least": 0, "most": 65535})
+    port: int = field(8600, least=0, most=65535)
     language: Literal["en", "de"] = "en"
-    max_file_mb: int = dataclasses.field(default=64, metadata={"least": 1, "most": 512})
-    folders: tuple[str, ...] = dataclasses.field(default=(), metadata={"paths": True})
+    max_file_mb: int = field(64, least=1, most=512)
+    folders: tuple[str, ...] = field((), paths=True)
     fit_flagfile: str = ""
-    max_files: int = dataclasses.field(default=200, metadata={"least": 1})
+    max_files: int = field(200, least=1)
 
     @property
     def is_local(self) -> bool:

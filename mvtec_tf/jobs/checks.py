@@ -23,7 +23,7 @@ from mvtec_tf.jobs.settings import (
 from mvtec_tf.label_efficiency import grid as grid_lib
 from mvtec_tf.serving.settings import STUDENT_FORMS
 from mvtec_tf.training import cluster
-from mvtec_tf.training.recipes import SUPCON, TEMPERED
+from mvtec_tf.training.settings import SUPCON, TEMPERED
 
 START = "start"
 NO_RECIPE = "none"

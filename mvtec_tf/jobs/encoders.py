@@ -22,7 +22,7 @@ from mvtec_tf.networks import foundation
 from mvtec_tf.networks.backbone import EMBEDDING, build_backbone
 from mvtec_tf.run_directory import read_finished, read_run
 from mvtec_tf.training import loop, precision
-from mvtec_tf.training.recipes import SUPCON
+from mvtec_tf.training.settings import SUPCON
 
 # What an encoder that is made of weights depends on.
 _OF_AN_ENCODER = (

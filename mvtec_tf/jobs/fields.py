@@ -6,22 +6,11 @@ from typing import Any, Literal
 from mvtec_tf.data.record import MAX_PIXELS
 from mvtec_tf.errors import UsageError
 from mvtec_tf.heads.settings import HeadSettings
-from mvtec_tf.settings import check_all
+from mvtec_tf.settings import apart, check_all, field
 
 CLEAN, STUDY, ONE_CLASS = "clean", "study", "one_class"
 ERROR = "error"
-APART = {"outcome": False}
 _TARGETS = ("target_recall", "target_specificity")
-
-
-def apart(default: Any, **more: Any) -> Any:
-    """A field that does not decide what comes out."""
-    return dataclasses.field(default=default, metadata=APART | more)
-
-
-def number(default: Any, **bounds: Any) -> Any:
-    """A field with bounds: least, above, most."""
-    return dataclasses.field(default=default, metadata=bounds)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,9 +26,9 @@ class ImageSettings:
         and list it (skip).
     """
 
-    data_dir: tuple[str, ...] = dataclasses.field(metadata=APART | {"paths": True})
+    data_dir: tuple[str, ...] = apart(paths=True)
     categories: tuple[str, ...] = ()
-    max_pixels: int = number(MAX_PIXELS, least=1)
+    max_pixels: int = field(MAX_PIXELS, least=1)
     # What an image that cannot be used leads to shows in which images are used: the data's fingerprint.
     on_bad_image: Literal["error", "skip"] = apart(ERROR)
 
@@ -56,7 +45,7 @@ class RunSettings:
       run_dir: directory of this run; an unfinished one of the same settings is resumed.
     """
 
-    run_dir: str = dataclasses.field(metadata=APART)
+    run_dir: str = apart()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -83,9 +72,9 @@ class ThresholdSettings:
     threshold_per: Literal["model", "category"] | None = None
     target_recall: float | None = None
     target_specificity: float | None = None
-    cost_miss: float | None = number(None, least=0)
-    cost_false_alarm: float | None = number(None, least=0)
-    cost_review: float | None = number(None, least=0)
+    cost_miss: float | None = field(None, least=0)
+    cost_false_alarm: float | None = field(None, least=0)
+    cost_review: float | None = field(None, least=0)
 
     @property
     def threshold_is_given(self) -> bool:
@@ -189,7 +178,7 @@ class WeightsSettings:
     weights: str | None = None
     weights_partial: bool = False
     backbone: str | None = None
-    image_size: int | None = number(None, least=1)
+    image_size: int | None = field(None, least=1)
     image_shape: Literal["square", "parts"] | None = None
     precision: Literal["auto", "float32", "bfloat16"] | None = None
 
@@ -212,7 +201,7 @@ class FeatureFields:
     pooling: tuple[str, ...] | None = None
     centre_brightness: bool | None = None
     tiles: str | None = None
-    neighbourhood: int | None = number(None, least=1)
+    neighbourhood: int | None = field(None, least=1)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -228,11 +217,11 @@ class HeadNumbers:
       hybrid_of: heads that the hybrid weighs.
     """
 
-    head_c: float = number(1.0, above=0)
-    neighbours: int = number(1, least=1)
-    memory_bank: int = number(2000, least=1)
-    coreset_candidates: int = number(50_000, least=1)
-    padim_channels: int = number(100, least=1)
+    head_c: float = field(1.0, above=0)
+    neighbours: int = field(1, least=1)
+    memory_bank: int = field(2000, least=1)
+    coreset_candidates: int = field(50_000, least=1)
+    padim_channels: int = field(100, least=1)
     hybrid_of: tuple[str, ...] = ("lda", "mahalanobis", "patchcore")
 
     def head_settings(self, name: str, seed: int) -> HeadSettings:

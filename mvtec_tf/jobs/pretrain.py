@@ -25,7 +25,7 @@ from mvtec_tf.run_directory import RunDirectory
 from mvtec_tf.study import protocol as study
 from mvtec_tf.training import distribution
 from mvtec_tf.training.contrastive import Watch, train_encoder
-from mvtec_tf.training.recipes import SUPCON
+from mvtec_tf.training.settings import SUPCON
 
 FUSED, NEIGHBOURS = "online_fused", "online_nearest_neighbours"
 _HEADS = {FUSED: RECIPES[FEW_LABELS].head, NEIGHBOURS: "nearest_neighbours"}

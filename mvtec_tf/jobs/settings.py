@@ -9,7 +9,6 @@ from mvtec_tf.beam.settings import RunnerSettings
 from mvtec_tf.errors import UsageError
 from mvtec_tf.heads.settings import HEADS
 from mvtec_tf.jobs.fields import (
-    APART,
     CLEAN,
     ONE_CLASS,
     CleanSettings,
@@ -21,10 +20,9 @@ from mvtec_tf.jobs.fields import (
     RunSettings,
     ThresholdSettings,
     WeightsSettings,
-    apart,
-    number,
 )
-from mvtec_tf.training.recipes import (
+from mvtec_tf.settings import apart, field
+from mvtec_tf.training.settings import (
     ContrastiveSettings,
     DiffusionSettings,
     DistilSettings,
@@ -63,10 +61,10 @@ class FitSettings(RunSettings, ImageSettings, ProtocolSettings, ThresholdSetting
     label_budget: str | None = None
     task: Literal["defect", "defect_type"] = "defect"
     unlabelled: str | None = None
-    smallest_defect: float | None = number(None, above=0)
+    smallest_defect: float | None = field(None, above=0)
     heatmaps: bool = False
     study_head: bool = False
-    seed: int = number(0, least=0)
+    seed: int = field(0, least=0)
 
     @property
     def is_one_class(self) -> bool:
@@ -86,10 +84,10 @@ class ExtractSettings(ImageSettings, CleanSettings, EncoderFields, RunnerSetting
       seed: random seed of the numbers of weights=none.
     """
 
-    out: str = dataclasses.field(metadata=APART)
+    out: str = apart()
     maps: bool | None = None
-    images_per_shard: int = number(128, least=1)
-    seed: int = number(0, least=0)
+    images_per_shard: int = field(128, least=1)
+    seed: int = field(0, least=0)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -104,9 +102,9 @@ class BaselineSettings(RunSettings, ImageSettings, CleanSettings, ThresholdSetti
     """
 
     features: Literal["grey_pixels", "mean_brightness"] = "grey_pixels"
-    image_size: int = number(224, least=16)
+    image_size: int = field(224, least=16)
     label_budget: str = "all"
-    seed: int = number(0, least=0)
+    seed: int = field(0, least=0)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -120,7 +118,7 @@ class ExtraSettings:
       tsne: also t-SNE of the embedding, which takes a while for thousands of images.
     """
 
-    data_dir: tuple[str, ...] = dataclasses.field(default=(), metadata=APART | {"paths": True})
+    data_dir: tuple[str, ...] = apart((), paths=True)
     masks: str | None = None
     tsne: bool = True
 
@@ -148,11 +146,11 @@ class JudgeSettings(ExtraSettings, ThresholdSettings):
     predictions: str
     out: str
     threshold: float | None = None
-    heatmaps: tuple[str, ...] = dataclasses.field(default=(), metadata={"paths": True})
+    heatmaps: tuple[str, ...] = field((), paths=True)
     categories: tuple[str, ...] = ()
     features: str | None = None
-    resamples: int = number(1000, least=0)
-    seed: int = number(0, least=0)
+    resamples: int = field(1000, least=0)
+    seed: int = field(0, least=0)
     allow_leak: bool = False
     tensorboard: str | None = None
     title: str | None = None
@@ -184,11 +182,11 @@ class ExplainSettings(ExtraSettings):
     """
 
     run: str
-    data_dir: tuple[str, ...] = dataclasses.field(metadata=APART | {"paths": True})
+    data_dir: tuple[str, ...] = apart(paths=True)
     method: tuple[str, ...] = ()
     encoder: str | None = None
-    batch_size: int = number(16, least=1)
-    seed: int = number(0, least=0)
+    batch_size: int = field(16, least=1)
+    seed: int = field(0, least=0)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -203,7 +201,7 @@ class TrainClassifierSettings(RunSettings, ImageSettings, ProtocolSettings, Thre
     """
 
     label_budget: str | None = None
-    validation_share: float | None = number(None, least=0.01, most=0.9)
+    validation_share: float | None = field(None, least=0.01, most=0.9)
     cache: str = apart("memory")
 
 
@@ -219,8 +217,8 @@ class GenerateSettings(RunSettings, ImageSettings, CleanSettings, DiffusionSetti
     """
 
     label_budget: str = "all"
-    validation_share: float = number(0.2, least=0.01, most=0.9)
-    patches: int = number(200, least=1)
+    validation_share: float = field(0.2, least=0.01, most=0.9)
+    patches: int = field(200, least=1)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -259,7 +257,7 @@ class FinetuneRunSettings(RunSettings, ImageSettings, CleanSettings, FinetuneSet
 
     encoder: str | None = None
     label_budget: str = "0.1"
-    pseudo_labels: float | None = number(None, above=0.5, most=1)
+    pseudo_labels: float | None = field(None, above=0.5, most=1)
     cache: str = apart("memory")
 
 
@@ -277,7 +275,7 @@ class DistilRunSettings(RunSettings, ImageSettings, ThresholdSettings, DistilSet
 
     teacher: str
     unlabelled: str | None = None
-    validation_share: float = number(0.2, least=0.01, most=0.9)
+    validation_share: float = field(0.2, least=0.01, most=0.9)
     forms: tuple[str, ...] = ("float16", "int8")
     speed_images: int = apart(40, least=0)
 
@@ -303,14 +301,14 @@ class LabelEfficiencySettings(
       quick: a first look in minutes: 4 budgets, 3 draws, 224 px, where not given.
     """
 
-    encoders: tuple[str, ...] = dataclasses.field(default=("start",), metadata={"paths": True})
+    encoders: tuple[str, ...] = field(("start",), paths=True)
     heads: tuple[str, ...] = ("logistic", "mahalanobis", "nearest_neighbours")
     recipe: Literal["few_labels", "auto", "none"] = "few_labels"
-    recipe_image_size: int | None = number(None, least=1)
+    recipe_image_size: int | None = field(None, least=1)
     budgets: tuple[str, ...] | None = None
     good_budgets: tuple[str, ...] | None = None
-    seeds: int | None = number(None, least=1)
-    first_seed: int = number(0, least=0)
+    seeds: int | None = field(None, least=1)
+    first_seed: int = field(0, least=0)
     quick: bool = False
 
 
@@ -331,14 +329,14 @@ class CompareSettings:
       seed: random seed of the resamples.
     """
 
-    runs: tuple[str, ...] = dataclasses.field(metadata={"paths": True})
+    runs: tuple[str, ...] = field(paths=True)
     out: str
     study: bool = False
     title: str = "Comparison"
-    cost_miss: float | None = number(None, least=0)
-    cost_false_alarm: float | None = number(None, least=0)
-    resamples: int = number(1000, least=0)
-    seed: int = number(0, least=0)
+    cost_miss: float | None = field(None, least=0)
+    cost_false_alarm: float | None = field(None, least=0)
+    resamples: int = field(1000, least=0)
+    seed: int = field(0, least=0)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -355,7 +353,7 @@ class ExploreSettings(WeightsSettings):
         corrected.csv is written to out, a list for data_dir of every command.
     """
 
-    data_dir: tuple[str, ...] = dataclasses.field(metadata={"paths": True})
+    data_dir: tuple[str, ...] = field(paths=True)
     categories: tuple[str, ...] = ()
     out: str
     features: str | None = None
@@ -384,7 +382,7 @@ class DriftSettings:
     order: Literal["table", "name", "exif"] = "table"
     list: str | None = None
     column: str = "time"
-    drift_alarm: float = number(drift.ALARM, above=0, most=1)
+    drift_alarm: float = field(drift.ALARM, above=0, most=1)
 
     def check(self) -> None:
         """Raises UsageError for settings that contradict each other."""
@@ -447,4 +445,4 @@ class QuickstartSettings:
 
     run_dir: str
     saved_models: str = "saved_models"
-    seed: int = number(0, least=0)
+    seed: int = field(0, least=0)

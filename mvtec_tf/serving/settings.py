@@ -10,6 +10,7 @@ from mvtec_tf import settings as settings_lib
 from mvtec_tf.beam.settings import RunnerSettings
 from mvtec_tf.errors import UsageError, UserError
 from mvtec_tf.serving import configs
+from mvtec_tf.settings import field
 
 NOT_STATED = "not stated"
 SAVED_MODEL = "saved_model"
@@ -67,7 +68,7 @@ class ExportSettings(ExportOptions):
     saved_models: str = "saved_models"
     precision: Literal["auto", "float32", "bfloat16"] = "float32"
     formats: tuple[str, ...] = (SAVED_MODEL,)
-    data_dir: tuple[str, ...] = dataclasses.field(default=(), metadata={"paths": True})
+    data_dir: tuple[str, ...] = field((), paths=True)
 
     @property
     def other_formats(self) -> tuple[str, ...]:
@@ -118,22 +119,22 @@ class PredictSettings(RunnerSettings):
       images_per_shard: with a runner: images that a worker judges in one go, and judges again if it is killed.
     """
 
-    paths: tuple[str, ...] = dataclasses.field(default=(), metadata={"arguments": True})
+    paths: tuple[str, ...] = field((), arguments=True)
     out: str
     model: str | None = None
     server: str | None = None
     list: str | None = None
     watch: str | None = None
-    data_dir: tuple[str, ...] = dataclasses.field(default=(), metadata={"paths": True})
+    data_dir: tuple[str, ...] = field((), paths=True)
     overlays: str | None = None
     relative_to: str = ""
-    batch_size: int | None = dataclasses.field(default=None, metadata={"least": 1})
-    concurrency: int | None = dataclasses.field(default=None, metadata={"least": 1})
-    timeout: float = dataclasses.field(default=60.0, metadata={"least": 0.001})
-    poll_seconds: float = dataclasses.field(default=1.0, metadata={"least": 0.001})
-    patience: int = dataclasses.field(default=10, metadata={"least": 2})
-    drift_alarm: float = dataclasses.field(default=drift.ALARM, metadata={"above": 0, "most": 1})
-    images_per_shard: int = dataclasses.field(default=512, metadata={"least": 1})
+    batch_size: int | None = field(None, least=1)
+    concurrency: int | None = field(None, least=1)
+    timeout: float = field(60.0, least=0.001)
+    poll_seconds: float = field(1.0, least=0.001)
+    patience: int = field(10, least=2)
+    drift_alarm: float = field(drift.ALARM, above=0, most=1)
+    images_per_shard: int = field(512, least=1)
 
     @property
     def images_asked(self) -> int:

@@ -18,8 +18,8 @@ from mvtec_tf.networks.pretext import Pretext, build_network
 from mvtec_tf.run_directory import RunDirectory
 from mvtec_tf.training import distribution, loop
 from mvtec_tf.training.callbacks import KeepBestOnline
-from mvtec_tf.training.recipes import ContrastiveSettings
 from mvtec_tf.training.schedules import AdamW, CosineByEpoch, WarmupCosine
+from mvtec_tf.training.settings import ContrastiveSettings
 
 LAST, BEST_ONLINE = "last", "best_online"
 
@@ -51,7 +51,7 @@ def train_encoder(
 
     Args:
       run: checkpoints, logs and facts go there.
-      settings: the recipe.
+      settings: of the training.
       images: uint8 [N, S, S, 3], good ones only, or with labels.
       strategy: what trains together; None: this process alone.
       watch: what is watched; None: nothing, and the last weights are kept.
@@ -108,7 +108,7 @@ def compiled(network: keras.Model, settings: ContrastiveSettings, images: int, j
 
     Args:
       network: of `network_of`.
-      settings: the recipe; its batch size fits the images.
+      settings: of the training; its batch size fits the images.
       images: how many it is trained on.
       jit: whether steps are compiled with XLA.
     """

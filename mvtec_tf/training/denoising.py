@@ -16,8 +16,8 @@ from mvtec_tf.networks.backbone import Backbone
 from mvtec_tf.networks.copies import in_float32
 from mvtec_tf.run_directory import RunDirectory
 from mvtec_tf.training import loop
-from mvtec_tf.training.recipes import DiffusionSettings
 from mvtec_tf.training.schedules import AdamW, WarmupCosine
+from mvtec_tf.training.settings import DiffusionSettings
 
 _STREAM = 11
 _WARMUP = 0.05
@@ -42,7 +42,7 @@ def train_denoiser(run: RunDirectory, settings: DiffusionSettings, patches: np.n
 
     Args:
       run: checkpoints, logs and facts go there.
-      settings: the recipe.
+      settings: of the training.
       patches: uint8 [N, P, P, 4].
 
     Returns:

@@ -15,8 +15,8 @@ from mvtec_tf.networks.backbone import NONE, Backbone
 from mvtec_tf.networks.copies import in_float32
 from mvtec_tf.run_directory import RunDirectory
 from mvtec_tf.training import loop, precision
-from mvtec_tf.training.recipes import DistilSettings
 from mvtec_tf.training.schedules import OneCycleAdamW
+from mvtec_tf.training.settings import DistilSettings
 
 # Another light at each step, so little that the teacher's answer stays.
 _LIGHT, _STREAM = 0.05, 7
@@ -64,7 +64,7 @@ def train_student(
 
     Args:
       run: checkpoints, logs and facts go there.
-      settings: the recipe.
+      settings: of the training.
       questions: with the teacher's answers.
       backbone: see `backbone_of`; it becomes part of the network.
 

@@ -17,8 +17,8 @@ from mvtec_tf.networks.tuned import Tuned, build_tuned
 from mvtec_tf.run_directory import RunDirectory
 from mvtec_tf.training import loop
 from mvtec_tf.training.callbacks import KeepBestOnline
-from mvtec_tf.training.recipes import FinetuneSettings
 from mvtec_tf.training.schedules import AdamW, WarmupCosine
+from mvtec_tf.training.settings import FinetuneSettings
 
 # Steps of an epoch at least: of few images an epoch is several passes, since every epoch is looked at.
 _STEPS = 20
@@ -54,7 +54,7 @@ def finetune(
 
     Args:
       run: checkpoints, logs and facts go there.
-      settings: the recipe.
+      settings: of the training.
       lessons: what is shown.
       make: gives the backbone that is started from.
       pooling: how its maps become features, names of `patch_maps.POOLINGS`.
@@ -96,7 +96,7 @@ def compiled(tuned: Tuned, settings: FinetuneSettings, steps: int, jit: bool) ->
 
     Args:
       tuned: the network.
-      settings: the recipe.
+      settings: of the training.
       steps: per epoch.
       jit: whether steps are compiled with XLA.
     """
@@ -120,7 +120,7 @@ def transform(
       images: uint8 [B, S, S, 3].
       known: int [B, 1 + K], the class, and what each copy is told.
       seeds: int64 [B, 2].
-      settings: the recipe.
+      settings: of the training.
 
     Returns:
       What the network sees, and what `MixedCrossEntropy` takes.

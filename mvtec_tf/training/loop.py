@@ -16,7 +16,7 @@ from mvtec_tf.networks.backbone import Backbone, build_backbone, freeze_up_to
 from mvtec_tf.run_directory import RunDirectory
 from mvtec_tf.training import callbacks, distribution, precision
 from mvtec_tf.training.checkpoints import Checkpoints, Stateful
-from mvtec_tf.training.recipes import LoopSettings, TrainingSettings
+from mvtec_tf.training.settings import LoopSettings, TrainingSettings
 
 
 def make_deterministic(seed: int) -> None:
@@ -35,7 +35,7 @@ def build(
 
     Args:
       run: where it is noted.
-      settings: the recipe.
+      settings: of the training.
       make: gives the network, the backbone that it is built on, and more facts about it in words.
       images: how many it is trained on.
 
@@ -124,7 +124,7 @@ def run_epochs(
       network: the functional network inside (or `model` itself), whose weights are all that a checkpoint keeps: what
         else is trained or averaged must lie inside it.
       batches: first epoch, first step in it -> dataset of all batches from there to the end of the run.
-      settings: the recipe; its seed is that of dropout here, order and augmentation have it already.
+      settings: of the training; its seed is that of dropout here, order and augmentation have it already.
       steps: per epoch.
       extra: callbacks that run before the logs are written; those with a `state` are remembered,
         and so is the `file` of one that has a file.

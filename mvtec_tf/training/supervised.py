@@ -18,8 +18,8 @@ from mvtec_tf.networks.losses import WeightedCrossEntropy, balanced_class_weight
 from mvtec_tf.run_directory import RunDirectory
 from mvtec_tf.training import distribution, loop
 from mvtec_tf.training.callbacks import KeepBest, ValidationMetrics
-from mvtec_tf.training.recipes import SupervisedSettings
 from mvtec_tf.training.schedules import OneCycleAdamW
+from mvtec_tf.training.settings import SupervisedSettings
 
 
 def train_classifier(
@@ -33,7 +33,7 @@ def train_classifier(
 
     Args:
       run: checkpoints, logs and facts go there.
-      settings: the recipe.
+      settings: of the training.
       train: (images uint8 [N, S, S, 3], labels int64 [N]).
       validation: the same, for early stopping.
       strategy: what trains together; None: this process alone.
@@ -80,7 +80,7 @@ def compiled(network: keras.Model, settings: SupervisedSettings, labels: np.ndar
 
     Args:
       network: of `network_of`.
-      settings: the recipe; its batch size fits the images.
+      settings: of the training; its batch size fits the images.
       labels: int [N], of the training images.
       jit: whether steps are compiled with XLA.
     """

@@ -28,7 +28,7 @@ from mvtec_tf.heads.settings import HeadSettings
 from mvtec_tf.jobs import explain as explain_steps
 from mvtec_tf.networks.backbone import build_backbone
 from mvtec_tf.networks.classifier import build_classifier
-from mvtec_tf.training.recipes import SupervisedSettings
+from mvtec_tf.training.settings import SupervisedSettings
 from tests.conftest import run_binary
 from tests.support.small_run import set_weights_at_random
 from tests.support.tiny_network import in_place_of_resnet10

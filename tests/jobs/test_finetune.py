@@ -26,7 +26,7 @@ from mvtec_tf.networks.fold import fold_batch_norm
 from mvtec_tf.networks.losses import MixedCrossEntropy
 from mvtec_tf.networks.tuned import build_tuned
 from mvtec_tf.training import finetune
-from mvtec_tf.training.recipes import FinetuneSettings
+from mvtec_tf.training.settings import FinetuneSettings
 from tests.support.in_process import run_in_process
 from tests.support.tiny_network import in_place_of_resnet10
 

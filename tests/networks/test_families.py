@@ -14,7 +14,7 @@ from keras.src.applications import efficientnet, resnet
 from mvtec_tf.graphs import rebuild, saved_model
 from mvtec_tf.run_directory import RunDirectory
 from mvtec_tf.training.contrastive import train_encoder
-from mvtec_tf.training.recipes import ContrastiveSettings, SupervisedSettings
+from mvtec_tf.training.settings import ContrastiveSettings, SupervisedSettings
 from mvtec_tf.training.supervised import train_classifier
 
 # The smallest member of each family at the smallest size it takes.

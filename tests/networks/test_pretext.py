@@ -10,7 +10,7 @@ import tensorflow as tf
 from mvtec_tf.networks import pretext, pretext_losses
 from mvtec_tf.networks.backbone import Backbone
 from mvtec_tf.networks.pretext_losses import dense_nt_xent, nt_xent, supervised_nt_xent
-from mvtec_tf.training.recipes import ContrastiveSettings
+from mvtec_tf.training.settings import ContrastiveSettings
 from tests.support.in_process import run_in_process
 
 SHAPE = (6, 4)

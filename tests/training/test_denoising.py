@@ -13,7 +13,7 @@ from mvtec_tf.networks import diffusion
 from mvtec_tf.run_directory import RunDirectory
 from mvtec_tf.stopping import Stopped
 from mvtec_tf.training import callbacks, denoising
-from mvtec_tf.training.recipes import DiffusionSettings
+from mvtec_tf.training.settings import DiffusionSettings
 from tests.support.tiny_network import in_place_of_the_denoiser, tiny_denoiser
 
 SIDE = 8

@@ -18,7 +18,7 @@ from mvtec_tf.run_directory import RunDirectory
 from mvtec_tf.training import callbacks
 from mvtec_tf.training.checkpoints import Checkpoints
 from mvtec_tf.training.contrastive import train_encoder
-from mvtec_tf.training.recipes import ContrastiveSettings, SupervisedSettings
+from mvtec_tf.training.settings import ContrastiveSettings, SupervisedSettings
 from mvtec_tf.training.supervised import train_classifier
 from tests.support.tiny_network import in_place_of_resnet10
 

@@ -18,7 +18,7 @@ from mvtec_tf.errors import UserError
 from mvtec_tf.run_directory import RunDirectory
 from mvtec_tf.stopping import Stopped
 from mvtec_tf.training import callbacks, loop
-from mvtec_tf.training.recipes import TrainingSettings
+from mvtec_tf.training.settings import TrainingSettings
 
 _STEPS, _EPOCHS, _BATCH = 4, 4, 2
 _OUTSET = TrainingSettings(epochs=_EPOCHS, batch_size=_BATCH, checkpoint_minutes=0.0)

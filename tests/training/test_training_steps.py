@@ -12,8 +12,8 @@ from mvtec_tf.networks.classifier import build_classifier, log_odds
 from mvtec_tf.networks.losses import WeightedCrossEntropy
 from mvtec_tf.networks.pretext import Pretext, build_network
 from mvtec_tf.training import contrastive, precision
-from mvtec_tf.training.recipes import ContrastiveSettings
 from mvtec_tf.training.schedules import OneCycleAdamW, WarmupCosine
+from mvtec_tf.training.settings import ContrastiveSettings
 from tests.support.tiny_network import in_place_of_resnet10
 
 

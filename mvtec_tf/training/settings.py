@@ -1,4 +1,4 @@
-"""The recipes as plain data: what decides a training run beside the images.
+"""What decides a training run beside the images, as plain data; zero is allowed where it has a meaning of its own.
 
 No TensorFlow here, so that a command line can show and check its flags at once.
 """
@@ -7,14 +7,11 @@ import dataclasses
 from typing import Literal
 
 from mvtec_tf.data.augment_settings import DRAWN_DEFECTS, ClassifierAugmentation, ContrastiveAugmentation
+from mvtec_tf.settings import apart, field
 
 # The method of pretraining that learns from labels, and those whose loss has a temperature.
 SUPCON = "supcon"
 TEMPERED = ("simclr", "densecl", SUPCON)
-# Zero has a meaning of its own for some; every other number of a recipe must be above it.
-_OR_ZERO, _ABOVE_ZERO = {"least": 0}, {"above": 0}
-# What does not decide the outcome: a run may be resumed with another one.
-_APART = {"outcome": False}
 # Changes that leave an image what it is.
 _SLIGHT = ClassifierAugmentation(
     brightness=0.1, contrast=0.1, saturation=0.1, hue=0.02, rotation_degrees=5.0, blur_probability=0.0
@@ -38,21 +35,21 @@ class LoopSettings:
       keep_checkpoints: checkpoints kept, the newest; one that is damaged is replaced by the one before.
     """
 
-    image_size: int = dataclasses.field(default=224, metadata=_ABOVE_ZERO)
-    batch_size: int = dataclasses.field(default=64, metadata=_ABOVE_ZERO)
-    epochs: int = dataclasses.field(default=50, metadata=_ABOVE_ZERO)
-    weight_decay: float = dataclasses.field(default=1e-4, metadata=_OR_ZERO)
+    image_size: int = field(224, above=0)
+    batch_size: int = field(64, above=0)
+    epochs: int = field(50, above=0)
+    weight_decay: float = field(1e-4, least=0)
     precision: Literal["auto", "float32", "mixed_bfloat16"] = "auto"
     jit: Literal["auto", "on", "off"] = "auto"
-    seed: int = dataclasses.field(default=0, metadata=_OR_ZERO)
-    checkpoint_every: int = dataclasses.field(default=1, metadata=_ABOVE_ZERO)
-    checkpoint_minutes: float = dataclasses.field(default=10.0, metadata=_OR_ZERO | _APART)
-    keep_checkpoints: int = dataclasses.field(default=2, metadata=_ABOVE_ZERO | _APART)
+    seed: int = field(0, least=0)
+    checkpoint_every: int = field(1, above=0)
+    checkpoint_minutes: float = apart(10.0, least=0)
+    keep_checkpoints: int = apart(2, above=0)
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainingSettings(LoopSettings):
-    """What every recipe around a backbone has.
+    """What every training of a backbone has.
 
     Attributes:
       backbone: network: resnet50, any other network of keras.applications by name (a MobileNet also with its width,
@@ -67,12 +64,12 @@ class TrainingSettings(LoopSettings):
     backbone: str = "resnet50"
     weights: str = "imagenet"
     weights_partial: bool = False
-    strategy: Literal["auto", "one", "mirrored", "multi_worker"] = dataclasses.field(default="auto", metadata=_APART)
+    strategy: Literal["auto", "one", "mirrored", "multi_worker"] = apart("auto")
 
 
 @dataclasses.dataclass(frozen=True)
 class SupervisedSettings(TrainingSettings):
-    """The supervised recipe; the defaults are those of the study where it said them.
+    """The supervised training; the defaults are those of the study where it said them.
 
     Attributes:
       backbone_stages: stages (resolutions) after which the backbone is cut off; 0: it is whole.
@@ -89,12 +86,12 @@ class SupervisedSettings(TrainingSettings):
       augmentation: strengths of the augmentations.
     """
 
-    backbone_stages: int = dataclasses.field(default=0, metadata=_OR_ZERO)
-    trainable_stages: int = dataclasses.field(default=2, metadata=_OR_ZERO)
-    patience: int = dataclasses.field(default=5, metadata=_ABOVE_ZERO)
-    learning_rate: float = dataclasses.field(default=1e-3, metadata=_ABOVE_ZERO)
+    backbone_stages: int = field(0, least=0)
+    trainable_stages: int = field(2, least=0)
+    patience: int = field(5, above=0)
+    learning_rate: float = field(1e-3, above=0)
     balanced_sampling: bool = False
-    synthetic_defects: float = dataclasses.field(default=0.0, metadata={"least": 0, "most": 0.9})
+    synthetic_defects: float = field(0.0, least=0, most=0.9)
     synthetic_kinds: tuple[str, ...] = DRAWN_DEFECTS
     defect_patches: str | None = None
     augmentation: ClassifierAugmentation = dataclasses.field(default_factory=ClassifierAugmentation)
@@ -126,19 +123,19 @@ class ContrastiveSettings(TrainingSettings):
     """
 
     method: Literal["simclr", "byol", "simsiam", "barlow_twins", "vicreg", "densecl", "supcon"] = "simclr"
-    frozen_stages: int = dataclasses.field(default=0, metadata=_OR_ZERO)
+    frozen_stages: int = field(0, least=0)
     frozen_batch_norm: bool = False
-    projection_hidden: int = dataclasses.field(default=1024, metadata=_ABOVE_ZERO)
-    projection_dimensions: int = dataclasses.field(default=256, metadata=_ABOVE_ZERO)
-    temperature: float = dataclasses.field(default=0.07, metadata=_ABOVE_ZERO)
-    batch_size: int = dataclasses.field(default=48, metadata=_ABOVE_ZERO)
-    epochs: int = dataclasses.field(default=7, metadata=_OR_ZERO)
-    passes_per_epoch: int = dataclasses.field(default=1, metadata=_ABOVE_ZERO)
-    learning_rate: float = dataclasses.field(default=1e-4, metadata=_ABOVE_ZERO)
-    final_learning_rate: float = dataclasses.field(default=0.0, metadata=_OR_ZERO)
+    projection_hidden: int = field(1024, above=0)
+    projection_dimensions: int = field(256, above=0)
+    temperature: float = field(0.07, above=0)
+    batch_size: int = field(48, above=0)
+    epochs: int = field(7, least=0)
+    passes_per_epoch: int = field(1, above=0)
+    learning_rate: float = field(1e-4, above=0)
+    final_learning_rate: float = field(0.0, least=0)
     schedule: Literal["cosine", "cosine_by_epoch"] = "cosine"
-    warmup_share: float = dataclasses.field(default=0.1, metadata=_OR_ZERO)
-    clip_norm: float = dataclasses.field(default=1.0, metadata=_ABOVE_ZERO)
+    warmup_share: float = field(0.1, least=0)
+    clip_norm: float = field(1.0, above=0)
     augmentation: ContrastiveAugmentation = dataclasses.field(default_factory=ContrastiveAugmentation)
 
 
@@ -159,14 +156,14 @@ class DiffusionSettings(LoopSettings):
     # No setting: a denoiser begins with random weights.
     weights = "none"
 
-    image_size: int = dataclasses.field(default=256, metadata=_ABOVE_ZERO)
-    width: int = dataclasses.field(default=32, metadata={"least": 8})
-    batch_size: int = dataclasses.field(default=16, metadata=_ABOVE_ZERO)
-    epochs: int = dataclasses.field(default=30, metadata=_ABOVE_ZERO)
-    steps_per_epoch: int = dataclasses.field(default=100, metadata=_ABOVE_ZERO)
-    learning_rate: float = dataclasses.field(default=1e-3, metadata=_ABOVE_ZERO)
-    clip_norm: float = dataclasses.field(default=1.0, metadata=_ABOVE_ZERO)
-    average: float = dataclasses.field(default=0.995, metadata={"least": 0, "most": 0.9999})
+    image_size: int = field(256, above=0)
+    width: int = field(32, least=8)
+    batch_size: int = field(16, above=0)
+    epochs: int = field(30, above=0)
+    steps_per_epoch: int = field(100, above=0)
+    learning_rate: float = field(1e-3, above=0)
+    clip_norm: float = field(1.0, above=0)
+    average: float = field(0.995, least=0, most=0.9999)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -186,14 +183,14 @@ class DistilSettings(TrainingSettings):
     """
 
     backbone: str = "mobilenetv2-0.35"
-    image_size: int = dataclasses.field(default=256, metadata=_ABOVE_ZERO)
-    batch_size: int = dataclasses.field(default=32, metadata=_ABOVE_ZERO)
-    epochs: int = dataclasses.field(default=20, metadata=_ABOVE_ZERO)
-    passes: int = dataclasses.field(default=3, metadata=_ABOVE_ZERO)
-    synthetic_defects: float = dataclasses.field(default=0.5, metadata={"least": 0, "most": 1})
-    learning_rate: float = dataclasses.field(default=2e-3, metadata=_ABOVE_ZERO)
-    heat_map_weight: float = dataclasses.field(default=4.0, metadata=_OR_ZERO)
-    matching_weight: float = dataclasses.field(default=0.5, metadata=_OR_ZERO)
+    image_size: int = field(256, above=0)
+    batch_size: int = field(32, above=0)
+    epochs: int = field(20, above=0)
+    passes: int = field(3, above=0)
+    synthetic_defects: float = field(0.5, least=0, most=1)
+    learning_rate: float = field(2e-3, above=0)
+    heat_map_weight: float = field(4.0, least=0)
+    matching_weight: float = field(0.5, least=0)
     augmentation: ClassifierAugmentation = _SLIGHT
 
 
@@ -213,10 +210,10 @@ class FinetuneSettings(TrainingSettings):
       augmentation: strengths of the changes.
     """
 
-    batch_size: int = dataclasses.field(default=32, metadata={"least": 2})
-    epochs: int = dataclasses.field(default=2, metadata=_ABOVE_ZERO)
-    learning_rate: float = dataclasses.field(default=1e-4, metadata=_ABOVE_ZERO)
-    synthetic_defects: float = dataclasses.field(default=0.3, metadata={"least": 0, "most": 0.9})
-    mixup: float = dataclasses.field(default=0.5, metadata={"least": 0, "most": 0.5})
-    patience: int = dataclasses.field(default=2, metadata=_ABOVE_ZERO)
+    batch_size: int = field(32, least=2)
+    epochs: int = field(2, above=0)
+    learning_rate: float = field(1e-4, above=0)
+    synthetic_defects: float = field(0.3, least=0, most=0.9)
+    mixup: float = field(0.5, least=0, most=0.5)
+    patience: int = field(2, above=0)
     augmentation: ClassifierAugmentation = _SLIGHT
