@@ -42,7 +42,7 @@ def test_a_run_and_its_export_see_strips_as_strips(strips, tmp_path):
     height, width = exported.explain(files[0]).heat_map.shape
     assert width > 2 * height
     card = tmp_path / "saved_models" / "strips" / "1" / "assets.extra" / "model_card.md"
-    assert "96 x 32 pixels" in card.read_text()
+    assert "32 x 96 pixels (height x width)" in card.read_text()
     # The encoder of the run serves another head, and has its shape.
     again = {"encoder": tmp_path / "run" / "encoder", "head": "logistic", "label_budget": 0.25}
     mt.fit(strips, run_dir=tmp_path / "logistic", **again)
