@@ -200,6 +200,8 @@ def _of_the_threshold(found: Shift) -> str:
     if not found.shown:
         what = f"perhaps {what}"
     shares = f"{100 * found.stopped:.1f} % of them and {100 * found.stopped_held_out:.1f} % of the held-out ones"
+    if not found.stopped and not found.stopped_held_out:
+        shares = "none of either"
     return f", so the threshold {what}: it stops {shares}"
 
 
