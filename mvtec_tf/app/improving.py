@@ -29,7 +29,7 @@ from mvtec_tf.data.formats import corrections, division, scan
 from mvtec_tf.data.record import Record
 from mvtec_tf.evaluation import predicted, thresholds
 from mvtec_tf.evaluation.comparison import report
-from mvtec_tf.evaluation.comparison.compare import ALL, Standing, compare
+from mvtec_tf.evaluation.comparison.compare import ALL, compare
 from mvtec_tf.evaluation.comparison.contenders import Contender, Method, recorded_threshold
 from mvtec_tf.evaluation.metrics import Confusion, Metric
 from mvtec_tf.evaluation.recorded import METRICS_FILE, TABLE_FILE
@@ -344,15 +344,14 @@ def outcome(job: Job) -> Outcome:
         defective,
         len(new) - defective,
         compared.groups,
-        *(_side(standing) for standing in reversed(compared.standings)),
+        *(
+            Side(one.scopes[0].counts, one.figures[ALL], one.method.labels_used)
+            for one in reversed(compared.standings)
+        ),
         shown=report.direction(differences[compared.leading], compared.leading),
         differences=differences,
         alone=(test.only_first, test.only_second),
     )
-
-
-def _side(standing: Standing) -> Side:
-    return Side(standing.scopes[0].counts, standing.figures[ALL], standing.method.labels_used)
 
 
 def _method(name: str, table: Predictions, threshold: Chosen, labels_used: int | None) -> Method:

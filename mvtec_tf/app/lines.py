@@ -87,7 +87,7 @@ def hours(kept: Store, exports: Sequence[Export]) -> list[dict[str, Any]]:
 def scale(shown: Sequence[Mapping[str, Any]]) -> tuple[int, list[tuple[float, str]]]:
     """The top of a drawing of `hours`, an even number with one digit of its own, and (x in per cent, hour) of the bars
     whose hours stand below it, as far as a telephone has room for them."""
-    most = max((_judged(hour) for hour in shown), default=1)
+    most = max((sum(hour[one] for one in VERDICTS) for hour in shown), default=1)
     unit = 10 ** (len(str(most)) - 1)
     top = next(top for top in (2 * unit, 4 * unit, 6 * unit, 8 * unit, 10 * unit) if top >= most)
     places = [(number * _step(shown), hour["hour"][5:]) for number, hour in enumerate(shown)]
@@ -106,10 +106,6 @@ def bars(shown: Sequence[Mapping[str, Any]]) -> list[tuple[str, float, float, fl
             if height:
                 found.append((verdict, number * step, top, 0.85 * step, height))
     return found
-
-
-def _judged(hour: Mapping[str, Any]) -> int:
-    return sum(hour[one] for one in VERDICTS)
 
 
 def _step(shown: Sequence[Mapping[str, Any]]) -> float:

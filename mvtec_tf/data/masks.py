@@ -151,7 +151,7 @@ def beside_images(files: Iterable[PathLike], images: Iterable[PathLike] = ()) ->
     """
     asked, beside = {os.fspath(file) for file in files}, collections.defaultdict(list)
     for file in sorted(asked.union(map(os.fspath, images))):
-        beside[_stem(file)].append(file)
+        beside[composed(os.path.splitext(file)[0])].append(file)
     found = []
     for stem, ones in beside.items():
         mine = [file for file in ones if file in asked]
@@ -170,10 +170,6 @@ def _holds_mask(file: str) -> bool:
         # Of a good part the mask may be empty.
         return error.state in (EMPTY, INVERTED)
     return True
-
-
-def _stem(file: PathLike) -> str:
-    return composed(os.path.splitext(file)[0])
 
 
 def _images_of(stem: str) -> list[str]:

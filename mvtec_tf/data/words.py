@@ -208,6 +208,11 @@ def _spelling(name: str) -> str:
     return re.sub(r"(\A|/)0*(\d+?)(?:[.,]0+)?\Z", r"\1\2", plain)
 
 
+def percent(share: float) -> str:
+    """`95 %`, `2.38 %`."""
+    return f"{100 * share:.3g} %"
+
+
 def counted(count: int, one: str, many: str = "") -> str:
     """`1 image`, `2 images`, `1,200 images`."""
     return f"{count:,} {one if count == 1 else many or one + 's'}"

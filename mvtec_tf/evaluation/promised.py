@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 
 from mvtec_tf import conformal
-from mvtec_tf.data.words import counted
+from mvtec_tf.data.words import counted, percent
 
 # The promise is kept on average over draws of the held-out objects; of fewer than so many it is said how far off one
 # draw may be.
@@ -57,18 +57,18 @@ class Promise:
         those = f"{images} {self._kind} calibrate images{of_objects}"
         if self.expected(objects):
             return (
-                f"about {_percent(self.share)} of new good parts like these are expected to be stopped, if scores "
+                f"about {percent(self.share)} of new good parts like these are expected to be stopped, if scores "
                 f"scatter like a normal variable: Student's prediction limit of the scores of {those} "
                 "(Hahn and Meeker 1991)"
             )
         if self.kept(objects):
             return (
-                f"it promises to {self._wrong} at most {_percent(self.share)} of new {self._kind} parts like these: "
+                f"it promises to {self._wrong} at most {percent(self.share)} of new {self._kind} parts like these: "
                 f"the conformal order statistic of the scores of {those} (Vovk et al. 2005; Lei et al. 2018)"
             )
         place = "it is the lowest score" if self.of_defective else "it lies just above the highest score"
         return (
-            f"{place} of {those}, which promises to {self._wrong} at most {_percent(1 / (objects + 1))} of new "
+            f"{place} of {those}, which promises to {self._wrong} at most {percent(1 / (objects + 1))} of new "
             f"{self._kind} parts like these; {self._needed()}"
         )
 
@@ -76,28 +76,28 @@ class Promise:
         """Why it should not be relied on, "" if nothing speaks against it."""
         if self.expected(objects):
             return (
-                f"it rests on {counted(objects, 'good object')}, which is too few to promise {_percent(self.share)} "
+                f"it rests on {counted(objects, 'good object')}, which is too few to promise {percent(self.share)} "
                 "false alarms and to find defects as well: it is expected of scores that scatter like a normal "
                 f"variable; from {conformal.objects_needed(self.share / 2)} objects on it is promised"
             )
         if not self.kept(objects):
             return (
                 f"it rests on {counted(objects, f'{self._kind} object')}, which is too few to promise "
-                f"{_percent(self.share)} {self._wrongs}: {self._needed()}"
+                f"{percent(self.share)} {self._wrongs}: {self._needed()}"
             )
         if objects >= _FEW:
             return ""
         return (
             "the promise is kept on average over such sets of images; of one with only "
             f"{counted(objects, f'{self._kind} object')} "
-            f"the share of {self._wrongs} may be up to {_percent(conformal.worst_of_draws(objects, self.share))}"
+            f"the share of {self._wrongs} may be up to {percent(conformal.worst_of_draws(objects, self.share))}"
         )
 
     def _needed(self) -> str:
         needed = conformal.objects_needed(self.share)
         if needed is None:
-            return f"no number of objects is enough to promise {_percent(self.share)}"
-        return f"for {_percent(self.share)} you need at least {needed} {self._kind} objects"
+            return f"no number of objects is enough to promise {percent(self.share)}"
+        return f"for {percent(self.share)} you need at least {needed} {self._kind} objects"
 
     @property
     def _kind(self) -> str:
@@ -116,7 +116,3 @@ def above(score: float) -> float:
     """The next number above a score, also in float32 where there is one."""
     step = float(np.nextafter(np.float32(score), np.float32(np.inf)))
     return step if score < step < np.inf else float(np.nextafter(score, np.inf))
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.3g} %"

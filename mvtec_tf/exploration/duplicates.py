@@ -89,7 +89,7 @@ def find(looks: Sequence[Look], small: Sequence[np.ndarray]) -> tuple[Pair, ...]
     Raises:
       UserError: an image that was read before cannot be read again.
     """
-    order = sorted(range(len(looks)), key=lambda i: _rank(looks[i].record))
+    order = sorted(range(len(looks)), key=lambda i: (looks[i].record.split != "train", looks[i].record.path))
     looks, small = [looks[i] for i in order], [small[i] for i in order]
     # One of equal images in a split stands for all of them: a hundred copies make no 5,000 pairs.
     places: dict[tuple[str, str], int] = {}
@@ -101,10 +101,6 @@ def find(looks: Sequence[Look], small: Sequence[np.ndarray]) -> tuple[Pair, ...]
     likely = copy_candidates.candidates([small[i] for i in chosen], equal.tolist())
     changed = _verified([looks[i] for i in chosen], likely)
     return tuple(sorted([*_exact(looks), *changed], key=_gravity))
-
-
-def _rank(record: Record) -> tuple[bool, str]:
-    return record.split != "train", record.path
 
 
 def _gravity(pair: Pair) -> tuple:

@@ -14,7 +14,7 @@ import numpy as np
 from markupsafe import Markup
 
 from mvtec_tf import files
-from mvtec_tf.data.words import counted
+from mvtec_tf.data.words import counted, percent
 from mvtec_tf.evaluation.report import page, suspects
 from mvtec_tf.evaluation.report.canvas import DEFECTIVE_COLOUR, GOOD_COLOUR
 from mvtec_tf.evaluation.report.page import Cell, Column, Listing, Section, Table
@@ -262,7 +262,7 @@ def _areas(found: Exploration) -> Section:
         rows.append((*names, f"{len(masks):,}", *_area_cells(usable[names], lowest), wrong))
     text = (
         "Share of the image that the mask covers. The bars are logarithmic, from the smallest defect of all "
-        f"({_percent(lowest)}) to the whole image."
+        f"({percent(lowest)}) to the whole image."
     )
     figures = ("Images", "Area", "Smallest", "Median", "Largest", "Masks not usable")
     return Section("Defect area", [text, *_table(("Category", "Defect"), figures, rows)])
@@ -273,7 +273,7 @@ def _area_cells(areas: Sequence[float], lowest: float) -> list[str]:
         return ["", "", "", ""]
     # Areas span orders of magnitude.
     bar = _spread(np.log10(areas), (float(np.log10(lowest)) - 0.05, 0.0), 1)
-    return [bar, *(_percent(value) for value in (min(areas), float(np.median(areas)), max(areas)))]
+    return [bar, *(percent(value) for value in (min(areas), float(np.median(areas)), max(areas)))]
 
 
 def _sheets(found: Exploration, thumbnails: Thumbnails) -> Section:
@@ -333,10 +333,6 @@ def _by_category(looks: Iterable[Look]) -> Mapping[str, list[Look]]:
     for one in looks:
         found[one.record.category].append(one)
     return dict(sorted(found.items()))
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.3g} %"
 
 
 def _table(names: Sequence[str], figures: Sequence[str], rows: Sequence[Sequence[str | Cell]]) -> list[Table | str]:

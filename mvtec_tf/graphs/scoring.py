@@ -11,7 +11,7 @@ from mvtec_tf.data.decoding import unreadable
 from mvtec_tf.errors import UserError
 from mvtec_tf.files import PathLike, speaker
 from mvtec_tf.graphs import loading, saved_model
-from mvtec_tf.graphs.signatures import EXPLAIN, HEAT_MAP
+from mvtec_tf.graphs.signatures import EXPLAIN, HEAT_MAP, SERVING_DEFAULT
 from mvtec_tf.side_by_side import in_order
 
 # Batches. More would take memory and no less time.
@@ -46,7 +46,7 @@ def score_files(model: PathLike, files: Sequence[str], batch_size: int = 32) -> 
     Raises:
       UserError: no such model, or a file that cannot be read as an image.
     """
-    outputs = run_signature(saved_model.load(model).signatures["serving_default"], files, batch_size, "scored")
+    outputs = run_signature(saved_model.load(model).signatures[SERVING_DEFAULT], files, batch_size, "scored")
     return Scores(outputs["anomaly_score"], outputs.get("probability"))
 
 

@@ -5,11 +5,25 @@ from typing import Any, Literal
 
 from mvtec_tf.data.record import MAX_PIXELS
 from mvtec_tf.errors import UsageError
+from mvtec_tf.features.recipe import SQUARE
 from mvtec_tf.heads.settings import HeadSettings
 from mvtec_tf.settings import apart, check_all, field
 
 CLEAN, STUDY, ONE_CLASS = "clean", "study", "one_class"
 ERROR = "error"
+# What is run where neither the settings nor a recipe nor an encoder says it.
+DEFAULTS = {
+    "backbone": "resnet50",
+    "centre_brightness": False,
+    "head": "logistic",
+    "image_size": 224,
+    "image_shape": SQUARE,
+    "maps": False,
+    "neighbourhood": 3,
+    "pooling": ("mean",),
+    "precision": "float32",
+    "tiles": "1x1",
+}
 _TARGETS = ("target_recall", "target_specificity")
 
 

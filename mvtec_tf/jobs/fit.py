@@ -20,6 +20,7 @@ from mvtec_tf.evaluation.report import suspects as report_suspects
 from mvtec_tf.evaluation.table import rows
 from mvtec_tf.features.probe_graph import TYPE_SCORES, Probe, write_probe
 from mvtec_tf.graphs import saved_model, scoring
+from mvtec_tf.graphs.signatures import SERVING_DEFAULT
 from mvtec_tf.heads.base import by_ops
 from mvtec_tf.heads.by_category import PerCategoryHead
 from mvtec_tf.heads.defect_types import PerCategoryTypeHead, TypeHead
@@ -73,8 +74,8 @@ def fit(said: FitSettings) -> RunDirectory:
     """
     settings, head, budget = checks.of_fit(said)
     maps = head.needs_maps
-    named = [] if settings.encoder is None else [encoders.resolve_encoder(settings.encoder)]
-    limit = encoders.max_pixels(settings.max_pixels, named)
+    named = None if settings.encoder is None else encoders.resolve_encoder(settings.encoder)
+    limit = encoders.max_pixels(settings.max_pixels, [] if named is None else [named])
     records, skipped = opening.usable_by_file(settings, opening.scan(settings), limit)
     labels_used = None
     if settings.is_study:
@@ -85,7 +86,7 @@ def fit(said: FitSettings) -> RunDirectory:
         cut = protocol.clean(records, budget, settings.seed)
     recent, left_out = unlabelled.find(settings.unlabelled, cut, limit, settings.on_bad_image)
     # Before the run directory is made: a wrong name leaves nothing behind.
-    encoder, store = probe_features.find_source(settings.encoder, settings.features, maps)
+    encoder, store = probe_features.find_source(named, settings.features, maps)
     if encoder is not None:
         card = saved_model.read_card(encoder)
         if store is None:
@@ -142,7 +143,7 @@ def _fit_and_judge(
         write_probe(run.saved_model, graph, card)
     print(f"Scoring {counted(len(cut.evaluate) + len(recent), 'image')} by the graph ...", flush=True)
     with run.timed("score"):
-        signature = saved_model.load(run.saved_model).signatures["serving_default"]
+        signature = saved_model.load(run.saved_model).signatures[SERVING_DEFAULT]
         served = scoring.run_signature(signature, [record.file for record in cut.evaluate], 32, "scored")
         newest = scoring.run_signature(signature, recent, 32, "scored")["anomaly_score"] if recent else np.empty(0)
         checked = np.unique(np.linspace(0, len(cut.fit) - 1, _CHECKED).astype(int))

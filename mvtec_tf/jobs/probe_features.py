@@ -89,23 +89,23 @@ def of_cut(
 
 
 def find_source(
-    encoder: str | None, features: str | None, maps: bool
+    encoder: pathlib.Path | None, features: str | None, maps: bool
 ) -> tuple[pathlib.Path | None, FeatureStore | None]:
-    """The encoder that the settings name, None if one is yet to be written; and the store of its features, or None.
+    """The encoder, None if one is yet to be written; and the store of its features, or None.
 
     Args:
-      encoder: of `encoder`, or None.
+      encoder: that `encoder` names, or None.
       features: of `features`, or None.
       maps: whether patch maps must be there.
 
     Raises:
-      UserError: there is no such encoder, or the features are of another one.
+      UserError: the features are of another encoder, or theirs is nowhere.
       UsageError: the features hold no maps.
     """
     if features is None:
-        return (None if encoder is None else encoders.resolve_encoder(encoder)), None
+        return encoder, None
     store = FeatureStore(features)
-    found = encoders.encoder_of_store(store) if encoder is None else encoders.resolve_encoder(encoder)
+    found = encoders.encoder_of_store(store) if encoder is None else encoder
     if encoder_digest(found) != store.key.encoder:
         raise UserError(
             f"`features`={features}: these are features of another encoder than {found}. Extract them with that one, "

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 from mvtec_tf.errors import UsageError
 from mvtec_tf.features.recipe import PARTS, RECIPES, SQUARE, Recipe
 from mvtec_tf.jobs import unread
-from mvtec_tf.jobs.fields import EncoderFields, FeatureFields, ThresholdSettings
-from mvtec_tf.jobs.unread import DEFAULTS
+from mvtec_tf.jobs.fields import DEFAULTS, EncoderFields, FeatureFields, ThresholdSettings
 from mvtec_tf.settings import in_words
 
 if TYPE_CHECKING:

@@ -5,22 +5,9 @@ from typing import Any
 
 from mvtec_tf import settings as settings_lib
 from mvtec_tf.errors import UsageError
-from mvtec_tf.features.recipe import SQUARE
 from mvtec_tf.heads.settings import NEED_MAPS, READ_BY, HeadSettings
+from mvtec_tf.jobs.fields import DEFAULTS
 
-# What is run where neither the settings nor a recipe nor an encoder says it.
-DEFAULTS = {
-    "backbone": "resnet50",
-    "centre_brightness": False,
-    "head": "logistic",
-    "image_size": 224,
-    "image_shape": SQUARE,
-    "maps": False,
-    "neighbourhood": 3,
-    "pooling": ("mean",),
-    "precision": "float32",
-    "tiles": "1x1",
-}
 # Setting -> field of `HeadSettings`.
 HEAD_NUMBERS = {"head_c" if field == "c" else field: field for field in READ_BY}
 _AVERAGES = "averages patch features"

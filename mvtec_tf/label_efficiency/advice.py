@@ -29,7 +29,7 @@ def next_step(found: Findings, place: Place) -> str:
         for standing in each.standings
         if standing.method == method and order_of(each.budget)[0] < _COUNTS_OF_DEFECTS
     }
-    here = _standing(place, method)
+    here = next(standing for standing in place.standings if standing.method == method)
     parts = [f"take {found.name(method)}", _labels(place.budget, here, by_budget), _photographs(here)]
     return f"What to do next for {place.category}: {'; '.join(parts)}."
 
@@ -41,10 +41,6 @@ def taken(found: Findings, place: Place) -> Method:
     not_worse &= {pair.second for pair in place.against_best(COMPARED[1]).values() if not pair.shown}
     recipes = [method for method in found.methods if method[1] in RECIPES and method in {best, *not_worse}]
     return best if best in recipes or not recipes else recipes[0]
-
-
-def _standing(place: Place, method: Method) -> Standing:
-    return next(standing for standing in place.standings if standing.method == method)
 
 
 def _labels(budget: str, here: Standing, by_budget: dict[str, Standing]) -> str:

@@ -232,13 +232,9 @@ def _metrics_text(metrics: Mapping[str, Any] | None) -> str:
         "|---" * (len(columns) + 1) + "|",
     ]
     for name in metrics["overall"]:
-        cells = (_figure(found.get(name)) for _, found in columns)
+        cells = (with_limits(Metric(**found[name])) if found.get(name) else "-" for _, found in columns)
         lines.append(f"| {name.replace('_', ' ')} | " + " | ".join(cells) + " |")
     return f"{metrics['summary']}\n\n" + "\n".join(lines) + "\n\nIn brackets: 95 % intervals."
-
-
-def _figure(found: Mapping[str, Any] | None) -> str:
-    return "-" if found is None else with_limits(Metric(**found))
 
 
 def _threshold_text(threshold: Mapping[str, Any] | None) -> str:

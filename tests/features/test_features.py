@@ -338,9 +338,9 @@ def test_a_head_refuses_features_of_another_encoder_or_image_size(kept, records,
 def test_features_of_another_encoder_than_the_named_one_are_a_clear_message(kept, encoder, tmp_path):
     other = tmp_path / "other"
     saved_model.write_encoder(other, build_backbone("resnet10", SIDE), {"pretrain_images": []})
-    assert find_source(str(encoder), str(kept.path), maps=True)[1].key == kept.key
+    assert find_source(encoder, str(kept.path), maps=True)[1].key == kept.key
     with pytest.raises(UserError, match=f"`features`={kept.path}: these are features of another encoder than {other}"):
-        find_source(str(other), str(kept.path), maps=False)
+        find_source(other, str(kept.path), maps=False)
 
 
 def test_a_store_is_opened_only_if_it_is_one(tmp_path, kept):
