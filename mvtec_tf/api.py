@@ -264,10 +264,12 @@ class Explanation:
     Attributes:
       heat_map: float32 [height, width], higher is more defective.
       overlay: PNG file: the image under its heat map.
+      file: of the image; None of an array.
     """
 
     heat_map: np.ndarray
     overlay: bytes
+    file: PathLike | None = None
 
     def __repr__(self) -> str:
         """Its size and the highest value."""
@@ -278,9 +280,11 @@ class Explanation:
         """Writes the overlay to a PNG file.
 
         Raises:
-          UserError: it would have the name of another kind.
+          UserError: it would have the name of another kind, or take the photograph's place.
         """
         path = pathlib.Path(path)
+        if path.exists() and self.file is not None and os.path.exists(self.file) and path.samefile(self.file):
+            raise UserError(f"{path}: that is the photograph itself, which would be lost. Give another name.")
         if path.suffix.lower() not in ("", ".png"):
             raise UserError(f"{path}: what is written is a PNG file. Give it the suffix .png.")
         path.write_bytes(self.overlay)
@@ -383,7 +387,9 @@ class Model:
         answers = self._answers("explain", image)
         if len(answers.get("heat_map", ())) != 1:
             raise UserError(f"`image`: {len(answers.get('heat_map', ()))} images; expected one. Explain one by one.")
-        return Explanation(answers["heat_map"][0], answers["overlay_bytes"][0])
+        one = image[0] if isinstance(image, (list, tuple)) else image
+        file = one if isinstance(one, (str, os.PathLike)) else None
+        return Explanation(answers["heat_map"][0], answers["overlay_bytes"][0], file)
 
     def report(self) -> pathlib.Path:
         """The page about the run: open it in a browser."""

@@ -209,6 +209,11 @@ def check(setting: Setting, value: Any) -> None:
         raise UsageError(f"`{setting.name}`={value!r}: expected {expected}.")
     if setting.choices and value not in setting.choices:
         raise UsageError(f"`{setting.name}`={value}: expected one of {', '.join(setting.choices)}.")
+    if setting.metadata.get("paths") and not all(map(str.strip, value)):
+        raise UsageError(
+            f"`{setting.name}`={','.join(value)}: an empty name, which would be the folder that this is called from. "
+            "Take the comma away, or write a dot."
+        )
     if setting.kind not in (int, float):
         return
     if not math.isfinite(value):

@@ -2,6 +2,8 @@
 
 import copy
 import dataclasses
+import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -110,6 +112,10 @@ def test_an_array_has_the_score_of_its_png_in_a_run_and_in_its_export(run, toy, 
     assert found.save(tmp_path / "overlay.png").stat().st_size > 100
     with pytest.raises(UserError, match=r"overlay\.jpg: what is written is a PNG file"):
         found.save(tmp_path / "overlay.jpg")
+    photograph = pathlib.Path(shutil.copy(files[0], tmp_path / "part.png"))
+    for given in (photograph, [str(photograph)]):
+        with pytest.raises(UserError, match=r"part\.png: that is the photograph itself, which would be lost"):
+            again.explain(given).save(photograph)
 
 
 def test_what_is_no_image_and_what_only_a_run_has_are_said(run, tmp_path):

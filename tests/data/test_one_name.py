@@ -8,6 +8,9 @@ import unicodedata
 
 import pytest
 
+import mvtec_tf as mt
+from mvtec_tf import settings
+from mvtec_tf.app.settings import ServeSettings
 from mvtec_tf.bin.define import PathsParser
 from mvtec_tf.data.formats import scan as records
 from mvtec_tf.errors import UserError
@@ -202,6 +205,19 @@ def test_a_name_that_the_terminal_cannot_show_stops_nothing(encoding):
     environment = os.environ | {"PYTHONIOENCODING": encoding, "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=True)
     assert done.stdout.decode(encoding).endswith("\\udcf6\n")
+
+
+def test_an_empty_name_is_not_the_folder_that_a_command_is_called_from(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for part in ("good", "defective"):
+        (tmp_path / "cap" / part).mkdir(parents=True)
+        (tmp_path / "cap" / part / "0.png").touch()
+    assert PathsParser().parse("cap,") == ["cap", ""]
+    for given in (("cap", ""), (" ",)):
+        with pytest.raises(UserError, match="an empty name, which would be the folder that this is called from"):
+            mt.scan(given)
+        with pytest.raises(UserError, match="an empty name, which would be the folder that this is called from"):
+            settings.check_all(ServeSettings(folders=given))
 
 
 @pytest.mark.parametrize("name", ["a,b", "Größe, klein", "a,,b", ","])

@@ -38,6 +38,10 @@ def scan(
         the CSV file is wrong, or two categories, defect types or groups differ in case, spaces, hyphens,
         underscores or zeros only.
     """
+    if not all(os.fspath(one).strip() for one in data_dirs):
+        raise UserError(
+            "`data_dir`: an empty name, which would be the folder that this is called from. Write a dot for it."
+        )
     if not data_dirs:
         raise UserError("`data_dir`: no folder and no list is named. Was it found by a pattern that fits nothing?")
     categories = [words.composed(name) for name in categories]
