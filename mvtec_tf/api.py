@@ -264,12 +264,12 @@ class Explanation:
     Attributes:
       heat_map: float32 [height, width], higher is more defective.
       overlay: PNG file: the image under its heat map.
-      file: of the image; None of an array.
+      image: as it was given.
     """
 
     heat_map: np.ndarray
     overlay: bytes
-    file: PathLike | None = None
+    image: Any = None
 
     def __repr__(self) -> str:
         """Its size and the highest value."""
@@ -283,7 +283,8 @@ class Explanation:
           UserError: it would have the name of another kind, or take the photograph's place.
         """
         path = pathlib.Path(path)
-        if path.exists() and self.file is not None and os.path.exists(self.file) and path.samefile(self.file):
+        given = self.image if isinstance(self.image, (list, tuple)) else [self.image]
+        if path.resolve() in [pathlib.Path(one).resolve() for one in given if isinstance(one, (str, os.PathLike))]:
             raise UserError(f"{path}: that is the photograph itself, which would be lost. Give another name.")
         if path.suffix.lower() not in ("", ".png"):
             raise UserError(f"{path}: what is written is a PNG file. Give it the suffix .png.")
@@ -387,9 +388,7 @@ class Model:
         answers = self._answers("explain", image)
         if len(answers.get("heat_map", ())) != 1:
             raise UserError(f"`image`: {len(answers.get('heat_map', ()))} images; expected one. Explain one by one.")
-        one = image[0] if isinstance(image, (list, tuple)) else image
-        file = one if isinstance(one, (str, os.PathLike)) else None
-        return Explanation(answers["heat_map"][0], answers["overlay_bytes"][0], file)
+        return Explanation(answers["heat_map"][0], answers["overlay_bytes"][0], image)
 
     def report(self) -> pathlib.Path:
         """The page about the run: open it in a browser."""
@@ -416,8 +415,7 @@ class Model:
     def _answers(self, signature: str, images: Image | Iterable[Image]) -> dict[str, np.ndarray]:
         from mvtec_tf.graphs import scoring
 
-        if isinstance(images, np.ndarray) and images.dtype.kind in "OU":
-            # Names, as of a column of a table.
+        if isinstance(images, np.ndarray) and images.dtype.kind in "OU":  # names of a table's column
             images = images.ravel().tolist()
         single = isinstance(images, (str, os.PathLike)) or (isinstance(images, np.ndarray) and images.ndim < 4)
         if isinstance(images, bytes) or not (single or isinstance(images, Iterable)):
@@ -445,11 +443,8 @@ def _file_of(image: Image, place: pathlib.Path) -> str:
     colours = image.shape[2:] in ((), (3,)) and image.ndim > 1
     if image.dtype != np.uint8 or not colours or not image.size:
         deep = " Files of 16 bits are read as numpy.rint(image / 257)." if image.dtype == np.uint16 else ""
-        raise UserError(
-            f"An array of {image.dtype} {list(image.shape)}: expected uint8 [height, width, 3] in RGB, or "
-            f"[height, width].{deep}"
-        )
+        found = f"An array of {image.dtype} {list(image.shape)}"
+        raise UserError(f"{found}: expected uint8 [height, width, 3] in RGB, or [height, width].{deep}")
     from PIL import Image as Pillow
-
     Pillow.fromarray(image).save(place)
     return str(place)

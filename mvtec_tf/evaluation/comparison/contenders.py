@@ -121,6 +121,8 @@ def read_methods(texts: Sequence[str], allow_leak: bool = False) -> tuple[Method
                 f"`runs`: {first} and {path} are one and the same, which no difference and no seed can be told from."
             )
         known[os.path.realpath(path)] = path
+    for name, (_, paths) in zip(names, named, strict=True):
+        _refuse_copied_seeds(name, paths)
     methods = [
         Method(name, tuple(_read(path, allow_leak) for path in paths))
         for name, (_, paths) in zip(names, named, strict=True)
@@ -138,6 +140,15 @@ def _split(text: str) -> tuple[str, list[str]]:
     if (given and not name) or not all(paths):
         raise UsageError(f"`runs`: {text!r} lacks a name or a path. Expected PATH, NAME=PATH or NAME=PATH+PATH.")
     return (name if given else ""), paths
+
+
+def _refuse_copied_seeds(name: str, paths: Sequence[str]) -> None:
+    """Of one seed, copied or repeated, the deviation over seeds would be zero."""
+    known: dict[str, str] = {}
+    for path in paths:
+        table = pathlib.Path(path) / TABLE_FILE if os.path.isdir(path) else pathlib.Path(path)
+        if table.is_file() and (first := known.setdefault(files.sha256(table), path)) != path:
+            raise UsageError(f"`runs`: {first} and {path} of {name} hold the same predictions: they are no two seeds.")
 
 
 def _read(text: str, allow_leak: bool) -> Contender:

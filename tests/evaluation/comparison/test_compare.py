@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -362,6 +363,9 @@ def test_one_table_is_no_second_method_and_no_second_seed(tmp_path):
     for texts in ((a, f"again={a}"), (b, f"twice={a}+{tmp_path}/./a.csv")):
         with pytest.raises(UsageError, match="one and the same"):
             read_methods(texts)
+    shutil.copy(a, tmp_path / "copy.csv")
+    with pytest.raises(UsageError, match=r"a\.csv and .*copy\.csv of twice hold the same predictions"):
+        read_methods((b, f"twice={a}+{tmp_path / 'copy.csv'}"))
 
 
 def test_files_hold_what_was_compared(tmp_path, seeds):
