@@ -35,7 +35,7 @@ def test_the_run_holds_what_it_has_drawn_and_what_that_was_learnt_from(generated
 
 @pytest.mark.parametrize(
     ("other", "why"),
-    [("--seed=1", "evaluated image(s) were seen before"), ("--label_budget=0", "labels would not be counted")],
+    [("--seed=1", "evaluated image(s) were seen before"), ("--label_budget=0", "used that are not counted")],
 )
 def test_a_training_refuses_patches_of_images_that_it_judges_or_whose_labels_it_does_not_buy(
     generated, toy, tmp_path, other, why
