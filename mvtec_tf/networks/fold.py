@@ -114,13 +114,13 @@ class _Frozen(keras.layers.Layer):
     """A convolution and the batch norm behind it, by the weights of both as they are when it is called."""
 
     def __init__(self, linear: layers.Conv2D, norm: layers.BatchNormalization) -> None:
-        # Weights are multiplied in float32, and the product rounded, once.
-        super().__init__(name=linear.name, dtype=linear.dtype_policy, autocast=False, trainable=False)
+        # Weights are multiplied in float32, and the product rounded, once; maps stay in their number format.
+        super().__init__(name=linear.name, dtype="float32", autocast=False, trainable=False)
         self._linear, self._norm = linear, norm
 
     def compute_output_spec(self, maps: keras.KerasTensor) -> keras.KerasTensor:
         """[B, h, w, C] -> what the convolution makes of it."""
-        return keras.KerasTensor(self._linear.compute_output_shape(maps.shape), self.compute_dtype)
+        return keras.KerasTensor(self._linear.compute_output_shape(maps.shape), maps.dtype)
 
     def call(self, maps: tf.Tensor) -> tf.Tensor:
         """[B, h, w, C] -> [B, h', w', D]."""
