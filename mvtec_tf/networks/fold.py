@@ -6,6 +6,7 @@ section 3.2), and so does a dense layer after it.
 """
 
 import dataclasses
+from collections.abc import Callable, Container
 
 import numpy as np
 import tensorflow as tf
@@ -64,11 +65,7 @@ def fold_batch_norm(model: keras.Model) -> Folded:
             config["use_bias"] = True
         return type(layer).from_config(config)
 
-    def call(operation: keras.Operation, *args: object, **kwargs: object) -> object:
-        # The call that is repeated is that of a batch norm, whose further arguments this layer does not know.
-        return operation(args[0]) if operation.name in gone else operation(*args, **kwargs)
-
-    clone = keras.models.clone_model(model, clone_function=copy, call_function=call)
+    clone = _rebuilt(model, copy, gone)
     for layer in model.layers:
         weights = layer.get_weights()
         if layer.name in gone or not weights:
@@ -104,10 +101,19 @@ def with_frozen_folded(network: keras.Model) -> keras.Model:
             return layers.Identity(name=layer.name, dtype=layer.dtype_policy)
         return _Frozen(layer, norms[layer.name]) if layer.name in norms else layer
 
+    return _rebuilt(network, shared, gone) if norms else network
+
+
+def _rebuilt(
+    model: keras.Model, layer_of: Callable[[layers.Layer], layers.Layer], gone: Container[str]
+) -> keras.Model:
+    """The graph of a model with other layers, of which those that stand for a batch norm pass their input on."""
+
     def call(operation: keras.Operation, *args: object, **kwargs: object) -> object:
+        # The call that is repeated is that of a batch norm, whose further arguments this layer does not know.
         return operation(args[0]) if operation.name in gone else operation(*args, **kwargs)
 
-    return keras.models.clone_model(network, clone_function=shared, call_function=call) if norms else network
+    return keras.models.clone_model(model, clone_function=layer_of, call_function=call)
 
 
 class _Frozen(keras.layers.Layer):

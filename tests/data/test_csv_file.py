@@ -192,7 +192,10 @@ def test_a_wrong_line_is_named_with_what_was_expected(table, rows, message):
     ("content", "message"),
     [
         (b"", "expected the columns path,label"),
-        (b"file,label\na.png,0\n", "found file,label; expected the columns path,label. Rename file to path?"),
+        (
+            b"file,label\na.png,0\n",
+            "line 1: no column path; found file,label; expected the columns path,label. Rename file to path?",
+        ),
         (b"path,label,label\na.png,0,0\n", "the column 'label' stands there twice"),
         ("path,label\nimages/g00.png,0\nMaß.png,1\n".encode("latin-1"), "line 3: not UTF-8"),
     ],

@@ -27,7 +27,7 @@ from mvtec_tf.keras_settings import keras
 from mvtec_tf.training import loop
 from tests.support.tiny_network import in_place_of_resnet10
 
-_STEPS = 8
+_STEPS = 20
 _run_epochs = loop.run_epochs
 
 
@@ -41,7 +41,7 @@ def _two_views(batch, seeds, config):
 
 
 def train(data, folder, name, killed_at=0):
-    """Supervised training and pretraining, 8 steps each, one an epoch; the runs come into the folder, and the weights
+    """Supervised training and pretraining, 20 steps each, one an epoch; the runs come into the folder, and the weights
     at the end into NAME_JOB.npz there."""
 
     def run_epochs(run, model, network, batches, settings, steps, extra):
