@@ -122,7 +122,7 @@ def scale(
     threshold = export.threshold if threshold is None else threshold
     zone = export.zone if zone is None else zone
     # The slider reaches back to where the threshold was.
-    cuts = [export.threshold, threshold, *(zone or ())]
+    cuts = sorted({export.threshold, threshold, *(zone or ())})
     there = np.concatenate([good, defective, cuts, [] if len(good) or score is None else [score]])
     low, high = np.quantile(there, _ENDS) if len(there) > 1 else (there[0], there[0])
     low, high = min(low, *cuts), max(high, *cuts)
