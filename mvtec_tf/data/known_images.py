@@ -12,7 +12,7 @@ from mvtec_tf import files
 from mvtec_tf.data import words
 from mvtec_tf.data.csv_table import CsvTable
 from mvtec_tf.data.formats import layout
-from mvtec_tf.data.record import DEFECTIVE, FACTS, GOOD, TEST, TRAIN, Record
+from mvtec_tf.data.record import DEFECTIVE, FACTS, GOOD, SPLITS, TRAIN, VALIDATION, Record
 from mvtec_tf.errors import UserError
 
 # In a run, and in its exports.
@@ -92,8 +92,8 @@ def of_place(file: files.PathLike) -> Record | None:
     category = words.composed(os.path.basename(folder))
     steps = words.composed(os.path.relpath(path, folder)).split(os.sep)
     part = words.part_of(steps[0])
-    split, defect = part, ""
-    if part in (TRAIN, TEST) and len(steps) == _STEPS_OF_MVTEC:
+    split, defect = TRAIN if part == VALIDATION else part, ""
+    if part in SPLITS and len(steps) == _STEPS_OF_MVTEC:
         defect = GOOD if words.is_good(steps[1]) else _type_of(steps[1])
     elif part in (GOOD, DEFECTIVE) and {GOOD, DEFECTIVE} <= set(layout.parts(folder)):
         split, defect = "", GOOD if part == GOOD else _defect_of(steps)

@@ -109,6 +109,49 @@ def read(file: PathLike, image_size: tuple[int, int] | None = None) -> np.ndarra
     return mask
 
 
+class Folders:
+    """The files of the folders of masks of one category.
+
+    Of `DEFECT/IMAGE.png` the mask is, in one of the folders, `DEFECT/IMAGE_mask.png` as in MVTec AD, `DEFECT/IMAGE.png`
+    (of any suffix) as in BTAD, or what lies alone in `DEFECT/IMAGE/` as in MVTec LOCO.
+
+    Args:
+      folders: looked through in this order; those that are not there hold nothing.
+    """
+
+    def __init__(self, folders: Iterable[pathlib.Path]) -> None:
+        self._folders = list(folders)
+        self._found: dict[str, Mapping[str, str]] = {}
+
+    def of(self, image: PathLike, defect: str) -> str:
+        """The mask of an image, "" if there is none."""
+        if defect not in self._found:
+            self._found[defect] = self._listed(defect)
+        stem = composed(pathlib.Path(image).stem)
+        ones = (self._found[defect].get(name, "") for name in (f"{stem}_mask", stem))
+        return next(filter(None, ones), "")
+
+    def _listed(self, defect: str) -> Mapping[str, str]:
+        """Names without their suffixes -> files of a type of defect, the preferred one of several of a name."""
+        found: dict[str, str] = {}
+        for root in self._folders:
+            for place in filter(lambda one: composed(one.name) == composed(defect), _inside(root)):
+                files = [file for file in _inside(place) if walk.is_image(file.name) and file.is_file()]
+                for file in sorted(files, key=lambda file: (file.suffix != ".png", file.name)):
+                    found.setdefault(composed(file.stem), str(file))
+                for folder in filter(pathlib.Path.is_dir, _inside(place)):
+                    if len(alone := _inside(folder)) == 1 and walk.is_image(alone[0].name):
+                        found.setdefault(composed(folder.name), str(alone[0]))
+        return found
+
+
+def _inside(folder: pathlib.Path) -> list[pathlib.Path]:
+    """What lies in a folder, sorted, without what other programs left there; nothing if there is no such folder."""
+    if not folder.is_dir():
+        return []
+    return sorted(one for one in folder.iterdir() if not walk.is_clutter(one.name))
+
+
 def shared(records: Iterable[Record]) -> Mapping[str, str]:
     """Image path -> another image that claims the same mask file, of those that do not show one object.
 
@@ -298,10 +341,13 @@ def _root(record: Record) -> pathlib.Path | None:
 def _why(file: pathlib.Path, records: Sequence[Record]) -> str:
     """Says what the mask would have to be called, if it is nearly the mask of some image."""
     stem = _bare(file.stem).removesuffix("mask")
+    parts = len(_inside(file.parent))
     for record in records:
         image = pathlib.PurePosixPath(record.path)
+        place = f"{MASKS}/{record.defect}/{image.stem}_mask.png"
+        if (file.parent.name, file.parents[1].name) == (image.stem, record.defect) and parts > 1:
+            return f"one of {parts} masks of {record.path}; join them into {place}"
         if _bare(image.stem) == stem and _bare(record.defect) == _bare(file.parent.name):
-            place = f"{MASKS}/{record.defect}/{image.stem}_mask.png"
             return f"the mask of {record.path} is {place}" + (", which is there too" if record.mask else "")
     return f"no image has it; expected {MASKS}/DEFECT/IMAGE_mask.png, or a line of a list that names it"
 

@@ -14,6 +14,9 @@ GOOD = "good"
 DEFECTIVE = "defective"
 MASKS = "ground_truth"
 TRAIN, TEST = "train", "test"
+# A folder or word that some sources have beside these two; here its good images are trained on like the others.
+VALIDATION = "validation"
+SPLITS = (TRAIN, TEST, VALIDATION)
 # What lists of images say of each.
 FACTS = ("path", "category", "defect", "label", "split", "group")
 

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 from mvtec_tf.data import words
-from mvtec_tf.data.record import IMAGE_SUFFIXES, MASKS, TEST, TRAIN
+from mvtec_tf.data.record import IMAGE_SUFFIXES, MASKS, SPLITS
 from mvtec_tf.files import PathLike
 
 # Folders and files of network drives, archives, recycle bins, notebooks and file managers; in lower case.
@@ -232,7 +232,7 @@ def _is_below(path: str, folder: str) -> bool:
 
 
 def _in_a_half(folder: str) -> bool:
-    return words.part_of(os.path.basename(os.path.dirname(folder))) in (TRAIN, TEST)
+    return words.part_of(os.path.basename(os.path.dirname(folder))) in SPLITS
 
 
 def _target(link: str) -> str:

@@ -4,7 +4,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Mapping
 
-from mvtec_tf.data.record import DEFECTIVE, GOOD, MASKS, TEST, TRAIN
+from mvtec_tf.data.record import DEFECTIVE, GOOD, MASKS, TEST, TRAIN, VALIDATION
 from mvtec_tf.errors import UserError
 
 # Of folders and of labels alike, written as by `bare`.
@@ -28,11 +28,12 @@ _DEFECTIVE = frozenset(
 # 0 and 1 as they stand in a column of decimals, of pandas or of Excel where the comma is the point.
 _NUMBER = re.compile(r"([01])(?:[.,]0+)?")
 # Without "tests", which a folder of anything may be called.
-_HALVES = {
+_SPLITS = {
     TRAIN: frozenset((TRAIN, "training", "trainset", "trainingset", "traindata", "trainingdata")),
-    TEST: frozenset((TEST, "testing", "testset", "testingset", "testdata", "testingdata")),
+    # MVTec AD 2 publishes the labels of one of its three.
+    TEST: frozenset((TEST, "testing", "testset", "testingset", "testdata", "testingdata", "testpublic")),
+    VALIDATION: frozenset((VALIDATION, "val", "validationset", "valset", "validationdata")),
 }
-_VALIDATION = frozenset(("val", "validation", "validationset", "valset", "validationdata"))
 # "Mask" alone may be a kind of defect, as on a circuit board.
 _MASKS = frozenset(("groundtruth", "groundtruths"))
 # These say "good" in other words and languages, or nearly, written as by `bare`. They are refused as a type of defect,
@@ -176,16 +177,11 @@ def is_masks(word: str) -> bool:
     return bare(word) in _MASKS
 
 
-def is_validation(word: str) -> bool:
-    """Whether a folder of this name holds images to choose settings or thresholds by, a third beside train and test."""
-    return bare(word) in _VALIDATION
-
-
 def part_of(name: str) -> str:
-    """`TRAIN`, `TEST`, `GOOD`, `DEFECTIVE` or `MASKS`, whichever a folder of this name is in its category; or ""."""
-    half = next((half for half, names in _HALVES.items() if bare(name) in names), "")
+    """One of `SPLITS`, `GOOD`, `DEFECTIVE` or `MASKS`, whichever a folder of this name is in its category; or ""."""
+    split = next((split for split, names in _SPLITS.items() if bare(name) in names), "")
     meanings = {MASKS: is_masks, GOOD: is_good, DEFECTIVE: is_defective}
-    return half or next((part for part, says in meanings.items() if says(name)), "")
+    return split or next((part for part, says in meanings.items() if says(name)), "")
 
 
 def bare(word: str) -> str:

@@ -273,8 +273,6 @@ def test_photographs_of_one_object_may_share_a_mask(tmp_path):
 @pytest.mark.parametrize(
     "name",
     [
-        "ground_truth/dent/001_mask.PNG",
-        "ground_truth/dent/001.png",
         "ground_truth/Dent/001_mask.png",
         "Ground_Truth/dent/001_mask.png",
         "ground-truth/dent/001_mask.png",
@@ -299,6 +297,44 @@ def test_a_mask_that_no_image_claims_is_reported_with_the_name_it_should_have(tm
     listed = [one.items for one in findings(explore(found)) if one.kind == "masks_without_image"]
     assert listed == [(f"{file}: {why}",)]
     assert str(file) in masks.sentences([(unclaimed, why)])[0]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "ground_truth/dent/001_mask.PNG",
+        "ground_truth/dent/001.png",
+        "ground_truth/dent/001.bmp",
+        "ground_truth/dent/001/0.png",
+        "Ground_Truth/dent/001_mask.png",
+        "test/ground_truth/dent/001_mask.png",
+    ],
+)
+def test_a_mask_is_found_where_other_data_sets_than_mvtec_ad_have_it(tmp_path, name):
+    _data(tmp_path, MASKS["0 and 255"])
+    (tmp_path / "bolt/ground_truth/dent/000_mask.png").unlink()
+    (tmp_path / "bolt/ground_truth/dent").rmdir()
+    (tmp_path / "bolt/ground_truth").rmdir()
+    _put(tmp_path / "bolt/test/dent/001.png", _saved(_photo(seed=5)))
+    _put(tmp_path / "bolt" / name, MASKS["0 and 255"])
+    found = records.scan([tmp_path])
+    assert {record.path: record.mask for record in found if record.label} == {
+        "bolt/test/dent/000.png": "",
+        "bolt/test/dent/001.png": str(tmp_path / "bolt" / name),
+    }
+    assert masks.unclaimed(found) == ()
+
+
+def test_of_a_mask_in_several_files_none_is_used_and_each_says_so(tmp_path):
+    """MVTec LOCO has one for each place where something is missing: any one alone would mark a part of the defect."""
+    _data(tmp_path, MASKS["0 and 255"])
+    _put(tmp_path / "bolt/test/dent/001.png", _saved(_photo(seed=5)))
+    for number in (0, 1):
+        _put(tmp_path / f"bolt/ground_truth/dent/001/{number}.png", MASKS["0 and 255"])
+    found = records.scan([tmp_path])
+    assert [record.mask for record in found if record.path.endswith("dent/001.png")] == [""]
+    for _, why in masks.unclaimed(found):
+        assert "one of 2 masks of bolt/test/dent/001.png; join them into ground_truth/dent/001_mask.png" in why
 
 
 def test_a_good_image_may_have_a_black_mask_and_no_other(tmp_path):

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 import mvtec_tf as mt
-from mvtec_tf.data import protocol
+from mvtec_tf.data import known_images, protocol
 from mvtec_tf.data.formats import scan as records
 from mvtec_tf.errors import UserError
 from mvtec_tf.exploration.findings import findings
@@ -531,9 +531,16 @@ def test_other_words_for_train_and_test_are_taken_with_a_word(tmp_path, halves):
 
 
 @pytest.mark.parametrize("third", ["val", "validation", "Validation", "val_set"])
-def test_a_third_part_for_validation_is_refused_with_the_parts_that_there_are(tmp_path, third):
-    folder = _fill(_fill(tmp_path / "cap", "train/good", "test/chip"), f"{third}/good", f"{third}/chip")
-    with pytest.raises(UserError, match=rf"{third}/ \(.*put these good images into train/good/"):
+def test_good_images_for_validation_are_trained_on_too_and_defective_ones_refused(tmp_path, third):
+    folder = _fill(_fill(tmp_path / "cap", "train/good", "test/chip"), f"{third}/good", "test/chip")
+    _image(folder / "test" / "good" / "0.png")
+    found, said = _scan(folder)
+    assert {record.split for record in found if record.path.startswith(f"cap/{third}/good/")} == {"train"}
+    assert f"{third}/ as more good images of train/" in said
+    image = next((folder / third / "good").iterdir())
+    assert known_images.of_place(image).split == "train"
+    _image(folder / third / "chip" / "0.png")
+    with pytest.raises(UserError, match=rf"{third}/chip: defective images beside .*put them into test/chip/"):
         records.scan([folder])
     with pytest.raises(UserError, match="called as a part of a category"):
         records.scan([folder / third])

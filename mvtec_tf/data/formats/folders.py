@@ -8,10 +8,9 @@ import re
 from collections.abc import Iterable
 
 from mvtec_tf.data import masks, walk, words
-from mvtec_tf.data.csv_table import Places
 from mvtec_tf.data.formats import division, groups_file, layout, names
 from mvtec_tf.data.formats.groups_file import Groups
-from mvtec_tf.data.record import DEFECTIVE, GOOD, MASKS, TEST, TRAIN, Category, Record
+from mvtec_tf.data.record import DEFECTIVE, GOOD, MASKS, SPLITS, TEST, TRAIN, VALIDATION, Category, Record
 from mvtec_tf.data.words import counted
 from mvtec_tf.errors import UserError
 
@@ -74,8 +73,7 @@ def _category(folder: pathlib.Path) -> Category:
     # The name that it has here, though it may be a link to a folder of another name.
     whole = pathlib.Path(os.path.abspath(folder))
     kinds = layout.kinds(folder)
-    part = words.part_of(whole.name) in (TRAIN, TEST) or words.is_validation(whole.name)
-    if part and layout.MVTEC not in kinds:
+    if words.part_of(whole.name) in SPLITS and layout.MVTEC not in kinds:
         raise UserError(
             f"`data_dir`={folder}: called as a part of a category in the MVTec layout. Name the folder above it, "
             f"{whole.parent}, which then holds {TRAIN}/ and {TEST}/; or give it the name of what it shows."
@@ -113,25 +111,29 @@ class _Folder:
         self._name = name
         self._folder = folder
         self._parts = layout.parts(folder)
-        self._places = Places(folder)
         self._groups = Groups(folder, walked.files, layout.folder_names(folder))
         self._keys: dict[str, str] = {}
         self._taken: dict[str, str] = {}
         self._steps = {file: pathlib.Path(file).relative_to(folder).parts for file in walked.files}
         self._images = walked.images
+        self._masks = masks.Folders(self._folders_of_masks())
 
     def mvtec(self) -> tuple[list[Record], list[str]]:
         """Records of the MVTec layout, and what is to be said of them."""
         records = []
-        for split in (TRAIN, TEST):
-            place = self._place(split)
+        for part in SPLITS:
+            place = self._place(part)
             for image in self._below(place):
                 if len(self._steps[image]) != 3:
                     raise UserError(f"{image}: expected {self._folder / place}/DEFECT/IMAGE. {_HINT}")
-                records.append(self._record(image, self._defect(place, self._steps[image][1]), split))
+                defect = self._defect(place, self._steps[image][1])
+                if part == VALIDATION:
+                    self._refuse_defective_validation(place, defect)
+                records.append(self._record(image, defect, TEST if part == TEST else TRAIN))
         self._groups.check_all_used()
-        good = self._folder / self._place(TRAIN) / GOOD
-        if not any(record.split == TRAIN and not record.label for record in records):
+        place = self._place(TRAIN)
+        good = self._folder / place / GOOD
+        if not any(self._steps[record.file][0] == place and not record.label for record in records):
             raise UserError(f"{self._folder}: no good training images in {good}; {_contents(good)}. {_HINT}")
         defective = [record.path for record in records if record.split == TRAIN and record.label]
         if defective:
@@ -139,13 +141,7 @@ class _Folder:
                 f"{good.parent}: {counted(len(defective), 'image')} outside {TRAIN}/{GOOD}, the first is "
                 f"{defective[0]}. Defective images belong below {TEST}/."
             )
-        others = self._others(TRAIN, TEST)
-        if thirds := [place for place in others if words.is_validation(place.split("/")[0])]:
-            raise UserError(
-                f"{self._folder}: {walk.listing(thirds)} is no part of {_MVTEC_HINT}. What a threshold or a training "
-                f"is chosen by is held out of the others by itself: put these good images into {TRAIN}/{GOOD}/ and the "
-                f"defective ones into {TEST}/DEFECT/, or take the folder away."
-            )
+        others = self._others(*SPLITS)
         return records, [f"{self._folder}: images that were not read: {walk.listing(others)}."] if others else []
 
     def plain(self) -> tuple[list[Record], list[str]]:
@@ -192,7 +188,15 @@ class _Folder:
         name = layout.single(self._folder, part, self._parts.get(part, []))
         if name != part:
             self._taken[f"{name}/"] = f"{part}/"
+        if part == VALIDATION and part in self._parts:
+            self._taken[f"{name}/"] = f"more good images of {TRAIN}/"
         return name
+
+    def _folders_of_masks(self) -> list[pathlib.Path]:
+        """Where masks are looked for: beside the parts of the category, and in its test images as in MVTec AD 2."""
+        names = self._parts.get(MASKS, [])
+        own = MASKS if MASKS in names or len(names) != 1 else self._place(MASKS)
+        return [self._folder / own, *(self._folder / test / MASKS for test in self._parts.get(TEST, []))]
 
     def _below(self, place: str) -> list[str]:
         return [image for image in self._images if self._steps[image][0] == place and len(self._steps[image]) > 1]
@@ -211,6 +215,15 @@ class _Folder:
         if folder != GOOD:
             self._taken[f"{place}/{folder}/"] = GOOD
         return GOOD
+
+    def _refuse_defective_validation(self, place: str, defect: str) -> None:
+        """Only good images may lie beside `train/` and `test/`: they are trained on as all good ones are."""
+        if defect != GOOD:
+            raise UserError(
+                f"{self._folder / place / defect}: defective images beside {TRAIN}/ and {TEST}/. What a threshold or a "
+                f"training is chosen by is held out of the others by itself: put them into {TEST}/{defect}/, or take "
+                f"{place}/ away."
+            )
 
     def _plain_defect(self, image: str, good: str, defective: str) -> str:
         """`defective/IMAGE` is of the type "defective", `defective/DEFECT/IMAGE` of the type DEFECT."""
@@ -243,9 +256,6 @@ class _Folder:
         if first := self._keys.get(key):
             raise UserError(f"{first} and {image}: their names differ in the form of an umlaut only. Rename one.")
         self._keys[key] = image
-        mask = self._folder / MASKS / defect / f"{pathlib.Path(image).stem}_mask.png"
-        # A name to which nothing can be added has no mask.
-        found = str(mask) if os.path.isfile(mask) else self._places.find(f"{MASKS}/{defect}/{mask.name}")
         return Record(
             path=f"{self._name}/{key}",
             file=image,
@@ -254,7 +264,7 @@ class _Folder:
             label=int(defect != GOOD),
             split=split,
             group=f"{self._name}/{self._groups.of(key)}",
-            mask=found,
+            mask=self._masks.of(image, defect),
         )
 
 

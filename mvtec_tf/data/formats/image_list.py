@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from mvtec_tf.data import masks, walk, words
 from mvtec_tf.data.csv_table import CsvTable, Places
 from mvtec_tf.data.formats import division, groups_file, layout, names
-from mvtec_tf.data.record import DEFECTIVE, GOOD, IMAGE_SUFFIXES, TEST, TRAIN, Category, Record
+from mvtec_tf.data.record import DEFECTIVE, GOOD, IMAGE_SUFFIXES, TEST, TRAIN, VALIDATION, Category, Record
 from mvtec_tf.data.words import counted
 from mvtec_tf.errors import UserError
 
@@ -201,11 +201,13 @@ class _Reader:
 
     def _split(self, word: str, label: int) -> str:
         split = words.part_of(word)
+        if split == VALIDATION:
+            split = TRAIN
         if word and split not in (TRAIN, TEST):
             raise _RowError(f"split is {word!r}, expected {TRAIN}, {TEST}, or nothing in all lines")
         if split == TRAIN and label:
             raise _RowError(
-                f"a defective image for {TRAIN}. Only good images are: write {TEST}, and the protocol draws the "
+                f"a defective image for {word}. Only good images are: write {TEST}, and the protocol draws the "
                 "labelled defects to learn from among these"
             )
         if split:

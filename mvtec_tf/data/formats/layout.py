@@ -7,7 +7,7 @@ fail). Whatever stands under another name than that of docs/your-data.md is take
 import os
 
 from mvtec_tf.data import walk, words
-from mvtec_tf.data.record import DEFECTIVE, GOOD, MASKS, TEST, TRAIN
+from mvtec_tf.data.record import DEFECTIVE, GOOD, MASKS, SPLITS, TEST, TRAIN
 from mvtec_tf.errors import UserError
 from mvtec_tf.files import PathLike
 
@@ -56,9 +56,9 @@ def category_of(folder: str) -> str:
     steps = [*folder.split(os.sep), ""]
     for depth in range(1, min(_DEEPEST, len(steps) - 1) + 1):
         folder, part = os.sep.join(steps[:-depth]) or os.sep, words.part_of(steps[-depth])
-        # One half of a category of the MVTec layout looks like a plain one.
-        half = words.part_of(os.path.basename(folder)) in (TRAIN, TEST)
-        if not half and _is_whole(folder, part):
+        # A split of a category of the MVTec layout looks like a plain one.
+        split = words.part_of(os.path.basename(folder)) in SPLITS
+        if not split and _is_whole(folder, part):
             return folder
     return ""
 
@@ -82,7 +82,7 @@ def _is_whole(folder: str, part: str) -> bool:
         return _is_whole(folder, GOOD) or _is_whole(folder, TEST)
     if part in (GOOD, DEFECTIVE):
         return PLAIN in kinds(folder)
-    if part in (TRAIN, TEST):
-        halves = [name for half in (TRAIN, TEST) for name in parts(folder).get(half, ())]
-        return any(GOOD in parts(os.path.join(folder, half)) for half in halves)
+    if part in SPLITS:
+        splits = [name for split in SPLITS for name in parts(folder).get(split, ())]
+        return any(GOOD in parts(os.path.join(folder, split)) for split in splits)
     return False
