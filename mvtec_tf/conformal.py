@@ -55,12 +55,18 @@ def prediction_limit(scores: np.ndarray, mass: np.ndarray, share: float) -> floa
       mass: float [N], see `masses`.
       share: from 0 to 1.
     """
-    from scipy.special import stdtrit
-
     objects = float(mass.sum())
     mean = float(np.average(scores, weights=mass))
     variance = float(np.average(np.square(scores - mean), weights=mass)) * objects / (objects - 1)
-    return mean + float(stdtrit(objects - 1, 1 - share)) * math.sqrt(variance * (1 + 1 / objects))
+    return mean + _deviations(objects, share) * math.sqrt(variance)
+
+
+def _deviations(objects: float, share: float) -> float:
+    """How many standard deviations above the mean of so many objects the prediction limit lies."""
+    # Imported here: most who judge a table promise nothing, and SciPy takes longer to load than a table to judge.
+    from scipy.special import stdtrit
+
+    return float(stdtrit(objects - 1, 1 - share)) * math.sqrt(1 + 1 / objects)
 
 
 def limit(scores: np.ndarray, mass: np.ndarray, share: float = FALSE_ALARMS) -> float:
@@ -95,8 +101,19 @@ def worst_of_draws(objects: int, share: float) -> float:
     The promise is kept on average over draws; of one draw the share is beta distributed (Vovk, "Conditional validity
     of inductive conformal predictors", 2012, section 2).
     """
-    # Imported here: most who judge a table promise nothing, and SciPy takes longer to load than a table to judge.
     from scipy.special import betaincinv
 
     above = max(math.floor((objects + 1) * share + _ROUNDING), 1)
     return float(betaincinv(above, objects + 1 - above, 0.95))
+
+
+def worst_of_limits(objects: int, share: float) -> float:
+    """The share above the prediction limit that 95 of 100 draws of so many normal objects stay below.
+
+    A prediction limit is a tolerance limit of a smaller content, by the noncentral t distribution: Hahn and Meeker,
+    "Statistical Intervals", 1991, section 4.6.
+    """
+    from scipy.special import nctdtrinc, ndtr
+
+    root = math.sqrt(objects)
+    return float(ndtr(-nctdtrinc(objects - 1, 0.95, _deviations(objects, share) * root) / root))

@@ -78,7 +78,8 @@ class Promise:
             return (
                 f"it rests on {counted(objects, 'good object')}, which is too few to promise {percent(self.share)} "
                 "false alarms and to find defects as well: it is expected of scores that scatter like a normal "
-                f"variable; from {conformal.objects_needed(self.share / 2)} objects on it is promised"
+                f"variable, and with so few may be up to {percent(conformal.worst_of_limits(objects, self.share))}; "
+                f"from {conformal.objects_needed(self.share / 2)} objects on it is promised"
             )
         if not self.kept(objects):
             return (

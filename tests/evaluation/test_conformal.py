@@ -168,6 +168,10 @@ def test_few_good_objects_without_a_target_have_the_limit_of_what_is_expected(co
     found = _good(held_out[0])
     assert found.value == pytest.approx(_limit(held_out[:1])[0])
     assert (found.method, found.promised) == ("prediction_limit", None)
+    # Of one set of objects more may be stopped, and the warning says how many.
+    worst = conformal.worst_of_limits(count, 0.05)
+    assert np.mean(stats.norm.sf(_limit(held_out)) < worst) == pytest.approx(0.95, abs=0.006)
+    assert f"may be up to {100 * worst:.3g} %" in _chosen(_rows(held_out[0])).warning
     # Each object counts once, however often it was photographed.
     objects = np.repeat(np.arange(count), 1 + np.arange(count))
     assert _good(held_out[0][objects], objects=objects).value == pytest.approx(found.value)
