@@ -7,7 +7,8 @@ from typing import Any
 
 from mvtec_tf.errors import UserError
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp")
+# Windows writes .jfif for what browsers save.
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".jpe", ".bmp")
 # Width x height of the largest image that is decoded unless a flag says otherwise: 300 MB of RGB.
 MAX_PIXELS = 100_000_000
 GOOD = "good"

@@ -23,7 +23,7 @@ _CLUTTER_FOLDERS = frozenset(
 _CLUTTER_FILES = frozenset(("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"))
 # Photographs in files that nothing here reads.
 OTHER_PHOTOGRAPHS = frozenset(
-    (".tif", ".tiff", ".jfif", ".jpe", ".gif", ".webp", ".heic", ".avif", ".jp2", ".pgm", ".ppm", ".dng", ".npy")
+    (".tif", ".tiff", ".gif", ".webp", ".heic", ".avif", ".jp2", ".pgm", ".ppm", ".dng", ".npy")
 )
 # So many names show what was found without burying the message.
 _NAMED = 5

@@ -9,7 +9,7 @@ import numpy as np
 
 from mvtec_tf.data import masks, protocol
 from mvtec_tf.data.formats import groups_file
-from mvtec_tf.data.record import GOOD, Record
+from mvtec_tf.data.record import GOOD, IMAGE_SUFFIXES, Record
 from mvtec_tf.data.words import counted
 from mvtec_tf.exploration import duplicates
 from mvtec_tf.exploration.duplicates import Pair
@@ -27,7 +27,7 @@ _BLANK_CONTRAST = 1.0
 _FEW_LEVELS = 32
 # Only a property of few values is compared by value; photographs cut by hand have all sizes.
 _MOST_VALUES = 3
-_FORMAT_OF_SUFFIX = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".bmp": "BMP"}
+_FORMAT_OF_SUFFIX = {".png": "PNG", ".bmp": "BMP", **dict.fromkeys((".jpg", ".jpeg", ".jfif", ".jpe"), "JPEG")}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -260,8 +260,8 @@ def _of_files(found: Exploration) -> Iterator[Finding]:
     yield Finding(
         "ignored",
         f"{counted(len(found.ignored), 'image or archive', 'images or archives')} among the images not used",
-        "Images are .png, .jpg, .jpeg or .bmp. If this is one, convert it, or add it to the CSV file that lists them; "
-        "unpack an archive.",
+        f"Images are {', '.join(IMAGE_SUFFIXES)}. If this is one, convert it, or add it to the CSV file that lists "
+        "them; unpack an archive.",
         found.ignored,
     )
 

@@ -10,6 +10,7 @@ from PIL import Image
 import mvtec_tf as mt
 from mvtec_tf.data import known_images, protocol
 from mvtec_tf.data.formats import scan as records
+from mvtec_tf.data.record import IMAGE_SUFFIXES
 from mvtec_tf.errors import UserError
 from mvtec_tf.exploration.findings import findings
 from mvtec_tf.exploration.survey import explore
@@ -114,6 +115,17 @@ def test_categories_that_are_left_out_and_photographs_that_nothing_reads_are_sai
     _, said = _scan(tmp_path)
     assert "no categories: lid/ (it holds ok/ (ok would be good/))" in said
     assert "not read: .tif (1)" in said
+
+
+@pytest.mark.parametrize("suffix", IMAGE_SUFFIXES)
+def test_a_photograph_is_read_under_every_name_that_its_format_has(tmp_path, suffix):
+    """Windows calls the JPEG files that a browser saves .jfif."""
+    folder = _fill(tmp_path / "cap", "train/good", "test/chip")
+    written = {".png": "PNG", ".bmp": "BMP"}.get(suffix, "JPEG")
+    Image.new("RGB", (8, 8)).save(folder / "test" / "chip" / f"new{suffix}", written)
+    found = records.scan([folder])
+    assert f"cap/test/chip/new{suffix}" in {record.path for record in found}
+    assert not [one for one in findings(explore(found)) if one.kind == "misnamed"]
 
 
 @pytest.mark.parametrize("name", ["Groups.csv", "GROUPS.CSV", "groups.CSV"])
