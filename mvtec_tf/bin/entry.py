@@ -5,6 +5,7 @@ to tell these apart: 0 success or help, 1 failure, 2 wrong use, 130 Ctrl-C, 143 
 printed.
 """
 
+import contextlib
 import difflib
 import functools
 import gc
@@ -23,13 +24,14 @@ from typing import Any, NoReturn
 from absl import app, flags, logging
 
 from mvtec_tf.bin import closed_pipe, define, failures, quiet
-from mvtec_tf.bin.main import COMMANDS
+from mvtec_tf.bin.main import COMMANDS, IS_COMMAND
 from mvtec_tf.errors import UsageError, UserError
 from mvtec_tf.stopping import Listener, stop
 
 # The flags of a binary's settings are its own, though they are defined from here.
 flags.disclaim_key_flags()
 _LONGEST_COMMAND = 2000
+_COMMAND_OF = {binary: command for command, (binary, _) in COMMANDS.items()}
 
 
 def run(
@@ -123,16 +125,16 @@ def _interrupt_again(listener: Listener, ignored: Any) -> None:
 
 def _parse(argv: list[str]) -> list[str]:
     """The arguments that are no flags."""
+    shown = io.StringIO()
     try:
-        return flags.FLAGS(argv)[1:]
+        with contextlib.redirect_stdout(shown):
+            return flags.FLAGS(argv)[1:]
     except (flags.CantOpenFlagFileError, UnicodeDecodeError) as error:
         _fail(_about_flagfile(argv, error), 2)
     except (flags.Error, UsageError) as error:
         _fail(f"{error}\nTry --help.", 2)
-    except closed_pipe.Unprintable:
-        raise
     except SystemExit:  # only the help flags leave from inside the parser
-        sys.stdout.flush()
+        print(_as_typed(shown.getvalue()), end="", flush=True)
         sys.exit(0)
 
 
@@ -155,7 +157,7 @@ def _about_flagfile(argv: list[str], error: Exception) -> str:
     file = pathlib.Path(reason.filename)
     names = sorted(path.name for path in file.parent.glob("*.flags"))
     near = difflib.get_close_matches(file.name, names, 1)
-    hint = f"The path begins at {pathlib.Path.cwd()}; the recipes of this project lie in its folder flags/."
+    hint = f"The path begins at {pathlib.Path.cwd()}; the flagfiles of this project lie in its folder flags/."
     if names:
         hint = f"Did you mean {file.parent / near[0]}?" if near else f"{file.parent} holds {', '.join(names)}."
     return f"--flagfile={file}: cannot be read ({reason.strerror}). {hint}"
@@ -169,9 +171,22 @@ def _fail(message: str, status: int) -> NoReturn:
 
 def _with_flags(message: str) -> str:
     """The message with the names of settings, which stand in backticks below this room, as this program's flags."""
-    commands = {binary: f"mvtec-tf {command}" for command, (binary, _) in COMMANDS.items()}
 
     def named(found: re.Match) -> str:
-        return f"--{found[1]}" if found[1] in flags.FLAGS else commands.get(found[1], found[0])
+        if found[1] in flags.FLAGS:
+            return f"--{found[1]}"
+        return f"mvtec-tf {_COMMAND_OF[found[1]]}" if found[1] in _COMMAND_OF else found[0]
 
     return re.sub(r"`([a-z_]+)`", named, message)
+
+
+def _as_typed(shown: str) -> str:
+    """A text of --help with the names of commands in place of the binaries', if this is a command of `mvtec-tf`."""
+    if not vars(sys.modules["__main__"]).get(IS_COMMAND):
+        return shown
+    own = f"mvtec-tf {_COMMAND_OF[pathlib.Path(sys.argv[0]).stem]}:"
+    shown = _with_flags(shown.replace(f"{sys.argv[0]}:", own))
+    shown = re.sub(r"python -m mvtec_tf\.bin\.(\w+)", lambda found: f"mvtec-tf {_COMMAND_OF[found[1]]}", shown)
+    # `evaluate` is a word, and the name of a split.
+    names = "|".join(binary for binary, command in _COMMAND_OF.items() if binary not in (command, "evaluate"))
+    return re.sub(rf"(?<![\w./-])({names})(?![\w./])", lambda found: _COMMAND_OF[found[1]], shown)

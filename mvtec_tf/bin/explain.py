@@ -3,9 +3,9 @@
 Example:
   python -m mvtec_tf.bin.explain --run=results/cnn --data_dir=DATA
 
-For a finished run of train_cnn, fit_probe or fit_baseline. Writes heatmaps/, embedding.npz and tensorboard/projector
-into the run, and its figures/, metrics.json and report.html anew, with pixel AUROC, per-region overlap
-and the pointing game where there are masks. A stopped call goes on where it stopped.
+For a finished run of train_cnn, fit_probe, fit_baseline or distill. Writes heatmaps/, embedding.npz and
+tensorboard/projector into the run, and its figures/, metrics.json and report.html anew, with pixel AUROC, per-region
+overlap and the pointing game where there are masks. A stopped call goes on where it stopped.
 """
 
 from mvtec_tf.bin import entry

@@ -1,6 +1,6 @@
 """Writes what a frozen encoder says of every image to a folder, once, for any number of heads.
 
-The folder holds the encoder, a table of the images, and shards of NumPy arrays; fit_probe --features=FOLDER reads it.
+The folder holds the encoder, a table of the images, and shards of NumPy arrays; `fit_probe` --features=FOLDER reads it.
 A killed call goes on with the next shard when it is repeated. Memory does not grow with the number of images.
 
 Examples:

@@ -44,6 +44,8 @@ _ELSEWHERE = {
     "tensorboard": "TensorBoard is a program of its own: tensorboard --logdir=results",
     "test": "The tests are run in a checkout: make test",
 }
+# What a binary finds among its globals where it was started by its command.
+IS_COMMAND = "_IS_COMMAND"
 _ROOM = pathlib.Path(__file__).parent
 
 
@@ -65,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     sys.argv = argv[1:]
     try:
-        runpy.run_module(f"mvtec_tf.bin.{binary}", run_name="__main__", alter_sys=True)
+        runpy.run_module(f"mvtec_tf.bin.{binary}", {IS_COMMAND: True}, "__main__", alter_sys=True)
     except KeyboardInterrupt:  # while the flags are loaded: `entry` tells of every later one
         print("ERROR: Interrupted by SIGINT, before anything was begun.", file=sys.stderr)
         return 130

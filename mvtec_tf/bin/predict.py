@@ -4,7 +4,7 @@ python -m mvtec_tf.bin.predict --model=saved_models/NAME/VERSION --out=FILE.csv 
 python -m mvtec_tf.bin.predict --server=grpc://HOST:8500/NAME --out=FILE.jsonl PATH...
 python -m mvtec_tf.bin.predict --model=saved_models/NAME/VERSION --out=FILE.csv --watch=FOLDER
 
-PATH is a file, a folder or a pattern in quotes. The columns are those that evaluate reads, path,category,defect,
+PATH is a file, a folder or a pattern in quotes. The columns are those that `evaluate` reads, path,category,defect,
 label,split,group,score,probability, and threshold,model,verdict,sha256,error; what is not known is empty. A file that
 cannot be judged is listed with its reason and does not stop the rest. Exit status: 0 all were judged, 1 some could not
 be, 2 wrong use. The same command goes on with a table that was interrupted, and a finished one gets the rows of new

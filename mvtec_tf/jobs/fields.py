@@ -43,7 +43,7 @@ class ImageSettings:
     data_dir: tuple[str, ...] = apart(paths=True)
     categories: tuple[str, ...] = ()
     max_pixels: int = field(MAX_PIXELS, least=1)
-    # What an image that cannot be used leads to shows in which images are used: the data's fingerprint.
+    # Apart: which images were left out is part of the data's fingerprint.
     on_bad_image: Literal["error", "skip"] = apart(ERROR)
 
     def __post_init__(self) -> None:
@@ -249,7 +249,7 @@ class EncoderFields(WeightsSettings, FeatureFields):
     """An encoder and its features, by a recipe or one by one.
 
     Attributes:
-      encoder: run directory of train_simclr, or a SavedModel of an encoder.
+      encoder: run directory of train_simclr or finetune, or a SavedModel of an encoder.
       recipe: recipe that sets head, pooling, centre_brightness, maps, neighbourhood, tiles, image_size and image_shape
         together, where the job has them. few_labels: one head for few labels or none, the same settings for every part;
         what a user should run (auto is its former name). Unset: as these say.

@@ -171,11 +171,11 @@ class ExplainSettings(ExtraSettings):
     """A finished run whose model is to be looked into.
 
     Attributes:
-      run: run directory of a finished run of train_cnn, fit_probe or fit_baseline.
+      run: run directory of a finished run of train_cnn, fit_probe, fit_baseline or distill.
       data_dir: the images of that run, as they were named for it.
       method: kinds of maps, out of exported, gradcam, gradcam++: those that the exported graph answers, which every run
-        has, or tf-keras-vis' of a network with a gradient. Unset: gradcam,gradcam++ of train_cnn, exported of the
-        others.
+        has, or tf-keras-vis' of a network with a gradient. Unset: gradcam,gradcam++ for a run of train_cnn,
+        exported for any other.
       encoder: where the encoder of a probe lies, if it is no longer where it was.
       batch_size: images at a time.
       seed: random seed of t-SNE, and of the sample of more than 5,000 images.
@@ -287,8 +287,8 @@ class LabelEfficiencySettings(
     """A grid of encoders, heads, label budgets and draws.
 
     Attributes:
-      encoders: encoders of the grid: start, the backbone of weights as it is; and run directories of train_simclr, or
-        SavedModels of encoders.
+      encoders: encoders of the grid: start, the backbone of weights as it is; and run directories of train_simclr
+        or finetune, or SavedModels of encoders.
       heads: heads beside the recipe's, by the names that fit_probe knows; may be empty.
       recipe: recipe that adds rows of its name as head, with features of its own; none: only heads.
       recipe_image_size: side in pixels of the start encoder for the recipe. Unset: the recipe's own.

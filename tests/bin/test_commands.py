@@ -114,6 +114,23 @@ def test_a_message_names_commands_as_a_user_types_them_not_their_modules():
     assert not found
 
 
+@pytest.mark.parametrize("command", commands.COMMANDS)
+def test_help_names_commands_where_one_was_typed_and_modules_where_a_module_was_started(command):
+    binary = commands.COMMANDS[command][0]
+    names = {binary for own, (binary, _) in commands.COMMANDS.items() if binary not in (own, "evaluate")}
+    other = re.compile(rf"mvtec_tf[./]bin|`|(?<![\w./-])(?:{'|'.join(names)})(?![\w./])")
+    typed, started = (run_binary(*words, "--help").stdout for words in (("main", command), (binary,)))
+    assert not other.search(typed)
+    # In the examples, and above the flags.
+    assert f"mvtec-tf {command} --" in typed
+    assert f"\nmvtec-tf {command}:\n" in typed
+    # The page has one example, as a user types it.
+    assert f"python -m mvtec_tf.bin.{binary} --" in started or command == "serve"
+    assert f"bin/{binary}.py:\n" in started
+    shown = [re.findall(r"^  --(\S+):", text, re.MULTILINE) for text in (typed, started)]
+    assert shown[0] == shown[1]
+
+
 def test_ctrl_c_while_the_flags_are_loaded_is_told_in_a_sentence(monkeypatch, capsys):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
