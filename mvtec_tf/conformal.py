@@ -4,7 +4,8 @@ No distribution is assumed, only that the new object and the held-out ones are e
 light. Vovk, Gammerman and Shafer, "Algorithmic learning in a random world", 2005, chapter 2; Lei, G'Sell, Rinaldo,
 Tibshirani and Wasserman, "Distribution-free predictive inference for regression", JASA 113, 2018, section 2. Where
 several images show one object it counts once: Lee, Barber and Willett, "Distribution-free inference with hierarchical
-data", 2023, section 3. Of so few objects that it would be their highest score there is a limit that assumes something.
+data", 2023, section 3. Where so few objects are held out that it would be their highest score, `prediction_limit` takes
+its place, which assumes that scores are normally distributed.
 """
 
 import math

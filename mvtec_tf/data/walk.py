@@ -41,7 +41,7 @@ class Walk:
       dangling: links that lead nowhere.
       repeated: (link, folder) of links to a folder that is looked into under another name, or that it lies in.
       masks: folders of masks that were not looked into.
-      strange: what is neither a file nor a folder.
+      strange: what is neither a file nor a folder: sockets, devices.
       unreadable: (folder, reason) of folders that cannot be looked into.
     """
 

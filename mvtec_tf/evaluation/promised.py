@@ -19,7 +19,7 @@ class Promise:
     Attributes:
       share: from 0 to 1.
       of_defective: whether defective objects are promised to be found; else good ones are promised to pass.
-      expects: whether of few good objects it is enough to expect that share, if scores scatter like a normal variable.
+      expects: whether of few good objects it is enough to expect that share, if scores are normally distributed.
     """
 
     share: float
@@ -58,7 +58,7 @@ class Promise:
         if self.expected(objects):
             return (
                 f"about {percent(self.share)} of new good parts like these are expected to be stopped, if scores "
-                f"scatter like a normal variable: Student's prediction limit of the scores of {those} "
+                f"are normally distributed: Student's prediction limit of the scores of {those} "
                 "(Hahn and Meeker 1991)"
             )
         if self.kept(objects):
@@ -77,8 +77,8 @@ class Promise:
         if self.expected(objects):
             return (
                 f"it rests on {counted(objects, 'good object')}, which is too few to promise {percent(self.share)} "
-                "false alarms and to find defects as well: it is expected of scores that scatter like a normal "
-                f"variable, and with so few may be up to {percent(conformal.worst_of_limits(objects, self.share))}; "
+                "false alarms and to find defects as well: that share is what to expect if scores are normally "
+                f"distributed; with so few it may be up to {percent(conformal.worst_of_limits(objects, self.share))}; "
                 f"from {conformal.objects_needed(self.share / 2)} objects on it is promised"
             )
         if not self.kept(objects):

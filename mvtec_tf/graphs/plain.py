@@ -57,7 +57,10 @@ def of_export(model: Any, image_size: pixels.Size) -> Plain:
       UserError: it has no such signature, or its graph is none of this program's.
     """
     if EXPLAIN not in model.signatures:
-        raise UserError(f"It has no signature {EXPLAIN}: only what gives verdicts can be had in other formats.")
+        raise UserError(
+            f"The model gives no verdicts (it has no signature {EXPLAIN}), and only models that do can be had in other "
+            "formats."
+        )
     graph = model.signatures[EXPLAIN].graph
     # Nested structures are flattened by the order of their keys.
     outputs = dict(zip(sorted(graph.structured_outputs), graph.outputs, strict=True))

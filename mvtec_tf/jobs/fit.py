@@ -45,9 +45,9 @@ _CHECKED = 8
 # The likelier class is called, which is a threshold of 0 on the log-odds.
 _LIKELIER = 0.0
 _ONE_CLASS = (
-    "The literature's: all good training images, no label, and all test images are judged. The threshold comes from "
-    "held-out good training images, while published figures at a threshold often choose it on the test images; ROC-AUC "
-    "and the figures of heat maps need none and can be compared, at the same images, backbone and size."
+    "As in the literature: all good training images, no label, and all test images are judged. The threshold comes "
+    "from held-out good training images, while published figures at a threshold often choose it on the test images; "
+    "ROC-AUC and the figures of heat maps need none and can be compared, at the same images, backbone and size."
 )
 _TAUGHT = (
     "The encoder was trained with labels, those of good training images too, so that no score of what it was shown is "

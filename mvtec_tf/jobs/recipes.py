@@ -130,8 +130,8 @@ def settled(
     ]
     if other:
         raise UsageError(
-            f"{source} cannot be had with another {', '.join(other)}. Leave these out, or name the `weights` of a "
-            "backbone to make such features of."
+            f"{source} was made with other values, which cannot be changed: {', '.join(other)}. Leave these out, or "
+            "name the `weights` of a backbone to make such features of."
         )
     return dataclasses.replace(settings, **own)
 

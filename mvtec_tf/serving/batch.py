@@ -298,7 +298,7 @@ def summary(tally: Tally, seconds: float, requests: Sequence[float], batch_size:
         f"could not be judged. {count / max(seconds, 1e-9):.1f} images/s."
     )
     if used:
-        text += f" {', '.join(used)}: of new images that says nothing."
+        text += f" {', '.join(used)}: their verdicts say nothing about new images."
     if not requests:
         return text
     median, late = 1000 * np.percentile(requests, [50, 95])

@@ -37,7 +37,7 @@ _PROTOCOLS = {
         "early stopping, choice or a threshold counts. Good training images are open to every method and never judged."
     ),
     "one_class": (
-        "The literature's: fitted on all good training images without any label, judged on all test images. The "
+        "As in the literature: fitted on all good training images without any label, judged on all test images. The "
         "threshold comes from held-out good training images, not from the test images."
     ),
     "study": (

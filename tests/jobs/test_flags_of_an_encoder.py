@@ -41,7 +41,7 @@ def test_a_flag_that_an_encoder_cannot_follow_is_refused_before_anything_is_writ
     data = _data(toy) if binary == "fit_probe" else _data(toy)[:2]
     done = run_binary(binary, *data, f"--encoder={small_encoder}", *flags, where, check=False)
     assert done.returncode == 2, done.stderr
-    assert f"--encoder={small_encoder} cannot be had with another {words}" in done.stderr
+    assert f"--encoder={small_encoder} was made with other values, which cannot be changed: {words}" in done.stderr
     assert list(tmp_path.iterdir()) == []
 
 
@@ -52,7 +52,8 @@ def test_a_flag_that_stored_features_cannot_follow_is_refused(flag, toy, run, tm
     features = f"--features={run / 'features'}"
     done = run_binary("fit_probe", *_data(toy), features, flag, f"--run_dir={tmp_path / 'run'}", check=False)
     assert done.returncode == 2, done.stderr
-    assert f"{features} cannot be had with another {flag.replace('--no', '--').partition('=')[0]}" in done.stderr
+    fixed = flag.replace("--no", "--").partition("=")[0]
+    assert f"{features} was made with other values, which cannot be changed: {fixed}" in done.stderr
 
 
 def test_a_run_records_the_size_and_the_backbone_of_its_encoder(run):

@@ -144,8 +144,8 @@ def _refuse(data: tf.Tensor) -> tf.Tensor:
 def centre_brightness(images: tf.Tensor) -> tf.Tensor:
     """Shifts each image to the mean brightness of ImageNet's photographs, over all pixels and colours.
 
-    Screws were photographed in another light when they were good: without the shift a good screw in
-    the evening looks odder than a scratched one in the morning. Differences between colours stay.
+    MVTec AD's good and defective test screws were photographed in different light (docs/measured.md): without the shift
+    a good screw in the evening looks odder than a scratched one in the morning. Differences between colours stay.
 
     Args:
       images: uint8 [B, H, W, 3].

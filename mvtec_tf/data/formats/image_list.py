@@ -207,8 +207,8 @@ class _Reader:
             raise _RowError(f"split is {word!r}, expected {TRAIN}, {TEST}, or nothing in all lines")
         if split == TRAIN and label:
             raise _RowError(
-                f"a defective image for {word}. Only good images are: write {TEST}, and the protocol draws the "
-                "labelled defects to learn from among these"
+                f"a defective image with the split {word}, for which only good images may be listed. Write {TEST}: the "
+                "protocol draws the labelled defects to learn from among these"
             )
         if split:
             self._take("splits", word, split)

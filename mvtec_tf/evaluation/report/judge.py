@@ -243,7 +243,7 @@ def judge_again(
 def _document(folder: files.PathLike) -> dict[str, Any]:
     file = pathlib.Path(folder) / METRICS_FILE
     missing = f"{folder}: not judged yet (no {file.name} in it). Finish the run first."
-    return files.read_json(file, missing, "Judge the table again with evaluate.")
+    return files.read_json(file, missing, "Judge the table again with `evaluate`.")
 
 
 def _rows(judged: Assessment) -> Iterator[list[Any]]:
