@@ -22,6 +22,8 @@ from mvtec_tf.errors import UserError
 # TensorFlow takes a checkpoint's path for a pattern: in a folder `a[1]` it is not found, nor in one with a backslash.
 PATTERN = re.compile(r"[][\\*?]")
 PathLike = str | os.PathLike[str]
+# As a folder of SavedModels names them.
+_VERSION = re.compile("0|[1-9][0-9]*", re.ASCII)
 _SPEAK_EVERY_SECONDS = 10
 # Of a name to which some bytes are added; file systems take 255.
 _LONGEST = 200
@@ -117,14 +119,31 @@ def to_the_disk(path: pathlib.Path) -> None:
 def alone_in(folder: PathLike) -> Iterator[None]:
     """Waits until no other process is in such a block with this folder, which is made if it is missing.
 
-    For who reads a file, changes it and writes it back: what another one writes meanwhile would be lost.
+    For who reads a file, changes it and writes it back: what another one writes meanwhile would be lost. A folder that
+    was made for nothing, since the block ended in an error, is taken away.
     """
-    pathlib.Path(folder).mkdir(parents=True, exist_ok=True)
-    handle = os.open(folder, os.O_RDONLY)
+    made = not os.path.exists(folder)
+    handle = _locked(folder)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
         yield
+    except BaseException:
+        with contextlib.suppress(OSError):
+            if made:
+                os.rmdir(folder)
+        raise
     finally:
+        os.close(handle)
+
+
+def _locked(folder: PathLike) -> int:
+    """A handle of a folder that this process has alone; who had it before may have taken it away."""
+    while True:
+        pathlib.Path(folder).mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder, os.O_RDONLY)
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(handle), os.stat(folder)):
+                return handle
         os.close(handle)
 
 
@@ -147,11 +166,11 @@ def sha256(path: PathLike) -> str:
 
 
 def versions(model: PathLike) -> list[int]:
-    """The whole versions in a model's folder, ascending; none of what is no folder."""
+    """The whole versions in a model's folder, ascending; none of what is no folder, or of a number written as `01`."""
     model = pathlib.Path(model)
     if not model.is_dir():
         return []
-    return sorted(int(child.name) for child in model.iterdir() if child.name.isdigit() and child.is_dir())
+    return sorted(int(child.name) for child in model.iterdir() if _VERSION.fullmatch(child.name) and child.is_dir())
 
 
 def read_json(file: PathLike, missing: str = "", advice: str = "") -> dict[str, Any]:

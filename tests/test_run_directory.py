@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import threading
 
 import pytest
 
@@ -195,6 +196,34 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
         files.write_json(target, {"f1": float("nan")})
     assert json.loads(target.read_text()) == {"f1": 1}
     assert [path.name for path in tmp_path.iterdir()] == ["metrics.json"]
+
+
+def test_a_folder_that_was_locked_for_nothing_is_taken_away_and_who_waited_for_it_has_it_again(tmp_path):
+    folder = tmp_path / "name"
+    waited = threading.Thread(target=lambda: _filled(folder))
+
+    def refused():
+        with files.alone_in(folder):
+            waited.start()
+            # Long enough for the other one to wait for the lock, if it gets so far.
+            waited.join(0.2)
+            raise UserError("refused")
+
+    with pytest.raises(UserError, match="refused"):
+        refused()
+    waited.join()
+    assert [one.name for one in folder.iterdir()] == ["file"]
+    with pytest.raises(UserError), files.alone_in(folder):
+        raise UserError("what was there before stays")
+    assert folder.is_dir()
+    with pytest.raises(UserError), files.alone_in(tmp_path / "other"):
+        raise UserError("nothing is left")
+    assert [one.name for one in tmp_path.iterdir()] == ["name"]
+
+
+def _filled(folder):
+    with files.alone_in(folder):
+        (folder / "file").write_text("")
 
 
 def test_a_failed_directory_is_not_there(tmp_path):

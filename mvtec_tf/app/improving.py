@@ -214,7 +214,7 @@ def cancel(job: Job) -> None:
 def jobs(kept: Store) -> list[Job]:
     """All jobs, the newest first."""
     root = kept.folder / JOBS
-    numbers = [path.name for path in root.iterdir() if path.name.isdigit()] if root.is_dir() else []
+    numbers = [path.name for path in root.iterdir() if path.name.isdecimal()] if root.is_dir() else []
     return [_read(root / name) for name in sorted(numbers, key=int, reverse=True)]
 
 

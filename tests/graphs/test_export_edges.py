@@ -80,7 +80,8 @@ def test_a_model_without_its_version_is_the_newest(exported, tmp_path):
     for version in ("2", "10", "9"):
         shutil.copytree(exported, tmp_path / "small" / version)
     (tmp_path / "small" / "11.partial").mkdir()
-    (tmp_path / "small" / "notes").mkdir()
+    for name in ("notes", "012", "\u00b9\u00b9"):
+        (tmp_path / "small" / name).mkdir()
     assert saved_model.newest(tmp_path / "small") == tmp_path / "small" / "10"
     assert saved_model.newest(tmp_path / "small" / "2") == tmp_path / "small" / "2"
     assert LocalModel(tmp_path / "small").name == str(tmp_path / "small" / "10")
