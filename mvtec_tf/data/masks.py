@@ -17,7 +17,7 @@ from PIL import Image
 
 from mvtec_tf.data import walk
 from mvtec_tf.data.pillow_images import UnreadableImageError, read_stored
-from mvtec_tf.data.record import MASKS, Record
+from mvtec_tf.data.record import IMAGE_SUFFIXES, MASKS, Record
 from mvtec_tf.data.words import composed
 from mvtec_tf.errors import UserError
 from mvtec_tf.files import PathLike
@@ -110,39 +110,58 @@ def read(file: PathLike, image_size: tuple[int, int] | None = None) -> np.ndarra
 
 
 class Folders:
-    """The files of the folders of masks of one category.
+    """Folders of masks, in which the masks of images are found by their names.
 
-    Of `DEFECT/IMAGE.png` the mask is, in one of the folders, `DEFECT/IMAGE_mask.png` as in MVTec AD, `DEFECT/IMAGE.png`
-    (of any suffix) as in BTAD, or what lies alone in `DEFECT/IMAGE/` as in MVTec LOCO.
+    Of `PLACE/IMAGE.png` the mask is, in one of the folders, `PLACE/IMAGE_mask.png` as in MVTec AD, `PLACE/IMAGE.png`
+    (both of any suffix) as in BTAD, or what lies alone in `PLACE/IMAGE/` as in MVTec LOCO.
 
     Args:
       folders: looked through in this order; those that are not there hold nothing.
+      suffixes: of the files that are masks, in lower case.
     """
 
-    def __init__(self, folders: Iterable[pathlib.Path]) -> None:
+    def __init__(self, folders: Iterable[pathlib.Path], suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> None:
         self._folders = list(folders)
-        self._found: dict[str, Mapping[str, str]] = {}
+        self._suffixes = suffixes
+        self._found: dict[PathLike, Mapping[str, str]] = {}
 
-    def of(self, image: PathLike, defect: str) -> str:
-        """The mask of an image, "" if there is none."""
-        if defect not in self._found:
-            self._found[defect] = self._listed(defect)
+    def of(self, image: PathLike, place: PathLike) -> str:
+        """The mask of an image, "" if there is none.
+
+        Args:
+          image: file.
+          place: folder below the folders of masks: the type of defect, or the image's own folder.
+        """
+        if place not in self._found:
+            self._found[place] = self._listed(pathlib.PurePath(place).parts)
         stem = composed(pathlib.Path(image).stem)
-        ones = (self._found[defect].get(name, "") for name in (f"{stem}_mask", stem))
+        ones = (self._found[place].get(name, "") for name in (f"{stem}_mask", stem))
         return next(filter(None, ones), "")
 
-    def _listed(self, defect: str) -> Mapping[str, str]:
-        """Names without their suffixes -> files of a type of defect, the preferred one of several of a name."""
+    def _listed(self, steps: Sequence[str]) -> Mapping[str, str]:
+        """Names without their suffixes -> files of a place, the preferred one of several of a name."""
+        places = self._folders
+        for step in steps:
+            places = [below for place in places for below in _called(place, step)]
         found: dict[str, str] = {}
-        for root in self._folders:
-            for place in filter(lambda one: composed(one.name) == composed(defect), _inside(root)):
-                files = [file for file in _inside(place) if walk.is_image(file.name) and file.is_file()]
-                for file in sorted(files, key=lambda file: (file.suffix != ".png", file.name)):
-                    found.setdefault(composed(file.stem), str(file))
-                for folder in filter(pathlib.Path.is_dir, _inside(place)):
-                    if len(alone := _inside(folder)) == 1 and walk.is_image(alone[0].name):
-                        found.setdefault(composed(folder.name), str(alone[0]))
+        for place in places:
+            files = [file for file in _inside(place) if self._may_be(file) and file.is_file()]
+            for file in sorted(files, key=lambda file: (file.suffix != ".png", file.name)):
+                found.setdefault(composed(file.stem), str(file))
+            for folder in filter(pathlib.Path.is_dir, _inside(place)):
+                if len(alone := _inside(folder)) == 1 and self._may_be(alone[0]):
+                    found.setdefault(composed(folder.name), str(alone[0]))
         return found
+
+    def _may_be(self, file: pathlib.Path) -> bool:
+        return file.name.lower().endswith(self._suffixes)
+
+
+def _called(folder: pathlib.Path, name: str) -> list[pathlib.Path]:
+    """What lies in a folder under a name, in whichever form its umlauts are written there."""
+    if name.isascii():
+        return [folder / name]
+    return [one for one in _inside(folder) if composed(one.name) == composed(name)]
 
 
 def _inside(folder: pathlib.Path) -> list[pathlib.Path]:

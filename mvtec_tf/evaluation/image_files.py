@@ -3,13 +3,12 @@
 import dataclasses
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from PIL import Image
 
 from mvtec_tf.data import known_images, leaks, masks, pillow_images, walk
-from mvtec_tf.data.csv_table import Places
 from mvtec_tf.data.masks import MaskError
 from mvtec_tf.data.pillow_images import UnreadableImageError
 from mvtec_tf.data.record import Record
@@ -85,8 +84,8 @@ def records_of(records: Sequence[Record], table: Predictions, source: str) -> li
 def with_masks(folder: PathLike, table: Predictions, files: Mapping[str, ImageFiles]) -> dict[str, ImageFiles]:
     """The same files with the masks of `folder`, for those who keep them in a folder of their own.
 
-    The mask of `a/b/000.png` is `a/b/000.png`, `a/b/000_mask.png` or `a/b/000.EXT` with any suffix
-    that Pillow reads as an image, whichever exists; good images need none.
+    The mask of `a/b/000.png` is found in `a/b/` of that folder as `masks.Folders` finds it, with any suffix that Pillow
+    reads as an image; good images need none.
 
     Args:
       folder: of masks.
@@ -100,10 +99,10 @@ def with_masks(folder: PathLike, table: Predictions, files: Mapping[str, ImageFi
     if not root.is_dir():
         found = "a file" if root.exists() else "nothing"
         raise UserError(f"`masks`={folder}: expected a folder of masks, found {found}.")
-    places = Places(root)
+    below = _masks_below(root)
     result, first_of = {}, {}
     for path, label in zip(table.path.tolist(), table.label.tolist(), strict=True):
-        mask = _mask_below(places, root, path) if label else ""
+        mask = below(path) if label else ""
         other = first_of.setdefault(mask, path) if mask else path
         result[path] = dataclasses.replace(
             files.get(path, ImageFiles()), mask=mask, mask_also_of=other if other != path else ""
@@ -112,9 +111,11 @@ def with_masks(folder: PathLike, table: Predictions, files: Mapping[str, ImageFi
             result[other] = dataclasses.replace(result[other], mask_also_of=path)
     if table.label.any() and not any(one.mask for one in result.values()):
         first = table.path[table.label == 1][0]
+        place = inside(root, first)
         raise UserError(
             f"`masks`={folder}: no mask of any of the {int(table.label.sum())} defective images. Of {first} the mask "
-            f"would be {inside(root, first)} or the same with _mask.png instead of the suffix."
+            f"would be {place}, the same with _mask.png instead of the suffix, or what lies alone in the folder "
+            f"{place.with_suffix('')}."
         )
     return result
 
@@ -122,10 +123,8 @@ def with_masks(folder: PathLike, table: Predictions, files: Mapping[str, ImageFi
 def unclaimed(folder: PathLike, table: Predictions) -> list[str]:
     """A sentence on the files of a folder of masks, see `with_masks`, that are the mask of no image of `table`."""
     root = pathlib.Path(os.path.abspath(folder))
-    places = Places(root)
-    claimed = {_mask_below(places, root, path) for path in table.path.tolist()}
-    suffixes = tuple(Image.registered_extensions())
-    found = [file for file in walk.walk(root).files if file.lower().endswith(suffixes) and file not in claimed]
+    claimed = set(map(_masks_below(root), table.path.tolist()))
+    found = [file for file in walk.walk(root).files if file.lower().endswith(_suffixes()) and file not in claimed]
     named = walk.listing(os.path.relpath(file, root) for file in found)
     if not found:
         return []
@@ -176,8 +175,17 @@ def inside(folder: PathLike, path: str) -> pathlib.Path:
     return pathlib.Path(folder, key)
 
 
-def _mask_below(places: Places, root: pathlib.Path, path: str) -> str:
-    place = inside(root, path)
-    suffixes = sorted(Image.registered_extensions())
-    candidates = [place, place.with_name(f"{place.stem}_mask.png"), *(place.with_suffix(end) for end in suffixes)]
-    return next(filter(None, (places.find(str(file.relative_to(root))) for file in candidates)), "")
+def _masks_below(folder: pathlib.Path) -> Callable[[str], str]:
+    """Path of an image -> its mask below a folder, absolute, "" if there is none."""
+    root = pathlib.Path(os.path.abspath(folder))
+    finder = masks.Folders([root], _suffixes())
+
+    def mask_of(path: str) -> str:
+        place = inside(root, path)
+        return finder.of(place, place.parent.relative_to(root))
+
+    return mask_of
+
+
+def _suffixes() -> tuple[str, ...]:
+    return tuple(Image.registered_extensions())

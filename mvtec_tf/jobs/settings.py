@@ -113,8 +113,8 @@ class ExtraSettings:
 
     Attributes:
       data_dir: where the table's images and masks are, as for training. Unset: no images.
-      masks: folder of masks instead of those of data_dir. That of the image PATH is PATH, or PATH with _mask.png or any
-        other suffix of images in place of its own.
+      masks: folder of masks instead of those of data_dir. That of the image A/B.png lies in its folder A: B_mask.png,
+        B.png (both with any suffix of images), or what is alone in a folder B.
       tsne: also t-SNE of the embedding, which takes a while for thousands of images.
     """
 

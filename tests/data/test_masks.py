@@ -254,7 +254,7 @@ def test_masks_of_a_folder_that_no_row_of_the_table_claims_are_named(tmp_path):
     for name in (*names, "cap/test/chip/2_mask.png", "cap/test/chip/0_mask.png", "cap/notes.txt", "cap/._3.png"):
         _put(tmp_path / name, _saved(_photo(), ".png"))
     (sentence,) = image_files.unclaimed(tmp_path, table)
-    unclaimed = ("cap/test/chip/0_mask.png", "cap/test/chip/2_mask.png")
+    unclaimed = ("cap/test/chip/0.png", "cap/test/chip/2_mask.png")
     assert sentence.endswith(f"2 files are the mask of no image of the table: {', '.join(unclaimed)}.")
     settings = JudgeSettings(predictions="", out="", masks=str(tmp_path), heatmaps=(str(tmp_path),))
     assert judge.extras(settings, table).about_files == (sentence,)

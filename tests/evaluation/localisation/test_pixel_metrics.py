@@ -3,6 +3,8 @@
 import dataclasses
 import itertools
 import json
+import pathlib
+import unicodedata
 
 import numpy as np
 import pytest
@@ -334,14 +336,30 @@ def test_without_images_a_good_one_has_the_size_of_its_categorys_masks(tmp_path)
     assert made.measure(files=without).resized == 1
 
 
-@pytest.mark.parametrize("name", ["0.png", "0_mask.png", "0.bmp"])
-def test_a_folder_of_masks_may_name_them_like_the_image_or_with_mask_behind(tmp_path, name):
-    folder = tmp_path / "masks" / "bottle"
-    folder.mkdir(parents=True)
-    Image.new("L", (4, 4), 255).save(folder / name)
-    table = Predictions.from_rows([Row("bottle/0.png", "bottle", "crack", 1, "evaluate", 0.0)])
-    files = image_files.with_masks(tmp_path / "masks", table, {"bottle/0.png": ImageFiles("image.png", "other.png")})
-    assert files == {"bottle/0.png": ImageFiles("image.png", str(folder / name))}
+@pytest.mark.parametrize("name", ["0.png", "0_mask.png", "0.bmp", "0.tif", "0_mask.BMP", "0/000.png", "0/mask.tif"])
+@pytest.mark.parametrize("place", ["", "bottle", "bottle/test/crack", "bo\u0308ttle/test"])
+def test_a_folder_of_masks_may_name_them_as_folders_of_images_may(tmp_path, name, place):
+    """`masks.Folders` finds them for both; the umlaut is one letter in the table and two on the disk."""
+    file = tmp_path / "masks" / place / name
+    file.parent.mkdir(parents=True)
+    Image.new("L", (4, 4), 255).save(file)
+    image = str(pathlib.PurePosixPath(unicodedata.normalize("NFC", place), "0.png"))
+    table = Predictions.from_rows([Row(image, "bottle", "crack", 1, "evaluate", 0.0)])
+    files = image_files.with_masks(tmp_path / "masks", table, {image: ImageFiles("image.png", "other.png")})
+    assert files == {image: ImageFiles("image.png", str(file))}
+    assert image_files.unclaimed(tmp_path / "masks", table) == []
+
+
+def test_of_a_mask_in_several_files_below_a_folder_of_masks_none_is_used_and_each_is_named(tmp_path):
+    rows = [Row(f"bottle/{number}.png", "bottle", "crack", 1, "evaluate", 0.0) for number in (0, 1)]
+    table = Predictions.from_rows(rows)
+    for name in ("0/000.png", "0/001.png", "1/000.png"):
+        (tmp_path / "bottle" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (4, 4), 255).save(tmp_path / "bottle" / name)
+    found = image_files.with_masks(tmp_path, table, {})
+    assert [one.mask for one in found.values()] == ["", str(tmp_path / "bottle" / "1" / "000.png")]
+    (said,) = image_files.unclaimed(tmp_path, table)
+    assert "2 files are the mask of no image of the table: bottle/0/000.png, bottle/0/001.png." in said
 
 
 def test_a_folder_of_masks_without_any_of_them_is_refused_with_the_name_that_was_looked_for(tmp_path):
@@ -349,7 +367,7 @@ def test_a_folder_of_masks_without_any_of_them_is_refused_with_the_name_that_was
     with pytest.raises(UserError, match=r"`masks`=.*nothing"):
         image_files.with_masks(tmp_path / "masks", table, {})
     (tmp_path / "masks").mkdir()
-    with pytest.raises(UserError, match=r"no mask of any of the 1 defective images.*bottle/0\.png"):
+    with pytest.raises(UserError, match=r"no mask of any.*bottle/0\.png.*the folder .*bottle/0\."):
         image_files.with_masks(tmp_path / "masks", table, {})
 
 
