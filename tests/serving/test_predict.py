@@ -385,9 +385,12 @@ def test_parts_unlike_the_training_images_are_told_from_others_here_and_by_a_ser
     url = f"http://127.0.0.1:{served[2]}/small"
     said = _predict(capsys, server=url, out=str(tmp_path / "served.jsonl"), paths=both)
     assert "set against the ones before them" in said
+    # An image of the reference meets itself in it, and which of the two is larger is rounding's, which batches move.
+    rank = 1.01 / (len(good) + 1)
     for here, there in zip(rows, _rows(tmp_path / "served.jsonl"), strict=True):
         for name in (*drift.COLUMNS, drift.UNLIKE, drift.P_VALUE):
-            assert there[name] == pytest.approx(float(here[name]), abs=1e-4)
+            near = rank if name in (drift.UNLIKE, drift.P_VALUE) else 1e-4
+            assert there[name] == pytest.approx(float(here[name]), abs=near)
 
 
 def test_drift_of_a_folder_has_one_closing_line_that_is_of_the_order_asked_for(exported, toy, tmp_path, capsys):
