@@ -96,12 +96,12 @@ def _flags_of(path: pathlib.Path | None, values: flags.FlagValues) -> list[str]:
     """The flags, as they were given, whose value is `path` or a folder that it lies in; the deepest one."""
     if path is None:
         return []
-    whole = os.path.abspath(path)
+    whole = pathlib.PurePath(os.path.abspath(path))
     found = []
     for name in values:
         given = values[name].value
         for value in given if isinstance(given, list) else [given]:
-            if isinstance(value, str) and value and _is_below(whole, os.path.abspath(value)):
+            if isinstance(value, str) and value and whole.is_relative_to(os.path.abspath(value)):
                 found.append((len(os.path.abspath(value)), f"--{name}={value}"))
     return [max(found)[1]] if found else []
 
@@ -109,10 +109,6 @@ def _flags_of(path: pathlib.Path | None, values: flags.FlagValues) -> list[str]:
 def _flags_for_output(values: flags.FlagValues) -> list[str]:
     given = ((name, values[name].value) for name in _OUTPUT_FLAGS if name in values)
     return [f"--{name}={value}" for name, value in given if value and value != "memory"]
-
-
-def _is_below(path: str, folder: str) -> bool:
-    return path == folder or path.startswith(folder.rstrip(os.sep) + os.sep)
 
 
 def _existing_folder(path: pathlib.Path) -> pathlib.Path:

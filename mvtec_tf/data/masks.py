@@ -18,7 +18,7 @@ from PIL import Image
 from mvtec_tf.data import walk
 from mvtec_tf.data.pillow_images import UnreadableImageError, read_stored
 from mvtec_tf.data.record import IMAGE_SUFFIXES, MASKS, Record
-from mvtec_tf.data.words import composed
+from mvtec_tf.data.words import composed, listing
 from mvtec_tf.errors import UserError
 from mvtec_tf.files import PathLike
 
@@ -197,9 +197,8 @@ def refuse_shared(other: str) -> None:
 def shared_sentences(records: Iterable[Record]) -> list[str]:
     """What to tell a person of the result of `shared`; nothing if it is empty."""
     pairs = sorted({tuple(sorted(pair)) for pair in shared(records).items()})
-    named = "; ".join(" and ".join(pair) for pair in pairs[:_NAMED])
-    more = f"; and {len(pairs) - _NAMED} more" if len(pairs) > _NAMED else ""
-    return [f"Images with one mask for two, so that it is used for neither: {named}{more}."] if pairs else []
+    named = listing(map(" and ".join, pairs), _NAMED, "; ")
+    return [f"Images with one mask for two, so that it is used for neither: {named}."] if pairs else []
 
 
 def beside_images(files: Iterable[PathLike], images: Iterable[PathLike] = ()) -> list[tuple[str, str]]:
@@ -285,9 +284,8 @@ def sentences(unused: Sequence[tuple[str, str]]) -> list[str]:
     """What to tell a person of the result of `unclaimed`; nothing if it is empty."""
     if not unused:
         return []
-    named = "; ".join(f"{file}: {why}" for file, why in unused[:_NAMED])
-    more = f"; and {len(unused) - _NAMED} more, which mvtec-tf explore lists" if len(unused) > _NAMED else ""
-    return [f"Masks that no image claims, so that they are not used: {len(unused)} ({named}{more})."]
+    named = listing((f"{file}: {why}" for file, why in unused), _NAMED, "; ", ", which mvtec-tf explore lists")
+    return [f"Masks that no image claims, so that they are not used: {len(unused)} ({named})."]
 
 
 def _values(stored: Image.Image) -> np.ndarray:

@@ -53,6 +53,19 @@ class Record:
 
 
 @dataclasses.dataclass(frozen=True)
+class Unreadable:
+    """An image that cannot be used.
+
+    Attributes:
+      record: which.
+      reason: what was found, and what was expected; no full stop.
+    """
+
+    record: Record
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True)
 class Category:
     """One product as a source has it.
 

@@ -6,8 +6,8 @@ out. Nothing is left out without a word: `Walk.notes` says it.
 
 import dataclasses
 import os
+import pathlib
 from collections import Counter
-from collections.abc import Iterable
 
 from mvtec_tf.data import words
 from mvtec_tf.data.record import IMAGE_SUFFIXES, MASKS, SPLITS
@@ -25,8 +25,6 @@ _CLUTTER_FILES = frozenset(("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r")
 OTHER_PHOTOGRAPHS = frozenset(
     (".tif", ".tiff", ".gif", ".webp", ".heic", ".avif", ".jp2", ".pgm", ".ppm", ".dng", ".npy")
 )
-# So many names show what was found without burying the message.
-_NAMED = 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +34,6 @@ class Walk:
     Attributes:
       folder: that was looked through.
       files: all files but clutter, sorted folder by folder.
-      linked: those of them that a symbolic link leads to, or to a folder above them.
       clutter: (kind, number) of what other programs left, `@eaDir/`, `._*`.
       dangling: links that lead nowhere.
       repeated: (link, folder) of links to a folder that is looked into under another name, or that it lies in.
@@ -47,7 +44,6 @@ class Walk:
 
     folder: str
     files: tuple[str, ...]
-    linked: frozenset[str]
     clutter: tuple[tuple[str, int], ...]
     dangling: tuple[str, ...]
     repeated: tuple[tuple[str, str], ...]
@@ -85,7 +81,7 @@ class Walk:
             "folders that cannot be read": [f"{self._inside(one)} ({reason})" for one, reason in self.unreadable],
         }
         texts = ((what, list(names)) for what, names in named.items())
-        return [f"{self.folder}: {what}: {listing(names)}." for what, names in texts if names]
+        return [f"{self.folder}: {what}: {words.listing(names)}." for what, names in texts if names]
 
     def _inside(self, path: str) -> str:
         return os.path.relpath(path, self.folder) if path.startswith(self.folder) and path != self.folder else path
@@ -121,19 +117,11 @@ def identity(file: str) -> str | tuple[int, int]:
     return (found.st_dev, found.st_ino) if found.st_nlink > 1 and found.st_ino else os.path.realpath(file)
 
 
-def listing(names: Iterable[str]) -> str:
-    """The first names with commas, and how many there are if that is not all of them."""
-    names = list(names)
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return ", ".join(names[:_NAMED]) + more
-
-
 class _Walker:
     def __init__(self, folder: str, deep: bool) -> None:
         self._folder = folder
         self._deep = deep
         self._files: list[str] = []
-        self._linked: set[str] = set()
         self._clutter: Counter = Counter()
         # What else a `Walk` says, by the names of its attributes.
         self._others: dict[str, list] = {
@@ -145,25 +133,23 @@ class _Walker:
         self._roots: list[str] = []
 
     def walk(self) -> Walk:
-        self._tree(self._folder, linked=False)
+        self._tree(self._folder)
         while self._links and self._deep:
             # Found by different ways, always followed in the same order.
             self._links.sort(key=_parts)
-            self._tree(self._links.pop(0), linked=True)
+            self._tree(self._links.pop(0))
         return Walk(
             folder=self._folder,
             files=tuple(sorted(self._files, key=_parts)),
-            linked=frozenset(self._linked),
             clutter=tuple(sorted(self._clutter.items())),
             **{name: tuple(sorted(found)) for name, found in self._others.items()},
         )
 
-    def _tree(self, top: str, linked: bool) -> None:
+    def _tree(self, top: str) -> None:
         """All below `top` but what links there lead to."""
         real = os.path.realpath(top)
         # A folder above one that is being looked through would bring in all that lies beside it.
-        above = [root for root in self._roots if _is_below(root, real)]
-        if above:
+        if any(pathlib.PurePath(real) in pathlib.PurePath(root).parents for root in self._roots):
             self._others["repeated"].append((top, real))
             return
         self._roots.append(real)
@@ -174,10 +160,10 @@ class _Walker:
                 self._others["repeated"].append((here, self._names[real]))
                 continue
             self._names[real] = here
-            below = self._look(here, linked)
+            below = self._look(here)
             pending += [(os.path.join(here, name), os.path.join(real, name)) for name in below if self._deep]
 
-    def _look(self, here: str, linked: bool) -> list[str]:
+    def _look(self, here: str) -> list[str]:
         """Notes what lies in one folder; returns the names of its own folders."""
         try:
             with os.scandir(here) as found:
@@ -200,8 +186,6 @@ class _Walker:
                 folders.append(entry.name)
             elif what == "file":
                 self._files.append(entry.path)
-                if linked or entry.is_symlink():
-                    self._linked.add(entry.path)
             else:
                 self._others[what].append(entry.path)
         return folders
@@ -225,10 +209,6 @@ def _clutter_kind(name: str, what: str) -> str:
     if name.startswith("._"):
         return "._*"
     return ".*" if name.startswith(".") else name.strip()
-
-
-def _is_below(path: str, folder: str) -> bool:
-    return path.startswith(folder.rstrip(os.sep) + os.sep) and path != folder
 
 
 def _in_a_half(folder: str) -> bool:

@@ -212,3 +212,17 @@ def percent(share: float) -> str:
 def counted(count: int, one: str, many: str = "") -> str:
     """`1 image`, `2 images`, `1,200 images`."""
     return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+def listing(names: Iterable[str], most: int = 5, separator: str = ", ", where: str = "") -> str:
+    """The first names, and how many more there are.
+
+    Args:
+      names: of any number.
+      most: so many show what was found without burying the message.
+      separator: a comma or a semicolon, and a space.
+      where: behind the number of others: where they are named.
+    """
+    names = list(names)
+    more = f"{separator.strip(', ')} and {len(names) - most:,} more{where}" if len(names) > most else ""
+    return separator.join(names[:most]) + more

@@ -12,7 +12,7 @@ from mvtec_tf.data import known_images, leaks, masks, pillow_images, walk
 from mvtec_tf.data.masks import MaskError
 from mvtec_tf.data.pillow_images import UnreadableImageError
 from mvtec_tf.data.record import Record
-from mvtec_tf.data.words import counted
+from mvtec_tf.data.words import counted, listing
 from mvtec_tf.errors import UserError
 from mvtec_tf.evaluation.table import Predictions
 from mvtec_tf.files import PathLike, sha256
@@ -125,7 +125,7 @@ def unclaimed(folder: PathLike, table: Predictions) -> list[str]:
     root = pathlib.Path(os.path.abspath(folder))
     claimed = set(map(_masks_below(root), table.path.tolist()))
     found = [file for file in walk.walk(root).files if file.lower().endswith(_suffixes()) and file not in claimed]
-    named = walk.listing(os.path.relpath(file, root) for file in found)
+    named = listing(os.path.relpath(file, root) for file in found)
     if not found:
         return []
     files = counted(len(found), "file is", "files are")

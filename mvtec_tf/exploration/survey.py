@@ -13,7 +13,7 @@ from PIL import Image
 
 from mvtec_tf.data import masks, walk, words
 from mvtec_tf.data.pillow_images import UnreadableImageError
-from mvtec_tf.data.record import IMAGE_SUFFIXES, Record
+from mvtec_tf.data.record import IMAGE_SUFFIXES, Record, Unreadable
 from mvtec_tf.evaluation.report.suspects import Suspect
 from mvtec_tf.exploration import duplicates as explore_duplicates
 from mvtec_tf.exploration.duplicates import Pair
@@ -23,14 +23,6 @@ from mvtec_tf.side_by_side import in_order
 # So many images are decoded at a time: each may have 100 million pixels.
 _READERS = 2
 _ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar")
-
-
-@dataclasses.dataclass(frozen=True)
-class Unreadable:
-    """An image that could not be read, and why."""
-
-    record: Record
-    reason: str
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,7 +12,7 @@ from mvtec_tf import files
 from mvtec_tf.data.decoding import unreadable
 from mvtec_tf.data.protocol import Cut
 from mvtec_tf.data.record import Record
-from mvtec_tf.data.words import counted
+from mvtec_tf.data.words import counted, listing
 from mvtec_tf.evaluation import shift, table, thresholds
 from mvtec_tf.evaluation.image_files import ImageFiles
 from mvtec_tf.evaluation.localisation import heatmaps, pixel_metrics
@@ -142,11 +142,9 @@ def write_heat_maps(model: files.PathLike, records: Sequence[Record], folder: pa
 def _heading(run: RunDirectory, title: str, part: str) -> str:
     """Which model, of which parts, with how many labels, in which run."""
     categories = run.record["data"]["categories"]
-    more = f" and {len(categories) - _NAMED} more" if len(categories) > _NAMED else ""
-    parts = ", ".join(categories[:_NAMED]) + more
     name = f"{run.path.resolve().name}/{part}".rstrip("/")
     budget = run.record["settings"].get("label_budget", "of its teacher")
-    return f"{title}: {parts}, label budget {budget}, run {name}"
+    return f"{title}: {listing(categories, _NAMED)}, label budget {budget}, run {name}"
 
 
 def _photographs(

@@ -15,9 +15,8 @@ from mvtec_tf import settings as settings_lib
 from mvtec_tf.data import known_images
 from mvtec_tf.data.decoding import image_store, unreadable
 from mvtec_tf.data.decoding.image_store import Verdict
-from mvtec_tf.data.decoding.unreadable import Unreadable
 from mvtec_tf.data.formats import scan as records_lib
-from mvtec_tf.data.record import Record
+from mvtec_tf.data.record import Record, Unreadable
 from mvtec_tf.data.words import counted
 from mvtec_tf.errors import UserError
 from mvtec_tf.jobs.fields import ERROR, ImageSettings, RunSettings

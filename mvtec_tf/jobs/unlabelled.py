@@ -8,10 +8,9 @@ import numpy as np
 from mvtec_tf import files
 from mvtec_tf.data import pillow_images
 from mvtec_tf.data.decoding import image_store, unreadable
-from mvtec_tf.data.decoding.unreadable import Unreadable
 from mvtec_tf.data.pillow_images import UnreadableImageError
 from mvtec_tf.data.protocol import Cut
-from mvtec_tf.data.record import Record
+from mvtec_tf.data.record import Record, Unreadable
 from mvtec_tf.data.words import counted
 from mvtec_tf.errors import LeakError, UserError
 from mvtec_tf.evaluation import shift, table

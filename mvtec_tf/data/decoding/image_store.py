@@ -15,8 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from mvtec_tf.data.decoding import pixels, unreadable
-from mvtec_tf.data.decoding.unreadable import Unreadable
-from mvtec_tf.data.record import Record
+from mvtec_tf.data.record import Record, Unreadable
 from mvtec_tf.files import read_json, replacing, speaker, write_json
 
 MEMORY = "memory"

@@ -1,36 +1,22 @@
 """Image files that cannot be used: why, in the words of the person who has to repair them."""
 
-import dataclasses
 from collections.abc import Sequence
 
 import tensorflow as tf
 
+from mvtec_tf.data import words
 from mvtec_tf.data.decoding import refusal
-from mvtec_tf.data.record import Record
-from mvtec_tf.data.words import counted
+from mvtec_tf.data.record import Unreadable
 from mvtec_tf.errors import UserError
 
 # So many are named in a message; run.json lists all.
 _NAMED = 10
 
 
-@dataclasses.dataclass(frozen=True)
-class Unreadable:
-    """An image that cannot be used.
-
-    Attributes:
-      record: which.
-      reason: what was found, and what was expected; no full stop.
-    """
-
-    record: Record
-    reason: str
-
-
 def reason(error: tf.errors.OpError) -> str:
     """What an error of `pixels.decode`, here or in an exported graph, says of the file."""
-    words = refusal.words_of(error.message)
-    return words if refusal.of_decoder(error.message) else f"it cannot be read ({words or type(error).__name__})"
+    said = refusal.words_of(error.message)
+    return said if refusal.of_decoder(error.message) else f"it cannot be read ({said or type(error).__name__})"
 
 
 def refuse(unreadable: Sequence[Unreadable], images: int) -> None:
@@ -50,7 +36,7 @@ def refuse(unreadable: Sequence[Unreadable], images: int) -> None:
     lines = [f"{one.record.file}: {one.reason}." for one in unreadable[:_NAMED]]
     if len(unreadable) > _NAMED:
         lines.append(f"... and {len(unreadable) - _NAMED} more.")
-    count = f"{len(unreadable)} of {counted(images, 'image')} cannot be used."
+    count = f"{len(unreadable)} of {words.counted(images, 'image')} cannot be used."
     raise UserError("\n".join([*lines, f"{count} Repair or remove them, or leave them out by `on_bad_image`=skip."]))
 
 
@@ -61,6 +47,5 @@ def message(file: str, reason: str) -> str:
 
 def listing(skipped: Sequence[tuple[str, str]]) -> str:
     """A sentence for a person on images that were left out: (path, reason) each."""
-    named = "; ".join(f"{path} ({reason})" for path, reason in skipped[:_NAMED])
-    more = f"; and {len(skipped) - _NAMED} more, listed in run.json" if len(skipped) > _NAMED else ""
-    return f"Left out: {counted(len(skipped), 'image')}: {named}{more}."
+    named = words.listing((f"{path} ({reason})" for path, reason in skipped), _NAMED, "; ", ", listed in run.json")
+    return f"Left out: {words.counted(len(skipped), 'image')}: {named}."

@@ -49,10 +49,10 @@ def categories(data_dir: pathlib.Path) -> tuple[list[Category], list[str]]:
     here = walk.walk(data_dir, deep=False)
     others = [f"{name}/ ({_contents(data_dir / name)})" for name in children if name not in found]
     unread = [*others, *(os.path.basename(image) for image in here.images)]
-    sentences = [f"{data_dir}: not read, since they are no categories: {walk.listing(unread)}."] if unread else []
+    sentences = [f"{data_dir}: not read, since they are no categories: {words.listing(unread)}."] if unread else []
     if len(found) > 1 and all(map(_DATE.fullmatch, found)):
         sentences += [
-            f"{data_dir}: {walk.listing(found)} are taken for {len(found)} kinds of parts. If they are days "
+            f"{data_dir}: {words.listing(found)} are taken for {len(found)} kinds of parts. If they are days "
             f"of one, put them below {GOOD}/ and {DEFECTIVE}/: {GOOD}/{found[0]}/, {DEFECTIVE}/{found[0]}/."
         ]
     return [_category(data_dir / name) for name in found], [*here.notes(), *sentences]
@@ -142,13 +142,13 @@ class _Folder:
                 f"{defective[0]}. Defective images belong below {TEST}/."
             )
         others = self._others(*SPLITS)
-        return records, [f"{self._folder}: images that were not read: {walk.listing(others)}."] if others else []
+        return records, [f"{self._folder}: images that were not read: {words.listing(others)}."] if others else []
 
     def plain(self) -> tuple[list[Record], list[str]]:
         """Records of the plain layout, and what is to be said of them."""
         if others := self._others(GOOD, DEFECTIVE):
             raise UserError(
-                f"{self._folder}: {walk.listing(others)} are not part of {_PLAIN_HINT}. Put photographs into {GOOD}/ "
+                f"{self._folder}: {words.listing(others)} are not part of {_PLAIN_HINT}. Put photographs into {GOOD}/ "
                 f"or {DEFECTIVE}/, masks into {MASKS}/, and anything else elsewhere."
             )
         good, defective = self._place(GOOD), self._place(DEFECTIVE)
@@ -284,4 +284,4 @@ def _contents(folder: pathlib.Path) -> str:
     advice += f" ({'; '.join(meant)})" if meant else ""
     if other := sorted({os.path.splitext(name)[1].lower() for name in files} & walk.OTHER_PHOTOGRAPHS):
         advice += f" ({', '.join(other)} cannot be read: convert the photographs to PNG, which loses nothing)"
-    return f"it holds {walk.listing(map(names.printable, found))}{advice}"
+    return f"it holds {words.listing(map(names.printable, found))}{advice}"

@@ -10,6 +10,7 @@ import numpy as np
 
 from mvtec_tf import files
 from mvtec_tf.data import leaks
+from mvtec_tf.data.words import listing
 from mvtec_tf.errors import UsageError, UserError
 from mvtec_tf.evaluation import recorded, thresholds
 from mvtec_tf.evaluation.assessment import Seen, seen_before
@@ -269,7 +270,7 @@ def _check_pair(one: Contender, other: Contender) -> None:
     only = [sorted(set(a.keys) - set(b.keys)) for a, b in ((one, other), (other, one))]
     if any(only):
         parts = (
-            f"{len(names):,} only in {run.source} ({_some(names)})"
+            f"{len(names):,} only in {run.source} ({listing(names, _NAMED)})"
             for run, names in zip((one, other), only, strict=True)
             if names
         )
@@ -287,10 +288,5 @@ def _check_pair(one: Contender, other: Contender) -> None:
 def _differ(one: Contender, other: Contender, what: str, names: Sequence[str]) -> str:
     return (
         f"`runs`: {one.source} and {other.source} give {len(names):,} evaluation image(s) different {what} "
-        f"({_some(names)}). Find out which of them is right and judge both by it."
+        f"({listing(names, _NAMED)}). Find out which of them is right and judge both by it."
     )
-
-
-def _some(names: Sequence[str]) -> str:
-    listed = ", ".join(names[:_NAMED])
-    return f"{listed} and {len(names) - _NAMED:,} more" if len(names) > _NAMED else listed

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from mvtec_tf.data.words import listing
 from mvtec_tf.evaluation.assessment import Assessment
 from mvtec_tf.evaluation.image_files import ImageFiles
 from mvtec_tf.evaluation.localisation import pixel_metrics
@@ -150,10 +151,9 @@ def _notes(figures: PixelFigures) -> list[str]:
     if figures.without_masks:
         notes.append(f"Without masks, so without these figures: {', '.join(figures.without_masks)}.")
     if figures.left_out:
-        named = "; ".join(f"{path}: {reason}" for path, reason in figures.left_out[:_NAMED])
-        rest = len(figures.left_out) - _NAMED
-        more = f"; and {rest} more, listed in metrics.json" if rest > 0 else ""
-        notes.append(f"Defective images left out of these figures: {len(figures.left_out)} ({named}{more}).")
+        each = (f"{path}: {reason}" for path, reason in figures.left_out)
+        named = listing(each, _NAMED, "; ", ", listed in metrics.json")
+        notes.append(f"Defective images left out of these figures: {len(figures.left_out)} ({named}).")
     return notes
 
 

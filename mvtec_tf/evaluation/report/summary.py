@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from mvtec_tf.data import leaks
-from mvtec_tf.data.words import counted
+from mvtec_tf.data.words import counted, listing
 from mvtec_tf.evaluation import doubt, metrics, scope, shift, thresholds
 from mvtec_tf.evaluation.assessment import Assessment
 from mvtec_tf.evaluation.metrics import Metric, figure, with_limits
@@ -179,12 +179,11 @@ def _shift(judged: Assessment) -> str:
         return f"{''.join(_TOO_MANY)}: {shares}; {each.in_words()}."
     sentences = []
     if said:
-        sizes = [f"{name} {each.by()}, p = {each.p:.2g}" for name, each in list(said.items())[:_NAMED]]
-        more = f"; and {len(said) - _NAMED} more" if len(said) > _NAMED else ""
+        sizes = listing((f"{name} {each.by()}, p = {each.p:.2g}" for name, each in said.items()), _NAMED, "; ")
         perhaps = "" if any(each.shown for each in said.values()) else "perhaps "
         sentences.append(
             f"In {len(said)} of {len(judged.shifts)} categories good evaluated images score unlike {_HELD_OUT} "
-            f"({'; '.join(sizes)}{more}), so the threshold {perhaps}was chosen for others."
+            f"({sizes}), so the threshold {perhaps}was chosen for others."
         )
     if broken:
         where = counted(len(broken), "category", "categories")
