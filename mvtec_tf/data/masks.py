@@ -17,8 +17,8 @@ from PIL import Image
 
 from mvtec_tf.data import walk
 from mvtec_tf.data.pillow_images import UnreadableImageError, read_stored
-from mvtec_tf.data.record import IMAGE_SUFFIXES, MASKS, Record
-from mvtec_tf.data.words import composed, listing
+from mvtec_tf.data.record import IMAGE_SUFFIXES, MASKS, SPLITS, Record
+from mvtec_tf.data.words import composed, listing, part_of
 from mvtec_tf.errors import UserError
 from mvtec_tf.files import PathLike
 
@@ -254,11 +254,25 @@ def refuse_beside_images(files: Iterable[PathLike]) -> None:
         )
 
 
+def refuse_as_defect(records: Iterable[Record]) -> None:
+    """Raises a `UserError` if a type of defect is called as a folder of masks, and its images are masks."""
+    by_folder: dict[tuple[str, str], list[str]] = collections.defaultdict(list)
+    for record in records:
+        if record.label and _bare(record.defect) in _FOLDERS:
+            by_folder[record.category, record.defect].append(record.file)
+    for files in by_folder.values():
+        if all(map(_holds_mask, files)):
+            raise UserError(
+                f"{os.path.dirname(files[0])}: masks among the images? They belong in {MASKS}/DEFECT. If they are "
+                "photographs, give the folder another name."
+            )
+
+
 def unclaimed(records: Sequence[Record]) -> tuple[tuple[str, str], ...]:
     """Files among the masks that are the mask of no image, and no image themselves.
 
     Looked at are the folders of masks in use, and all that is called like a folder of masks (`Ground_Truth`,
-    `ground-truth`, `masks`) beside the images of a category.
+    `ground-truth`, `masks`) beside the images of a category, and in its test images as MVTec AD 2 has it.
 
     Returns:
       (file, why it is not used) each, sorted.
@@ -273,7 +287,8 @@ def unclaimed(records: Sequence[Record]) -> tuple[tuple[str, str], ...]:
     for folder in {pathlib.Path(record.mask).parent for record in records if record.mask}:
         found |= {file: () for file in folder.iterdir() if file.is_file() and not walk.is_clutter(file.name)}
     for root, ones in by_root.items():
-        folders = (child for child in root.iterdir() if child.is_dir() and _bare(child.name) in _FOLDERS)
+        places = [root, *(child for child in _inside(root) if part_of(child.name) in SPLITS)]
+        folders = [child for place in places for child in _inside(place) if _bare(child.name) in _FOLDERS]
         found |= {pathlib.Path(file): ones for folder in folders for file in walk.walk(folder).files}
     return tuple(
         (str(file), _why(file, ones)) for file, ones in sorted(found.items()) if os.path.abspath(file) not in known

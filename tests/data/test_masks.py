@@ -280,6 +280,9 @@ def test_photographs_of_one_object_may_share_a_mask(tmp_path):
         "ground_truth/001_mask.png",
         "ground_truth/dent/deeper/001_mask.png",
         "ground_truth/scratch/001_mask.png",
+        "test/ground_truth/Dent/001_mask.png",
+        "test/ground_truth/dent/001_MASK.png",
+        "train/ground_truth/dent/001_mask.png",
     ],
 )
 def test_a_mask_that_no_image_claims_is_reported_with_the_name_it_should_have(tmp_path, name):
@@ -292,7 +295,7 @@ def test_a_mask_that_no_image_claims_is_reported_with_the_name_it_should_have(tm
     ((unclaimed, why),) = masks.unclaimed(found)
     assert unclaimed == str(file)
     assert "ground_truth/" in why
-    if name.lower().split("/")[1] == "dent" and "deeper" not in name:
+    if name.lower().split("/")[-2] == "dent" and "deeper" not in name:
         assert "ground_truth/dent/001_mask.png" in why
     listed = [one.items for one in findings(explore(found)) if one.kind == "masks_without_image"]
     assert listed == [(f"{file}: {why}",)]
@@ -335,6 +338,20 @@ def test_of_a_mask_in_several_files_none_is_used_and_each_says_so(tmp_path):
     assert [record.mask for record in found if record.path.endswith("dent/001.png")] == [""]
     for _, why in masks.unclaimed(found):
         assert "one of 2 masks of bolt/test/dent/001.png; join them into ground_truth/dent/001_mask.png" in why
+
+
+@pytest.mark.parametrize("folder", ["masks", "Mask", "gt"])
+@pytest.mark.parametrize("parts", ["train/good test", "good defective", "train/good train"])
+def test_a_type_of_defect_that_is_a_folder_of_masks_is_none_and_one_of_photographs_is(tmp_path, parts, folder):
+    _put(tmp_path / "cap" / parts.split()[0] / "0.png", _saved(_photo()))
+    place = tmp_path / "cap" / parts.split()[1] / folder
+    for number in range(2):
+        _put(place / f"00{number}.png", _saved(_grey()))
+    with pytest.raises(UserError, match=f"{folder}: masks among the images"):
+        records.scan([tmp_path])
+    if parts != "train/good train":
+        _put(place / "001.png", _saved(_photo(seed=5)))
+        assert {record.defect for record in records.scan([tmp_path])} == {"good", folder}
 
 
 def test_a_good_image_may_have_a_black_mask_and_no_other(tmp_path):

@@ -130,6 +130,7 @@ class _Folder:
                 if part == VALIDATION:
                     self._refuse_defective_validation(place, defect)
                 records.append(self._record(image, defect, TEST if part == TEST else TRAIN))
+        masks.refuse_as_defect(records)
         self._groups.check_all_used()
         place = self._place(TRAIN)
         good = self._folder / place / GOOD
@@ -162,6 +163,7 @@ class _Folder:
             records.append(self._record(image, GOOD, ""))
         for image in self._below(defective):
             records.append(self._record(image, self._plain_defect(image, good, defective), ""))
+        masks.refuse_as_defect(records)
         self._groups.check_all_used()
         records, said = division.described(self._name, sorted(records, key=lambda record: record.path))
         place = self._folder / good
