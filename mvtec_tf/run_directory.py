@@ -195,7 +195,7 @@ class RunDirectory:
             # Their settings have little in common, and what of the images each of them reads differs.
             differences = [f"It is one of `{record['binary']}`, this is `{asked['binary']}`"]
         elif record["data"]["fingerprint"] != asked["data"]["fingerprint"]:
-            differences.append("the images or their labels are not the same")
+            differences.append("the images, their labels or other files that it reads are not the same")
         if differences:
             raise UserError(
                 f"`run_dir`={self.path}: belongs to another run. {'; '.join(differences)}. "

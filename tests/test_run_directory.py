@@ -41,7 +41,7 @@ def test_the_same_call_resumes_and_knows_when_it_is_finished(tmp_path):
             {"binary": "train_simclr", "settings": {"method": "simclr"}, "data": {"fingerprint": "other"}},
             "another run. It is one of `train_cnn`, this is `train_simclr`. Choose",
         ),
-        ({"data": {"fingerprint": "other"}}, "images or their labels are not the same"),
+        ({"data": {"fingerprint": "other"}}, "images, their labels or other files that it reads are not the same"),
     ],
 )
 def test_another_recipe_or_other_data_is_refused(tmp_path, change, message):

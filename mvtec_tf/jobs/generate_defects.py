@@ -41,7 +41,8 @@ def generate_defects(settings: GenerateSettings) -> RunDirectory:
             "larger `label_budget` or a smaller `validation_share`."
         )
     results = (MODEL, DRAWN, CUT, PICTURE)
-    with opening.opened("generate_defects", settings, records, skipped, results) as run:
+    masks = [record.mask for record in defective if record.mask]
+    with opening.opened("generate_defects", settings, records, skipped, results, masks) as run:
         if run.finished:
             return run
         cut, unused = defect_patches.cut(defective, store.load(defective), settings.seed)

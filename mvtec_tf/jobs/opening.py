@@ -115,7 +115,7 @@ def opened(
       records: the images that are used.
       skipped: images that were left out; they are listed in run.json and in the report.
       results: what a finished run must have, or it is completed; None: the job looks for itself.
-      beside: files of photographs that are no images of the run and yet decide what comes out.
+      beside: files that are no images of the run and yet decide what comes out: photographs without labels, masks.
     """
     refuse_among_photographs(settings.run_dir, "`run_dir`", settings.data_dir)
     fingerprint = records_lib.fingerprint(records)

@@ -70,7 +70,7 @@ def test_bad_images_are_left_out_before_the_cut_counted_and_listed(spoilt, tmp_p
     Image.open(folder / "train" / "good" / "000.png").rotate(180).save(folder / "train" / "good" / "Prüfling  3.png")
     other = run_binary("fit_baseline", *flags, check=False)
     assert other.returncode == 1
-    assert "the images or their labels are not the same" in other.stderr
+    assert "the images, their labels or other files that it reads are not the same" in other.stderr
 
 
 def test_a_probe_leaves_bad_images_out_too(spoilt, tmp_path):

@@ -1,11 +1,15 @@
 """Patches of labelled defects are learnt and drawn, reach a training, and never come from an evaluated image."""
 
+import shutil
+from unittest import mock
+
 import pytest
 from PIL import Image
 
 from mvtec_tf.data import defect_patches
-from mvtec_tf.errors import UsageError
+from mvtec_tf.errors import UsageError, UserError
 from mvtec_tf.jobs import checks
+from mvtec_tf.jobs import generate_defects as job
 from mvtec_tf.jobs.settings import GenerateSettings, TrainClassifierSettings
 from tests.support.in_process import run_in_process
 from tests.support.tiny_network import in_place_of_resnet10, in_place_of_the_denoiser
@@ -31,6 +35,18 @@ def test_the_run_holds_what_it_has_drawn_and_what_that_was_learnt_from(generated
     assert (generated / "denoiser.keras").stat().st_size > 0
     again = run_in_process("generate_defects", f"--data_dir={toy / 'flange'}", f"--run_dir={generated}", *SMALL)
     assert "nothing to do" in again.stdout
+
+
+def test_a_run_whose_masks_were_drawn_anew_is_another_one(toy, tmp_path):
+    data, run = shutil.copytree(toy / "flange", tmp_path / "flange"), tmp_path / "run"
+    stopped = mock.patch.object(job.denoising, "train_denoiser", side_effect=KeyboardInterrupt)
+    settings = GenerateSettings(data_dir=(str(data),), run_dir=str(run), image_size=64)
+    with stopped, pytest.raises(KeyboardInterrupt):
+        job.generate_defects(settings)
+    for mask in (data / "ground_truth").rglob("*.png"):
+        Image.open(mask).transpose(Image.Transpose.FLIP_TOP_BOTTOM).save(mask)
+    with pytest.raises(UserError, match="other files that it reads are not the same"):
+        job.generate_defects(settings)
 
 
 @pytest.mark.parametrize(
