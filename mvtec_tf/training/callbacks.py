@@ -147,7 +147,7 @@ class KeepBest(keras.callbacks.Callback):
       patience: epochs without a better one before the run stops.
     """
 
-    def __init__(self, file: pathlib.Path, network: keras.Model, patience: int) -> None:
+    def __init__(self, file: pathlib.Path, network: keras.Model, patience: float) -> None:
         super().__init__()
         self.file = file
         self._network = network
@@ -158,12 +158,19 @@ class KeepBest(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Keras' hook."""
-        value = (logs["val_f1"], -logs["val_loss"])
+        self._take((logs["val_f1"], -logs["val_loss"]), epoch)
+
+    def _take(self, value: Any, epoch: int) -> None:
+        """Keeps the weights if the value is the best so far, and stops after too long without one."""
         if value > self.best:
             self.best, self.best_epoch = value, epoch + 1
-            _keep(self._network, self.file)
+            self._keep()
         elif epoch + 1 - self.best_epoch >= self._patience:
             self.stopped = self.model.stop_training = True
+
+    def _keep(self) -> None:
+        with files.replacing(self.file) as temporary:
+            save_weights(self._network, temporary)
 
     def state(self) -> dict[str, Any]:
         """For the checkpoint."""
@@ -176,12 +183,7 @@ class KeepBest(keras.callbacks.Callback):
         self.best_epoch, self.stopped = state["best_epoch"], state["stopped"]
 
 
-def _keep(network: keras.Model, file: pathlib.Path) -> None:
-    with files.replacing(file) as temporary:
-        save_weights(network, temporary)
-
-
-class KeepBestOnline(keras.callbacks.Callback):
+class KeepBestOnline(KeepBest):
     """Says after every epoch what heads make of the network's features, and keeps the best weights in a file.
 
     The starting weights take part: where no epoch is better, they are the best.
@@ -209,17 +211,12 @@ class KeepBestOnline(keras.callbacks.Callback):
         trained: bool,
         patience: float = math.inf,
     ) -> None:
-        super().__init__()
-        self.file = file
-        self._network = network
+        super().__init__(file, network, patience)
         self._watch = watch
         self._by = by
         self._trained = trained
         self.start: dict[str, float] = {}
         self.best = -math.inf
-        self.best_epoch = 0
-        self.stopped = False
-        self._patience = patience
 
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
         """Keras' hook. A resumed training knows what it started from."""
@@ -227,17 +224,13 @@ class KeepBestOnline(keras.callbacks.Callback):
             self.start = self._watch()
             self.best = self.start[self._by]
             print("start  " + "  ".join(f"{name} {value:.4f}" for name, value in self.start.items()), flush=True)
-            _keep(self._network, self.file)
+            self._keep()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Keras' hook; callbacks that come later in the list see the added logs."""
         values = self._watch()
         logs |= values | {f"{name}_above_start": value - self.start[name] for name, value in values.items()}
-        if self._trained and values[self._by] > self.best:
-            self.best, self.best_epoch = values[self._by], epoch + 1
-            _keep(self._network, self.file)
-        elif epoch + 1 - self.best_epoch >= self._patience:
-            self.stopped = self.model.stop_training = True
+        self._take(values[self._by] if self._trained else -math.inf, epoch)
 
     def state(self) -> dict[str, Any]:
         """For the checkpoint."""
