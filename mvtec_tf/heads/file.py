@@ -34,8 +34,9 @@ def save_head(
       key: what the features that it was fitted on are of, as JSON.
       tiled: as its heads were made.
     """
+    numbers = dataclasses.asdict(settings)
     header = {
-        "settings": dataclasses.asdict(settings),
+        "settings": numbers | {"c": numbers.pop("head_c")},
         "categories": list(head.heads),
         "key": dict(key),
         "tiled": tiled,
@@ -64,8 +65,8 @@ def read_head(path: files.PathLike) -> tuple[dict[str, Any], dict[str, np.ndarra
 
 def settings_of(header: Mapping[str, Any]) -> HeadSettings:
     """The settings in what a head's file says of itself."""
-    found = header["settings"]
-    return HeadSettings(**found | {"hybrid_of": tuple(found["hybrid_of"])})
+    found = dict(header["settings"])
+    return HeadSettings(head_c=found.pop("c"), hybrid_of=tuple(found.pop("hybrid_of")), **found)
 
 
 def load_head(path: files.PathLike, key: Mapping[str, Any]) -> PerCategoryHead:
@@ -96,7 +97,7 @@ def load_head(path: files.PathLike, key: Mapping[str, Any]) -> PerCategoryHead:
             "new directory."
         )
     if "types" in header:
-        own = {category: TypeHead(settings.name, settings.c, settings.seed) for category in header["categories"]}
+        own = {category: TypeHead(settings.name, settings.head_c, settings.seed) for category in header["categories"]}
         return PerCategoryTypeHead.named(own, arrays, header["types"])
     heads = {category: make_head(settings, header["tiled"]) for category in header["categories"]}
     return PerCategoryHead.restored(heads, arrays)

@@ -19,11 +19,11 @@ from mvtec_tf.heads.patch import Padim, PatchCore
 from mvtec_tf.heads.settings import NEED_MAPS, HeadSettings
 
 _MAKERS = {
-    "logistic": lambda s: Logistic(s.c),
-    "linear_svm": lambda s: LinearSvm(s.c, s.seed),
+    "logistic": lambda s: Logistic(s.head_c),
+    "linear_svm": lambda s: LinearSvm(s.head_c, s.seed),
     "lda": lambda s: Lda(),
     "fused": lambda s: Fused(seed=s.seed),
-    "rbf_svm": lambda s: RbfSvm(s.c),
+    "rbf_svm": lambda s: RbfSvm(s.head_c),
     "mahalanobis": lambda s: Mahalanobis(),
     "nearest_neighbours": lambda s: NearestNeighbours(s.neighbours),
     "padim": lambda s: Padim(s.padim_channels, s.seed),

@@ -1,9 +1,9 @@
 """Which heads there are and what can be set of them; plain data, so that a command line needs no TensorFlow."""
 
 import dataclasses
-import math
 
 from mvtec_tf.errors import UsageError
+from mvtec_tf.settings import check_all, field
 
 # name -> what it is, for a command line.
 HEADS = {
@@ -38,9 +38,9 @@ SCORE_UNITS = {
 NEED_LABELS = frozenset({"logistic", "linear_svm", "rbf_svm", "lda", "hybrid"})
 # The hybrid looks at patches if one of its heads does, see HeadSettings.needs_maps.
 NEED_MAPS = frozenset({"padim", "patchcore", "fused", "hybrid"})
-# field of HeadSettings -> the heads that read it, alone or in the hybrid.
+# field of HeadNumbers -> the heads that read it, alone or in the hybrid.
 READ_BY = {
-    "c": ("logistic", "linear_svm", "rbf_svm"),
+    "head_c": ("logistic", "linear_svm", "rbf_svm"),
     "neighbours": ("nearest_neighbours", "patchcore"),
     "memory_bank": ("patchcore",),
     "coreset_candidates": ("patchcore",),
@@ -55,28 +55,41 @@ LABEL_FREE = tuple(name for name in HEADS if name not in NEED_LABELS)
 _STACKABLE = tuple(name for name in HEADS if name not in ("hybrid", FUSED))
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class HeadNumbers:
+    """The numbers of every head.
+
+    Attributes:
+      head_c: inverse strength of the penalty of logistic regression and SVMs.
+      neighbours: nearest images or patches whose distances are averaged.
+      memory_bank: patches that patchcore keeps.
+      coreset_candidates: random patches among which patchcore chooses its memory.
+      padim_channels: random channels of a patch that padim looks at.
+      hybrid_of: heads that the hybrid weighs.
+    """
+
+    head_c: float = field(1.0, above=0)
+    neighbours: int = field(1, least=1)
+    memory_bank: int = field(2000, least=1)
+    coreset_candidates: int = field(50_000, least=1)
+    padim_channels: int = field(100, least=1)
+    hybrid_of: tuple[str, ...] = ("lda", "mahalanobis", "patchcore")
+
+    def head_settings(self, name: str, seed: int) -> "HeadSettings":
+        """The settings of the head `name`, with these numbers."""
+        return HeadSettings(name, seed, **{number: getattr(self, number) for number in READ_BY})
+
+
 @dataclasses.dataclass(frozen=True)
-class HeadSettings:
+class HeadSettings(HeadNumbers):
     """One head and its numbers; those of other heads (`READ_BY`) are left aside.
 
     Attributes:
       name: a key of HEADS.
-      c: inverse strength of the penalty of the linear heads and of the support vector machines.
-      neighbours: good images or patches whose distances are averaged.
-      memory_bank: patches that the patch memory keeps.
-      coreset_candidates: random patches among which the greedy choice picks the memory.
-      padim_channels: random channels of a patch that its Gaussian is made of.
-      hybrid_of: the heads that the hybrid weighs.
       seed: of everything that is drawn.
     """
 
     name: str
-    c: float = 1.0
-    neighbours: int = 1
-    memory_bank: int = 2000
-    coreset_candidates: int = 50_000
-    padim_channels: int = 100
-    hybrid_of: tuple[str, ...] = ("lda", "mahalanobis", "patchcore")
     seed: int = 0
 
     @property
@@ -94,16 +107,12 @@ class HeadSettings:
             )
         if self.name not in HEADS:
             raise UsageError(f"`head`={self.name}: unknown. Known are {', '.join(HEADS)}.")
-        if not 0 < self.c < math.inf:
-            raise UsageError(f"`head_c`={self.c}: must be above 0.")
+        check_all(self)
         wrong = [name for name in self.hybrid_of if name not in _STACKABLE]
         if wrong or not self.hybrid_of or len(set(self.hybrid_of)) < len(self.hybrid_of):
             raise UsageError(
                 f"`hybrid_of`={','.join(self.hybrid_of)}: expected different heads out of {', '.join(_STACKABLE)}."
             )
-        for field in ("neighbours", "memory_bank", "coreset_candidates", "padim_channels"):
-            if getattr(self, field) < 1:
-                raise UsageError(f"`{field}`={getattr(self, field)}: must be 1 or more.")
 
 
 def check_budget(name: str, budget: object) -> None:

@@ -8,7 +8,7 @@ from mvtec_tf.data import protocol
 from mvtec_tf.data.augment_settings import SYNTHETIC_DEFECTS
 from mvtec_tf.data.protocol import Budget
 from mvtec_tf.errors import UsageError
-from mvtec_tf.heads.settings import HEADS, NEED_LABELS, TYPE_HEADS, HeadSettings, check_budget
+from mvtec_tf.heads.settings import HEADS, NEED_LABELS, READ_BY, TYPE_HEADS, HeadSettings, check_budget
 from mvtec_tf.jobs import recipes, unread
 from mvtec_tf.jobs.fields import CLEAN
 from mvtec_tf.jobs.settings import (
@@ -33,7 +33,7 @@ _OF_THRESHOLD = ("threshold_method", "threshold_per", "target_recall", "target_s
 # The study's head sees the encoder's last output, as it is.
 _NOT_OF_THE_STUDY = (
     *("recipe", "head", "task", "heatmaps", "study_head", "feature_layers", "pooling", "neighbourhood"),
-    *unread.HEAD_NUMBERS,
+    *READ_BY,
     *_OF_THRESHOLD,
 )
 _OF_PLAIN_HEADS = ("image_size", "image_shape", "feature_layers", "pooling", "centre_brightness", "tiles")

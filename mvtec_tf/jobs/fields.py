@@ -6,7 +6,6 @@ from typing import Any, Literal
 from mvtec_tf.data.record import MAX_PIXELS
 from mvtec_tf.errors import UsageError
 from mvtec_tf.features.recipe import SQUARE
-from mvtec_tf.heads.settings import HeadSettings
 from mvtec_tf.settings import apart, check_all, field
 
 CLEAN, STUDY, ONE_CLASS = "clean", "study", "one_class"
@@ -216,32 +215,6 @@ class FeatureFields:
     centre_brightness: bool | None = None
     tiles: str | None = None
     neighbourhood: int | None = field(None, least=1)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class HeadNumbers:
-    """The numbers of every head.
-
-    Attributes:
-      head_c: inverse strength of the penalty of logistic regression and SVMs.
-      neighbours: nearest images or patches whose distances are averaged.
-      memory_bank: patches that patchcore keeps.
-      coreset_candidates: random patches among which patchcore chooses its memory.
-      padim_channels: random channels of a patch that padim looks at.
-      hybrid_of: heads that the hybrid weighs.
-    """
-
-    head_c: float = field(1.0, above=0)
-    neighbours: int = field(1, least=1)
-    memory_bank: int = field(2000, least=1)
-    coreset_candidates: int = field(50_000, least=1)
-    padim_channels: int = field(100, least=1)
-    hybrid_of: tuple[str, ...] = ("lda", "mahalanobis", "patchcore")
-
-    def head_settings(self, name: str, seed: int) -> HeadSettings:
-        """The settings of the head `name`, with these numbers."""
-        numbers = {field.name: getattr(self, field.name) for field in dataclasses.fields(HeadNumbers)}
-        return HeadSettings(name=name, c=numbers.pop("head_c"), seed=seed, **numbers)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

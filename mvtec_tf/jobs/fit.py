@@ -126,7 +126,7 @@ def _fit_and_judge(
     cut, of_types = features.cut, settings.task == "defect_type"
 
     def make() -> Any:
-        return TypeHead(kind.name, kind.c, kind.seed) if of_types else make_head(kind, features.tiled)
+        return TypeHead(kind.name, kind.head_c, kind.seed) if of_types else make_head(kind, features.tiled)
 
     print(f"Fitting the head {kind.name}, and again for held-out scores ...", flush=True)
     with run.timed("fit"):

@@ -7,14 +7,13 @@ from mvtec_tf import drift
 from mvtec_tf import settings as settings_lib
 from mvtec_tf.beam.settings import RunnerSettings
 from mvtec_tf.errors import UsageError
-from mvtec_tf.heads.settings import HEADS
+from mvtec_tf.heads.settings import HEADS, HeadNumbers
 from mvtec_tf.jobs.fields import (
     CLEAN,
     ONE_CLASS,
     CleanSettings,
     EncoderFields,
     FeatureFields,
-    HeadNumbers,
     ImageSettings,
     ProtocolSettings,
     RunSettings,

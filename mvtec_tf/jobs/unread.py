@@ -1,6 +1,6 @@
 """Settings that nothing would read beside what else is asked for: refused, since who gives one expects a difference."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from mvtec_tf import settings as settings_lib
@@ -8,8 +8,6 @@ from mvtec_tf.errors import UsageError
 from mvtec_tf.heads.settings import NEED_MAPS, READ_BY, HeadSettings
 from mvtec_tf.jobs.fields import DEFAULTS
 
-# Setting -> field of `HeadSettings`.
-HEAD_NUMBERS = {"head_c" if field == "c" else field: field for field in READ_BY}
 _AVERAGES = "averages patch features"
 
 
@@ -26,9 +24,8 @@ def of_heads(said: Any, heads: Sequence[HeadSettings]) -> None:
       heads: those that will be fitted.
     """
     there = {name for head in heads for name in (head.name, *(head.hybrid_of if head.name == "hybrid" else ()))}
-    readers: Mapping[str, Sequence[str]] = {name: READ_BY[field] for name, field in HEAD_NUMBERS.items()}
     among = f"here is {' and '.join(head.name for head in heads)}" if heads else "no head is asked for"
-    for name, heads_that_do in (readers | {"neighbourhood": sorted(NEED_MAPS - {"hybrid"})}).items():
+    for name, heads_that_do in (READ_BY | {"neighbourhood": sorted(NEED_MAPS - {"hybrid"})}).items():
         if not there & set(heads_that_do):
             what = _AVERAGES + " of" if name == "neighbourhood" else "a number of"
             refuse(said, [name], f"{what} {' and '.join(heads_that_do)}, and {among}")

@@ -7,7 +7,7 @@ import pytest
 from mvtec_tf import settings as settings_lib
 from mvtec_tf.errors import UsageError
 from mvtec_tf.heads import make, settings
-from mvtec_tf.jobs import checks, unread
+from mvtec_tf.jobs import checks
 from mvtec_tf.jobs.settings import (
     FitSettings,
     JudgeSettings,
@@ -33,22 +33,18 @@ _OTHER = {
 @pytest.mark.parametrize("name", _OTHER)
 def test_a_number_of_another_head_is_refused_and_one_of_the_head_itself_is_not(head, name):
     said = FitSettings(**_WHERE, weights="none", head=head, **{name: _OTHER[name]})
-    if _reads(head, unread.HEAD_NUMBERS[name]):
+    if _reads(head, name):
         checks.of_fit(said)
         return
     with pytest.raises(UsageError, match=rf"`{name}`=.* here is {head}, so that it would change nothing"):
         checks.of_fit(said)
 
 
-def _reads(head, field):
+def _reads(head, name):
     """Whether a head is made otherwise by another number: asked of the heads themselves, not of the table."""
     plain = settings.HeadSettings(head)
-    changed = dataclasses.replace(plain, **{field: {name: _OTHER[name] for name in _OTHER}[_name_of(field)]})
+    changed = dataclasses.replace(plain, **{name: _OTHER[name]})
     return _state(make.make_head(plain)) != _state(make.make_head(changed))
-
-
-def _name_of(field):
-    return next(name for name, own in unread.HEAD_NUMBERS.items() if own == field)
 
 
 def _state(head):
@@ -162,5 +158,5 @@ def test_what_a_flagfile_of_a_run_says_by_itself_is_no_request(tmp_path):
 def test_settings_of_every_job_name_what_they_refuse():
     """A name that is misspelt in a list of what is not read would never be refused."""
     known = {one.name for owner in (FitSettings, LabelEfficiencySettings) for one in settings_lib.settings_of(owner)}
-    assert set(checks._NOT_OF_THE_STUDY) | set(checks._OF_PLAIN_HEADS) | set(unread.HEAD_NUMBERS) <= known
+    assert set(checks._NOT_OF_THE_STUDY) | set(checks._OF_PLAIN_HEADS) | set(settings.READ_BY) <= known
     assert {"masks", "categories"} <= {one.name for one in settings_lib.settings_of(JudgeSettings)}
