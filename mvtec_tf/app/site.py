@@ -1,8 +1,9 @@
 """What all screens share: the words, the templates, what is kept, the models, who may send a form."""
 
+import contextlib
 import pathlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
 from fastapi import HTTPException, Path, Request, UploadFile
@@ -121,12 +122,18 @@ class Site:
         if not self.guard.is_own(request.state.session, given):
             raise HTTPException(403, self.text("forged"))
 
+    @contextlib.contextmanager
+    def refusing(self, status: int) -> Iterator[None]:
+        """Raises HTTPException with this status for a UserError, in words of the page."""
+        try:
+            yield
+        except UserError as error:
+            raise HTTPException(status, self.text.told(error)) from error
+
     def judged(self, uploads: Sequence[UploadFile], names: Sequence[str]) -> tuple[list[dict[str, Any]], list[Any]]:
         """The photographs with their judgements, and the refused ones."""
-        try:
+        with self.refusing(404):
             exports = self.models.chosen(names)
-        except UserError as error:
-            raise HTTPException(404, self.text.told(error)) from error
         if not exports:
             raise HTTPException(409, self.text("no_model"))
         self.check_number(uploads)

@@ -10,7 +10,6 @@ from mvtec_tf.app.improving import FINISHED, Job, Outcome
 from mvtec_tf.app.models import Export
 from mvtec_tf.app.site import Number, Site
 from mvtec_tf.app.wording import WordedError
-from mvtec_tf.errors import UserError
 from mvtec_tf.serving import configs
 
 
@@ -20,10 +19,8 @@ def add(app: FastAPI, site: Site) -> None:
     outcomes: dict[int, Outcome] = {}
 
     def job_of(number: int) -> Job:
-        try:
+        with site.refusing(404):
             return improving.job_of(kept, number)
-        except UserError as error:
-            raise HTTPException(404, site.text.told(error)) from error
 
     def outcome(job: Job) -> Outcome | None:
         if job.state != FINISHED:
@@ -96,12 +93,10 @@ def add(app: FastAPI, site: Site) -> None:
         who = site.person(who)
         if not data.strip() and not with_labels:
             raise HTTPException(422, site.text("no_data"))
-        try:
+        with site.refusing(422):
             (export,) = site.models.chosen([in_use]) if in_use else (None,)
             asked = (data.strip(), weights.strip(), label_budget, with_labels, who, export)
             improving.begin(kept, *asked, site.settings.fit_flagfile)
-        except UserError as error:
-            raise HTTPException(422, site.text.told(error)) from error
         return RedirectResponse("/improve", 303)
 
     @app.post("/improve/{number}/{what}", include_in_schema=False)
@@ -115,7 +110,7 @@ def add(app: FastAPI, site: Site) -> None:
     ) -> Response:
         site.own(request, csrf)
         job = job_of(number)
-        try:
+        with site.refusing(422):
             if what == "cancel":
                 improving.cancel(job)
             elif what == "go_on":
@@ -126,8 +121,6 @@ def add(app: FastAPI, site: Site) -> None:
                 improving.promote(job, name, site.models.root, site.person(who))
             else:
                 raise HTTPException(404, "Not Found")
-        except UserError as error:
-            raise HTTPException(422, site.text.told(error)) from error
         return RedirectResponse("/improve", 303)
 
     @app.get("/improve/{number}/report.html", include_in_schema=False)

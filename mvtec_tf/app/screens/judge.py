@@ -11,7 +11,6 @@ from mvtec_tf.app import camera, judging, pictures, sources, store
 from mvtec_tf.app.screens import start
 from mvtec_tf.app.site import Number, Site, one_line
 from mvtec_tf.app.sources import Asked
-from mvtec_tf.errors import UserError
 from mvtec_tf.serving import batch
 
 _SHOWN = 24
@@ -60,10 +59,8 @@ def add(app: FastAPI, site: Site) -> None:
         site.own_form(request, csrf)
         who = site.person(who)
         asked = Asked(kind=kind, place=place.strip(), take=take, collect=not site.models.there(), who=who)
-        try:
+        with site.refusing(422):
             watching.begin(sources.checked(asked, site.settings.folders))
-        except UserError as error:
-            raise HTTPException(422, site.text.told(error)) from error
         return RedirectResponse("/", 303)
 
     @app.post("/source/stop", include_in_schema=False)

@@ -3,11 +3,10 @@
 from typing import Annotated, Any, Literal
 
 import pydantic
-from fastapi import FastAPI, Form, HTTPException, Request
+from fastapi import FastAPI, Form, Request
 from fastapi.responses import FileResponse, RedirectResponse, Response
 
 from mvtec_tf.app import labels
-from mvtec_tf.app.labels import WrongLabelError
 from mvtec_tf.app.site import Site, one_line
 
 _SHOWN = 12
@@ -29,10 +28,8 @@ def add(app: FastAPI, site: Site) -> None:
     labels.write_list(kept)
 
     def labelled(sha256: str, label: str, defect: str, mask: str, who: str) -> dict[str, Any]:
-        try:
+        with site.refusing(422):
             return labels.add(kept, sha256, label, one_line(defect, 100), mask, one_line(who, 80))
-        except WrongLabelError as error:
-            raise HTTPException(422, site.text.told(error)) from error
 
     @app.get("/review", include_in_schema=False)
     def screen(request: Request, order: Literal["newest", "doubtful"] = "doubtful", done: bool = False) -> Response:

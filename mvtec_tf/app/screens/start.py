@@ -4,7 +4,7 @@ import math
 import pathlib
 from typing import Annotated, Any
 
-from fastapi import FastAPI, File, Form, HTTPException, Request, UploadFile
+from fastapi import FastAPI, File, Form, Request, UploadFile
 from fastapi.responses import RedirectResponse, Response
 
 from mvtec_tf import conformal
@@ -78,8 +78,6 @@ def add(app: FastAPI, site: Site) -> None:
     ) -> Response:
         site.own(request, csrf)
         who = site.person(who)
-        try:
+        with site.refusing(422):
             labels.add(site.kept, sha256, UNCLEAR, "", "", who)
-        except labels.WrongLabelError as error:
-            raise HTTPException(422, site.text.told(error)) from error
         return RedirectResponse("/", 303)

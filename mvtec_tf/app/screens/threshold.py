@@ -47,10 +47,8 @@ def add(app: FastAPI, site: Site) -> None:
         export = export_of(name)
         if not why.strip() or not who.strip():
             raise HTTPException(422, site.text("incomplete", fields="reason, who"))
-        try:
+        with site.refusing(422):
             path = limits.save(export, value, zone_of(export, low, high), one_line(why, 300), one_line(who, 80))
-        except UserError as error:
-            raise HTTPException(422, site.text.told(error)) from error
         return int(path.name)
 
     @app.get("/threshold", include_in_schema=False)

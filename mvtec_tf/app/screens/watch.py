@@ -8,7 +8,6 @@ from fastapi.responses import PlainTextResponse, RedirectResponse, Response
 from mvtec_tf.app import lines, sinks
 from mvtec_tf.app.lines import Lines
 from mvtec_tf.app.site import Number, Site, one_line
-from mvtec_tf.errors import UserError
 
 _EVENTS = 20
 
@@ -59,10 +58,8 @@ def add(app: FastAPI, site: Site) -> None:
         # As with a camera's address: from a person at the page, and from no program.
         site.own_form(request, csrf)
         who = site.person(who)
-        try:
+        with site.refusing(422):
             place = sinks.checked(kind, place.strip(), which, per_minute, site.settings.folders)
-        except UserError as error:
-            raise HTTPException(422, site.text.told(error)) from error
         site.sinks.add(kind, place, which, per_minute, who)
         return RedirectResponse("/watch", 303)
 
@@ -75,7 +72,7 @@ def add(app: FastAPI, site: Site) -> None:
         csrf: Annotated[str, Form()] = "",
     ) -> Response:
         site.own_form(request, csrf)
-        try:
+        with site.refusing(404):
             if what == "test":
                 why = site.sinks.test(number)
                 said = site.text("sink_not_taken", reason=why) if why else site.text("sink_taken")
@@ -83,8 +80,6 @@ def add(app: FastAPI, site: Site) -> None:
             if what == "remove":
                 site.sinks.remove(number, one_line(who, 80))
                 return RedirectResponse("/watch", 303)
-        except UserError as error:
-            raise HTTPException(404, site.text.told(error)) from error
         raise HTTPException(404, site.text("not_found"))
 
     @app.get("/api/sinks", tags=["watch"])
