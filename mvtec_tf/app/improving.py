@@ -356,9 +356,7 @@ def outcome(job: Job) -> Outcome:
 
 def _method(name: str, table: Predictions, threshold: Chosen, labels_used: int | None) -> Method:
     table = dataclasses.replace(table, probability=np.full(len(table), np.nan))
-    keys = [leaks.same_file_key(path) for path in table.path]
-    order = np.array(sorted(range(len(keys)), key=keys.__getitem__))
-    return Method(name, (Contender(name, table.select(order), tuple(keys[i] for i in order), threshold, labels_used),))
+    return Method(name, (Contender.of(name, table, threshold, labels_used),))
 
 
 @_one_by_one

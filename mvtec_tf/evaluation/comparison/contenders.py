@@ -50,6 +50,13 @@ class Contender:
     splits: Mapping[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
     costs: Costs | None = None
 
+    @classmethod
+    def of(cls, source: str, evaluate: Predictions, *rest: Any) -> "Contender":
+        """One of evaluate rows in any order; the rest as of the class, from `threshold` on."""
+        keys = [leaks.same_file_key(path) for path in evaluate.path]
+        order = sorted(range(len(keys)), key=keys.__getitem__)
+        return cls(source, evaluate.select(np.array(order)), tuple(keys[i] for i in order), *rest)
+
     @property
     def calls(self) -> np.ndarray | None:
         """Bool [N], which images it calls defective; None without a threshold."""
@@ -87,21 +94,19 @@ class Method:
         return None if None in used else float(np.mean(used))
 
 
-def read_methods(texts: Sequence[str], allow_leak: bool = False) -> tuple[Method, ...]:
+def read_methods(texts: Sequence[str]) -> tuple[Method, ...]:
     """The methods that these texts name, all judged on the same images.
 
     Args:
       texts: each a run directory or a CSV file of predictions; NAME=PATH to name it; several
         seeds of one method as NAME=PATH+PATH+... A path that itself holds "=" or "+" is taken as
         it is if it exists.
-      allow_leak: whether a bare table's evaluated images may be in other splits too. Of a run it is
-        enough that it was judged so: its `metrics.json` says it.
 
     Raises:
       UsageError: fewer than two, an empty path, one path twice, or two of one name.
       UserError: a path is neither; a table or its metrics.json cannot be read; the evaluation
         images, labels, categories or objects differ.
-      LeakError: evaluated images had been seen before, and it is not allowed.
+      LeakError: evaluated images had been seen before, and it is no run whose `metrics.json` says so.
     """
     if len(texts) < 2:
         raise UsageError("`runs`: expected at least two, as `runs`=A,B. Each is a run directory or a CSV file.")
@@ -124,10 +129,7 @@ def read_methods(texts: Sequence[str], allow_leak: bool = False) -> tuple[Method
         known[os.path.realpath(path)] = path
     for name, (_, paths) in zip(names, named, strict=True):
         _refuse_copied_seeds(name, paths)
-    methods = [
-        Method(name, tuple(_read(path, allow_leak) for path in paths))
-        for name, (_, paths) in zip(names, named, strict=True)
-    ]
+    methods = [Method(name, tuple(map(_read, paths))) for name, (_, paths) in zip(names, named, strict=True)]
     _check_same(methods)
     return tuple(methods)
 
@@ -152,7 +154,7 @@ def _refuse_copied_seeds(name: str, paths: Sequence[str]) -> None:
             raise UsageError(f"`runs`: {first} and {path} of {name} hold the same predictions: they are no two seeds.")
 
 
-def _read(text: str, allow_leak: bool) -> Contender:
+def _read(text: str) -> Contender:
     path = pathlib.Path(text)
     if path.is_dir():
         missing = [name for name in (TABLE_FILE, METRICS_FILE) if not (path / name).is_file()]
@@ -162,21 +164,17 @@ def _read(text: str, allow_leak: bool) -> Contender:
                 "Finish it, or name a CSV file of predictions."
             )
         document = files.read_json(path / METRICS_FILE)
-        table = read_predictions(path / TABLE_FILE, allow_leak or document.get("leak") is not None)
+        table = read_predictions(path / TABLE_FILE, document.get("leak") is not None)
         threshold = recorded_threshold(document, path / METRICS_FILE)
         judging = recorded.of_document(document, str(path / METRICS_FILE))
     else:
-        table = read_predictions(path, allow_leak)
+        table = read_predictions(path)
         judging = recorded.of_table(path, table)
         threshold = _chosen(table, judging or recorded.Judging("nothing"))
-    evaluate = table.part(leaks.EVALUATE)
-    keys = [leaks.same_file_key(name) for name in evaluate.path]
-    order = sorted(range(len(keys)), key=keys.__getitem__)
     record = _record(path) if path.is_dir() else None
-    return Contender(
+    return Contender.of(
         text,
-        evaluate.select(np.array(order)),
-        tuple(keys[i] for i in order),
+        table.part(leaks.EVALUATE),
         threshold,
         record.get("labels_used") if record else None,
         seen_before(table),
