@@ -127,10 +127,15 @@ class RunDirectory:
             raise
         add()
 
-    def finish(self) -> None:
-        """Marks the run as finished, so that the same command says so and does nothing, and lets others in."""
+    def finish(self, said: str) -> None:
+        """Marks the run as finished, so that the same command says so and does nothing, and lets others in.
+
+        Prints what is to be said of it and, last, where it is.
+        """
         self.note(status="finished")
         self.close()
+        print(said)
+        print(self.path)
 
     def close(self) -> None:
         """Lets other processes in. What ends lets them in by itself."""

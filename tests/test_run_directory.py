@@ -27,7 +27,7 @@ def test_a_new_run_says_what_it_is(tmp_path):
 
 
 def test_the_same_call_resumes_and_knows_when_it_is_finished(tmp_path):
-    _open(tmp_path / "run").finish()
+    _open(tmp_path / "run").finish("Done.")
     again = _open(tmp_path / "run")
     assert again.resumed
     assert again.finished

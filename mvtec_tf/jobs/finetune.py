@@ -73,9 +73,7 @@ def finetune(said: FinetuneRunSettings) -> RunDirectory:
         print(f"{counted(len(fit) - defects, 'good image')}, {defects} labelled defective, {len(others)} unlabelled.")
         if not run.saved_model.exists():
             _train(run, settings, start, store, fit, folds, others)
-        run.finish()
-        print(f"Encoder: {run.saved_model}")
-        print(run.path)
+        run.finish(f"Encoder: {run.saved_model}")
         return run
 
 

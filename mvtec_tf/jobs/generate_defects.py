@@ -60,9 +60,7 @@ def generate_defects(settings: GenerateSettings) -> RunDirectory:
         drawn.write(run.path / DRAWN)
         with files.replacing(run.path / PICTURE) as temporary:
             Image.fromarray(_picture(cut, drawn, settings.seed)).save(temporary, "PNG")
-        run.finish()
-        print(f"Patches: {run.path / DRAWN}; what they were learnt from is above them on {run.path / PICTURE}.")
-        print(run.path)
+        run.finish(f"Patches: {run.path / DRAWN}; what they were learnt from is above them on {run.path / PICTURE}.")
         return run
 
 

@@ -170,9 +170,7 @@ def note_labels(run: RunDirectory, labelled: Sequence[Record], unit: str, beside
 
 def finish(run: RunDirectory) -> None:
     """Marks the run as finished and prints where it is, last."""
-    run.finish()
-    print(f"Report: {run.path / 'report.html'}")
-    print(run.path)
+    run.finish(f"Report: {run.path / 'report.html'}")
 
 
 def on_line(fitted: FittedProbe, cut: Cut) -> tuple[FittedProbe, dict[str, Shift]]:

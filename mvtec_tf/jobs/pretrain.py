@@ -82,9 +82,7 @@ def pretrain(settings: PretrainSettings) -> RunDirectory:
         if trains:
             card = {"run": run.record["settings"], "pretrain_images": encoders.seen_images(used)}
             saved_model.write_encoder(run.saved_model, encoder, card, max_pixels=settings.max_pixels)
-        run.finish()
-        print(f"Encoder: {run.saved_model}")
-        print(run.path)
+        run.finish(f"Encoder: {run.saved_model}")
         return run
 
 

@@ -225,13 +225,10 @@ def write_projector(folder: PathLike, points: Points, files: Mapping[str, ImageF
         side = 0
     if not any(run.glob("*tfevents*")):
         # TensorBoard looks for the configuration in folders with an event file only; this one holds nothing else.
-        with replacing(run / _EVENTS_FILE) as temporary, temporary.open("wb") as file:
-            # Not above: who wants no projector need not load TensorBoard.
-            from tensorboard.compat.proto import event_pb2
-            from tensorboard.summary.writer.record_writer import RecordWriter
+        # Not above: who wants no projector need not load TensorBoard.
+        from mvtec_tf.evaluation.report import tensorboard_log
 
-            event = event_pb2.Event(wall_time=0, file_version="brain.Event:2")
-            RecordWriter(file).write(event.SerializeToString())
+        tensorboard_log.write_events(run / _EVENTS_FILE, (), now=0)
     write_text(run / CONFIG_FILE, _config(names, sprite, side))
 
 

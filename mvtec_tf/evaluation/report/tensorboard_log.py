@@ -81,7 +81,7 @@ def write(
     if not part:
         values.append(_layout())
         values += _hparams(settings) if settings else ()
-    _write_events(pathlib.Path(folder) / f"{EVENTS}_{part}".rstrip("_"), values)
+    write_events(pathlib.Path(folder) / f"{EVENTS}_{part}".rstrip("_"), values, time.time())
 
 
 def _scalars(places: Mapping[str, Mapping[str, Metric]], which: str, tag: str) -> Iterator[Summary.Value]:
@@ -183,8 +183,8 @@ def _hparams(settings: Mapping[str, Any]) -> Iterable[Summary.Value]:
     return hparams.hparams_pb(plain, trial_id=trial, start_time_secs=0).value
 
 
-def _write_events(path: pathlib.Path, values: Iterable[Summary.Value]) -> None:
-    now = time.time()
+def write_events(path: pathlib.Path, values: Iterable[Summary.Value], now: float) -> None:
+    """Writes an event file; `now` in seconds since 1970."""
     with files.replacing(path) as temporary, temporary.open("wb") as file:
         writer = RecordWriter(file)
         version = event_pb2.Event(wall_time=now, file_version="brain.Event:2")
