@@ -24,7 +24,7 @@ from mvtec_tf.evaluation.predicted import UNSURE
 UNCLEAR = "unclear"
 LABELS = (GOOD, DEFECTIVE, UNCLEAR)
 LIST = "labels.csv"
-NEWEST, DOUBTFUL = "newest", "doubtful"
+DOUBTFUL = "doubtful"
 _LATEST = "SELECT * FROM labels WHERE id IN (SELECT max(id) FROM labels GROUP BY sha256) ORDER BY id"
 # With the category of images that a model knows.
 _LISTED = """

@@ -164,7 +164,6 @@ class TiledHead(Head):
             rows = np.concatenate([_tiles(good), defective[np.arange(len(defective)), witnesses]])
             judge = self.make_head().fit(rows, np.repeat([0, 1], [len(rows) - len(defective), len(defective)]))
         self.head_ = judge
-        self.witnesses_ = witnesses
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Those of the head."""

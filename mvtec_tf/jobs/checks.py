@@ -10,7 +10,7 @@ from mvtec_tf.data.protocol import Budget
 from mvtec_tf.errors import UsageError
 from mvtec_tf.heads.settings import HEADS, NEED_LABELS, READ_BY, TYPE_HEADS, HeadSettings, check_budget
 from mvtec_tf.jobs import recipes, unread
-from mvtec_tf.jobs.fields import CLEAN
+from mvtec_tf.jobs.fields import CLEAN, OF_WEIGHTS
 from mvtec_tf.jobs.settings import (
     DistilRunSettings,
     FinetuneRunSettings,
@@ -27,8 +27,6 @@ from mvtec_tf.training.settings import SUPCON, TEMPERED
 
 START = "start"
 NO_RECIPE = "none"
-# They say what the encoder START is made of.
-_OF_START = ("weights", "weights_partial", "backbone", "image_size", "image_shape", "precision")
 _OF_THRESHOLD = ("threshold_method", "threshold_per", "target_recall", "target_specificity")
 # The study's head sees the encoder's last output, as it is.
 _NOT_OF_THE_STUDY = (
@@ -277,7 +275,7 @@ def _encoders_of(settings: LabelEfficiencySettings) -> dict[str, str]:
             "none, or a weights file; or `encoders` without start."
         )
     if START not in items:
-        unread.refuse(settings, _OF_START, "start is not among the `encoders`, and each has its own backbone and size")
+        unread.refuse(settings, OF_WEIGHTS, "start is not among the `encoders`, and each has its own backbone and size")
     return dict(zip(names, items, strict=True))
 
 

@@ -16,12 +16,11 @@ from mvtec_tf.exploration.survey import explore
 from mvtec_tf.features.recipe import FEW_LABELS, RECIPES
 from mvtec_tf.files import speaker
 from mvtec_tf.jobs import unread
-from mvtec_tf.jobs.fields import WeightsSettings
+from mvtec_tf.jobs.fields import OF_WEIGHTS
 from mvtec_tf.jobs.report_folder import report_folder
 from mvtec_tf.jobs.settings import ExploreSettings, ExtractSettings
 
 CORRECTED = "corrected.csv"
-_OF_WEIGHTS = tuple(field.name for field in dataclasses.fields(WeightsSettings))
 
 
 def explore_data(settings: ExploreSettings) -> None:
@@ -32,7 +31,7 @@ def explore_data(settings: ExploreSettings) -> None:
       UserError: there are no images, the folder cannot be written, or corrections or features are of other images.
     """
     if settings.weights is None:
-        unread.refuse(settings, _OF_WEIGHTS, "no `weights` are given, and labels are not looked at without")
+        unread.refuse(settings, OF_WEIGHTS, "no `weights` are given, and labels are not looked at without")
     elif settings.features is not None:
         raise UsageError("`features` have an encoder of their own: give these or `weights`.")
     else:
@@ -70,7 +69,7 @@ def _suspects(settings: ExploreSettings, records: Sequence[Record]) -> list[Susp
     if settings.features is not None:
         return suspects.find(records, FeatureStore(settings.features).of(records).pooled)
     recipe = RECIPES[FEW_LABELS]
-    asked = {name: getattr(settings, name) for name in _OF_WEIGHTS}
+    asked = {name: getattr(settings, name) for name in OF_WEIGHTS}
     asked |= {"pooling": recipe.pooling, "centre_brightness": recipe.centre_brightness, "on_bad_image": "skip"}
     asked["image_size"] = settings.image_size or recipe.image_size
     asked["image_shape"] = settings.image_shape or recipe.image_shape

@@ -196,6 +196,9 @@ class WeightsSettings:
     precision: Literal["auto", "float32", "bfloat16"] | None = None
 
 
+OF_WEIGHTS = tuple(field.name for field in dataclasses.fields(WeightsSettings))
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FeatureFields:
     """Which features of an encoder; what is unset is the recipe's or that of stored features.

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from mvtec_tf.data import protocol
 from mvtec_tf.data.protocol import DefectCount
+from mvtec_tf.data.words import counted
 from mvtec_tf.evaluation import metrics
 from mvtec_tf.evaluation.report.summary import TITLES
 from mvtec_tf.label_efficiency.findings import COMPARED, GAIN, Findings, Place
@@ -24,7 +25,7 @@ def short_budget(budget: str) -> str:
     """For the axis of a plot or the head of a table: `10 %`, `all`, `10 defects`."""
     parsed = protocol.parse_budget(budget)
     if isinstance(parsed, DefectCount):
-        return f"{parsed.objects} defect{'s' if parsed.objects > 1 else ''}"
+        return counted(parsed.objects, "defect")
     if parsed is None:
         return "all"
     return f"{100 * parsed:g} %" if parsed else "0"
@@ -34,8 +35,7 @@ def long_budget(budget: str) -> str:
     """In a sentence: `with 10 % of the test images labelled`."""
     parsed = protocol.parse_budget(budget)
     if isinstance(parsed, DefectCount):
-        plural = "s" if parsed.objects > 1 else ""
-        return f"with {parsed.objects} labelled defective object{plural} and no labelled good test image"
+        return f"with {counted(parsed.objects, 'labelled defective object')} and no labelled good test image"
     if parsed is None:
         return "with the whole pool (half of the test images) labelled"
     return f"with {100 * parsed:g} % of the test images labelled" if parsed else "without any label"
@@ -124,7 +124,7 @@ def _pairs_in_words(found: Findings, place: Place) -> str:
 def _draws(found: Findings) -> str:
     done, asked = len(found.seeds), len(found.all_seeds)
     so_far = f" so far, of {asked} that were asked for" if done < asked else ""
-    text = f"All figures are means over {done} draw{'s' if done > 1 else ''} (seeds {_range(found.seeds)}){so_far}."
+    text = f"All figures are means over {counted(done, 'draw')} (seeds {_range(found.seeds)}){so_far}."
     if done < 2:
         return f"{text} A single draw has no interval, and no difference can be called real."
     return text
@@ -146,8 +146,7 @@ def _coverage(found: Findings) -> str:
 
 
 def _missing(found: Findings) -> str:
-    cells = len(found.left_out)
-    if not cells:
+    if not found.left_out:
         return ""
-    return f"{cells} cell{'s' if cells > 1 else ''} could not be computed; they are listed below with their reasons."
+    return f"{counted(len(found.left_out), 'cell')} could not be computed; they are listed below with their reasons."
 

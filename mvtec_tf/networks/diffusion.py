@@ -21,7 +21,6 @@ STEPS = 1000
 _OFFSET, _MOST = 0.008, 0.999
 # Channels of the resolutions below half of the patch, as multiples of the width; patches are halved so often in all.
 _MULTIPLES = (1, 2, 4)
-HALVED = 2 ** len(_MULTIPLES)
 _GROUPS = 8
 
 
@@ -95,7 +94,7 @@ def build_denoiser(side: int, channels: int, width: int) -> keras.Model:
     """A small U-Net, most of it from half of the patch's resolution on, with attention at the coarsest.
 
     Args:
-      side: side of the patches in pixels, a multiple of `HALVED`.
+      side: side of the patches in pixels, a multiple of 8, since it is halved thrice.
       channels: channels of a patch.
       width: channels at the finest resolution, a multiple of 8.
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from mvtec_tf import drift, files
+from mvtec_tf.data.words import counted
 from mvtec_tf.errors import UserError
 from mvtec_tf.evaluation import predicted
 from mvtec_tf.graphs.loading import require_model
@@ -90,8 +91,7 @@ class Line:
         if not self.names:
             return _WITHOUT if self.without else ""
         chance = f"one false alarm expected in {1 / self._alarm:,.0f} parts at most"
-        parts = f"{len(self.names):,} part{'s' * (len(self.names) > 1)}"
-        order = f"{parts} by {self._order}, set against {self._against}; {chance}"
+        order = f"{counted(len(self.names), 'part')} by {self._order}, set against {self._against}; {chance}"
         more = f" {self.without:,} verdicts came without the statistics." if self.without else ""
         if self.lacking:
             return f"Whether there is drift cannot be known of fewer than {self.lacking:,} parts ({order}).{more}"

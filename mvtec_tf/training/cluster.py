@@ -11,7 +11,7 @@ from typing import Any
 from mvtec_tf.errors import UsageError
 
 VARIABLE = "TF_CONFIG"
-ONE, MIRRORED, MULTI_WORKER, AUTO = "one", "mirrored", "multi_worker", "auto"
+MIRRORED, MULTI_WORKER, AUTO = "mirrored", "multi_worker", "auto"
 _FORM = '{"cluster": {"worker": ["HOST:PORT", "HOST:PORT"]}, "task": {"type": "worker", "index": 0}}'
 # The jobs that train, the chief first where one is called so.
 _TRAIN = ("chief", "worker")

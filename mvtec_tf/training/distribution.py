@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from mvtec_tf.data.words import counted
 from mvtec_tf.errors import UsageError, UserError
 from mvtec_tf.keras_settings import keras
 from mvtec_tf.networks import replicas
@@ -69,7 +70,7 @@ def _strategy(choice: str) -> tf.distribute.Strategy:
         devices = gpus if len(gpus) > 1 else tf.config.list_logical_devices("CPU")
         if len(devices) < 2:
             raise UsageError(
-                f"`strategy`={choice}: TensorFlow sees {len(gpus)} GPU{'s' * (len(gpus) != 1)} here, and one replica "
+                f"`strategy`={choice}: TensorFlow sees {counted(len(gpus), 'GPU')} here, and one replica "
                 "would be all. Use `strategy`=one, or several machines: `strategy`=multi_worker."
             )
         return tf.distribute.MirroredStrategy([device.name for device in devices])

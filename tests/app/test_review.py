@@ -88,7 +88,7 @@ def test_the_most_doubtful_part_comes_first(shown):
     rows = page.site.kept.latest(9)
     nearest = min(rows, key=lambda row: abs(row["score"] - row["threshold"]))["sha256"]
     assert labels.waiting(page.site.kept, exports, labels.DOUBTFUL, 9)[0] == nearest
-    assert labels.waiting(page.site.kept, exports, labels.NEWEST, 2) == parts[:-3:-1]
+    assert labels.waiting(page.site.kept, exports, "newest", 2) == parts[:-3:-1]
     farthest = max(rows, key=lambda row: abs(row["score"] - row["threshold"]))
     page.site.kept._db.execute("UPDATE judgements SET verdict = 'unsure' WHERE id = ?", (farthest["id"],))
     assert labels.waiting(page.site.kept, exports, labels.DOUBTFUL, 9)[0] == farthest["sha256"]
