@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from unittest import mock
 
 import numpy as np
 from sklearn.metrics import roc_auc_score
@@ -20,9 +21,8 @@ from sklearn.metrics import roc_auc_score
 from mvtec_tf.data.record import Record
 from mvtec_tf.errors import UserError
 from mvtec_tf.features.store import FeatureStore
-from mvtec_tf.heads import memory
+from mvtec_tf.heads import memory, patch
 from mvtec_tf.heads.frozen import FrozenFeatures
-from mvtec_tf.heads.patch import PatchCore
 from mvtec_tf.networks import patch_maps
 
 # The stages of a ResNet-50 that patch features are made of, at 224 pixels.
@@ -145,16 +145,20 @@ def measure_worth(
         train = store.of([record for record in own if record.split == "train"])
         tests = [record for record in own if record.split == "test"]
         labels = [record.label for record in tests]
-        for how in ("greedy", "random"):
+        for how, choice in {"greedy": memory.greedy_coreset, "random": _first}.items():
             say(f"{category}: memory of {_MEMORY:,} patches, {how} ...")
             cpu = time.process_time()
-            head = PatchCore(_MEMORY, _POINTS, seed=seed, greedy=how == "greedy").fit(
-                train, np.zeros(len(train), int)
-            )
+            with mock.patch.object(patch, "greedy_coreset", choice):
+                head = patch.PatchCore(_MEMORY, _POINTS, seed=seed).fit(train, np.zeros(len(train), int))
             cpu = time.process_time() - cpu
             scores = head.decision_function(store.of(tests))
             patches = min(_POINTS, len(train) * int(np.prod(patch_maps.grid(train.maps))))
             yield ChoiceWorth(category, how, patches, cpu, float(roc_auc_score(labels, scores)))
+
+
+def _first(points: np.ndarray, size: int, seed: int) -> np.ndarray:
+    """A random choice among candidates that lie in random order already."""
+    return np.arange(min(size, len(points)))
 
 
 def text_table(rows: Sequence[MemoryCost | ChoiceCost | ChoiceWorth]) -> str:
@@ -195,7 +199,7 @@ def fit_one(images: int, seed: int, answer: str) -> None:
     pooled = np.random.default_rng(seed).normal(size=(images, 8)).astype(np.float32)
     features = FrozenFeatures(pooled, maps, image_size=_IMAGE_SIZE)
     wall, cpu = time.perf_counter(), time.process_time()
-    head = PatchCore(_MEMORY, seed=seed).fit(features, np.zeros(images, int))
+    head = patch.PatchCore(_MEMORY, seed=seed).fit(features, np.zeros(images, int))
     facts = {"fit_wall_seconds": time.perf_counter() - wall, "fit_cpu_seconds": time.process_time() - cpu}
     cpu = time.process_time()
     head.decision_function(features.select(np.arange(min(_SCORED, images))))

@@ -30,7 +30,6 @@ class Join:
         trusted.
       mean, scale: float64 [J], of the evidences without that.
       joined_mean, joined_scale: of the logarithm of Fisher's sum.
-      trust: 0 to 1, how far the main directions are followed.
     """
 
     slopes: np.ndarray
@@ -38,7 +37,6 @@ class Join:
     scale: np.ndarray
     joined_mean: float
     joined_scale: float
-    trust: float
 
     @classmethod
     def fit(cls, evidence: np.ndarray, places: np.ndarray, groups: np.ndarray) -> "Join":
@@ -58,7 +56,7 @@ class Join:
         trust = float(np.clip(_explained(evidence, places, groups) / _TRUSTED, 0.0, 1.0)) if places.shape[1] else 0.0
         slopes = trust * _regression(evidence, places)[1:]
         left = evidence - places @ slopes
-        join = cls(slopes, left.mean(axis=0), _spread(left), 0.0, 1.0, trust)
+        join = cls(slopes, left.mean(axis=0), _spread(left), 0.0, 1.0)
         joined = join.scores(evidence, places)
         return dataclasses.replace(join, joined_mean=float(joined.mean()), joined_scale=float(_spread(joined)))
 
@@ -70,9 +68,7 @@ class Join:
 
     def arrays(self) -> dict[str, np.ndarray]:
         """What `score_ops` needs, float32."""
-        state = dataclasses.asdict(self)
-        del state["trust"]
-        return {name: np.asarray(value, np.float32) for name, value in state.items()}
+        return {name: np.asarray(value, np.float32) for name, value in vars(self).items()}
 
 
 def score_ops(evidence: tf.Tensor, places: tf.Tensor, arrays: dict[str, tf.Tensor]) -> tf.Tensor:

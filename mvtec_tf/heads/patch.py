@@ -132,22 +132,15 @@ class PatchCore(_PatchHead):
       candidates: random patches among which they are chosen.
       neighbours: nearest patches whose distances are averaged.
       seed: of the candidates and the choice.
-      greedy: False: keep a random choice, to compare with.
     """
 
     def __init__(
-        self,
-        memory_bank: int = 2000,
-        candidates: int = 50_000,
-        neighbours: int = 1,
-        seed: int = 0,
-        greedy: bool = True,
+        self, memory_bank: int = 2000, candidates: int = 50_000, neighbours: int = 1, seed: int = 0
     ) -> None:
         self.memory_bank = memory_bank
         self.candidates = candidates
         self.neighbours = neighbours
         self.seed = seed
-        self.greedy = greedy
 
     def _learn(self, features: FrozenFeatures, labels: np.ndarray) -> None:
         """Reads the good images' maps once; those of a single image are a memory too. Raises UserError on none."""
@@ -157,8 +150,7 @@ class PatchCore(_PatchHead):
         self.scale_ = self._layer_scale(sample, [value.shape[-1] for value in good.maps.values()])
         sample -= self.mean_
         sample /= self.scale_
-        kept = greedy_coreset(sample, self.memory_bank, self.seed) if self.greedy else np.arange(self.memory_bank)
-        self.bank_ = sample[kept[: len(sample)]]
+        self.bank_ = sample[greedy_coreset(sample, self.memory_bank, self.seed)]
 
     def arrays(self) -> dict[str, np.ndarray]:
         """mean and scale [D], bank [memory_bank, D]."""
