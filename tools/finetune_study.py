@@ -18,7 +18,6 @@ import numpy as np
 import tensorflow as tf
 from sklearn.metrics import roc_auc_score
 
-from mvtec_tf import files
 from mvtec_tf.bin import entry
 from mvtec_tf.data import protocol
 from mvtec_tf.features.feature_graph import InMemory
@@ -46,26 +45,18 @@ _HEADS = {"fused, labels": Fused, "logistic, labels": Logistic}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class StudySettings(TrainingSettings):
+class StudySettings(paired_cells.SetsAndFolder, TrainingSettings):
     """What is measured.
 
     Attributes:
-      out: folder for cells.jsonl and table.md.
-      data_dir: the sets, one category each.
       ways: of `WAYS`.
       seeds: cuts, draws of labels and fine-tunings of each way.
-      label_budget: label budget, one for all sets or one each.
-      most_good: good training images at most, drawn at random.
       most_test: test images at most.
       epochs: looks at a training of `steps` steps, equally far apart.
     """
 
-    out: str
-    data_dir: tuple[str, ...] = dataclasses.field(metadata={"paths": True})
     ways: tuple[str, ...] = tuple(WAYS)
     seeds: int = 2
-    label_budget: tuple[str, ...] = ("0.1",)
-    most_good: int = 100
     most_test: int = 180
     steps: int = 40
     epochs: int = 2
@@ -192,9 +183,7 @@ def main(asked: StudySettings) -> None:
                     print(f"{one.name} {called}: {name} {values}", flush=True)
     cells = paired_cells.read_cells(file)
     heads = dict.fromkeys(head for cell in cells.values() for head in cell["figures"])
-    text = "\n\n".join(paired_cells.table(cells, head, [START, *WAYS], lambda way: START) for head in heads)
-    files.write_text(file.with_name("table.md"), text + "\n")
-    print(text)
+    paired_cells.write(file, [paired_cells.table(cells, head, [START, *WAYS], lambda way: START) for head in heads])
 
 
 if __name__ == "__main__":

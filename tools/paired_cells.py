@@ -1,5 +1,6 @@
 """Cells of a study that a kill may interrupt, a line of JSON each, and how far they are from what they started from."""
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -15,6 +16,23 @@ from mvtec_tf.label_efficiency.statistics import Estimate, estimate, holm
 _ALPHA = 0.05
 # (set, way, seed)
 Place = tuple[str, str, int]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SetsAndFolder:
+    """What a study is of, and where its cells lie.
+
+    Attributes:
+      out: folder for cells.jsonl and table.md.
+      data_dir: the sets, one category each.
+      label_budget: label budget, one for all sets or one each.
+      most_good: good training images at most, drawn at random.
+    """
+
+    out: str
+    data_dir: tuple[str, ...] = dataclasses.field(metadata={"paths": True})
+    label_budget: tuple[str, ...] = ("0.1",)
+    most_good: int = 100
 
 
 def read_cells(file: pathlib.Path) -> dict[Place, dict[str, Any]]:
@@ -117,6 +135,13 @@ def table(
         texts = [", ".join(filter(None, [mean, _signed(one) + " *" * (id(one) in holds)])) for mean, one in row]
         lines.append(f"| {way} | " + " | ".join(texts) + " |")
     return "\n".join(lines)
+
+
+def write(file: pathlib.Path, tables: Iterable[str]) -> None:
+    """Writes tables beside the file of the cells that they are of, and prints them."""
+    text = "\n\n".join(tables)
+    files.write_text(file.with_name("table.md"), text + "\n")
+    print(text)
 
 
 def _signed(found: Estimate | None) -> str:

@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
-from mvtec_tf import files
 from mvtec_tf.bin import entry
 from mvtec_tf.data import protocol
 from mvtec_tf.data.decoding.image_store import ImageStore
@@ -39,27 +38,19 @@ _MAY_DIFFER = ("out", "data_dir", "ways", "seeds", "label_budget")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class StudySettings(TrainingSettings):
+class StudySettings(paired_cells.SetsAndFolder, TrainingSettings):
     """What is measured.
 
     Attributes:
-      out: folder for cells.jsonl and table.md.
-      data_dir: the sets, one category each.
       ways: encoders, out of `WAYS`.
       seeds: pretrainings of each way.
       draws: draws of labels and of evaluated images.
-      label_budget: label budget, one for all sets or one each.
-      most_good: good training images at most, drawn at random.
       most_test: test images at most.
     """
 
-    out: str
-    data_dir: tuple[str, ...] = dataclasses.field(metadata={"paths": True})
     ways: tuple[str, ...] = tuple(WAYS)
     seeds: int = 1
     draws: int = 5
-    label_budget: tuple[str, ...] = ("0.1",)
-    most_good: int = 100
     most_test: int = 180
 
 
@@ -219,9 +210,7 @@ def main(asked: StudySettings) -> None:
     for own in (cells, kept(cells)):
         heads = dict.fromkeys(head for cell in own.values() for head in cell["figures"])
         tables += [paired_cells.table(own, head, WAYS, start_of) for head in heads]
-    text = "\n\n".join(tables)
-    files.write_text(file.with_name("table.md"), text + "\n")
-    print(text)
+    paired_cells.write(file, tables)
 
 
 if __name__ == "__main__":

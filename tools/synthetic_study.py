@@ -18,7 +18,6 @@ import numpy as np
 import tensorflow as tf
 from sklearn.metrics import roc_auc_score
 
-from mvtec_tf import files
 from mvtec_tf.bin import entry
 from mvtec_tf.data import defect_patches, protocol, synthetic
 from mvtec_tf.data.augment_settings import DRAWN_DEFECTS
@@ -49,32 +48,25 @@ _MAY_DIFFER = ("out", "data_dir", "patches", "ways", "draws", "label_budget")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class StudySettings:
+class StudySettings(paired_cells.SetsAndFolder):
     """What is measured.
 
     Attributes:
-      out: folder for cells.jsonl and table.md.
-      data_dir: the sets, one category each.
       patches: folder of runs of generate-defects, SET_SEED.
       weights: weights file of the backbone.
       backbone: the network.
       ways: out of `WAYS`.
       draws: draws of labels and of evaluated images.
-      label_budget: label budget, one for all sets or one each.
       image_size: side in pixels.
-      most_good: good training images at most, drawn at random.
       steps: steps of a training, of 32 images.
       share: share of good images that get a defect.
     """
 
-    out: str
-    data_dir: tuple[str, ...] = dataclasses.field(metadata={"paths": True})
     patches: str
     weights: str
     backbone: str = "mobilenetv2-0.35"
     ways: tuple[str, ...] = tuple(WAYS)
     draws: int = 3
-    label_budget: tuple[str, ...] = ("0.1",)
     image_size: int = 128
     most_good: int = 200
     steps: int = 100
@@ -184,9 +176,7 @@ def main(asked: StudySettings) -> None:
                 paired_cells.append(file, cell | {"images": count, "seconds": seconds})
                 told = "  ".join(f"{head} {value:.3f}" for head, value in found.items())
                 print(f"{one.name} {draw} {way}: {told}  ({count}, {seconds:.0f} CPU s)", flush=True)
-    text = "\n\n".join(tables(paired_cells.read_cells(file)))
-    files.write_text(file.with_name("table.md"), text + "\n")
-    print(text)
+    paired_cells.write(file, tables(paired_cells.read_cells(file)))
 
 
 def tables(cells: Mapping[paired_cells.Place, Mapping[str, Any]]) -> list[str]:
