@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from scipy.special import expit
 
-from mvtec_tf.data import pillow_images, protocol
+from mvtec_tf.data import known_images, pillow_images, protocol
 from mvtec_tf.data.protocol import Cut
-from mvtec_tf.data.record import Record
+from mvtec_tf.data.record import TEST, Record
 from mvtec_tf.data.words import counted
 from mvtec_tf.evaluation import defect_types, shift
 from mvtec_tf.evaluation.defect_types import Call
@@ -159,7 +159,7 @@ def _fit_and_judge(
         print(f"Note:{judging.of_encoder(besides)}", flush=True)
     title = f"Frozen encoder with a {kind.name} head"
     if settings.is_one_class:
-        notes.insert(0, ("Protocol one_class", _ONE_CLASS))
+        notes.insert(0, ("Protocol one_class", one_class_note(cut.evaluate)))
     if of_types:
         title += " that names the defect"
         notes.append(("Names of defects", _NAMES))
@@ -209,6 +209,18 @@ def _heat_maps(run: RunDirectory, settings: FitSettings, cut: Cut) -> pathlib.Pa
     with run.timed("heat_maps"):
         judging.write_heat_maps(run.saved_model, cut.evaluate, folder)
     return folder if masks else None
+
+
+def one_class_note(evaluate: Sequence[Record]) -> str:
+    """What the protocol did, and whether its good test images are the source's own, as published ones are."""
+    good = [record for record in evaluate if not record.label]
+    places = [known_images.of_place(record.file) for record in good]
+    if not (others := sum(place is not None and place.split != TEST for place in places)):
+        return _ONE_CLASS
+    return (
+        f"{_ONE_CLASS} But {others} of the {counted(len(good), 'good test image')} here lie in no folder {TEST}/: they "
+        "were kept for testing by their names, or by a list. No published figure is of these images."
+    )
 
 
 def fineness_note(pixels: float, photographs: Sequence[Record], features: Features) -> str:

@@ -1,14 +1,16 @@
 """The literature's protocol: all good training images, all test images, no label."""
 
 import json
+import shutil
 
 import pytest
 
 from mvtec_tf.data import protocol
+from mvtec_tf.data.formats import scan
 from mvtec_tf.data.record import Record
 from mvtec_tf.errors import LeakError, UsageError
 from mvtec_tf.evaluation.table import read_predictions
-from mvtec_tf.jobs import checks
+from mvtec_tf.jobs import checks, fit
 from mvtec_tf.jobs.settings import FitSettings
 from tests.conftest import run_binary
 
@@ -48,6 +50,16 @@ def test_all_good_training_images_are_fitted_and_all_test_images_judged_without_
 def test_a_category_with_one_kind_of_test_images_is_refused_with_what_was_found(missing):
     with pytest.raises(protocol.TooFewObjectsError, match=r"'cap': .*one_class ranks one against the other"):
         protocol.one_class(_records(**{missing: 0}))
+
+
+def test_good_training_images_that_were_kept_for_testing_are_none_that_others_have_judged(toy, tmp_path):
+    whole = scan.scan([toy / "flange"])
+    assert fit.one_class_note(protocol.one_class(whole).evaluate).endswith("at the same images, backbone and size.")
+    shutil.copytree(toy / "flange", tmp_path / "flange")
+    shutil.rmtree(tmp_path / "flange" / "test" / "good")
+    evaluate = protocol.one_class(scan.scan([tmp_path / "flange"])).evaluate
+    good = sum(not record.label for record in evaluate)
+    assert f"But {good} of the {good} good test images here lie in no folder test/" in fit.one_class_note(evaluate)
 
 
 def test_an_object_on_both_sides_is_a_leak_here_too():
