@@ -16,6 +16,7 @@ import numpy as np
 
 from mvtec_tf.data import leaks
 from mvtec_tf.data.record import Record
+from mvtec_tf.data.words import counted
 from mvtec_tf.errors import UsageError, UserError
 
 ALL = "all"
@@ -211,6 +212,11 @@ def hold_out(
         if needed <= {record.label for record in kept} & {record.label for record in held}:
             return kept, held
     counts = [len({record.group for record in records if record.label == label}) for label in (0, 1)]
+    if 1 not in needed:
+        raise UserError(
+            f"Images to fit and images held out of them need good ones each; found {counted(counts[0], 'good object')} "
+            "in all. Add good images."
+        )
     raise UserError(
         f"Images to fit and images to stop early need good and defective ones each; found {counts[0]} good and "
         f"{counts[1]} defective objects in all. Raise `label_budget`, or train on drawn defects "

@@ -171,6 +171,11 @@ def test_a_single_defect_cannot_be_learned_and_watched():
         protocol.hold_out(_records(defects=(1,)), 0.2, 0)
 
 
+def test_where_no_defect_is_needed_a_single_good_object_is_refused_without_a_word_of_defects():
+    with pytest.raises(UserError, match=r"found 1 good object in all\. Add good images\.$"):
+        protocol.hold_out(_records(good=1, defects=(), train=0), 0.2, 0, frozenset((0,)))
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_no_fold_takes_all_defects_of_a_category_away(seed):
     records = [*_records("cap", good=3, defects=(1, 1, 1)), *_records("nut", good=2, defects=(2,), group_size=1)]
