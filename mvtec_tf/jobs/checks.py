@@ -132,6 +132,8 @@ def of_pretraining(settings: PretrainSettings) -> None:
     unread.of_weights(settings)
     unread.of_trained_networks(settings)
     cluster.asked_for(settings.strategy)
+    if settings.batch_size < 2:
+        raise UsageError("`batch_size`=1: a batch needs at least two images, for its statistics and its comparisons.")
     if settings.method not in TEMPERED:
         unread.refuse(settings, ["temperature"], f"`method`={settings.method} has no temperature")
     # None is what such a schedule has, and what the study's flags say.

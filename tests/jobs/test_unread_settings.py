@@ -75,6 +75,12 @@ def test_a_fit_refuses_what_its_head_its_task_or_its_protocol_does_not_read(aske
         checks.of_fit(FitSettings(**_WHERE, **({"weights": "none"} | asked)))
 
 
+@pytest.mark.parametrize("method", ["simclr", "vicreg", "byol"])
+def test_a_pretraining_of_batches_of_one_compares_with_nothing_and_is_refused(method):
+    with pytest.raises(UsageError, match="`batch_size`=1: a batch needs at least two images"):
+        checks.of_pretraining(PretrainSettings(**_WHERE, method=method, batch_size=1))
+
+
 @pytest.mark.parametrize("job", [TrainClassifierSettings, PretrainSettings])
 def test_trainings_refuse_what_they_do_not_read(job):
     check = {TrainClassifierSettings: checks.of_training, PretrainSettings: checks.of_pretraining}[job]
