@@ -277,14 +277,16 @@ def _ask(
         np.savez(handle, **{name: np.array(rows[name], kind) for name, kind in columns.items()})
 
 
-@tf.function(reduce_retracing=True, autograph=False)
-def _with_defects_on_some(images: tf.Tensor, seeds: tf.Tensor, share: float) -> tf.Tensor:
+# Without `reduce_retracing`, which traces a second image size as an unknown one; defects are drawn by the size.
+@tf.function(autograph=False)
+def with_defects_on_some(images: tf.Tensor, seeds: tf.Tensor, share: float) -> tf.Tensor:
+    """Images uint8 [B, S, S, 3], a `share` of them with a drawn defect."""
     return synthetic.on_some(images, tf.zeros_like(seeds[:, 0]), seeds, share)[0]
 
 
 def _changed(images: tf.Tensor, seeds: tf.Tensor, settings: DistilRunSettings) -> tf.Tensor:
     if settings.synthetic_defects:
-        images = _with_defects_on_some(images, seeds, settings.synthetic_defects)
+        images = with_defects_on_some(images, seeds, settings.synthetic_defects)
     return augment.augment_classifier(images, seeds, settings.augmentation)
 
 

@@ -57,6 +57,13 @@ def student(teaching, toy, tmp_path_factory):
     return run
 
 
+def test_one_process_asks_teachers_of_several_image_sizes():
+    for side in (24, 32):
+        images = tf.zeros([2, side, side, 3], tf.uint8)
+        drawn = teacher.with_defects_on_some(images, tf.constant([[0, 1], [0, 2]], tf.int64), 0.5)
+        assert drawn.shape == images.shape
+
+
 def test_every_form_is_judged_on_the_teachers_images_and_its_threshold_rests_on_held_out_scores(student, teaching):
     expected = set(read_predictions(teaching / "predictions.csv").part(leaks.EVALUATE).path)
     bought = read_predictions(teaching / "predictions.csv")
