@@ -351,7 +351,7 @@ def _draw(category: str, pool: Sequence[Record], tests: int, budget: Budget, rng
         raise BudgetError(
             budget,
             f"{wanted} of the {tests} test images of category {category!r} may be labelled, and no defective one is "
-            "among them. Raise the budget, or use 0 for none.",
+            "among them. Raise the budget, or use 0 where no label is needed.",
         )
     return drawn
 
