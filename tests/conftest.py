@@ -22,8 +22,11 @@ def pytest_addoption(parser):
 
 
 def pytest_collection_modifyitems(items):
-    slow = set(_SLOW_TESTS.read_text(encoding="utf-8").splitlines())
+    slow, long = (set(file.read_text(encoding="utf-8").splitlines()) for file in (_SLOW_TESTS, _LONG_TESTS))
+    leave_out = pytest.mark.skip(reason=f"long on a processor without AVX-512, and {_RUN_LONG} is not set")
     for item in items:
+        if _function(item.nodeid) in long and _is_slow_processor() and _RUN_LONG not in os.environ:
+            item.add_marker(leave_out)
         if _function(item.nodeid) in slow:
             item.add_marker(pytest.mark.slow)
         if {"real_data", "real_weights"} & set(item.fixturenames):
@@ -69,6 +72,15 @@ def _function(name):
     return name.partition("[")[0]
 
 
+def _is_slow_processor():
+    """Whether this processor multiplies matrices at a third of the pace of those that the suite is meant for."""
+    about = pathlib.Path("/proc/cpuinfo")
+    return about.is_file() and "flags" in (text := about.read_text(encoding="utf-8")) and "avx512f" not in text
+
+
+# Each takes a minute there, and all together a fifth of the whole: `make test` is to end within 40 minutes.
+_LONG_TESTS = pathlib.Path(__file__).parent / "long_tests.txt"
+_RUN_LONG = "MVTEC_TF_LONG"
 # Which tests `make test-fast` leaves out is measured, not guessed.
 _SLOW_TESTS = pathlib.Path(__file__).parent / "slow_tests.txt"
 _SLOW_SECONDS = 0.7
