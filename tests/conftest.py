@@ -78,7 +78,7 @@ def _is_slow_processor():
     return about.is_file() and "flags" in (text := about.read_text(encoding="utf-8")) and "avx512f" not in text
 
 
-# Each takes a minute there, and all together a fifth of the whole: `make test` is to end within 40 minutes.
+# Each takes half a minute or more there, all together a quarter of the whole: `make test` is to end within 40 minutes.
 _LONG_TESTS = pathlib.Path(__file__).parent / "long_tests.txt"
 _RUN_LONG = "MVTEC_TF_LONG"
 # Which tests `make test-fast` leaves out is measured, not guessed.
