@@ -8,7 +8,8 @@ from typing import Any
 from mvtec_tf.errors import UserError
 
 # Windows writes .jfif for what browsers save.
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".jpe", ".bmp")
+FORMAT_OF_SUFFIX = {".png": "PNG", **dict.fromkeys((".jpg", ".jpeg", ".jfif", ".jpe"), "JPEG"), ".bmp": "BMP"}
+IMAGE_SUFFIXES = tuple(FORMAT_OF_SUFFIX)
 # Width x height of the largest image that is decoded unless a flag says otherwise: 300 MB of RGB.
 MAX_PIXELS = 100_000_000
 GOOD = "good"

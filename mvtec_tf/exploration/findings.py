@@ -9,7 +9,7 @@ import numpy as np
 
 from mvtec_tf.data import masks, protocol
 from mvtec_tf.data.formats import groups_file
-from mvtec_tf.data.record import GOOD, IMAGE_SUFFIXES, Record
+from mvtec_tf.data.record import FORMAT_OF_SUFFIX, GOOD, IMAGE_SUFFIXES, Record
 from mvtec_tf.data.words import counted
 from mvtec_tf.exploration import duplicates
 from mvtec_tf.exploration.duplicates import Pair
@@ -27,7 +27,6 @@ _BLANK_CONTRAST = 1.0
 _FEW_LEVELS = 32
 # Only a property of few values is compared by value; photographs cut by hand have all sizes.
 _MOST_VALUES = 3
-_FORMAT_OF_SUFFIX = {".png": "PNG", ".bmp": "BMP", **dict.fromkeys((".jpg", ".jpeg", ".jfif", ".jpe"), "JPEG")}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -242,7 +241,7 @@ def _of_files(found: Exploration) -> Iterator[Finding]:
         one
         for one in found.looks
         if one.format in DECODABLE_FORMATS
-        and one.format != _FORMAT_OF_SUFFIX[pathlib.Path(one.record.file).suffix.lower()]
+        and one.format != FORMAT_OF_SUFFIX[pathlib.Path(one.record.file).suffix.lower()]
     ]
     yield Finding(
         "misnamed",
