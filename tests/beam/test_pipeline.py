@@ -21,7 +21,8 @@ def _maker(folder, killed):
     """Work that writes its shard with the process that did it; the one of the name `killed` kills its process once."""
     from mvtec_tf.beam import pipeline
 
-    folder.joinpath(f"process_{os.getpid()}").touch()
+    with folder.joinpath(f"process_{os.getpid()}").open("a") as file:
+        file.write("loaded ")
 
     def work(shard):
         name = pathlib.Path(shard).name
@@ -65,7 +66,9 @@ def test_what_a_killed_worker_leaves_is_done_by_others(tmp_path, capsys):
     assert (tmp_path / "killed").exists()
     assert all((tmp_path / name).exists() for name in shards)
     # What a process loads it loads once: two processes and the two after them, of which one may find no work left.
-    assert 2 <= len(list(tmp_path.glob("process_*"))) <= 4
+    loaded = [file.read_text() for file in tmp_path.glob("process_*")]
+    assert 2 <= len(loaded) <= 4
+    assert set(loaded) == {"loaded "}
 
 
 @needs_beam
