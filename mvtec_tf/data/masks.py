@@ -145,10 +145,11 @@ class Folders:
             places = [below for place in places for below in _called(place, step)]
         found: dict[str, str] = {}
         for place in places:
-            files = [file for file in _inside(place) if self._may_be(file) and file.is_file()]
+            there = _inside(place)
+            files = [file for file in there if self._may_be(file) and file.is_file()]
             for file in sorted(files, key=lambda file: (file.suffix != ".png", file.name)):
                 found.setdefault(composed(file.stem), str(file))
-            for folder in filter(pathlib.Path.is_dir, _inside(place)):
+            for folder in filter(pathlib.Path.is_dir, there):
                 if len(alone := _inside(folder)) == 1 and self._may_be(alone[0]):
                     found.setdefault(composed(folder.name), str(alone[0]))
         return found
@@ -373,11 +374,11 @@ def _root(record: Record) -> pathlib.Path | None:
 def _why(file: pathlib.Path, records: Sequence[Record]) -> str:
     """Says what the mask would have to be called, if it is nearly the mask of some image."""
     stem = _bare(file.stem).removesuffix("mask")
-    parts = len(_inside(file.parent))
     for record in records:
         image = pathlib.PurePosixPath(record.path)
         place = f"{MASKS}/{record.defect}/{image.stem}_mask.png"
-        if (file.parent.name, file.parents[1].name) == (image.stem, record.defect) and parts > 1:
+        below = (file.parent.name, file.parents[1].name) == (image.stem, record.defect)
+        if below and (parts := len(_inside(file.parent))) > 1:
             return f"one of {parts} masks of {record.path}; join them into {place}"
         if _bare(image.stem) == stem and _bare(record.defect) == _bare(file.parent.name):
             return f"the mask of {record.path} is {place}" + (", which is there too" if record.mask else "")
