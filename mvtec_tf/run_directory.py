@@ -14,6 +14,8 @@ from mvtec_tf import files
 from mvtec_tf.errors import UserError
 from mvtec_tf.ownership import LOCK_FILE, Owned
 
+# Of a run's data: what its settings point to, by contents.
+SOURCES = "sources"
 _PACKAGES = ("tensorflow", "keras", "keras-cv", "scikit-learn", "numpy", "tf-keras-vis")
 
 
@@ -24,7 +26,8 @@ class RunDirectory:
       path: the directory; made if it is not there.
       binary: name of the program, e.g. "train_cnn".
       settings: everything that decides the run's outcome but the data, JSON values.
-      data: description of the data; its "fingerprint" decides whether it is the same.
+      data: description of the data; its "fingerprint" decides whether it is the same, and so do its "sources", a
+        digest of what lies where a setting points to. A run that was begun without one is not asked for it.
       flagfile: text of a flagfile that repeats the run.
       defaults: of the settings, for a run that an earlier version began, which knew fewer of them.
       of_features: names of the settings that decide what lies in `features/`. A run that has come to its features and
@@ -201,6 +204,9 @@ class RunDirectory:
             differences = [f"It is one of `{record['binary']}`, this is `{asked['binary']}`"]
         elif record["data"]["fingerprint"] != asked["data"]["fingerprint"]:
             differences.append("the images, their labels or other files that it reads are not the same")
+        then, now = (one["data"].get(SOURCES, {}) for one in (record, asked))
+        replaced = [name for name in sorted(then.keys() & now) if then[name] != now[name]]
+        differences += [f"`{name}`: what lies there has changed since" for name in replaced]
         if differences:
             raise UserError(
                 f"`run_dir`={self.path}: belongs to another run. {'; '.join(differences)}. "

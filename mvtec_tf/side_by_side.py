@@ -12,9 +12,14 @@ Result = TypeVar("Result")
 _MOST = 4
 
 
+def usable_cores() -> int:
+    """As many as this process may use, where the system says it."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def cores() -> int:
     """How many things are worth doing at a time, 4 at most."""
-    return min(os.cpu_count() or 1, _MOST)
+    return min(usable_cores(), _MOST)
 
 
 def in_order(function: Callable[[Item], Result], items: Iterable[Item], at_once: int | None = None) -> Iterator[Result]:

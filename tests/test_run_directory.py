@@ -42,10 +42,11 @@ def test_the_same_call_resumes_and_knows_when_it_is_finished(tmp_path):
             "another run. It is one of `train_cnn`, this is `train_simclr`. Choose",
         ),
         ({"data": {"fingerprint": "other"}}, "images, their labels or other files that it reads are not the same"),
+        ({"data": DATA | {"sources": {"encoder": "2"}}}, "another run. `encoder`: what lies there has changed since."),
     ],
 )
 def test_another_recipe_or_other_data_is_refused(tmp_path, change, message):
-    _open(tmp_path / "run")
+    _open(tmp_path / "run", data=DATA | {"sources": {"encoder": "1"}})
     with pytest.raises(UserError, match=message):
         _open(tmp_path / "run", **change)
 

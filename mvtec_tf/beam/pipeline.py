@@ -32,6 +32,7 @@ from apache_beam.utils import shared
 from mvtec_tf.beam.settings import RunnerSettings
 from mvtec_tf.errors import UsageError, UserError
 from mvtec_tf.files import PathLike
+from mvtec_tf.side_by_side import usable_cores
 
 # Makes the shard of a path, and says how many there were of what: files, bad files.
 Work = Callable[[str], Mapping[str, int]]
@@ -181,7 +182,7 @@ class _Watched(worker_handlers.SubprocessSdkWorkerHandler):
     """
 
     def __init__(self, log: PathLike, workers: int, command: bytes, *rest: Any) -> None:
-        threads = os.environ.get(_THREADS) or max(len(os.sched_getaffinity(0)) // max(workers, 1), 1)
+        threads = os.environ.get(_THREADS) or max(usable_cores() // max(workers, 1), 1)
         line = f"{_THREADS}={threads} {command.decode()} 2>>{shlex.quote(os.path.abspath(log))}"
         super().__init__(os.fsencode(line), *rest)
 

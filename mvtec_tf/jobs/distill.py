@@ -192,6 +192,9 @@ def _usual(
 def _speeds(models: dict[str, str], images: Sequence[str], count: int) -> dict[str, dict[int, dict[str, float]]]:
     """name -> threads -> see `speed.measured`; empty where no image is to be measured."""
     wanted = np.resize(np.array(images, object), count).tolist()
+    if count and not speed.CAN_MEASURE:
+        print("Speed is not measured: this system binds no process to cores.", flush=True)
+        count = 0
     found: dict[str, dict[int, dict[str, float]]] = {}
     for name, model in models.items() if count else ():
         found[name] = {threads: speed.measured(model, wanted, threads) for threads in (1, 2)}

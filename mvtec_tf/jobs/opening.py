@@ -19,9 +19,12 @@ from mvtec_tf.data.formats import scan as records_lib
 from mvtec_tf.data.record import Record, Unreadable
 from mvtec_tf.data.words import counted
 from mvtec_tf.errors import UserError
+from mvtec_tf.features.feature_graph import encoder_digest
+from mvtec_tf.features.store import DESCRIPTION
+from mvtec_tf.graphs.saved_model import newest
 from mvtec_tf.jobs.fields import ERROR, ImageSettings, RunSettings
 from mvtec_tf.jobs.report_folder import refuse_among_photographs
-from mvtec_tf.run_directory import RunDirectory, read_run
+from mvtec_tf.run_directory import SOURCES, RunDirectory, read_run
 from mvtec_tf.training import distribution
 
 SKIPPED = "skipped_images"
@@ -126,6 +129,7 @@ def opened(
         "fingerprint": fingerprint,
         "images": len(records),
         "categories": sorted({record.category for record in records}),
+        SOURCES: _sources(settings),
     }
     if skipped:
         data[SKIPPED] = _fingerprint_of(skipped)
@@ -148,6 +152,23 @@ def opened(
         raise
     finally:
         run.close()
+
+
+def _sources(settings: RunSettings) -> dict[str, str]:
+    """Setting -> digest of what lies where it points to. What is no path has none."""
+    named = {name: getattr(settings, name, None) for name in ("weights", "defect_patches", "encoder", "features")}
+    named |= {f"encoders={item}": item for item in getattr(settings, "encoders", ())}
+    digests = {name: _digest(pathlib.Path(value)) for name, value in named.items() if isinstance(value, str) and value}
+    return {name: digest for name, digest in digests.items() if digest is not None}
+
+
+def _digest(path: pathlib.Path) -> str | None:
+    model = newest(path)
+    model = model / "saved_model" if (model / "run.json").is_file() else model
+    if (model / "saved_model.pb").is_file():
+        return encoder_digest(model)
+    file = path / DESCRIPTION if path.is_dir() else path
+    return files.sha256(file) if file.is_file() else None
 
 
 def _look_at_results(run: RunDirectory, results: Sequence[str] | None) -> None:

@@ -23,6 +23,7 @@ from mvtec_tf.errors import UserError
 from mvtec_tf.graphs.loading import EXTRA
 from mvtec_tf.serving.client import BadImageError
 from mvtec_tf.serving.preprocess import preprocess
+from mvtec_tf.side_by_side import usable_cores
 
 CARD = "model.json"
 IMAGES, HEAT_MAP, OVERLAY = "images", "heat_map", "overlay_bytes"
@@ -170,7 +171,7 @@ class ExchangeModel:
         self._alone = threading.Lock()
         try:
             with quiet():
-                self._ask = form.open(file, threads or _cores())
+                self._ask = form.open(file, threads or usable_cores())
                 # The first answer makes all else ready; and a card of another image size is found out now.
                 self._ask(np.zeros((1, *card["image_size"], 3), np.uint8))
         except Exception as error:  # each runtime has errors of its own
@@ -208,11 +209,6 @@ class ExchangeModel:
         for name, names in self._card["names"].items():
             found[name] = np.array([names[int(place)] for place in found[name]], object)
         return found | {name: np.array([value]) for name, value in self._card["constants"].items()}
-
-
-def _cores() -> int:
-    """As many as this process may use, where the system says it."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def first_line(error: Exception) -> str:

@@ -13,6 +13,8 @@ import numpy as np
 
 from mvtec_tf.errors import UserError
 
+# Not every system binds a process to cores.
+CAN_MEASURE = hasattr(os, "sched_setaffinity")
 # Everything that is computed once is computed by then.
 _BEFORE = 3
 
@@ -30,8 +32,10 @@ def measured(model: str, images: Sequence[str], threads: int) -> dict[str, float
       `processor`, images a second of the processor: on a machine that does other things too, only this means something.
 
     Raises:
-      UserError: the process failed.
+      UserError: the process failed, or this system binds none to cores.
     """
+    if not CAN_MEASURE:
+        raise UserError("Speed on so many cores cannot be measured: this system binds no process to cores.")
     cores = sorted(os.sched_getaffinity(0))[:threads]
     command = [sys.executable, "-m", "mvtec_tf.serving.speed", model]
     # Before any library counts the cores.

@@ -110,3 +110,21 @@ def test_a_head_that_was_deleted_from_a_finished_run_is_made_anew(toy, small_enc
     assert "head.npz is missing or empty. It is made anew." in run_binary("fit_probe", *again).stdout
     assert (run / "head.npz").is_file()
     assert (run / "predictions.csv").read_bytes() == table
+
+
+def test_a_run_is_not_called_finished_where_its_encoder_has_been_replaced(toy, small_encoder, tmp_path):
+    import shutil
+
+    for name in ("encoder", "other"):
+        shutil.copytree(small_encoder, tmp_path / name)
+    mine = (*_data(toy), f"--encoder={tmp_path / 'encoder'}", "--recipe=auto", f"--run_dir={tmp_path / 'run'}")
+    run_binary("fit_probe", *mine)
+    assert "This run is finished" in run_binary("fit_probe", *mine).stdout
+    with (tmp_path / "encoder" / "saved_model.pb").open("ab") as file:
+        file.write(b"\xf2\x3f\x01a")
+    done = run_binary("fit_probe", *mine, check=False)
+    assert done.returncode == 1
+    assert "belongs to another run. --encoder: what lies there has changed since." in done.stderr
+    shutil.rmtree(tmp_path / "encoder")
+    (tmp_path / "other").rename(tmp_path / "encoder")
+    assert "This run is finished" in run_binary("fit_probe", *mine).stdout

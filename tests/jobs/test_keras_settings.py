@@ -37,6 +37,14 @@ def test_a_users_keras_json_of_another_backend_float_type_epsilon_and_format_cha
     assert done.stdout.strip().splitlines()[-1] == _RIGHT
 
 
+@pytest.mark.parametrize(("said", "found"), [({}, "1"), ({"TF_ENABLE_ONEDNN_OPTS": "0"}, "0")])
+def test_tensorflow_uses_onednn_on_every_processor_unless_the_user_says_otherwise(said, found):
+    environment = {name: value for name, value in os.environ.items() if name != "TF_ENABLE_ONEDNN_OPTS"} | said
+    command = [sys.executable, "-c", "import mvtec_tf, os; print(os.environ['TF_ENABLE_ONEDNN_OPTS'])"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout.strip() == found
+
+
 def test_settings_that_were_made_before_are_set_right_again():
     try:
         keras.config.set_image_data_format("channels_first")
