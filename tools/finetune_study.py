@@ -32,6 +32,7 @@ from tools.pretext_study import Set, read_set
 from tools.pretext_ways import TrainingSettings
 
 START = "start"
+_PSEUDO = "pseudo_"
 # Name -> what differs from the defaults.
 WAYS: Mapping[str, Mapping[str, Any]] = {
     "finetune": {},
@@ -39,6 +40,8 @@ WAYS: Mapping[str, Mapping[str, Any]] = {
     "no_drawn": {"synthetic_defects": 0.0},
     "no_mixup": {"mixup": 0.0},
     "rate_1e-3_no_drawn": {"learning_rate": 1e-3, "synthetic_defects": 0.0},
+    # Of test images that are neither labelled nor evaluated.
+    **{f"{_PSEUDO}{floor}": {} for floor in (0.8, 0.95)},
 }
 _MAY_DIFFER = ("out", "data_dir", "ways", "label_budget")
 _HEADS = {"fused, labels": Fused, "logistic, labels": Logistic}
@@ -74,7 +77,8 @@ class Tuner:
     def __init__(self, way: str, asked: StudySettings, copies: int) -> None:
         names = ("backbone", "image_size", "weights", "batch_size", "epochs")
         self.settings = settings = FinetuneSettings(**{name: getattr(asked, name) for name in names}, **WAYS[way])
-        backbone = loop.backbone_of(settings)
+        self.backbone = backbone = loop.backbone_of(settings)
+        self.floor = float(way.removeprefix(_PSEUDO)) if way.startswith(_PSEUDO) else None
         self.tuned = build_tuned(backbone, job.RECIPE.pooling, copies)
         self.graph = InMemory(backbone.model, job.RECIPE.settings(backbone.middle_stages))
         self.steps = asked.steps // asked.epochs
@@ -94,13 +98,13 @@ class Tuner:
         for variable, value in zip(self._variables, self._outset, strict=True):
             variable.assign(value)
 
-    def train(self, images: np.ndarray, asked: job.Asked, rng: np.random.Generator) -> None:
-        """One epoch on images uint8 [N, S, S, 3], good and defective ones by turns."""
-        known = np.concatenate([asked.labels[:, None], asked.targets], axis=1)
+    def train(self, images: np.ndarray, labels: np.ndarray, targets: np.ndarray, rng: np.random.Generator) -> None:
+        """One epoch on images uint8 [N, S, S, 3], good and defective ones by turns; copies are told `targets`."""
+        known = np.concatenate([labels[:, None], targets], axis=1)
         count = self.steps * self.settings.batch_size // 2
         # Each class once through before any image comes again.
         orders = []
-        for rows in (np.flatnonzero(asked.labels == label) for label in (0, 1)):
+        for rows in (np.flatnonzero(labels == label) for label in (0, 1)):
             orders.append(np.concatenate([rng.permutation(rows) for _ in range(-(-count // len(rows)))])[:count])
         for batch in np.stack(orders, axis=1).reshape(self.steps, -1):
             seeds = rng.integers(0, 2**31, (len(batch), 2))
@@ -120,6 +124,12 @@ def looks_at(one: Set, way: str, seed: int, asked: StudySettings) -> list[dict[s
     labels, groups = (np.array([getattr(record, name) for record in one.records]) for name in ("label", "group"))
     fit, judged = one.rows(cut.fit), one.rows(cut.evaluate)
     shown = job.Asked(cut.fit, one.images[fit], folds, seed)
+    lessons = (one.images[fit], shown.labels, shown.targets)
+    if tuner.floor is not None:
+        others = one.images[one.rows(job.left_over(one.records, cut))]
+        lessons = shown.with_pseudo_labels(tuner.backbone, others, tuner.floor)
+        told = lessons[1][len(fit) :]
+        print(f"{one.name} {seed}: {len(told) - told.sum()} good, {told.sum()} defective of {len(others)}", flush=True)
     watch, rng = shown.watch(tuner.tuned), np.random.default_rng(seed)
 
     def look() -> dict[str, float]:
@@ -132,7 +142,7 @@ def looks_at(one: Set, way: str, seed: int, asked: StudySettings) -> list[dict[s
 
     looks = [look()]
     for _ in range(tuner.settings.epochs):
-        tuner.train(one.images[fit], shown, rng)
+        tuner.train(*lessons, rng)
         looks.append(look())
     return looks
 

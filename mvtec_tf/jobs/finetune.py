@@ -58,7 +58,7 @@ def finetune(said: FinetuneRunSettings) -> RunDirectory:
     cut = protocol.clean(found, protocol.parse_budget(settings.label_budget), settings.seed)
     if start is not None:
         encoders.check_pretraining(start, cut.evaluate)
-    others = _left_over(found, cut) if settings.pseudo_labels is not None else ()
+    others = left_over(found, cut) if settings.pseudo_labels is not None else ()
     used, _ = opening.usable(settings, ((*cut.fit, *others), ()), store.readable)
     known = {record.path for record in cut.fit}
     fit, others = ([record for record in used if (record.path in known) is one] for one in (True, False))
@@ -97,7 +97,7 @@ def _started(said: FinetuneRunSettings) -> tuple[FinetuneRunSettings, str | None
     return dataclasses.replace(said, backbone=backbone, image_size=card["image_size"]), str(start)
 
 
-def _left_over(records: Sequence[Record], cut: Cut) -> list[Record]:
+def left_over(records: Sequence[Record], cut: Cut) -> list[Record]:
     """Test images that are neither labelled nor evaluated."""
     taken = {record.path for record in (*cut.fit, *cut.evaluate)}
     return [record for record in records if record.path not in taken]
@@ -145,11 +145,8 @@ def _train(
     if others:
         loop.make_deterministic(settings.seed)
         unlabelled = store.load(others)
-        told = asked.pseudo_labels(make(), unlabelled, settings.pseudo_labels)
-        chosen = (told != _HIDDEN).any(axis=1)
-        shown = np.concatenate([images, unlabelled[chosen]])
-        targets, classes = np.concatenate([targets, told[chosen]]), np.concatenate([classes, told[chosen].max(axis=1)])
-        counts = [int((told[:, -1] == label).sum()) for label in (0, 1)]
+        shown, classes, targets = asked.with_pseudo_labels(make(), unlabelled, settings.pseudo_labels)
+        counts = [int((targets[len(images) :, -1] == label).sum()) for label in (0, 1)]
         words = f"Pseudo-labels: {counts[0]} good, {counts[1]} defective of {len(others)} unlabelled images."
         print(words, flush=True)
         run.note(pseudo_labels=words)
@@ -223,9 +220,10 @@ class Asked:
     def _head(self, name: str) -> Any:
         return make_head(HeadSettings(name, seed=self._seed))
 
-    def pseudo_labels(self, backbone: Backbone, images: np.ndarray, floor: float) -> np.ndarray:
-        """What each copy is told of images without labels: what the recipe's head, fitted on what the copy may see, is
-        sure of.
+    def with_pseudo_labels(
+        self, backbone: Backbone, images: np.ndarray, floor: float
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Adds images without labels: a copy is told what the recipe's head, fitted on what it may see, is sure of.
 
         Args:
           backbone: the start.
@@ -233,7 +231,8 @@ class Asked:
           floor: least calibrated probability of the likelier class.
 
         Returns:
-          int [M, K + 1]; -1 where it is not sure, or not calibrated.
+          images uint8 [N + P, S, S, 3], labels int [N + P] and targets int [N + P, K + 1], -1 where the head is not
+          sure, or not calibrated.
         """
         graph = InMemory(backbone.model, RECIPE.settings(backbone.middle_stages))
         known, unknown = graph.of(self._images[self._rows]), graph.of(images)
@@ -246,7 +245,10 @@ class Asked:
             sure = probe.head.probability_of(scores, np.repeat(records[0].category, len(images)))
             if sure is not None:
                 told[sure >= floor, number], told[sure <= 1 - floor, number] = 1, 0
-        return told
+        chosen = (told != _HIDDEN).any(axis=1)
+        targets = np.concatenate([self.targets, told[chosen]])
+        labels = np.concatenate([self.labels, told[chosen].max(axis=1)])
+        return np.concatenate([self._images, images[chosen]]), labels, targets
 
 
 def ranked(labels: np.ndarray, scores: np.ndarray, folds: np.ndarray) -> float:
