@@ -423,7 +423,7 @@ class Model:
         with tempfile.TemporaryDirectory(prefix="mvtec_tf_arrays_") as folder:
             named = enumerate([images] if single else images)
             files = [_file_of(image, pathlib.Path(folder) / f"{index}.png") for index, image in named]
-            return scoring.run_signature(self._signatures[signature], files, 16, "judged")
+            return scoring.run_signature(self._signatures[signature], files, "judged")
 
 
 def _run(job: Callable[..., Any], *arguments: Any) -> Any:

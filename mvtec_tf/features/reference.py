@@ -139,7 +139,7 @@ def keep(
     model = pathlib.Path(run_dir) / "saved_model"
     card = saved_model.read_card(model)
     look = _look(card) if embedded else saved_model.load(model).signatures[SERVING_DEFAULT]
-    seen = scoring.run_signature(look, [images[row] for row in chosen], 32, "what is usual:")
+    seen = scoring.run_signature(look, [images[row] for row in chosen], "what is usual:")
     if embedded:
         embedding, category = (one[chosen] for one in embedded)
     else:

@@ -14,7 +14,8 @@ from mvtec_tf.graphs import loading, saved_model
 from mvtec_tf.graphs.signatures import EXPLAIN, HEAT_MAP, SERVING_DEFAULT
 from mvtec_tf.side_by_side import in_order
 
-# Batches. More would take memory and no less time.
+# Images of a batch, and batches at a time. More would take memory and no less time.
+BATCH = 16
 _AT_ONCE = 2
 # Not an image; or gone, or forbidden, since the files were listed.
 _OF_A_FILE = (
@@ -40,17 +41,19 @@ class Scores:
     probability: np.ndarray | None
 
 
-def score_files(model: PathLike, files: Sequence[str], batch_size: int = 32) -> Scores:
+def score_files(model: PathLike, files: Sequence[str], batch_size: int = BATCH) -> Scores:
     """Runs the `serving_default` signature of the SavedModel in `model` over `files`.
 
     Raises:
       UserError: no such model, or a file that cannot be read as an image.
     """
-    outputs = run_signature(saved_model.load(model).signatures[SERVING_DEFAULT], files, batch_size, "scored")
+    outputs = run_signature(saved_model.load(model).signatures[SERVING_DEFAULT], files, "scored", batch_size)
     return Scores(outputs["anomaly_score"], outputs.get("probability"))
 
 
-def run_signature(signature: Callable, files: Sequence[str], batch_size: int, verb: str) -> dict[str, np.ndarray]:
+def run_signature(
+    signature: Callable, files: Sequence[str], verb: str, batch_size: int = BATCH
+) -> dict[str, np.ndarray]:
     """All outputs of a signature that takes `image_bytes`, each [N, ...], with a line of progress now and then."""
     if not files:
         return {name: value.numpy() for name, value in signature(image_bytes=tf.zeros([0], tf.string)).items()}
@@ -64,7 +67,7 @@ def run_signature(signature: Callable, files: Sequence[str], batch_size: int, ve
     return {name: np.concatenate(values) for name, values in parts.items()}
 
 
-def explained(model: PathLike, files: Sequence[str], batch_size: int = 16) -> Iterator[dict[str, np.ndarray]]:
+def explained(model: PathLike, files: Sequence[str], batch_size: int = BATCH) -> Iterator[dict[str, np.ndarray]]:
     """What the signature `explain` of the SavedModel in `model` answers to each file, in their order.
 
     Yields:

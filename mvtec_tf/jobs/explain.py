@@ -262,7 +262,7 @@ def _exported(
         _check_scores(run_dir, evaluate, i, answer[SCORE][None], agreement)
         heatmaps.write(folder, records[i].path, answer[HEAT_MAP])
     signature = saved_model.load(model).signatures[EMBED]
-    embedded = scoring.run_signature(signature, [one.file for one in records], batch_size, "embedded")
+    embedded = scoring.run_signature(signature, [one.file for one in records], "embedded", batch_size)
     features = embedded["embedding"]
     embedding.write(run_dir / EMBEDDING_FILE, evaluate.path.tolist(), features)
     return Extras(maps=(HeatMaps(folder, name),), features=features)

@@ -144,10 +144,10 @@ def _fit_and_judge(
     print(f"Scoring {counted(len(cut.evaluate) + len(recent), 'image')} by the graph ...", flush=True)
     with run.timed("score"):
         signature = saved_model.load(run.saved_model).signatures[SERVING_DEFAULT]
-        served = scoring.run_signature(signature, [record.file for record in cut.evaluate], 32, "scored")
-        newest = scoring.run_signature(signature, recent, 32, "scored")["anomaly_score"] if recent else np.empty(0)
+        served = scoring.run_signature(signature, [record.file for record in cut.evaluate], "scored")
+        newest = scoring.run_signature(signature, recent, "scored")["anomaly_score"] if recent else np.empty(0)
         checked = np.unique(np.linspace(0, len(cut.fit) - 1, _CHECKED).astype(int))
-        again = scoring.run_signature(signature, [cut.fit[i].file for i in checked], 32, "checked")["anomaly_score"]
+        again = scoring.run_signature(signature, [cut.fit[i].file for i in checked], "checked")["anomaly_score"]
     moved, basis = unlabelled.moved(run, newest, [cut.fit[i] for i in fitted.calibrate], fitted)
     judging.check_roads(again, head.decision_function(features.frozen.select(checked)), features.precision)
     known = () if of_types else encoders.pretrained_paths(features.encoder, cut.fit)

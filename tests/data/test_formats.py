@@ -156,7 +156,7 @@ def test_what_is_refused_is_refused_by_name_on_every_road(name, files, signature
     words = REFUSED[name][1]
     assert re.search(words, verdicts[2][name])
     with pytest.raises(UserError, match=f"{re.escape(str(files[name]))}: .*{words}"):
-        scoring.run_signature(signature, [str(files["png colour"]), str(files[name])], 32, "scored")
+        scoring.run_signature(signature, [str(files["png colour"]), str(files[name])], "scored")
 
 
 def test_loading_stops_at_the_first_bad_file_and_names_it(files):
@@ -181,11 +181,11 @@ def test_a_graph_has_the_limit_of_pixels_it_was_written_with(network, files, tmp
     assert saved_model.read_card(tmp_path / "m")["max_pixels"] == limit
     signatures = saved_model.load(tmp_path / "m").signatures
     for signature in ("serving_default", "embed", "explain"):
-        scoring.run_signature(signatures[signature], [str(files["png of one pixel"])], 1, "scored")
+        scoring.run_signature(signatures[signature], [str(files["png of one pixel"])], "scored", 1)
         for name in ("png colour", "jpeg colour", "bmp colour"):
             words = f"{files[name].name}: .*50 x 37 pixels, 1850 in all; `max_pixels` allows 1849"
             with pytest.raises(UserError, match=words):
-                scoring.run_signature(signatures[signature], [str(files[name])], 1, "scored")
+                scoring.run_signature(signatures[signature], [str(files[name])], "scored", 1)
 
 
 def test_damage_anywhere_is_an_error_or_an_image_but_never_a_crash():

@@ -137,7 +137,7 @@ def test_a_run_on_good_images_alone_is_exported_with_its_threshold_and_predicts_
     with (run / "predictions.csv").open() as file:
         judged = [row for row in csv.DictReader(file) if row["split"] == "evaluate"]
     files = [str(folder / row["path"].partition("/")[2]) for row in judged]
-    answer = scoring.run_signature(saved_model.load(model).signatures["explain"], files, 8, "explained")
+    answer = scoring.run_signature(saved_model.load(model).signatures["explain"], files, "explained", 8)
     assert answer["anomaly_score"] == pytest.approx([float(row["score"]) for row in judged], rel=1e-4)
     assert answer["threshold"] == pytest.approx([metrics["threshold"]["value"]] * len(files), rel=1e-6)
     assert answer["heat_map"].min() >= 0
