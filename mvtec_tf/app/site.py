@@ -20,12 +20,14 @@ from mvtec_tf.app.sinks import Sinks
 from mvtec_tf.app.sources import Watching
 from mvtec_tf.app.store import Store
 from mvtec_tf.app.wording import Words
-from mvtec_tf.data.record import GOOD
+from mvtec_tf.data.record import FORMAT_OF_SUFFIX, GOOD
 from mvtec_tf.errors import UserError
 from mvtec_tf.evaluation.metrics import Metric
 from mvtec_tf.evaluation.report.page import environment
 
 ROOM = pathlib.Path(__file__).parent
+# What a field for files offers: phones go by kinds, others by suffixes.
+_IMAGE_FILES = ",".join([*FORMAT_OF_SUFFIX, *(f"image/{one.lower()}" for one in sorted({*FORMAT_OF_SUFFIX.values()}))])
 # Of a row, as SQLite can have it.
 Number = Annotated[int, Path(ge=0, le=2**63 - 1)]
 
@@ -56,6 +58,7 @@ class Site:
         self._pages.globals |= {"t": self.text, "facts": self.facts, "nearest": self.nearest}
         self._pages.globals |= {"scale": pictures.scale, "has_region": pictures.has_region, "limits": self.limits}
         self._pages.globals |= {"n": self.text.format_field, "between": self.between, "here": store.here}
+        self._pages.globals["image_files"] = _IMAGE_FILES
 
     def close(self) -> None:
         """Ends what runs beside the requests; the page begins with it again."""
