@@ -44,6 +44,7 @@ WAYS: Mapping[str, Mapping[str, Any]] = {
     "simclr_0.2_slow": _SIMCLR | {"learning_rate": 1e-5},
     "simclr_0.2_late": _SIMCLR | {"frozen_stages": 3},
     "simclr_0.2_frozen_norm": _SIMCLR | {"frozen_batch_norm": True},
+    "simclr_0.2_aligned_frozen_norm": _SIMCLR | _views("aligned") | {"frozen_batch_norm": True},
     "simclr_0.2_drawn": _SIMCLR | {"drawn": True},
     "densecl_gentle_drawn": {"method": "densecl", "drawn": True} | _SIMCLR | _views("gentle"),
     "supcon_drawn": {"method": SUPCON, "drawn": True} | _SIMCLR | _views("gentle"),
