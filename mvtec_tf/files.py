@@ -102,6 +102,16 @@ def new_directory(path: PathLike, durable: bool = False) -> Iterator[pathlib.Pat
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def remove_partial(folder: PathLike) -> None:
+    """Removes what processes that were killed within `replacing` or `new_directory` have left below a folder, which
+    nobody else may be writing."""
+    for leftover in pathlib.Path(folder).rglob(".*partial*"):
+        if leftover.is_dir():
+            shutil.rmtree(leftover)
+        else:
+            leftover.unlink(missing_ok=True)
+
+
 def to_the_disk(path: pathlib.Path) -> None:
     """Waits until a file's contents, or a folder's names, would outlive a power failure."""
     handle = os.open(path, os.O_RDONLY)

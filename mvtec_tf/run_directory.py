@@ -68,7 +68,7 @@ class RunDirectory:
             if self.resumed:
                 self.record = read_run(self.path)
                 anew = self._is_begun_anew(asked, defaults or {}, of_features)
-                self._remove_partial_writes()
+                files.remove_partial(self.path)
             else:
                 self._refuse_strangers()
             if anew:
@@ -147,7 +147,7 @@ class RunDirectory:
     def damaged(self, results: Iterable[str]) -> list[str]:
         """Those of `results`, paths within the run, that are missing or empty. A damaged SavedModel is removed."""
         gone = [name for name in results if _is_empty(self.path / name)]
-        if _is_damaged_model(self.saved_model):
+        if is_damaged_model(self.saved_model):
             shutil.rmtree(self.saved_model)
             gone = list(dict.fromkeys([*gone, self.saved_model.name]))
         return gone
@@ -198,29 +198,26 @@ class RunDirectory:
         begins = bool(changed) and not self.finished and self._has_features() and not self._has_results()
         if begins:
             changed = [name for name in changed if name in of_features]
-        differences = [difference(name, there, settings) for name in changed]
+        differences, contents = [difference(name, there, settings) for name in changed], []
         if record["binary"] != asked["binary"]:
             # Their settings have little in common, and what of the images each of them reads differs.
             differences = [f"It is one of `{record['binary']}`, this is `{asked['binary']}`"]
         elif record["data"]["fingerprint"] != asked["data"]["fingerprint"]:
-            differences.append("the images, their labels or other files that it reads are not the same")
+            contents.append("the images, their labels or other files that it reads are not the same")
         then, now = (one["data"].get(SOURCES, {}) for one in (record, asked))
         replaced = [name for name in sorted(then.keys() & now) if then[name] != now[name]]
-        differences += [f"`{name}`: what lies there has changed since" for name in replaced]
-        if differences:
+        # One of several is called encoders=PATH.
+        named = ["`" + "`=".join(name.split("=", 1)) if "=" in name else f"`{name}`" for name in replaced]
+        contents += [f"{name}: what lies there has changed since" for name in named]
+        if differences or contents:
+            # Flags that are that run's already need not be repeated; with other ones other images may be read.
+            undone = ["repeat that run's flags"] if differences else []
+            undone += ["put back what lay there"] if replaced or not differences else []
             raise UserError(
-                f"`run_dir`={self.path}: belongs to another run. {'; '.join(differences)}. "
-                "Choose a new directory, or repeat that run's flags to resume it."
+                f"`run_dir`={self.path}: belongs to another run. {'; '.join([*differences, *contents])}. "
+                f"Choose a new directory, or {' and '.join(undone)} to resume it."
             )
         return begins
-
-    def _remove_partial_writes(self) -> None:
-        # A killed process leaves its temporary files; they start with a dot and say partial.
-        for leftover in self.path.rglob(".*partial*"):
-            if leftover.is_dir():
-                shutil.rmtree(leftover)
-            else:
-                leftover.unlink(missing_ok=True)
 
     def _write(self) -> None:
         files.write_json(self._record_file, self.record)
@@ -252,7 +249,7 @@ def read_finished(path: files.PathLike, named: str = "") -> dict[str, Any]:
     judged = [path / name for name in ("predictions.csv", "metrics.json")]
     # Encoders have neither.
     gone = [file.name for file in judged if any(map(pathlib.Path.exists, judged)) and _is_empty(file)]
-    if gone := [*gone, *(["saved_model"] if _is_damaged_model(path / "saved_model") else [])]:
+    if gone := [*gone, *(["saved_model"] if is_damaged_model(path / "saved_model") else [])]:
         raise UserError(
             f"{named or path}: that run is damaged: {' and '.join(gone)} missing, empty or in part gone. Its command, "
             f"repeated, makes that anew; its flags are in {path / 'flags.txt'}."
@@ -271,7 +268,8 @@ def _is_empty(path: pathlib.Path) -> bool:
     return not path.is_file() or path.stat().st_size == 0
 
 
-def _is_damaged_model(folder: pathlib.Path) -> bool:
+def is_damaged_model(folder: pathlib.Path) -> bool:
+    """Whether there is a SavedModel of which a part is missing or empty."""
     names = ("saved_model.pb", "variables/variables.index")
     numbers = any((folder / "variables").glob("variables.data-*"))
     return folder.exists() and (any(_is_empty(folder / name) for name in names) or not numbers)

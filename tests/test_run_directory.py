@@ -42,11 +42,20 @@ def test_the_same_call_resumes_and_knows_when_it_is_finished(tmp_path):
             "another run. It is one of `train_cnn`, this is `train_simclr`. Choose",
         ),
         ({"data": {"fingerprint": "other"}}, "images, their labels or other files that it reads are not the same"),
-        ({"data": DATA | {"sources": {"encoder": "2"}}}, "another run. `encoder`: what lies there has changed since."),
+        (
+            {"data": DATA | {"sources": {"encoder": "2"}}},
+            "another run. `encoder`: what lies there has changed since. "
+            "Choose a new directory, or put back what lay there to resume it.",
+        ),
+        (
+            {"data": DATA | {"sources": {"encoders=a=b": "2"}}, "settings": {"seed": 1, "epochs": 5}},
+            "1 here; `encoders`=a=b: what lies there has changed since. "
+            "Choose a new directory, or repeat that run's flags and put back what lay there to resume it.",
+        ),
     ],
 )
 def test_another_recipe_or_other_data_is_refused(tmp_path, change, message):
-    _open(tmp_path / "run", data=DATA | {"sources": {"encoder": "1"}})
+    _open(tmp_path / "run", data=DATA | {"sources": {"encoder": "1", "encoders=a=b": "1"}})
     with pytest.raises(UserError, match=message):
         _open(tmp_path / "run", **change)
 

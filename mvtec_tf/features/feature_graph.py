@@ -85,7 +85,7 @@ def encoder_digest(encoder: files.PathLike) -> str:
     """SHA-256 (hex) of the graph and the numbers of a SavedModel."""
     digest = hashlib.sha256()
     folder = pathlib.Path(encoder)
-    for file in [folder / "saved_model.pb", *sorted((folder / "variables").iterdir())]:
+    for file in [folder / "saved_model.pb", *sorted(folder.glob("variables/*"))]:
         digest.update(bytes.fromhex(files.sha256(file)))
     return digest.hexdigest()
 

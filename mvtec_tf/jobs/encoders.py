@@ -20,7 +20,7 @@ from mvtec_tf.jobs.fields import EncoderFields
 from mvtec_tf.jobs.settings import LabelEfficiencySettings
 from mvtec_tf.networks import foundation
 from mvtec_tf.networks.backbone import EMBEDDING, build_backbone
-from mvtec_tf.run_directory import read_finished, read_run
+from mvtec_tf.run_directory import is_damaged_model, read_finished, read_run
 from mvtec_tf.training import loop, precision
 from mvtec_tf.training.settings import SUPCON
 
@@ -39,7 +39,7 @@ def resolve_encoder(name: str, setting: str = "encoder") -> pathlib.Path:
       setting: what it was given as, for the message.
 
     Raises:
-      UserError: neither is there, the run is not finished, or the model is no encoder.
+      UserError: neither is there, the run is not finished, or the model is no encoder or damaged.
     """
     path = saved_model.newest(name)
     if (path / "run.json").is_file():
@@ -50,6 +50,8 @@ def resolve_encoder(name: str, setting: str = "encoder") -> pathlib.Path:
     kind = saved_model.read_card(path)["kind"]
     if kind != "encoder":
         raise UserError(f"`{setting}`={name}: the SavedModel is a {kind}. Name a run of pretrain or its export.")
+    if is_damaged_model(path):
+        raise UserError(f"`{setting}`={name}: that SavedModel is damaged: a part is missing or empty. Make it anew.")
     return path
 
 
@@ -160,7 +162,7 @@ def encoder_of_store(store: FeatureStore) -> pathlib.Path:
         candidates += [resolve_encoder(name) for name in named if name and pathlib.Path(name).exists()]
         if settings.get("features"):
             candidates.append(pathlib.Path(settings["features"]) / ENCODER)
-    there = [folder for folder in candidates if (folder / "saved_model.pb").is_file()]
+    there = [folder for folder in candidates if folder.is_dir() and not is_damaged_model(folder)]
     for folder in there:
         if encoder_digest(folder) == store.key.encoder:
             return folder

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from mvtec_tf.data.record import Record
 from mvtec_tf.features import extract
 from mvtec_tf.features.store import DESCRIPTION, ENCODER, FeatureStore
+from mvtec_tf.files import remove_partial
 from mvtec_tf.graphs import saved_model
 from mvtec_tf.jobs import encoders, opening, recipes, unread
 from mvtec_tf.jobs.settings import ExtractSettings
@@ -49,6 +50,8 @@ def extract_features(said: ExtractSettings, records: tuple[Record, ...] | None =
         wanted = recipes.feature_settings(settings, stages, settings.maps)
         store = extract.extract(encoder, records, wanted, out, settings.images_per_shard, settings, end=True)
         extract.keep_encoder(encoder, out)
+        # What a killed call left behind.
+        remove_partial(out)
     print(store.describe())
     print(out)
     return store

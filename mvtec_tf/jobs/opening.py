@@ -6,7 +6,7 @@ import hashlib
 import json
 import pathlib
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import tensorflow as tf
 
@@ -22,12 +22,16 @@ from mvtec_tf.errors import UserError
 from mvtec_tf.features.feature_graph import encoder_digest
 from mvtec_tf.features.store import DESCRIPTION
 from mvtec_tf.graphs.saved_model import newest
+from mvtec_tf.jobs.checks import START
 from mvtec_tf.jobs.fields import ERROR, ImageSettings, RunSettings
 from mvtec_tf.jobs.report_folder import refuse_among_photographs
+from mvtec_tf.networks import foundation
 from mvtec_tf.run_directory import SOURCES, RunDirectory, read_run
 from mvtec_tf.training import distribution
 
 SKIPPED = "skipped_images"
+# What a setting that takes a path takes too.
+_NO_PATHS = ("imagenet", foundation.PRESET, "none", START)
 # What a training leaves behind, in the order in which it is made.
 RESULTS = ("saved_model", "predictions.csv", "metrics.json", "report.html")
 # The settings that say which features are wanted: of which images, by which encoder, how made.
@@ -106,6 +110,7 @@ def opened(
     skipped: Sequence[Unreadable] = (),
     results: Sequence[str] | None = RESULTS,
     beside: Sequence[str] = (),
+    sources: Mapping[str, str] = {},
 ) -> Iterator[RunDirectory]:
     """Yields the run of the settings, this process' own until the block ends.
 
@@ -119,6 +124,7 @@ def opened(
       skipped: images that were left out; they are listed in run.json and in the report.
       results: what a finished run must have, or it is completed; None: the job looks for itself.
       beside: files that are no images of the run and yet decide what comes out: photographs without labels, masks.
+      sources: setting -> digest of what it points to, where that is no one file, encoder or store of features.
     """
     refuse_among_photographs(settings.run_dir, "`run_dir`", settings.data_dir)
     fingerprint = records_lib.fingerprint(records)
@@ -129,7 +135,7 @@ def opened(
         "fingerprint": fingerprint,
         "images": len(records),
         "categories": sorted({record.category for record in records}),
-        SOURCES: _sources(settings),
+        SOURCES: _sources(settings) | dict(sources),
     }
     if skipped:
         data[SKIPPED] = _fingerprint_of(skipped)
@@ -158,7 +164,8 @@ def _sources(settings: RunSettings) -> dict[str, str]:
     """Setting -> digest of what lies where it points to. What is no path has none."""
     named = {name: getattr(settings, name, None) for name in ("weights", "defect_patches", "encoder", "features")}
     named |= {f"encoders={item}": item for item in getattr(settings, "encoders", ())}
-    digests = {name: _digest(pathlib.Path(value)) for name, value in named.items() if isinstance(value, str) and value}
+    paths = {name: pathlib.Path(value) for name, value in named.items() if value and value not in _NO_PATHS}
+    digests = {name: _digest(path) for name, path in paths.items()}
     return {name: digest for name, digest in digests.items() if digest is not None}
 
 
@@ -167,8 +174,13 @@ def _digest(path: pathlib.Path) -> str | None:
     model = model / "saved_model" if (model / "run.json").is_file() else model
     if (model / "saved_model.pb").is_file():
         return encoder_digest(model)
-    file = path / DESCRIPTION if path.is_dir() else path
-    return files.sha256(file) if file.is_file() else None
+    path = path / DESCRIPTION if (path / DESCRIPTION).is_file() else path
+    if not path.is_dir():
+        return files.sha256(path) if path.is_file() else None
+    # Weights may be a folder, a preset.
+    parts = [file for file in sorted(path.rglob("*")) if file.is_file()]
+    contents = "".join(f"{file.relative_to(path).as_posix()} {files.sha256(file)}\n" for file in parts)
+    return hashlib.sha256(contents.encode()).hexdigest()
 
 
 def _look_at_results(run: RunDirectory, results: Sequence[str] | None) -> None:

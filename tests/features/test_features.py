@@ -205,6 +205,16 @@ def test_a_refused_extraction_leaves_nothing_in_a_folder_of_the_users(records, t
     assert [child.name for child in tmp_path.iterdir()] == ["notes.txt"]
 
 
+def test_what_killed_calls_left_half_written_is_gone_when_the_features_are_there(records, tmp_path):
+    for name in (".encoder.partial.x", "shard_00000/.1.partial.pooled.npy"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "shard_00000").rename(tmp_path / ".shard_00000.partial.y")
+    asked = ExtractSettings(data_dir=(), out=str(tmp_path), weights="none", backbone="resnet10", image_size=32)
+    extract_features(asked, records[:2])
+    names = {child.name for child in tmp_path.iterdir()}
+    assert names == {"encoder", "features.json", "records.csv", "shard_00000"}
+
+
 def test_tiles_are_seen_one_by_one_and_their_maps_stitched(encoder, backbone, records, layers, tmp_path):
     settings = FeatureSettings(layers, maps=True, neighbourhood=1, tiles=(2, 3))
     features = extract.extract(encoder, records[:2], settings, tmp_path / "tiled").of(records[:2])

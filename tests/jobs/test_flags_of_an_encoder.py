@@ -5,8 +5,11 @@ import json
 
 import pytest
 
+from mvtec_tf.errors import UserError
 from mvtec_tf.features.recipe import FEW_LABELS, RECIPES
 from mvtec_tf.graphs import saved_model
+from mvtec_tf.jobs import opening
+from mvtec_tf.jobs.settings import FitSettings
 from tests.conftest import run_binary
 
 SIDE = 48
@@ -128,3 +131,48 @@ def test_a_run_is_not_called_finished_where_its_encoder_has_been_replaced(toy, s
     shutil.rmtree(tmp_path / "encoder")
     (tmp_path / "other").rename(tmp_path / "encoder")
     assert "This run is finished" in run_binary("fit_probe", *mine).stdout
+
+
+@pytest.mark.parametrize("part", ["variables", "variables/variables.index", "saved_model.pb"])
+def test_an_encoder_of_which_a_part_is_gone_is_said_to_be_damaged(part, toy, small_encoder, run, tmp_path):
+    import shutil
+
+    encoder, features = tmp_path / "encoder", tmp_path / "features"
+    shutil.copytree(small_encoder, encoder)
+    shutil.copytree(run / "features", features)
+    shutil.copytree(small_encoder, features / "encoder")
+    for gone in (encoder / part, features / "encoder" / part):
+        shutil.rmtree(gone) if gone.is_dir() else gone.unlink()
+    flags = (*_data(toy), f"--run_dir={tmp_path / 'run'}")
+    done = run_binary("fit_probe", *flags, f"--encoder={encoder}", check=False)
+    assert f"--encoder={encoder}: that SavedModel is damaged: a part is missing or empty. Make it anew." in done.stderr
+    done = run_binary("fit_probe", *flags, f"--features={features}", check=False)
+    assert "the encoder that made these features is not with them" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_run_is_not_called_finished_where_a_folder_of_weights_has_been_replaced(toy_records, tmp_path):
+    weights = tmp_path / "weights"
+    (weights / "assets").mkdir(parents=True)
+    settings = FitSettings(data_dir=("line",), weights=str(weights), run_dir=str(tmp_path / "run"))
+
+    def finished():
+        with opening.opened("fit_probe", settings, toy_records, results=()) as run:
+            return run.finished or run.finish("Done.")
+
+    for number, name in enumerate(("config.json", "model.weights.h5", "assets/words.txt")):
+        (weights / name).write_text("1")
+        if number:
+            with pytest.raises(UserError, match="`weights`: what lies there has changed since"):
+                finished()
+            (weights / name).unlink()
+        assert finished() is (True if number else None)
+
+
+def test_a_word_among_the_weights_is_no_folder_that_happens_to_be_called_so(toy_records, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    settings = FitSettings(data_dir=("line",), weights="imagenet", run_dir="run")
+    for text in ("1", "2"):
+        (tmp_path / "imagenet").write_text(text)
+        with opening.opened("fit_probe", settings, toy_records) as run:
+            assert run.record["data"]["sources"] == {}
