@@ -67,7 +67,8 @@ def distill(settings: DistilRunSettings) -> RunDirectory:
     results = (*opening.RESULTS, distilled.PAGE, *(f"{form}/{DEVICE}/model.tflite" for form in settings.forms))
     beside = (*recent, str(known.model / "saved_model.pb"), str(known.folder / "predictions.csv"))
     used = [*good, *labelled, *evaluate]
-    with opening.opened("distill", settings, used, (*skipped, *left_out), results, beside) as run:
+    left_out, sources = (*skipped, *left_out), {"teacher": known.digest}
+    with opening.opened("distill", settings, used, left_out, results, beside, sources) as run:
         if not run.finished:
             besides = encoders.labels_besides(known.model, labelled)
             judging.note_labels(run, labelled, SCORE_UNITS[FUSED], besides)

@@ -6,6 +6,8 @@ and its answer is kept in the run.
 """
 
 import dataclasses
+import hashlib
+import json
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -22,7 +24,7 @@ from mvtec_tf.data.words import counted
 from mvtec_tf.errors import UserError
 from mvtec_tf.evaluation import image_files, table
 from mvtec_tf.evaluation.table import Predictions
-from mvtec_tf.features.feature_graph import FeatureKey
+from mvtec_tf.features.feature_graph import FeatureKey, encoder_digest
 from mvtec_tf.features.probe_graph import Probe
 from mvtec_tf.graphs import plain, rebuild, saved_model, signatures
 from mvtec_tf.graphs.signatures import HEAT_MAP
@@ -78,6 +80,13 @@ class Teacher:
     def size(self) -> tuple[int, int]:
         """(height, width) in pixels of what it sees."""
         return pixels.height_and_width(self.card["image_size"])
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 (hex) of what a student rests on: graph, numbers, table, and thresholds, which may be chosen anew."""
+        table_of, cuts = files.sha256(self.folder / "predictions.csv"), self.thresholds
+        said = [encoder_digest(self.model), table_of, [cuts.value, cuts.categories, cuts.unsure]]
+        return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
     def parts(self, records: Sequence[Record]) -> tuple[list[Record], list[Record], list[Record]]:
         """Good training images, labelled ones, and evaluated ones, by the teacher's own table.

@@ -223,6 +223,22 @@ def test_what_is_no_teacher_is_refused(exported, small_encoder, small_run, toy_r
             teacher.opened(str(path)).parts(toy_records)
 
 
+def test_a_student_is_not_called_finished_where_its_teachers_threshold_was_chosen_anew(student, teaching, toy):
+    again = (f"--teacher={teaching}", f"--data_dir={toy / 'flange'}", f"--run_dir={student}", *SMALL)
+    before = (teaching / "metrics.json").read_text()
+    document = json.loads(before)
+    # What `explain` adds changes no verdict.
+    (teaching / "metrics.json").write_text(json.dumps(document | {"pixels": {}}))
+    with in_place_of_resnet10():
+        assert "This run is finished" in run_binary("distill", *again).stdout
+        document["threshold"]["value"] += 1
+        (teaching / "metrics.json").write_text(json.dumps(document))
+        done = run_binary("distill", *again, check=False)
+    (teaching / "metrics.json").write_text(before)
+    assert done.returncode == 1
+    assert "belongs to another run. --teacher: what lies there has changed since." in done.stderr
+
+
 def test_other_images_than_the_teachers_are_refused(teaching, toy, tmp_path):
     shutil.copytree(toy / "flange", tmp_path / "flange")
     records = scan.scan([tmp_path / "flange"])
