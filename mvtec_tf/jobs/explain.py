@@ -66,6 +66,7 @@ def explain(settings: ExplainSettings) -> dict[str, Any]:
     if record["binary"] != "fit_probe" or not set(settings.method) & set(grad_cam.NAMES):
         unread.refuse(settings, ["encoder"], "only Grad-CAM of a probe looks into its encoder")
     with Owned(run, "`run`"):
+        files.remove_partial(run)
         table = judge.predictions_of(run)
         evaluate = table.part(leaks.EVALUATE)
         records = records_lib.scan(settings.data_dir, record["settings"].get("categories", []), say=print)

@@ -308,7 +308,12 @@ def test_a_run_that_is_not_finished_or_no_classifier_is_refused(tmp_path):
 def test_the_binary_explains_a_run_and_says_so_when_it_is_wrongly_used(cnn, toy, tmp_path):
     copy = tmp_path / "cnn"
     shutil.copytree(cnn, copy)
+    # Of a killed call.
+    left = copy / "heatmaps" / ".000.partial.x.npz"
+    left.parent.mkdir(exist_ok=True)
+    left.touch()
     done = run_binary("explain", f"--run={copy}", f"--data_dir={toy}", "--method=gradcam", "--notsne")
+    assert not left.exists()
     assert done.stdout.splitlines()[-1] == str(copy)
     assert "The hottest pixel of Grad-CAM lies in the true mask in" in done.stdout
     assert set(json.loads((copy / "metrics.json").read_text())["pixels"]) == {"Grad-CAM"}
