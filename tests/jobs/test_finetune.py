@@ -219,10 +219,9 @@ def test_where_no_epoch_is_better_the_start_is_kept_and_said_and_no_evaluated_im
         encoders.check_pretraining(encoder, protocol.clean(records, 0.3, seed=1).evaluate)
 
 
-def test_an_encoder_that_was_told_labels_is_no_start(tmp_path):
-    encoder = tmp_path / "saved_model"
-    (encoder / saved_model.EXTRA).mkdir(parents=True)
-    card = {"kind": "encoder", "image_size": 32, "run": {"backbone": "resnet10"}, "told_labels": True}
+def test_an_encoder_that_was_told_labels_is_no_start(small_encoder, tmp_path):
+    encoder = shutil.copytree(small_encoder, tmp_path / "encoder")
+    card = saved_model.read_card(encoder) | {"told_labels": True}
     (encoder / saved_model.EXTRA / saved_model.CARD).write_text(json.dumps(card))
     asked = FinetuneRunSettings(data_dir=("toy",), run_dir="run", encoder=str(encoder))
     with pytest.raises(UsageError, match="was trained with labels already"):
