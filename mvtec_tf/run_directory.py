@@ -207,8 +207,8 @@ class RunDirectory:
         then, now = (one["data"].get(SOURCES, {}) for one in (record, asked))
         replaced = [name for name in sorted(then.keys() & now) if then[name] != now[name]]
         # One of several is called encoders=PATH.
-        named = ["`" + "`=".join(name.split("=", 1)) if "=" in name else f"`{name}`" for name in replaced]
-        contents += [f"{name}: what lies there has changed since" for name in named]
+        named = [name.partition("=") for name in replaced]
+        contents += [f"`{name}`{equals}{path}: what lies there has changed since" for name, equals, path in named]
         if differences or contents:
             # Flags that are that run's already need not be repeated; with other ones other images may be read.
             undone = ["repeat that run's flags"] if differences else []

@@ -152,6 +152,7 @@ def test_pseudo_labels_are_those_that_the_head_is_sure_of_by_what_the_copy_sees(
     assert (whole >= 0).any()
     assert (whole == shown.labels[rows])[whole >= 0].all()
     np.testing.assert_array_equal(labels[known:], targets[known:].max(axis=1))
+    assert set(np.unique(targets)) <= {-1, 0, 1}
 
 
 def test_fewer_than_two_labelled_defective_objects_or_two_categories_are_refused():
